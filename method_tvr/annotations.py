@@ -1,0 +1,141 @@
+"""Queries with their moments, and the videos of a split: checked reading of the jsonl and video2dur_idx files."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import InputError, first_few, read_json, read_jsonl
+
+WHERE_TO_GET = "see data/README.md for where annotations come from"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One line of an annotation file; what a split without ground truth does not say is None."""
+
+    desc_id: int
+    desc: str
+    line: int
+    vid_name: str | None = None
+    ts: tuple[float, float] | None = None  # seconds
+    type: str | None = None
+
+    @property
+    def has_moment(self) -> bool:
+        return self.ts is not None
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a split: its duration in seconds and the index that predictions name it by."""
+
+    vid_name: str
+    duration: float
+    idx: int
+
+
+def load_videos(path: str | Path) -> dict[str, dict[str, Video]]:
+    """Read `{split: {vid_name: [duration, video_idx]}}`.
+
+    Returns:
+        {split: {vid_name: Video}}, in file order.
+
+    Raises:
+        InputError: the file is missing or not of that form.
+    """
+    content = read_json(path, WHERE_TO_GET)
+    splits = {}
+    try:
+        for split, entries in content.items():
+            splits[split] = {
+                name: Video(name, _duration(duration), int(idx)) for name, (duration, idx) in entries.items()
+            }
+    except (AttributeError, TypeError, ValueError) as err:
+        raise InputError(
+            f"{path}: expected {{split: {{vid_name: [duration in seconds, video_idx]}}}} ({err}): mend the file"
+        ) from err
+    return splits
+
+
+def _duration(seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ValueError(f"{seconds!r} is not a duration")
+    return float(seconds)
+
+
+def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = None) -> list[Query]:
+    """Read and check an annotation file.
+
+    Args:
+        path: jsonl with `desc_id` and `desc`, and in splits with ground truth `vid_name`, `ts` and maybe `type`.
+        videos: from `load_videos`, to check names and times against; all splits are looked in.
+
+    Returns:
+        Queries in file order. A moment that ends after its video is clamped, and how many were is said on stderr.
+
+    Raises:
+        InputError: naming file, line and desc_id.
+    """
+    durations = {name: video.duration for entries in (videos or {}).values() for name, video in entries.items()}
+    queries = []
+    seen: dict[int, int] = {}
+    clamped = []
+    for number, row in enumerate(read_jsonl(path, WHERE_TO_GET), start=1):
+        query = _parse(row, number, path)
+        if query.desc_id in seen:
+            raise InputError(
+                f"{path}, line {number}: desc_id {query.desc_id} is that of line {seen[query.desc_id]} too"
+            )
+        seen[query.desc_id] = number
+        if query.ts is not None and videos is not None:
+            fitted = _fit_to_video(query, durations, path)
+            if fitted is not query:
+                clamped.append(query.desc_id)
+            query = fitted
+        queries.append(query)
+    if clamped:
+        print(
+            f"warning: {path}: {len(clamped)} moments end after their video and were clamped to its end: "
+            f"desc_id {first_few(clamped)}",
+            file=sys.stderr,
+        )
+    with_moment = sum(query.has_moment for query in queries)
+    if 0 < with_moment < len(queries):
+        odd = next(query for query in queries if not query.has_moment)
+        raise InputError(f"{path}, line {odd.line}: desc_id {odd.desc_id} has no vid_name and ts, but other lines have")
+    return queries
+
+
+def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
+    where = f"{path}, line {number}"
+    desc_id, desc, vid_name, ts = row.get("desc_id"), row.get("desc"), row.get("vid_name"), row.get("ts")
+    if isinstance(desc_id, bool) or not isinstance(desc_id, int) or not isinstance(desc, str):
+        raise InputError(f'{where}: expected "desc_id" (an integer) and "desc" (a string)')
+    if ts is None:
+        return Query(desc_id, desc, number)
+    numbers = isinstance(ts, list) and len(ts) == 2 and all(type(t) in (int, float) and math.isfinite(t) for t in ts)
+    if not isinstance(vid_name, str) or not numbers:
+        raise InputError(
+            f'{where}: desc_id {desc_id}: expected "vid_name" (a string) and "ts" ([start, end] in seconds)'
+        )
+    if ts[0] < 0 or ts[0] > ts[1]:
+        raise InputError(f"{where}: desc_id {desc_id}: ts {ts} is reversed or negative: swap or mend it")
+    query_type = row.get("type")
+    return Query(desc_id, desc, number, vid_name, (float(ts[0]), float(ts[1])), query_type)
+
+
+def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -> Query:
+    assert query.ts is not None
+    where = f"{path}, line {query.line}: desc_id {query.desc_id}"
+    if query.vid_name not in durations:
+        raise InputError(f"{where}: video {query.vid_name} is in no split of the video2dur_idx file: add it there")
+    duration = durations[query.vid_name]
+    if query.ts[0] >= duration:
+        raise InputError(f"{where}: ts {list(query.ts)} starts after {query.vid_name} ends ({duration} s)")
+    if query.ts[1] <= duration:
+        return query
+    return Query(query.desc_id, query.desc, query.line, query.vid_name, (query.ts[0], duration), query.type)

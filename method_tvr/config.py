@@ -1,0 +1,333 @@
+"""Every option once: name, default, help; parsing; opt.json out and in.
+
+Options reach the program as one EasyDict, `opt`, whose entries are what opt.json records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from easydict import EasyDict
+
+from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
+from method_tvr.model import MODALITIES
+from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
+
+TASKS = ("VCMR", "SVMR", "VR")
+OFF = -1  # value that switches an epoch, count or threshold off
+
+# what inference does not take over from the opt.json of training
+NOT_INHERITED = frozenset(
+    {
+        "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
+        "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
+        "nms_from_all",
+    }
+)  # fmt: skip
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but for options whose help says in words where theirs comes from."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _general_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("general").add_argument
+    add("--dset_name", choices=sorted(DATASETS), help="dataset; names its paths and properties")
+    add("--eval_split_name", default="val", help="split to evaluate; test means test_public")
+    add("--debug", action="store_true", help="a few batches only, no workers, features from disk")
+    add("--data_ratio", type=float, default=1.0, help="use the first fraction of the training queries")
+    add("--results_root", default="results", help="folder that results folders are made in")
+    add("--exp_id", help="name of this run, part of its results folder's name")
+    add("--seed", type=int, default=2018, help="seed of all sources of chance")
+    add("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
+    add("--device_ids", type=int, nargs="+", default=[0], help="recorded; one device is used")
+    add("--num_workers", type=int, default=8, help="data loading processes, 0 to load in the main one")
+    add(
+        "--no_core_driver", action="store_true", help="read features from disk instead of loading the h5 files into RAM"
+    )
+    add("--no_pin_memory", action="store_true", help="do not use pinned memory when copying to CUDA")
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("training").add_argument
+    add("--lr", type=float, default=1e-4, help="peak learning rate")
+    add("--lr_warmup_proportion", type=float, default=0.01, help="share of all steps over which lr grows")
+    add("--wd", type=float, default=0.01, help="weight decay")
+    add("--n_epoch", type=int, default=100, help="most epochs")
+    add(
+        "--max_es_cnt",
+        type=int,
+        default=10,
+        help="stop after more than this many epochs without a better one, -1: never",
+    )
+    add("--stop_task", choices=TASKS, default="VCMR", help="task whose recall decides which epoch is best")
+    add(
+        "--eval_tasks_at_training",
+        nargs="+",
+        choices=TASKS,
+        default=list(TASKS),
+        help="tasks evaluated after each epoch",
+    )
+    add("--bsz", type=int, default=128, help="batch size in training")
+    add("--eval_query_bsz", type=int, default=50, help="queries answered at a time")
+    add("--eval_context_bsz", type=int, default=200, help="videos encoded at a time")
+    add("--eval_untrained", action="store_true", help="evaluate once before training")
+    add("--grad_clip", type=float, default=OFF, help="clip the global gradient norm, -1: off")
+
+
+def _loss_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("losses").add_argument
+    add("--margin", type=float, default=0.1, help="margin of the hinge ranking loss")
+    add("--lw_neg_q", type=float, default=1, help="weight of the ranking loss with a negative query")
+    add("--lw_neg_ctx", type=float, default=1, help="weight of the ranking loss with a negative video")
+    add("--lw_st_ed", type=float, default=0.01, help="weight of the span loss")
+    add("--lw_fcl", type=float, default=0.03, help="weight of FrameCL")
+    add("--lw_vcl", type=float, default=0.03, help="weight of VideoCL")
+    add("--train_span_start_epoch", type=int, default=0, help="epoch from which the span loss counts, -1: never")
+    add("--ranking_loss_type", choices=("hinge", "lse"), default="hinge", help="form of the ranking loss")
+    add("--hard_negative_start_epoch", type=int, default=20, help="epoch from which negatives are hard, -1: never")
+    add("--hard_pool_size", type=int, default=20, help="hard negatives are drawn among this many best-scored ones")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("data").add_argument
+    add("--max_sub_l", type=int, default=50, help="recorded only")
+    add("--max_desc_l", type=int, default=30, help="most tokens of a query")
+    add("--max_ctx_l", type=int, default=128, help="most clips of a video; longer ones are averaged down")
+    add("--train_path", help="training annotations, jsonl (default: the dataset's)")
+    add("--eval_path", help="annotations to evaluate on, jsonl (default: the dataset's)")
+    add("--desc_bert_path", help="query features, h5 (default: the dataset's)")
+    add("--sub_bert_path", help="subtitle features, h5 (default: the dataset's)")
+    add("--vid_feat_path", help="video features, h5 (default: the dataset's for --vid_feat_type)")
+    add(
+        "--vid_feat_type",
+        choices=sorted(VIDEO_FILES),
+        default="resnet_i3d",
+        help="which of the dataset's video features",
+    )
+    add("--video_duration_idx_path", help="video2dur_idx json (default: the dataset's)")
+    add("--sub_feat_size", type=int, help="subtitle feature size without tef (default: read from the file)")
+    add("--q_feat_size", type=int, help="query feature size (default: read from the file)")
+    add("--vid_feat_size", type=int, help="video feature size without tef (default: read from the file)")
+    add("--ctx_mode", default="video_sub_tef", help="what context is made of: video, sub and maybe tef, joined by _")
+    add("--no_norm_vfeat", action="store_true", help="do not L2-normalise video features")
+    add("--no_norm_tfeat", action="store_true", help="do not L2-normalise query and subtitle features")
+    add("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("model").add_argument
+    add("--max_position_embeddings", type=int, default=300, help="recorded only")
+    add("--hidden_size", type=int, default=384, help="D")
+    add("--n_heads", type=int, default=8, help="attention heads")
+    add("--input_drop", type=float, default=0.1, help="dropout of projections and positions")
+    add("--drop", type=float, default=0.1, help="dropout inside the attention blocks")
+    add("--conv_kernel_size", type=int, default=5, help="kernel of the start and end predictors, odd")
+    add("--conv_stride", type=int, default=1, help="must be 1")
+    add("--initializer_range", type=float, default=0.02, help="standard deviation of initial weights")
+
+
+def _prediction_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("prediction").add_argument
+    add("--min_pred_l", type=int, help="fewest clips from start to end boundary (default: the dataset's, 2)")
+    add("--max_pred_l", type=int, help="spans are shorter than this many clips (default: the dataset's, 16)")
+    add("--q2c_alpha", type=float, default=30, help="video scores weigh exp(q2c_alpha * score)")
+    add("--max_before_nms", type=int, default=200, help="spans kept per query; see --nms_from_all")
+    add("--max_vcmr_video", type=int, default=100, help="videos per query in which moments are looked for")
+    add(
+        "--nms_thd",
+        type=float,
+        default=OFF,
+        help="additionally write predictions after temporal NMS at this IoU, -1: off",
+    )
+    add(
+        "--nms_from_all",
+        action="store_true",
+        help="NMS sees all max_before_nms spans, not just the 100 of the reference",
+    )
+
+
+def _inference_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("inference").add_argument
+    add("--model_dir", required=True, help="results folder: a path, a name under results_root, or a pattern of either")
+    add("--eval_id", help="name of this evaluation, part of the file names (default: the model folder's exp_id)")
+    add("--tasks", nargs="+", choices=TASKS, help="what to predict (default: all that the split allows)")
+
+
+def build_parser(inference: bool) -> argparse.ArgumentParser:
+    """The command line of training or inference."""
+    parser = argparse.ArgumentParser(
+        description="Inference with a trained model: an option typed here wins, else the model's opt.json"
+        if inference
+        else "Training of ReLoCLNet",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    for add_group in (
+        _general_options, _training_options, _loss_options, _data_options, _model_options, _prediction_options
+    ):  # fmt: skip
+        add_group(parser)
+    if inference:
+        _inference_options(parser)
+    return parser
+
+
+def _parse(argv: Sequence[str] | None, inference: bool) -> tuple[EasyDict, set[str]]:
+    """All options with their defaults, and the names of those that were typed."""
+    parser = build_parser(inference)
+    opt = EasyDict(vars(parser.parse_args(argv)))
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+        action.required = False
+    typed = set(vars(parser.parse_args(argv)))
+    return opt, typed
+
+
+def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
+    """Options of a training run, with the dataset's defaults filled in.
+
+    Raises:
+        InputError: options are missing or do not go together.
+    """
+    opt, typed = _parse(argv, inference=False)
+    if not opt.exp_id:
+        raise InputError("--exp_id is missing: name this run, for example --exp_id reloclnet")
+    if opt.dset_name is None:
+        raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
+    # a dataset's own evaluation annotations would not fit other training files
+    own_corpus = "train_path" in typed and "eval_path" not in typed
+    _finish(opt, keep_without_eval=own_corpus)
+    _check(opt)
+    return opt
+
+
+def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
+    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
+
+    Raises:
+        InputError: no such model folder, or options do not go together.
+    """
+    opt, typed = _parse(argv, inference=True)
+    opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
+    saved = load_options(opt.model_dir)
+    for name, value in saved.items():
+        if name not in NOT_INHERITED and name not in typed:
+            opt[name] = value
+    if opt.dset_name not in DATASETS:
+        raise InputError(f"{opt.model_dir}/opt.json: dset_name {opt.dset_name!r} is unknown: give --dset_name")
+    opt.eval_split_name = split_name(opt.eval_split_name)
+    if "eval_path" not in typed:
+        same_split = split_name(saved.get("eval_split_name", "")) == opt.eval_split_name
+        opt.eval_path = saved.get("eval_path") if same_split else None
+    opt.eval_id = opt.eval_id or opt.exp_id
+    _finish(opt)
+    _check(opt)
+    return opt
+
+
+def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
+    """Fill in what depends on the dataset."""
+    dataset = DATASETS[opt.dset_name]
+    opt.eval_split_name = split_name(opt.eval_split_name)
+    defaults = {
+        "train_path": dataset.annotation_path("train"),
+        "eval_path": None if keep_without_eval else dataset.annotation_path(opt.eval_split_name),
+        "desc_bert_path": dataset.query_feature_path,
+        "sub_bert_path": dataset.sub_feature_path,
+        "vid_feat_path": dataset.video_feature_path(opt.vid_feat_type),
+        "video_duration_idx_path": dataset.video_duration_idx_path,
+        "clip_length": dataset.clip_length,
+        "min_pred_l": dataset.min_pred_l,
+        "max_pred_l": dataset.max_pred_l,
+    }
+    for name, value in defaults.items():
+        if opt.get(name) is None:
+            opt[name] = value
+    if opt.debug:
+        opt.num_workers = 0
+        opt.no_core_driver = True
+
+
+def _check(opt: EasyDict) -> None:
+    parts = opt.ctx_mode.split("_")
+    if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
+        raise InputError(f"--ctx_mode {opt.ctx_mode}: expected video, sub and tef joined by _, such as video_sub_tef")
+    if not set(MODALITIES) <= set(parts):
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: the model needs both video and sub: use video_sub_tef or video_sub"
+        )
+    if opt.conv_kernel_size % 2 == 0 or opt.conv_stride != 1:
+        raise InputError("--conv_kernel_size must be odd and --conv_stride 1: the model needs one logit per clip")
+    if opt.hidden_size % opt.n_heads:
+        raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
+    if not 0 <= opt.min_pred_l < opt.max_pred_l:
+        raise InputError(f"--min_pred_l {opt.min_pred_l} must be at least 0 and below --max_pred_l {opt.max_pred_l}")
+    if not 0 < opt.data_ratio <= 1:
+        raise InputError(f"--data_ratio {opt.data_ratio} must be above 0 and at most 1")
+    for name in (
+        "bsz", "eval_query_bsz", "eval_context_bsz", "n_epoch", "max_ctx_l", "max_desc_l", "max_vcmr_video",
+        "max_before_nms", "hard_pool_size", "clip_length", "hidden_size", "n_heads",
+    ):  # fmt: skip
+        if opt[name] <= 0:
+            raise InputError(f"--{name} {opt[name]} must be above 0")
+
+
+def dataset_of(opt: EasyDict) -> DatasetConfig:
+    """The dataset's entry."""
+    return DATASETS[opt.dset_name]
+
+
+def find_path(path: str) -> Path:
+    """Where a path option points: as given, or from the project root when it is relative and not found from here."""
+    if not Path(path).exists() and (PROJECT_ROOT / path).exists():
+        return PROJECT_ROOT / path
+    return Path(path)
+
+
+def find_model_dir(model_dir: str, results_root: str) -> str:
+    """The results folder that `model_dir` means: a path, a name under `results_root`, or a pattern of either.
+
+    Of several matches the newest is taken, and said aloud.
+
+    Raises:
+        InputError: nothing matches.
+    """
+    bases = (Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")
+    for base in bases:
+        if (base / model_dir).is_dir():
+            return str(base / model_dir)
+        matches = [path for path in map(Path, glob.glob(str(base / model_dir))) if path.is_dir()]
+        if matches:
+            newest = max(matches, key=lambda path: path.stat().st_mtime)
+            if len(matches) > 1:
+                print(f"{len(matches)} results folders match {model_dir}: taking the newest, {newest}")
+            return str(newest)
+    looked_in = ", ".join(str(base) for base in bases)
+    raise InputError(
+        f"{model_dir}: no such results folder (looked in {looked_in}): give a path or a name that is there"
+    )
+
+
+def load_options(model_dir: str) -> dict[str, Any]:
+    """Read a results folder's opt.json.
+
+    Raises:
+        InputError: it is missing or not an object.
+    """
+    path = Path(model_dir) / "opt.json"
+    saved = read_json(path, "give a results folder that training made, with opt.json and model.ckpt in it")
+    if not isinstance(saved, dict):
+        raise InputError(f"{path}: expected an object of options, found {type(saved).__name__}")
+    return saved
+
+
+def save_options(opt: EasyDict, results_dir: str | Path) -> None:
+    """Write opt.json into the results folder."""
+    write_json(dict(opt), Path(results_dir) / "opt.json", indent=True)

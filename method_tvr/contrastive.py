@@ -1,0 +1,136 @@
+"""The training objectives, as functions of scores and labels: FrameCL, VideoCL, and the ranking and span losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+LOG_2 = math.log(2.0)
+EPS = 1e-12  # keeps the mean over no clips at 0
+
+Part = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _dv_negative(r: torch.Tensor) -> torch.Tensor:
+    return torch.logsumexp(r, dim=0) - math.log(r.shape[0])
+
+
+# measure: (what a positive clip's similarity r contributes, what a negative clip's does): the f-divergence bounds of
+# Nowozin et al. (f-GAN, 2016) and Donsker-Varadhan (DV), in the forms that ReLoCLNet uses.
+MEASURES: dict[str, tuple[Part, Part]] = {
+    "JSD": (lambda r: LOG_2 - F.softplus(-r), lambda r: F.softplus(-r) + r - LOG_2),
+    "GAN": (lambda r: -F.softplus(-r), lambda r: F.softplus(-r) + r),
+    "X2": (lambda r: r**2, lambda r: -0.5 * (r.abs() + 1.0) ** 2),
+    "KL": (lambda r: r + 1.0, lambda r: r.exp()),
+    "RKL": (lambda r: -(-r).exp(), lambda r: r - 1.0),
+    "H2": (lambda r: 1.0 - (-r).exp(), lambda r: r.exp() - 1.0),
+    "W1": (lambda r: r, lambda r: r),
+    "DV": (lambda r: r, _dv_negative),
+}
+
+
+def frame_cl(
+    similarity: torch.Tensor, match_labels: torch.Tensor, mask: torch.Tensor, measure: str = "JSD"
+) -> torch.Tensor:
+    """FrameCL: clips inside the moment against the other clips of the same video (ReLoCLNet, section 3.4).
+
+    Args:
+        similarity: (N, L) dot product of each query with the clips of its own video.
+        match_labels: (N, L), 1 on the clips of the moment.
+        mask: (N, L), 1 on clips that exist.
+        measure: the estimator of mutual information, one of `MEASURES`.
+
+    Returns:
+        Scalar, mean over the batch of (expectation over negatives - expectation over positives).
+    """
+    positive_part, negative_part = MEASURES[measure]
+    positives = match_labels.to(similarity.dtype)
+    negatives = (1.0 - positives) * mask.to(similarity.dtype)
+    e_pos = _masked_mean(positive_part(similarity * positives), positives)
+    e_neg = _masked_mean(negative_part(similarity * negatives), negatives)
+    return (e_neg - e_pos).mean()
+
+
+def _masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (x * mask).sum(dim=1) / (mask.sum(dim=1) + EPS)  # (N,)
+
+
+def frame_cl_video_to_video(
+    clips: torch.Tensor,
+    st_ed_indices: torch.Tensor,
+    match_labels: torch.Tensor,
+    mask: torch.Tensor,
+    measure: str = "JSD",
+) -> torch.Tensor:
+    """FrameCL with the moment's first and last clips in the query's place; for experiments, not in the paper's loss.
+
+    Args:
+        clips: (N, L, D) clip vectors.
+        st_ed_indices: (N, 2) int64, first and last clip of the moment.
+        match_labels, mask, measure: as for `frame_cl`.
+    """
+    rows = torch.arange(len(clips), device=clips.device)
+    total = clips.new_zeros(())
+    for boundary in st_ed_indices.unbind(dim=1):
+        similarity = torch.einsum("nld,nd->nl", clips, clips[rows, boundary])
+        total = total + frame_cl(similarity, match_labels, mask, measure)
+    return total
+
+
+def video_cl(scores: torch.Tensor) -> torch.Tensor:
+    """VideoCL: each query with its video against all other pairs of the batch (MIL-NCE, Miech et al. 2020).
+
+    Args:
+        scores: (N, N), query i against video j; matching pairs on the diagonal.
+
+    Returns:
+        Scalar: mean of logsumexp(row i and column i together) - scores[i, i].
+    """
+    both_ways = torch.cat([scores, scores.t()], dim=1)  # (N, 2N)
+    return (torch.logsumexp(both_ways, dim=1) - scores.diagonal()).mean()
+
+
+def draw_negatives(scores: torch.Tensor, pool_size: int | None, generator: torch.Generator) -> torch.Tensor:
+    """Draw one negative column per row, never the diagonal.
+
+    Args:
+        scores: (N, N), N >= 2.
+        pool_size: draw among the `pool_size` best-scored negatives of the row (hard negatives), or None: among all.
+        generator: CPU generator of the draws.
+
+    Returns:
+        (N,) int64 column indices; no gradient flows through the choice.
+    """
+    n = len(scores)
+    pool = n - 1 if pool_size is None else min(pool_size, n - 1)
+    drawn = torch.randint(pool, (n,), generator=generator).to(scores.device, non_blocking=True)
+    rows = torch.arange(n, device=scores.device)
+    if pool == n - 1:  # any order of the negatives will do: no sort
+        return (rows + 1 + drawn) % n
+    hardest = scores.detach().clone().fill_diagonal_(-torch.inf).topk(pool, dim=1).indices
+    return hardest[rows, drawn]
+
+
+def ranking_loss(
+    scores: torch.Tensor, negatives: torch.Tensor, margin: float, ranking_loss_type: str = "hinge"
+) -> torch.Tensor:
+    """Push each row's diagonal score above its drawn negative's.
+
+    Args:
+        scores: (N, N); queries by videos for `loss_neg_ctx`, transposed for `loss_neg_q`.
+        negatives: (N,) columns from `draw_negatives`.
+        margin: of the hinge.
+        ranking_loss_type: `hinge`, mean max(0, margin + neg - pos), or `lse`, mean log(1 + exp(neg - pos)).
+    """
+    gap = scores.gather(1, negatives.unsqueeze(1)).squeeze(1) - scores.diagonal()
+    if ranking_loss_type == "hinge":
+        return (margin + gap).clamp(min=0).mean()
+    return F.softplus(gap).mean()
+
+
+def span_loss(st_logits: torch.Tensor, ed_logits: torch.Tensor, st_ed_indices: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of the start clip plus that of the end clip: logits (N, L), st_ed_indices (N, 2) int64."""
+    return F.cross_entropy(st_logits, st_ed_indices[:, 0]) + F.cross_entropy(ed_logits, st_ed_indices[:, 1])

@@ -1,0 +1,154 @@
+"""Clip and token features as the model takes them: read, checked, sampled, normalised, tef appended.
+
+Nobody else in method_tvr reads feature files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from method_tvr.annotations import Query
+from utils.basic_utils import InputError, first_few
+from utils.feature_file import FeatureFile
+
+TEF_SIZE = 2
+NORM_EPS = 1e-5
+
+
+def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
+    """Average (L, D) rows down to `max_len` evenly spread ones; shorter arrays come back as they are.
+
+    Output i is the mean of rows [bound_i, bound_{i+1}), or row bound_i when that range is empty, with bounds
+    round(i / max_len * L) clamped to L - 1 (as in TVRetrieval, which never reads the last row).
+    """
+    n = len(features)
+    if n <= max_len:
+        return features
+    # np.round rounds half to even, as Python's round
+    bounds = np.minimum(np.round(np.arange(max_len + 1) / max_len * n), n - 1).astype(np.int64)
+    rows = [features[st:ed].mean(axis=0) if ed > st else features[st] for st, ed in itertools.pairwise(bounds)]
+    return np.stack(rows)
+
+
+def l2_normalize(features: np.ndarray) -> np.ndarray:
+    """Divide each row of (L, D) by its L2 norm + 1e-5."""
+    return features / (np.linalg.norm(features, axis=-1, keepdims=True) + NORM_EPS)
+
+
+def temporal_endpoint_features(n_clips: int) -> np.ndarray:
+    """(L, 2) float32: where each clip starts and ends, as fractions of the video (tef)."""
+    edges = np.arange(n_clips + 1, dtype=np.float32) / np.float32(n_clips)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+class FeatureStore:
+    """All features of a corpus.
+
+    Args:
+        context_paths: {modality: h5 file of `{vid_name: (L, D)}`}.
+        query_path: h5 file of `{desc_id: (Lq, D)}`.
+        normalize: {modality or "query": whether rows are L2-normalised}.
+        max_ctx_l, max_desc_l: most clips of a video (longer ones are averaged down) and tokens of a query (cut).
+        use_tef: append temporal endpoint features to each modality.
+        sizes: {modality or "query": feature size without tef}; what is left out is read from the files.
+        in_memory: hold the whole h5 files in RAM.
+
+    Raises:
+        InputError: (any method) a file, key or array is missing or not as it should be.
+    """
+
+    def __init__(
+        self,
+        context_paths: Mapping[str, str | os.PathLike[str]],
+        query_path: str | os.PathLike[str],
+        normalize: Mapping[str, bool],
+        max_ctx_l: int,
+        max_desc_l: int,
+        use_tef: bool,
+        sizes: Mapping[str, int | None],
+        in_memory: bool = True,
+    ) -> None:
+        self.modalities = tuple(context_paths)
+        self.max_ctx_l = max_ctx_l
+        self.max_desc_l = max_desc_l
+        self.use_tef = use_tef
+        self._normalize = dict(normalize)
+        self._files = {kind: FeatureFile(path, in_memory) for kind, path in context_paths.items()}
+        self._files["query"] = FeatureFile(query_path, in_memory)
+        self.sizes = {kind: sizes.get(kind) or file.width() for kind, file in self._files.items()}
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """{modality or "query": the file it is read from}."""
+        return {kind: file.path for kind, file in self._files.items()}
+
+    def query(self, desc_id: int) -> np.ndarray:
+        """Token features of a query: (Lq <= max_desc_l, D) float32."""
+        return self._prepared("query", self._read("query", str(desc_id))[: self.max_desc_l])
+
+    def video(self, vid_name: str) -> np.ndarray:
+        """Visual clip features: (L <= max_ctx_l, D) float32, tef included when used."""
+        return self.context(vid_name)["video"]
+
+    def sub(self, vid_name: str) -> np.ndarray:
+        """Subtitle clip features: (L <= max_ctx_l, D) float32, tef included when used."""
+        return self.context(vid_name)["sub"]
+
+    def context(self, vid_name: str) -> dict[str, np.ndarray]:
+        """Clip features of all modalities of a video: {modality: (L, D)} with one L."""
+        raw = {m: self._read(m, vid_name) for m in self.modalities}
+        if len({len(features) for features in raw.values()}) > 1:
+            counts = ", ".join(f"{len(features)} in {self.paths[m]}" for m, features in raw.items())
+            raise InputError(f"{vid_name}: its modalities differ in their number of clips: {counts}: align the files")
+        return {m: self._clips(m, features) for m, features in raw.items()}
+
+    def _clips(self, modality: str, features: np.ndarray) -> np.ndarray:
+        prepared = self._prepared(modality, uniform_sampling(features, self.max_ctx_l))
+        if not self.use_tef:
+            return prepared
+        return np.concatenate([prepared, temporal_endpoint_features(len(prepared))], axis=1)
+
+    def _read(self, kind: str, key: str) -> np.ndarray:
+        return self._files[kind].read(key, self.sizes[kind])
+
+    def _prepared(self, kind: str, features: np.ndarray) -> np.ndarray:
+        return l2_normalize(features) if self._normalize[kind] else features
+
+    def require(
+        self, queries: Sequence[Query], vid_names: Iterable[str], annotation_path: str | os.PathLike[str]
+    ) -> None:
+        """Check that every query and video has features before any work begins, without reading them.
+
+        Raises:
+            InputError: naming the first keys that are missing and how many are.
+        """
+        keys = set(self._files["query"].keys())
+        missing = [query for query in queries if str(query.desc_id) not in keys]
+        if missing:
+            first = missing[0]
+            others = f", and none for {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise InputError(
+                f"{self.paths['query']}: has no features for desc_id {first.desc_id} (used by line {first.line} of "
+                f"{Path(annotation_path).name}){others}: was it extracted with another split?"
+            )
+        names = list(dict.fromkeys(vid_names))
+        for m in self.modalities:
+            keys = set(self._files[m].keys())
+            absent = [name for name in names if name not in keys]
+            if absent:
+                raise InputError(
+                    f"{self.paths[m]}: has no features for {len(absent)} of {len(names)} videos: {first_few(absent)}: "
+                    "was it extracted with another split?"
+                )
+
+    def note_unknown_files(self) -> None:
+        """Say which feature files carry no record of what made them."""
+        unknown = [str(file.path) for file in self._files.values() if "made_by" not in file.made_by()]
+        if unknown:
+            print(f"note: no record of what made these features: {', '.join(unknown)}", file=sys.stderr)

@@ -1,0 +1,242 @@
+"""A trained model and a split -> prediction files and metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from easydict import EasyDict
+from torch.utils.data import DataLoader
+
+from method_tvr.checkpoint import load_checkpoint
+from method_tvr.config import OFF, TASKS, dataset_of, parse_inference_options
+from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, open_features
+from method_tvr.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.predictions import MAX_PREDICTIONS, CorpusTimes, RankedRows, write_predictions
+from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
+from standalone_eval.eval import metrics_table
+from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
+from utils.basic_utils import InputError, command_line, progress, write_json
+from utils.model_utils import choose_device
+
+Batch = tuple[list[Any], dict[str, torch.Tensor]]
+
+
+def data_loader(dataset: Any, batch_size: int, opt: EasyDict, **options: Any) -> DataLoader:
+    """Batches of a dataset, loaded as the options say."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        collate_fn=partial(start_end_collate, max_ctx_l=opt.max_ctx_l),
+        num_workers=min(opt.num_workers, len(os.sched_getaffinity(0))),
+        pin_memory=torch.cuda.is_available() and not opt.no_pin_memory,
+        **options,
+    )
+
+
+@torch.inference_mode()
+def encode_corpus(model: ReLoCLNet, batches: Iterable[Batch], device: torch.device) -> EncodedCorpus:
+    """Encode videos once: h3 of both modalities, with the padded rows that boundary scores need."""
+    reach = model.config.conv_kernel_size // 2
+    rows, n_clips = [], []
+    for _, batch in batches:
+        batch = prepare_batch_inputs(batch, device)
+        context = model.encode_context({m: batch[f"{m}_feat"] for m in model.modalities}, batch["ctx_mask"])
+        h3 = torch.stack([context[m].h3 for m in model.modalities], dim=2)  # (N, L, M, D)
+        lengths = batch["ctx_mask"].sum(dim=1).long().tolist()
+        rows += [entry[: length + reach].clone() for entry, length in zip(h3, lengths, strict=True)]
+        n_clips += lengths
+    return EncodedCorpus(rows, n_clips)
+
+
+@torch.inference_mode()
+def encode_queries(model: ReLoCLNet, batch: dict[str, torch.Tensor]) -> EncodedQueries:
+    """Encode a batch of queries as a corpus is searched with them."""
+    query = model.encode_query(batch["query_feat"], batch["query_mask"])
+    return EncodedQueries.build(query, model.span_queries(query), model.modalities)
+
+
+def search_settings(opt: EasyDict) -> SearchSettings:
+    """What the options say about the search."""
+    return SearchSettings(
+        q2c_alpha=opt.q2c_alpha,
+        max_vcmr_video=opt.max_vcmr_video,
+        max_moments=opt.max_before_nms,
+        min_pred_l=opt.min_pred_l,
+        max_pred_l=opt.max_pred_l,
+    )
+
+
+def predict(
+    model: ReLoCLNet,
+    split: EvalSplit,
+    features: FeatureStore,
+    opt: EasyDict,
+    tasks: Sequence[str],
+    device: torch.device,
+) -> dict[str, RankedRows]:
+    """Answer all queries of a split.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        split, features: queries, videos and where their features come from.
+        opt: search and loading options.
+        tasks: of VCMR, SVMR and VR. SVMR alone encodes only the videos that queries are about.
+
+    Returns:
+        {task: RankedRows}, up to `max_before_nms` rows a query, in the order of `tasks`.
+    """
+    videos = split.videos
+    if set(tasks) == {"SVMR"}:
+        asked = {query.vid_name for query in split.queries}
+        videos = [video for video in videos if video.vid_name in asked]
+    dataset = StartEndEvalDataset(split.queries, videos, features, "context")
+    context_batches = data_loader(dataset, opt.eval_context_bsz, opt)
+    corpus = encode_corpus(model, progress(context_batches, "encoding videos"), device)
+    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
+    searcher = Searcher(corpus, *kernels, search_settings(opt))
+    times = CorpusTimes.whole_videos(videos, opt.clip_length)
+    entry_of = {video.vid_name: entry for entry, video in enumerate(videos)}
+
+    parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
+    dataset.set_data_mode("query")
+    for queries, batch in progress(data_loader(dataset, opt.eval_query_bsz, opt), "answering queries"):
+        encoded = encode_queries(model, prepare_batch_inputs(batch, device))
+        if "VCMR" in parts or "VR" in parts:
+            moments, ranked = searcher.search(encoded)
+            if "VCMR" in parts:
+                parts["VCMR"].append(times.moment_rows(moments))
+            if "VR" in parts:
+                parts["VR"].append(times.video_rows(ranked))
+        if "SVMR" in parts:
+            own = torch.tensor([[entry_of[query.vid_name]] for query in queries], device=device)
+            parts["SVMR"].append(times.moment_rows(searcher.search_moments(encoded, own)))
+    return {task: RankedRows.concatenate(rows) for task, rows in parts.items()}
+
+
+def evaluate_rows(rows_by_task: dict[str, RankedRows], split: EvalSplit, opt: EasyDict) -> dict[str, dict[str, Any]]:
+    """Recalls of predictions still in memory: those that `standalone_eval` computes from the written file.
+
+    Returns:
+        {task: {"{iou_thd}-r{k}": percentage}}, and for datasets with query types {"{task}_by_type": …}.
+    """
+    dataset = dataset_of(opt)
+    rule = Rule(dataset.iou_thds, dataset.recall_ks)
+    idx_of = {video.vid_name: video.idx for video in split.videos}
+    video_idx = np.array([idx_of[query.vid_name] for query in split.queries if query.vid_name], dtype=np.float64)
+    spans = np.array([query.ts for query in split.queries])[:, None]  # (Nq, 1, 2)
+    types = [query.type for query in split.queries if query.type is not None]
+    metrics, by_type = {}, {}
+    for task, rows in rows_by_task.items():
+        hits = hits_at_k(task, rows.best().padded(), video_idx, spans, rule)
+        metrics[task] = recalls(hits)
+        if dataset.query_types and len(types) == len(split.queries):
+            by_type[f"{task}_by_type"] = recalls_by_type(hits, types)
+    return metrics | by_type
+
+
+def evaluate_split(
+    model: ReLoCLNet,
+    split: EvalSplit,
+    features: FeatureStore,
+    opt: EasyDict,
+    tasks: Sequence[str],
+    device: torch.device,
+    path: Path,
+) -> dict[str, dict[str, Any]]:
+    """Predict, write the prediction file and, with ground truth, its metrics; both again after NMS if asked for.
+
+    Args:
+        path: prediction file; the others are named after it: `…_metrics.json`, `…_nms_thd_{thd}.json` and so on.
+
+    Returns:
+        Metrics without NMS; empty when the split has no ground truth.
+    """
+    rows = predict(model, split, features, opt, tasks, device)
+    metrics = _write(rows, split, opt, path)
+    if opt.nms_thd != OFF:
+        max_before_nms = opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS
+        after = {task: rows[task].after_nms(opt.nms_thd, max_before_nms) for task in tasks if task != "VR"}
+        if after:
+            _write(after, split, opt, path.with_name(f"{path.stem}_nms_thd_{opt.nms_thd:g}.json"))
+    return metrics
+
+
+def _write(rows: dict[str, RankedRows], split: EvalSplit, opt: EasyDict, path: Path) -> dict[str, dict[str, Any]]:
+    write_predictions(path, split.videos, split.queries, {task: ranked.best() for task, ranked in rows.items()})
+    if not split.has_ground_truth:
+        return {}
+    metrics = evaluate_rows(rows, split, opt)
+    write_json(metrics, path.with_name(f"{path.stem}_metrics.json"), indent=True)
+    return metrics
+
+
+def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str) -> None:
+    """Refuse features of other sizes than the model was trained on.
+
+    Raises:
+        InputError: naming the feature file.
+    """
+    tef = TEF_SIZE if features.use_tef else 0
+    trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
+    for kind, size in trained_on.items():
+        if features.sizes[kind] != size:
+            raise InputError(
+                f"{features.paths[kind]}: features are {features.sizes[kind]} wide, but the model in {model_dir} was "
+                f"trained on {size}: give the features it was trained on"
+            )
+
+
+def run_inference(opt: EasyDict) -> dict[str, dict[str, Any]]:
+    """Inference as the command line does it.
+
+    Args:
+        opt: from `parse_inference_options`.
+
+    Returns:
+        Metrics without NMS; empty when the split has no ground truth.
+    """
+    checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
+    ensure_dataset(opt)
+    features = open_features(opt)
+    features.note_unknown_files()
+    check_model_fits(checkpoint.config, features, opt.model_dir)
+    split = load_eval_split(opt, features)
+    tasks = _tasks(opt, split)
+    device = choose_device(opt.device)
+    model = checkpoint.build_model(device)
+    name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
+    path = Path(opt.model_dir) / name
+    metrics = evaluate_split(model, split, features, opt, tasks, device, path)
+    print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
+    if metrics:
+        print(metrics_table(metrics))
+    return metrics
+
+
+def _tasks(opt: EasyDict, split: EvalSplit) -> list[str]:
+    if split.has_ground_truth:
+        return list(opt.tasks or TASKS)
+    if "SVMR" in (opt.tasks or ()):
+        raise InputError(
+            f"{opt.eval_path}: SVMR looks for the moment in a given video, but the queries of {split.name} name none: "
+            "leave SVMR out of --tasks"
+        )
+    return list(opt.tasks or [task for task in TASKS if task != "SVMR"])
+
+
+@command_line
+def main() -> None:
+    """Command line of inference."""
+    run_inference(parse_inference_options())
+
+
+if __name__ == "__main__":
+    main()

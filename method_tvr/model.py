@@ -1,0 +1,298 @@
+"""ReLoCLNet (Zhang et al., SIGIR 2021): encoders, scores and the training objective, top to bottom.
+
+N batch, Nq queries, Nv videos, L clips, Lq query tokens, D hidden size. A *modality* is `video` or `sub` (subtitles);
+parameters are named `{modality}_{part}`, as in published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from method_tvr.contrastive import draw_negatives, frame_cl, ranking_loss, span_loss, video_cl
+from method_tvr.model_components import (
+    BertAttention,
+    BertSelfAttention,
+    LinearLayer,
+    TrainablePositionalEncoding,
+    init_weights,
+)
+
+MASKED = -1e10  # score of a clip or token that does not exist
+MODALITIES = ("video", "sub")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the objective weighs and how it ranks; training switches some of it on at an epoch of its own."""
+
+    margin: float = 0.1
+    ranking_loss_type: str = "hinge"
+    lw_neg_q: float = 1.0
+    lw_neg_ctx: float = 1.0
+    lw_fcl: float = 0.03
+    lw_vcl: float = 0.03
+    lw_st_ed: float = 0.01
+    use_hard_negative: bool = False
+    hard_pool_size: int = 20
+
+
+@dataclass(frozen=True)
+class ModelConfig(LossSettings):
+    """The `model_cfg` of a checkpoint. Input sizes include the two columns of tef."""
+
+    visual_input_size: int = 3074
+    sub_input_size: int = 770
+    query_input_size: int = 768
+    hidden_size: int = 384
+    conv_kernel_size: int = 5
+    conv_stride: int = 1
+    max_ctx_l: int = 128
+    max_desc_l: int = 30
+    input_drop: float = 0.1
+    drop: float = 0.1
+    n_heads: int = 8
+    initializer_range: float = 0.02
+    ctx_mode: str = "video_sub_tef"
+
+    @classmethod
+    def from_dict(cls, model_cfg: Mapping[str, Any]) -> ModelConfig:
+        """Build from a checkpoint's `model_cfg` (an EasyDict will do); entries that are not ours are passed over."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in model_cfg.items() if name in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities named in `ctx_mode`, in the order of `modular_vector_mapping`'s rows."""
+        return tuple(m for m in MODALITIES if m in self.ctx_mode.split("_"))
+
+    @property
+    def input_sizes(self) -> dict[str, int]:
+        """{modality: clip feature size, tef included}."""
+        return {"video": self.visual_input_size, "sub": self.sub_input_size}
+
+
+class ContextEncoding(NamedTuple):
+    """One modality of a batch of videos."""
+
+    h2: torch.Tensor  # (N, L, D), for FrameCL and VideoCL
+    h3: torch.Tensor  # (N, L, D), for retrieval and localisation
+
+
+class ReLoCLNet(nn.Module):
+    """Query, video and subtitle encoders with contrastive training.
+
+    Args:
+        config: sizes and loss weights.
+        generator: source of the initial weights; None draws from torch's global one.
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        if config.conv_kernel_size % 2 == 0 or config.conv_stride != 1:
+            raise ValueError("conv_kernel_size must be odd and conv_stride 1: one logit per clip is needed")
+        self.config = config
+        self.modalities = config.modalities
+        hidden, heads, drop = config.hidden_size, config.n_heads, config.drop
+
+        self.query_pos_embed = TrainablePositionalEncoding(config.max_desc_l, hidden, config.input_drop)
+        self.ctx_pos_embed = TrainablePositionalEncoding(config.max_ctx_l, hidden, config.input_drop)
+        self.query_input_proj = LinearLayer(config.query_input_size, hidden, config.input_drop)
+        self.query_encoder = BertAttention(hidden, heads, drop)
+        self.query_encoder1 = BertAttention(hidden, heads, drop)
+        for m in self.modalities:
+            self.add_module(f"{m}_input_proj", LinearLayer(config.input_sizes[m], hidden, config.input_drop))
+            for i in (1, 2, 3):
+                self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
+            self.add_module(f"{m}_cross_att", BertSelfAttention(hidden, heads, drop))
+            self.add_module(f"{m}_cross_layernorm", nn.LayerNorm(hidden))
+            self.add_module(f"{m}_query_linear", nn.Linear(hidden, hidden))
+        self.modular_vector_mapping = nn.Linear(hidden, len(self.modalities), bias=False)
+        kernel = config.conv_kernel_size
+        self.merged_st_predictor = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+        self.merged_ed_predictor = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+        init_weights(self, config.initializer_range, generator or torch.default_generator)
+
+    def part(self, modality: str, name: str) -> nn.Module:
+        """The layer `{modality}_{name}`."""
+        return self.get_submodule(f"{modality}_{name}")
+
+    # ---------------------------------------------------------------- encoders
+
+    def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Encode queries into one vector per modality (modular queries).
+
+        Args:
+            query_feat: (N, Lq, Dq) token features.
+            query_mask: (N, Lq), 1 on tokens that exist.
+
+        Returns:
+            {modality: (N, D)}: the `video_query` and the `sub_query`.
+        """
+        mask = query_mask.bool()
+        tokens = self.query_pos_embed(self.query_input_proj(query_feat))
+        tokens = self.query_encoder1(self.query_encoder(tokens, mask), mask)  # (N, Lq, D)
+        attention = self.modular_vector_mapping(tokens)  # (N, Lq, M), one weight per token and modality
+        attention = attention.masked_fill(~mask.unsqueeze(2), MASKED).softmax(dim=1)
+        modular = attention.transpose(1, 2) @ tokens  # (N, M, D)
+        return dict(zip(self.modalities, modular.unbind(dim=1), strict=True))
+
+    def encode_context(
+        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    ) -> dict[str, ContextEncoding]:
+        """Encode the clips of videos, each modality attending to the other.
+
+        Args:
+            ctx_feats: {modality: (N, L, Dm)} clip features, tef included.
+            ctx_mask: (N, L), 1 on clips that exist; modalities share their clips.
+
+        Returns:
+            {modality: ContextEncoding}.
+        """
+        mask = ctx_mask.bool()
+        # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
+        # see padded clips through the convolutions.
+        visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys)
+        h1 = {m: self._encode_input(m, ctx_feats[m], mask) for m in self.modalities}
+        encoded = {}
+        for m in self.modalities:
+            side = next(h1[other] for other in self.modalities if other != m)
+            cross = self.part(m, "cross_att")(h1[m], side, visible)
+            crossed = self.part(m, "cross_layernorm")(cross + h1[m])
+            h2 = self.part(m, "encoder2")(crossed, mask)
+            encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, mask))
+        return encoded
+
+    def _encode_input(self, modality: str, feat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        projected = self.part(modality, "input_proj")(feat)
+        return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), mask)  # (N, L, D)
+
+    # ---------------------------------------------------------------- scores
+
+    def video_scores(
+        self, query: Mapping[str, torch.Tensor], h3: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Score of every query with every video: best cosine over clips, averaged over modalities.
+
+        Args:
+            query: {modality: (Nq, D)}.
+            h3: {modality: (Nv, L, D)}.
+            ctx_mask: (Nv, L).
+
+        Returns:
+            (Nq, Nv) `q2ctx_scores`.
+        """
+        query = {m: F.normalize(q, dim=-1) for m, q in query.items()}
+        clips = {m: F.normalize(h, dim=-1) for m, h in h3.items()}
+        return self._best_clip_scores(query, clips, ctx_mask)
+
+    def video_cl_scores(
+        self, query: Mapping[str, torch.Tensor], h2: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """(Nq, Nv) scores that VideoCL contrasts: as `video_scores` but on h2 and without normalisation."""
+        return self._best_clip_scores(query, h2, ctx_mask)
+
+    def _best_clip_scores(
+        self, query: Mapping[str, torch.Tensor], clips: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    ) -> torch.Tensor:
+        missing = ~ctx_mask.bool()
+        best = []
+        for m in self.modalities:
+            similarity = torch.einsum("qd,vld->qvl", query[m], clips[m])
+            best.append(similarity.masked_fill(missing, MASKED).amax(dim=2))  # (Nq, Nv)
+        return _mean(best)
+
+    def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """{modality: (N, D)}: the queries in the form that clips are compared with for localisation."""
+        return {m: self.part(m, "query_linear")(query[m]) for m in self.modalities}
+
+    def span_logits(
+        self, query: Mapping[str, torch.Tensor], h3: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Start and end logits of each query in its own video.
+
+        Args:
+            query: {modality: (N, D)}.
+            h3: {modality: (N, L, D)}.
+            ctx_mask: (N, L).
+
+        Returns:
+            st_logits, ed_logits: (N, L), `MASKED` on clips that do not exist.
+        """
+        projected = self.span_queries(query)
+        similarity = _mean([torch.einsum("nd,nld->nl", projected[m], h3[m]) for m in self.modalities])
+        missing = ~ctx_mask.bool()
+        # masked after the convolution, as in the reference: boundary clips see their padded neighbours
+        st_logits = self.merged_st_predictor(similarity.unsqueeze(1)).squeeze(1).masked_fill(missing, MASKED)
+        ed_logits = self.merged_ed_predictor(similarity.unsqueeze(1)).squeeze(1).masked_fill(missing, MASKED)
+        return st_logits, ed_logits
+
+    # ---------------------------------------------------------------- training objective
+
+    def forward(
+        self,
+        batch: Mapping[str, torch.Tensor],
+        settings: LossSettings | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of a batch of queries, each with its own video.
+
+        Args:
+            batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `st_ed_indices` (N, 2) and
+                `match_labels` (N, L), as `start_end_collate` makes them.
+            settings: loss weights in force, by default those of the config.
+            generator: CPU generator that negatives are drawn with.
+
+        Returns:
+            The total loss, and its terms by the names they are logged under (weights applied, detached).
+        """
+        settings = settings or self.config
+        mask = batch["ctx_mask"]
+        query = self.encode_query(batch["query_feat"], batch["query_mask"])
+        context = self.encode_context({m: batch[f"{m}_feat"] for m in self.modalities}, mask)
+        h2 = {m: context[m].h2 for m in self.modalities}
+        h3 = {m: context[m].h3 for m in self.modalities}
+
+        losses = {}
+        if settings.lw_st_ed:
+            logits = self.span_logits(query, h3, mask)
+            losses["loss_st_ed"] = settings.lw_st_ed * span_loss(*logits, batch["st_ed_indices"])
+        if settings.lw_fcl:
+            per_modality = []
+            for m in self.modalities:
+                similarity = torch.einsum("nd,nld->nl", query[m], h2[m])
+                per_modality.append(frame_cl(similarity, batch["match_labels"], mask))
+            losses["loss_fcl"] = settings.lw_fcl * _mean(per_modality)
+        if settings.lw_vcl:
+            losses["loss_vcl"] = settings.lw_vcl * video_cl(self.video_cl_scores(query, h2, mask))
+        if (settings.lw_neg_ctx or settings.lw_neg_q) and len(mask) > 1:  # a batch of one has no negatives
+            scores = self.video_scores(query, h3, mask)
+            losses.update(ranking_losses(scores, settings, generator or torch.default_generator))
+
+        total = torch.stack(list(losses.values())).sum() if losses else mask.new_zeros((), dtype=torch.float32)
+        return total, {name: loss.detach() for name, loss in {**losses, "loss_overall": total}.items()}
+
+
+def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Both directions of the ranking loss on (N, N) video scores, weights applied."""
+    pool_size = settings.hard_pool_size if settings.use_hard_negative else None
+    losses = {}
+    for name, weight, directed in (
+        ("loss_neg_ctx", settings.lw_neg_ctx, scores),  # a negative video for each query
+        ("loss_neg_q", settings.lw_neg_q, scores.t()),  # a negative query for each video
+    ):
+        negatives = draw_negatives(directed, pool_size, generator)
+        losses[name] = weight * ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type)
+    return losses
+
+
+def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).mean(dim=0)

@@ -1,0 +1,113 @@
+"""The blocks ReLoCLNet is built of. Attribute names are the keys of published checkpoints."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class LinearLayer(nn.Module):
+    """LayerNorm, dropout, Linear, ReLU: projects input features to the hidden size (as in TVRetrieval)."""
+
+    def __init__(self, in_size: int, out_size: int, dropout: float) -> None:
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(in_size)
+        self.net = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_size, out_size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.net(self.LayerNorm(x)))  # (N, L, out_size)
+
+
+class TrainablePositionalEncoding(nn.Module):
+    """Add a learned vector per position, LayerNorm, dropout."""
+
+    def __init__(self, max_position_embeddings: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.position_embeddings = nn.Embedding(max_position_embeddings, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        positions = self.position_embeddings.weight[: x.shape[1]]  # (L, D)
+        return self.dropout(self.LayerNorm(x + positions))  # (N, L, D)
+
+
+class BertSelfAttention(nn.Module):
+    """Multi-head attention without an output projection.
+
+    Masked keys get no weight. The reference adds -10000 to their scores instead, which float32 cannot tell apart.
+    """
+
+    def __init__(self, hidden_size: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        if hidden_size % n_heads:
+            raise ValueError(f"hidden_size {hidden_size} is not a multiple of n_heads {n_heads}")
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, query: torch.Tensor, key_value: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Attend from `query` to `key_value`.
+
+        Args:
+            query: (N, Lq, D).
+            key_value: (N, Lk, D), both keys and values.
+            visible: (N, 1 or Lq, Lk) bool, True where a query may look at a key.
+
+        Returns:
+            (N, Lq, D), heads concatenated.
+        """
+        attended = F.scaled_dot_product_attention(
+            self._split_heads(self.query(query)),  # (N, nh, Lq, D/nh)
+            self._split_heads(self.key(key_value)),
+            self._split_heads(self.value(key_value)),
+            attn_mask=visible.unsqueeze(1),  # (N, 1, 1 or Lq, Lk)
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return attended.transpose(1, 2).flatten(2)
+
+    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+class BertSelfOutput(nn.Module):
+    """Linear, dropout, residual, LayerNorm."""
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class BertAttention(nn.Module):
+    """One post-norm attention block. There is no feed-forward sub-layer, as in the reference."""
+
+    def __init__(self, hidden_size: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self = BertSelfAttention(hidden_size, n_heads, dropout)
+        self.output = BertSelfOutput(hidden_size, dropout)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Self-attention over x (N, L, D); mask (N, L) bool hides padded keys. Padded queries are computed as well."""
+        return self.output(self.self(x, x, mask.unsqueeze(1)), x)
+
+
+def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
+    """Fresh weights: Linear and Embedding normal(0, std), biases 0, LayerNorm 1/0, Conv1d torch's default law."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, 0.0, std, generator=generator)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Conv1d):
+            nn.init.kaiming_uniform_(part.weight, a=5**0.5, generator=generator)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

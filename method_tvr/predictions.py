@@ -1,0 +1,133 @@
+"""Ranked moments and videos -> prediction rows in seconds, with and without temporal NMS, -> prediction files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from method_tvr.annotations import Query, Video
+from method_tvr.retrieval import NO_ENTRY, Moments, RankedVideos
+from utils.basic_utils import whole_file
+from utils.temporal_nms import nms_keep
+
+MAX_PREDICTIONS = 100  # rows per query in a prediction file
+COLUMNS = ("video_idx", "st", "ed", "score")
+
+
+@dataclass
+class RankedRows:
+    """The rows of one task, best first.
+
+    Attributes:
+        video_idx: (Nq, K) int64.
+        st, ed: (Nq, K) seconds.
+        score: (Nq, K) float32.
+        count: (Nq,) how many of the K rows each query has; the rest means nothing.
+    """
+
+    video_idx: np.ndarray
+    st: np.ndarray
+    ed: np.ndarray
+    score: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[RankedRows]) -> RankedRows:
+        """Rows of several blocks of queries, one after another."""
+        widest = max(part.video_idx.shape[1] for part in parts)
+
+        def joined(name: str) -> np.ndarray:
+            arrays = [getattr(part, name) for part in parts]
+            return np.concatenate([np.pad(a, ((0, 0), (0, widest - a.shape[1]))) for a in arrays])
+
+        columns = {name: joined(name) for name in COLUMNS}
+        return cls(**columns, count=np.concatenate([part.count for part in parts]))
+
+    def of_query(self, row: int) -> list[tuple[float, ...]]:
+        """[(video_idx, st, ed, score), …] of one query."""
+        n = self.count[row]
+        return list(zip(*(column[row, :n].tolist() for column in self._columns().values()), strict=True))
+
+    def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
+        """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
+        valid = np.arange(self.video_idx.shape[1]) < np.minimum(self.count, max_before_nms)[:, None]
+        return self._select(nms_keep(self.st, self.ed, valid, nms_thd, group=self.video_idx))
+
+    def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
+        """The first `n` rows of each query."""
+        columns = {name: column[:, :n] for name, column in self._columns().items()}
+        return RankedRows(**columns, count=np.minimum(self.count, n))
+
+    def padded(self) -> np.ndarray:
+        """(Nq, K, 4) float64 [video_idx, st, ed, score], NaN past a query's last row."""
+        rows = np.stack([self.video_idx, self.st, self.ed, self.score.astype(np.float64)], axis=-1)
+        rows[np.arange(rows.shape[1]) >= self.count[:, None]] = np.nan
+        return rows
+
+    def _select(self, keep: np.ndarray) -> RankedRows:
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :MAX_PREDICTIONS]  # kept rows first, in their order
+        columns = {name: np.take_along_axis(column, order, axis=1) for name, column in self._columns().items()}
+        return RankedRows(**columns, count=np.minimum(keep.sum(axis=1), MAX_PREDICTIONS))
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+class CorpusTimes:
+    """From entries and clips to video_idx and seconds; each entry may have a clip length and an offset of its own.
+
+    Args:
+        video_idx: (Nv,) the index that predictions name each entry's video by.
+        clip_length: (Nv,) seconds of a clip of each entry.
+        offset: (Nv,) seconds at which each entry starts in its video.
+    """
+
+    def __init__(self, video_idx: np.ndarray, clip_length: np.ndarray, offset: np.ndarray) -> None:
+        self.video_idx = video_idx
+        self.clip_length = clip_length
+        self.offset = offset
+
+    @classmethod
+    def whole_videos(cls, videos: Sequence[Video], clip_length: float) -> CorpusTimes:
+        """One entry per video, all of one clip length."""
+        n = len(videos)
+        return cls(np.array([video.idx for video in videos]), np.full(n, clip_length), np.zeros(n))
+
+    def moment_rows(self, moments: Moments) -> RankedRows:
+        """Moments as rows in seconds."""
+        entry = moments.entry
+        st, ed = (self.offset[entry] + boundary * self.clip_length[entry] for boundary in (moments.st, moments.ed))
+        return RankedRows(self.video_idx[entry], st, ed, moments.score, (entry != NO_ENTRY).sum(axis=1))
+
+    def video_rows(self, ranked: RankedVideos) -> RankedRows:
+        """Videos as rows [video_idx, 0, 0, score]."""
+        zero = np.zeros_like(ranked.entry)
+        count = np.full(len(ranked.entry), ranked.entry.shape[1])
+        return RankedRows(self.video_idx[ranked.entry], zero, zero, ranked.score, count)
+
+
+def write_predictions(
+    path: str | os.PathLike[str],
+    videos: Sequence[Video],
+    queries: Sequence[Query],
+    rows_by_task: Mapping[str, RankedRows],
+) -> None:
+    """Write a prediction file: `video2idx` and, per task, one object per query. Whole or not at all."""
+    with whole_file(path) as part, open(part, "wb") as out:
+        out.write(b'{"video2idx":' + orjson.dumps({video.vid_name: video.idx for video in videos}))
+        for task, rows in rows_by_task.items():
+            out.write(b',"%s":[' % task.encode())
+            for number, line in enumerate(_task_lines(queries, rows)):
+                out.write((b",\n" if number else b"") + line)
+            out.write(b"]")
+        out.write(b"}")
+
+
+def _task_lines(queries: Sequence[Query], rows: RankedRows) -> Iterator[bytes]:
+    for number, query in enumerate(queries):
+        predictions = rows.of_query(number)
+        yield orjson.dumps({"desc_id": query.desc_id, "desc": query.desc, "predictions": predictions})

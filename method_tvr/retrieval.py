@@ -1,0 +1,291 @@
+"""Corpus retrieval: encoded videos and queries in, ranked videos and moments out. No files, no dataset, no seconds.
+
+The reference scores every span of every video and sorts them all. The answer is the same, and far sooner, when videos
+are scored first, spans only in the videos kept, only in the band of allowed lengths, and only the best k are selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+NO_ENTRY = -1  # entry of a row that holds no moment
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What is searched for.
+
+    Attributes:
+        q2c_alpha: a video's score s weighs exp(q2c_alpha * s).
+        max_vcmr_video: videos kept per query.
+        max_moments: moments kept per query.
+        min_pred_l, max_pred_l: clips from start to end boundary, min <= ed - st < max. Any band works.
+        query_block: queries answered at a time; memory grows with it, not with their total.
+        clip_block: about how many clips of the corpus are scored at a time.
+    """
+
+    q2c_alpha: float = 30.0
+    max_vcmr_video: int = 100
+    max_moments: int = 200
+    min_pred_l: int = 2
+    max_pred_l: int = 16
+    query_block: int = 50
+    clip_block: int = 1 << 16
+
+
+@dataclass
+class Moments:
+    """Ranked moments, best first; rows past a query's last one have entry `NO_ENTRY`.
+
+    Attributes:
+        entry: (Nq, K) int64, entry of the corpus.
+        st, ed: (Nq, K) int64, start and end boundary in clips of the entry.
+        score: (Nq, K) float32.
+    """
+
+    entry: np.ndarray
+    st: np.ndarray
+    ed: np.ndarray
+    score: np.ndarray
+
+
+@dataclass
+class RankedVideos:
+    """Best videos of each query: entry (Nq, V) int64 and score (Nq, V) float32, exp(q2c_alpha * s)."""
+
+    entry: np.ndarray
+    score: np.ndarray
+
+
+@dataclass
+class EncodedQueries:
+    """Queries as the corpus is compared with them.
+
+    Attributes:
+        video: (Nq, M, D) modular queries, unit length, for video scores.
+        span: (Nq, M, D) projected queries, for clip similarity.
+    """
+
+    video: torch.Tensor
+    span: torch.Tensor
+
+    @classmethod
+    def build(
+        cls, query: Mapping[str, torch.Tensor], span_query: Mapping[str, torch.Tensor], modalities: Sequence[str]
+    ) -> EncodedQueries:
+        """From the model's `encode_query` and `span_queries`."""
+        video = torch.stack([query[m] for m in modalities], dim=1)
+        return cls(F.normalize(video, dim=-1), torch.stack([span_query[m] for m in modalities], dim=1))
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, rows: slice) -> EncodedQueries:
+        return EncodedQueries(self.video[rows], self.span[rows])
+
+
+class EncodedCorpus:
+    """Encoded videos, packed: entry i keeps min(L_i + kernel // 2, max_ctx_l) rows.
+
+    The rows past its L_i clips are encodings of padding. No search returns them, but the boundary clips' scores need
+    them, because the convolutions see past the end. Inside, entries lie in order of length, so that those of one length
+    are scored by one matrix product; entries are numbered as they were given.
+
+    Args:
+        rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
+        n_clips: (Nv,) the L_i.
+    """
+
+    def __init__(self, rows: Sequence[torch.Tensor], n_clips: Sequence[int]) -> None:
+        self.n_clips = np.asarray(n_clips, dtype=np.int64)
+        n_rows = np.array([len(entry) for entry in rows], dtype=np.int64)
+        self._order = np.lexsort((n_rows, self.n_clips))  # position -> entry
+        self.rows = torch.cat([rows[entry] for entry in self._order])  # (all rows, M, D)
+        self._n_rows = n_rows
+        self._first_row = np.empty_like(n_rows)
+        self._first_row[self._order] = np.cumsum(n_rows[self._order]) - n_rows[self._order]
+        # lengths of all clips' vectors, (M, all rows): turns dot products into cosines
+        self._norms = self.rows.norm(dim=-1).clamp_min(1e-12).t().contiguous()
+
+    def __len__(self) -> int:
+        return len(self.n_clips)
+
+    def rows_of(self, entry: int) -> torch.Tensor:
+        """(R_i, M, D) rows of an entry, a view."""
+        first = self._first_row[entry]
+        return self.rows[first : first + self._n_rows[entry]]
+
+    def blocks(self, max_rows: int) -> Iterator[tuple[np.ndarray, int, torch.Tensor, torch.Tensor]]:
+        """Runs of entries with one number of clips and rows.
+
+        Yields:
+            (entries (n,), L, rows (n * R, M, D), norms (M, n * R)), about `max_rows` rows at a time.
+        """
+        position = 0
+        while position < len(self):
+            entry = self._order[position]
+            shape = self.n_clips[entry], self._n_rows[entry]
+            most = max(1, max_rows // int(shape[1]))
+            end = position
+            while end < len(self) and end - position < most:
+                following = self._order[end]
+                if (self.n_clips[following], self._n_rows[following]) != shape:
+                    break
+                end += 1
+            first = self._first_row[entry]
+            rows = slice(first, first + (end - position) * int(shape[1]))
+            yield self._order[position:end], int(shape[0]), self.rows[rows], self._norms[:, rows]
+            position = end
+
+
+class Searcher:
+    """Answers queries over an encoded corpus, exactly.
+
+    Args:
+        corpus: what is searched.
+        st_kernel, ed_kernel: (kernel,) weights of the start and end predictors.
+        settings: what is searched for.
+    """
+
+    def __init__(
+        self, corpus: EncodedCorpus, st_kernel: torch.Tensor, ed_kernel: torch.Tensor, settings: SearchSettings
+    ) -> None:
+        self.corpus = corpus
+        self.settings = settings
+        self._kernels = torch.stack([st_kernel.flatten(), ed_kernel.flatten()]).unsqueeze(1)  # (2, 1, kernel)
+
+    @torch.inference_mode()
+    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best videos of a block of queries: entries (Nq, V) int64 and scores s (Nq, V), V <= max_vcmr_video."""
+        keep = min(self.settings.max_vcmr_video, len(self.corpus))
+        scores = queries.video.new_empty((len(queries), 0))
+        entries = torch.empty((len(queries), 0), dtype=torch.int64, device=scores.device)
+        for block_entries, block_scores in self._score_blocks(queries):
+            scores = torch.cat([scores, block_scores], dim=1)
+            entries = torch.cat([entries, block_entries.expand(len(queries), -1)], dim=1)
+            if scores.shape[1] > 32 * keep:  # keeps memory independent of the size of the corpus
+                scores, best = scores.topk(keep, dim=1)
+                entries = entries.gather(1, best)
+        scores, best = scores.topk(keep, dim=1)
+        return entries.gather(1, best), scores
+
+    def _score_blocks(self, queries: EncodedQueries) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for entries, n_clips, rows, norms in self.corpus.blocks(self.settings.clip_block):
+            total = torch.zeros((len(queries), len(entries)), device=rows.device)
+            for m in range(rows.shape[1]):
+                cosine = (queries.video[:, m] @ rows[:, m].t()) / norms[m]
+                total += cosine.view(len(queries), len(entries), -1)[:, :, :n_clips].amax(dim=2)
+            yield torch.from_numpy(entries).to(rows.device), total / rows.shape[1]
+
+    @torch.inference_mode()
+    def span_probabilities(
+        self, queries: EncodedQueries, entries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Start and end probabilities of queries in videos.
+
+        Args:
+            queries: Nq queries.
+            entries: (Nq, V) int64, the videos looked at for each.
+
+        Returns:
+            P_st, P_ed: (Nq, V, L) softmax over each video's clips, 0 past its end; and its number of clips (Nq, V).
+        """
+        similarity = self._clip_similarity(queries, entries.cpu().numpy())  # (Nq * V, L)
+        n_clips = torch.from_numpy(self.corpus.n_clips).to(entries.device)[entries]
+        kernel = self._kernels.shape[-1]
+        logits = F.conv1d(similarity.unsqueeze(1), self._kernels, padding=kernel // 2)  # (Nq * V, 2, L)
+        missing = torch.arange(logits.shape[-1], device=logits.device) >= n_clips.reshape(-1, 1, 1)
+        probabilities = logits.masked_fill_(missing, -torch.inf).softmax(dim=-1)
+        p_st, p_ed = probabilities.view(*entries.shape, 2, -1).unbind(dim=2)
+        return p_st, p_ed, n_clips
+
+    def _clip_similarity(self, queries: EncodedQueries, entries: np.ndarray) -> torch.Tensor:
+        """(Nq * V, longest) similarity of each query with the rows of its videos, 0 past them.
+
+        Pairs are taken video by video: each video's rows meet all queries that look at it in one matrix product.
+        """
+        flat = entries.ravel()
+        query_of_pair = np.repeat(np.arange(len(entries)), entries.shape[1])
+        by_entry = np.argsort(flat, kind="stable")
+        present, firsts = np.unique(flat[by_entry], return_index=True)
+        lasts = np.append(firsts[1:], len(flat))
+
+        device = queries.span.device
+        span_queries = queries.span.flatten(1) / queries.span.shape[1]  # the mean over modalities, (Nq, M * D)
+        gathered = span_queries[torch.from_numpy(query_of_pair[by_entry]).to(device)]  # (Nq * V, M * D)
+        longest = int(self.corpus._n_rows[present].max())
+        similarity = torch.zeros((len(flat), longest), device=device)
+        for entry, first, last in zip(present.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
+            rows = self.corpus.rows_of(entry).flatten(1)  # (R, M * D)
+            similarity[first:last, : len(rows)] = gathered[first:last] @ rows.t()
+        in_order = torch.empty_like(similarity)
+        in_order[torch.from_numpy(by_entry).to(device)] = similarity
+        return in_order
+
+    @torch.inference_mode()
+    def search_moments(
+        self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
+    ) -> Moments:
+        """Best moments of a block of queries in the videos given for each.
+
+        Args:
+            queries: Nq queries.
+            entries: (Nq, V) int64.
+            video_weights: (Nq, V) factor of each video's moments, or None for 1.
+        """
+        p_st, p_ed, n_clips = self.span_probabilities(queries, entries)
+        if video_weights is not None:
+            p_st = p_st * video_weights.unsqueeze(2)
+        score, video, st, ed = best_spans(p_st, p_ed, n_clips, self.settings)
+        entry = entries.gather(1, video).masked_fill(score < 0, NO_ENTRY)
+        return Moments(entry.cpu().numpy(), st.cpu().numpy(), ed.cpu().numpy(), score.cpu().numpy())
+
+    @torch.inference_mode()
+    def search(self, queries: EncodedQueries) -> tuple[Moments, RankedVideos]:
+        """VCMR and VR of one block of queries."""
+        entries, s = self.search_videos(queries)
+        weights = torch.exp(self.settings.q2c_alpha * s)
+        moments = self.search_moments(queries, entries, weights)
+        return moments, RankedVideos(entries.cpu().numpy(), weights.cpu().numpy())
+
+    def query_blocks(self, n_queries: int) -> Iterator[slice]:
+        """Slices of at most `query_block` queries."""
+        for first in range(0, n_queries, self.settings.query_block):
+            yield slice(first, min(first + self.settings.query_block, n_queries))
+
+
+def best_spans(
+    p_st: torch.Tensor, p_ed: torch.Tensor, n_clips: torch.Tensor, settings: SearchSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The best spans of each query over its videos: score = p_st[i] * p_ed[j], min_pred_l <= j - i < max_pred_l.
+
+    Args:
+        p_st, p_ed: (Nq, V, L), anything past a video's clips is not read.
+        n_clips: (Nq, V).
+        settings: the band and `max_moments`.
+
+    Returns:
+        score, video (index into V), i, j: (Nq, K), best first; score -1 where a query has fewer than K possible spans.
+    """
+    n_queries, n_videos, length = p_st.shape
+    band = range(settings.min_pred_l, min(settings.max_pred_l, length))
+    if not band:
+        empty = torch.zeros((n_queries, 0), dtype=torch.int64, device=p_st.device)
+        return empty.to(p_st.dtype), empty, empty, empty
+    spans = p_st.new_full((n_queries, n_videos, len(band), length), -1.0)
+    ends = torch.arange(length, device=p_st.device)
+    for row, offset in enumerate(band):
+        possible = ends[offset:] < n_clips.unsqueeze(2)  # (Nq, V, L - offset)
+        scores = p_st[:, :, : length - offset] * p_ed[:, :, offset:]
+        spans[:, :, row, : length - offset] = scores.masked_fill_(~possible, -1.0)
+    flat = spans.flatten(1)
+    score, index = flat.topk(min(settings.max_moments, flat.shape[1]), dim=1)
+    video = index // (len(band) * length)
+    st = index % length
+    ed = st + index // length % len(band) + settings.min_pred_l
+    return score, video, st, ed

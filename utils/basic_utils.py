@@ -1,0 +1,144 @@
+"""Errors, whole-or-nothing files, JSON and progress: what every part of the project needs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+BAD_INPUT_EXIT_CODE = 2
+
+
+class InputError(Exception):
+    """Something the user gave is wrong. The message names the file, the key and the remedy."""
+
+
+def command_line(main: Callable[..., None]) -> Callable[..., None]:
+    """Make `main` report an `InputError` as one clear message with exit code 2 instead of a traceback."""
+
+    @functools.wraps(main)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except InputError as err:
+            print(f"error: {err}", file=sys.stderr)
+            sys.exit(BAD_INPUT_EXIT_CODE)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+    return wrapped
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends well.
+
+    A kill or an error at any moment leaves either the old file or the new one, never half of one.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(data: Any, path: str | os.PathLike[str], indent: bool = False) -> None:
+    """Write `data` (numpy scalars and arrays allowed) as JSON, whole or not at all."""
+    option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
+    with whole_file(path) as part:
+        part.write_bytes(orjson.dumps(data, option=option))
+
+
+def write_jsonl(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    with whole_file(path) as part, open(part, "wb") as out:
+        for row in rows:
+            out.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+
+
+def read_bytes(path: str | os.PathLike[str], remedy: str = "check the path") -> bytes:
+    """Read a file, or raise `InputError` saying why it cannot be read and the `remedy`."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({err.strerror}): {remedy}") from err
+
+
+def read_json(path: str | os.PathLike[str], remedy: str = "check the path") -> Any:
+    """Load a JSON file.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return orjson.loads(read_bytes(path, remedy))
+    except orjson.JSONDecodeError as err:
+        raise InputError(f"{path}: is not valid JSON ({err}): was it written whole?") from err
+
+
+def read_jsonl(path: str | os.PathLike[str], remedy: str = "check the path") -> list[dict[str, Any]]:
+    """Load a file of one JSON object a line: row i is line i + 1.
+
+    Raises:
+        InputError: the file is missing or empty, or a line is not a JSON object (the line is named).
+    """
+    rows = []
+    for number, line in enumerate(read_bytes(path, remedy).rstrip().splitlines(), start=1):
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as err:
+            raise InputError(f"{path}, line {number}: is not valid JSON ({err}): mend or remove the line") from err
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: expected an object {{…}}, found {type(row).__name__}")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: has no lines: was it downloaded or written whole?")
+    return rows
+
+
+def first_few(names: Sequence[Any], limit: int = 5) -> str:
+    """'a, b, c … (12 in all)': the first names of a list and how many there are."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} … ({len(names)} in all)"
+
+
+def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: float = 15.0) -> Iterator[T]:
+    """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=desc, total=total, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every_s:
+            last = now
+            print(f"{desc}: {done}/{total or '?'} in {now - start:.0f} s", file=sys.stderr, flush=True)

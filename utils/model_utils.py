@@ -1,0 +1,42 @@
+"""Devices, seeds and parameter counts."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def choose_device(device: int) -> torch.device:
+    """CUDA device `device` when it is there, else the CPU, said aloud; -1 asks for the CPU."""
+    if device < 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        print("note: CUDA is not available, using the CPU (--device -1 asks for it without this note)", file=sys.stderr)
+        return torch.device("cpu")
+    if device >= torch.cuda.device_count():
+        print(f"note: there is no CUDA device {device}, using cuda:0", file=sys.stderr)
+        device = 0
+    return torch.device("cuda", device)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch (dropout draws from torch's)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (libraries draw from the global generator)
+    torch.manual_seed(seed)
+
+
+def named_generator(seed: int, name: str) -> torch.Generator:
+    """A CPU generator for one source of chance, such as `shuffle/3`: independent of others, restored by its name."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

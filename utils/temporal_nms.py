@@ -1,0 +1,98 @@
+"""Greedy non-maximum suppression of moments: for all queries at once, and for one list as in TVRetrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_BLOCK_ELEMENTS = 1 << 16  # queries x spans handled together: the temporaries then stay in the processor's cache
+
+
+def temporal_iou(
+    st: npt.NDArray[np.floating],
+    ed: npt.NDArray[np.floating],
+    other_st: npt.NDArray[np.floating],
+    other_ed: npt.NDArray[np.floating],
+) -> npt.NDArray[np.floating]:
+    """Intersection over the hull of two spans, as in TVRetrieval: the hull is max end - min start.
+
+    Args:
+        st, ed, other_st, other_ed: seconds, of shapes that broadcast together.
+
+    Returns:
+        IoU of the broadcast shape; 0 where the hull is empty.
+    """
+    intersection = np.maximum(np.minimum(ed, other_ed) - np.maximum(st, other_st), 0)
+    hull = np.maximum(ed, other_ed) - np.minimum(st, other_st)
+    return np.divide(intersection, hull, out=np.zeros_like(hull), where=hull != 0)
+
+
+def nms_keep(
+    st: npt.NDArray[np.floating],
+    ed: npt.NDArray[np.floating],
+    valid: npt.NDArray[np.bool_],
+    nms_thd: float,
+    group: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Mark the spans that survive greedy NMS, each query apart from the others.
+
+    Going down a row, a span is dropped when its IoU with a kept one before it is greater than `nms_thd`.
+
+    Args:
+        st, ed: (Nq, K) seconds, each row sorted by score, best first.
+        valid: (Nq, K) bool; False marks padding, which is never kept and suppresses nothing.
+        nms_thd: IoU above which the later span goes.
+        group: (Nq, K) int or None; spans of different groups (videos, in VCMR) never suppress each other.
+
+    Returns:
+        (Nq, K) bool, True for kept spans.
+    """
+    starts, ends = np.asarray(st, dtype=np.float64), np.asarray(ed, dtype=np.float64)
+    keep = np.array(valid, dtype=bool)
+    n_query, n_span = keep.shape
+    block = max(1, _BLOCK_ELEMENTS // max(1, n_span))
+    for start in range(0, n_query, block):
+        rows = slice(start, start + block)
+        _suppress(starts[rows], ends[rows], keep[rows], nms_thd, None if group is None else group[rows])
+    return keep
+
+
+def _suppress(
+    st: npt.NDArray[np.float64],
+    ed: npt.NDArray[np.float64],
+    keep: npt.NDArray[np.bool_],
+    nms_thd: float,
+    group: npt.NDArray[np.integer] | None,
+) -> None:
+    """Clear in `keep` (B, K) every span that a kept one before it suppresses."""
+    for i in range(keep.shape[1] - 1):
+        later = slice(i + 1, None)
+        with np.errstate(invalid="ignore"):  # padding may hold NaN or infinity
+            drop = temporal_iou(st[:, i : i + 1], ed[:, i : i + 1], st[:, later], ed[:, later]) > nms_thd
+        drop &= keep[:, i : i + 1]
+        if group is not None:
+            drop &= group[:, later] == group[:, i : i + 1]
+        keep[:, later] &= ~drop
+
+
+def temporal_non_maximum_suppression(
+    predictions: Sequence[Sequence[float]], nms_threshold: float, max_after_nms: int = 100
+) -> list[Sequence[float]]:
+    """Greedy NMS of one list of moments, as in TVRetrieval.
+
+    Args:
+        predictions: rows of [st, ed, score], in any order; of equal scores the earlier row goes first.
+        nms_threshold: IoU (see `temporal_iou`) above which the row with the lower score is dropped.
+        max_after_nms: at most so many rows are returned.
+
+    Returns:
+        The rows that survive, best first. A single prediction is returned as it is.
+    """
+    if len(predictions) <= 1:
+        return list(predictions)
+    ranked = sorted(predictions, key=lambda row: row[2], reverse=True)
+    spans = np.array([row[:2] for row in ranked], dtype=np.float64)
+    keep = nms_keep(spans[None, :, 0], spans[None, :, 1], np.ones((1, len(ranked)), dtype=bool), nms_threshold)
+    return [ranked[i] for i in np.flatnonzero(keep[0])[:max_after_nms]]
