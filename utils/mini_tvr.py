@@ -1,0 +1,249 @@
+"""An embedded corpus in TVR's exact file forms, made in seconds, because TVR's features (33 GB) cannot be shipped.
+
+    python utils/mini_tvr.py --out data/mini
+
+It is a small world with a language, not noise: shows, characters, places, actions and objects (`mini_lexicon`), stories
+and what people write about them (`mini_world`), their features (`word_vectors`, `mini_features`). Validation and test
+videos hold combinations of character, action and object, and of speaker, topic and detail, that training never shows.
+
+With `--annotations DIR` it makes features for real annotations instead (`mini_annotations`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json, write_jsonl
+from utils.mini_annotations import generate_for_annotations
+from utils.mini_features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
+from utils.mini_files import (
+    VID_FEAT_TYPES,
+    FeatureSettings,
+    count_split,
+    durations_path,
+    feature_paths,
+    is_written,
+    manifest_path,
+    new_corpus_features,
+    release_path,
+    subtitles_path,
+    usable_folder,
+    write_manifest,
+)
+from utils.mini_world import QUERY_TYPES, SPLITS, Query, Video, make_queries, make_video
+from utils.word_vectors import WordVectors, named_seed
+
+N_TEST_CHALLENGE = 5  # TVR has a fourth split of videos without queries; a few keep readers honest
+DEFAULT_OUT = PROJECT_ROOT / "data" / "mini"
+
+
+@dataclass(frozen=True)
+class MiniSettings(FeatureSettings):
+    """What decides a corpus: the same settings give the same text, byte for byte, and the same arrays, bit for bit."""
+
+    n_train: int = 800
+    n_val: int = 250
+    n_test: int = 100
+    queries_per_video: int = 5
+    prefix: str = "mini"
+
+    def check(self) -> None:
+        """Raise `InputError` when no corpus can be made with these settings."""
+        super().check()
+        for name in ("n_train", "n_val", "n_test", "queries_per_video"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: needs at least 1")
+        if not self.prefix or Path(self.prefix).name != self.prefix:
+            raise InputError(f"--prefix {self.prefix!r}: must be the beginning of a file name")
+
+    def n_videos(self) -> dict[str, int]:
+        """Number of videos per split."""
+        return dict(zip(SPLITS, (self.n_train, self.n_val, self.n_test, N_TEST_CHALLENGE), strict=True))
+
+
+# For tests: all of the corpus' forms in about a second.
+TINY = MiniSettings(n_train=20, n_val=10, n_test=5, vid_feat_size=24, text_feat_size=16)
+
+
+def is_complete(
+    out: str | os.PathLike[str], prefix: str = MiniSettings.prefix, settings: MiniSettings | None = None
+) -> bool:
+    """Whether a corpus was generated in `out` whole (and, if given, with these `settings`)."""
+    return is_written(Path(out), prefix, settings)
+
+
+def generate(out: str | os.PathLike[str], settings: MiniSettings | None = None) -> dict[str, Any]:
+    """Generate a corpus; killed at any moment, it is simply generated again.
+
+    Args:
+        out: folder for the files, which replace those of an earlier corpus with the same prefix.
+        settings: `MiniSettings()` if None.
+
+    Returns:
+        The summary that is also written to `{prefix}_made_by.json`: settings, counts, files and their sizes in bytes.
+
+    Raises:
+        InputError: settings or folder cannot be used.
+    """
+    settings = settings or MiniSettings()
+    settings.check()
+    folder, prefix = usable_folder(out), settings.prefix
+    manifest_path(folder, prefix).unlink(missing_ok=True)
+
+    videos = [
+        make_video(settings.seed, split, number)
+        for split, count in settings.n_videos().items()
+        for number in range(count)
+    ]
+    rows = _query_rows(settings, videos)
+    _write_features(folder, settings, videos, rows)
+    paths = [durations_path(folder, prefix), subtitles_path(folder, prefix)]
+    write_json(_durations(videos), paths[0])
+    write_jsonl(map(_subtitle_row, videos), paths[1])
+    for split, split_rows in rows.items():
+        paths.append(release_path(folder, prefix, split))
+        write_jsonl(_released(settings.seed, split, split_rows), paths[-1])
+    seconds = {split: [video.duration for video in videos if video.split == split] for split in SPLITS}
+    counts = {split: count_split(seconds[split], rows.get(split, [])) for split in SPLITS}
+    return write_manifest(folder, prefix, settings, [*paths, *feature_paths(folder, prefix, settings)], counts=counts)
+
+
+def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split that has queries, with desc_ids counted over all of them."""
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS if split != "test_challenge"}
+    desc_id = 0
+    for video in videos:
+        if video.split not in rows:
+            continue
+        for query in make_queries(settings.seed, video, settings.queries_per_video):
+            rows[video.split].append(_query_row(video, query, desc_id))
+            desc_id += 1
+    return rows
+
+
+def _query_row(video: Video, query: Query, desc_id: int) -> dict[str, Any]:
+    return {
+        "vid_name": video.vid_name,
+        "duration": video.duration,
+        "ts": list(query.ts),
+        "desc": query.desc,
+        "type": query.type,
+        "desc_id": desc_id,
+    }
+
+
+def _released(seed: int, split: str, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows as published: in a mixed order, and without their answers in test_public."""
+    mixed = random.Random(named_seed(seed, split, "order")).sample(rows, len(rows))
+    for row in mixed:
+        yield {key: row[key] for key in ("desc", "desc_id")} if split == "test_public" else row
+
+
+def _durations(videos: Sequence[Video]) -> dict[str, dict[str, list[float]]]:
+    """`{split: {vid_name: [duration, idx]}}`, splits and videos in alphabetical order as in TVR."""
+    durations: dict[str, dict[str, list[float]]] = {split: {} for split in sorted(SPLITS)}
+    for idx, video in enumerate(sorted(videos, key=lambda video: (video.split, video.vid_name))):
+        durations[video.split][video.vid_name] = [video.duration, idx]
+    return durations
+
+
+def _subtitle_row(video: Video) -> dict[str, Any]:
+    sub = [{"text": line.text, "start": line.start, "end": line.end} for line in video.lines]
+    return {"vid_name": video.vid_name, "sub": sub}
+
+
+def _write_features(
+    folder: Path, settings: MiniSettings, videos: Sequence[Video], rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    words = WordVectors(settings.seed, settings.text_feat_size)
+    space = VideoSpace(settings.seed, settings.vid_feat_size)
+    with new_corpus_features(folder, settings.prefix, settings) as features:
+        for video in progress(videos, "features of videos"):
+            features.put_video(video.vid_name, *_features_of(video, words, space))
+        for split_rows in rows.values():
+            for row in split_rows:
+                features.put_query(row["desc_id"], words.encode(row["desc"]))
+
+
+def _features_of(video: Video, words: WordVectors, space: VideoSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    spans = np.array([(scene.start, scene.end) for scene in video.scenes])
+    shares = overlap(spans, video.duration)  # (L, S)
+    shown = np.einsum("ls,srd->lrd", shares, scene_latents(video.scenes, words))
+    sub_feat, sub_mask = subtitle_features(video.vid_name, video.lines, n_clips(video.duration), words)
+    return space.clip_features(video.vid_name, shown), sub_feat, sub_mask
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", help=f"folder for the files; {DEFAULT_OUT} if left out, required with --annotations")
+    parser.add_argument("--seed", type=int, help=f"default {MiniSettings.seed}")
+    for name in ("n_train", "n_val", "n_test"):
+        parser.add_argument(f"--{name}", type=int, help=f"videos, default {getattr(MiniSettings, name)}")
+    parser.add_argument("--queries_per_video", type=int, help=f"default {MiniSettings.queries_per_video}")
+    parser.add_argument(
+        "--vid_feat_size",
+        type=int,
+        help=f"appearance and motion halves together, 2 : 1; default {MiniSettings.vid_feat_size}, TVR's is 3072",
+    )
+    parser.add_argument("--text_feat_size", type=int, help=f"default {MiniSettings.text_feat_size}, TVR's is 768")
+    parser.add_argument(
+        "--vid_feat_types",
+        nargs="+",
+        choices=VID_FEAT_TYPES,
+        help="video feature files: both halves, appearance, motion; default all three, with --annotations resnet_i3d",
+    )
+    parser.add_argument("--prefix", help="how the files' names begin; default mini, or that of the annotations")
+    parser.add_argument(
+        "--annotations", metavar="DIR", help="make features for the annotations (jsonl, video2dur) in DIR"
+    )
+    parser.add_argument("--splits", nargs="+", choices=SPLITS[:3], help="with --annotations: default all with a jsonl")
+    return parser
+
+
+def print_summary(out: Path, summary: dict[str, Any]) -> None:
+    """Print what was made: videos, hours, clips and queries of each split, files and their sizes."""
+    for split, counts in summary["counts"].items():
+        types = " ".join(f"{kind} {counts['types'][kind]}" for kind in QUERY_TYPES if kind in counts["types"])
+        print(
+            f"{split:15s} {counts['videos']:6d} videos {counts['hours']:8.2f} h {counts['clips']:8d} clips "
+            f"{counts['queries']:7d} queries  {types}"
+        )
+    for path in summary.get("annotations", []):
+        print(f"annotations     {path}")
+    for name, size in summary["files"].items():
+        print(f"{size / 2**20:9.2f} MiB  {out / name}")
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module; see `--help`."""
+    options = {key: value for key, value in vars(_parser().parse_args(argv)).items() if value is not None}
+    annotations, splits = options.pop("annotations", None), options.pop("splits", None)
+    out = Path(options.pop("out", "" if annotations else DEFAULT_OUT))
+    if "vid_feat_types" in options:
+        options["vid_feat_types"] = tuple(dict.fromkeys(options["vid_feat_types"]))
+    if annotations is None:
+        if splits:
+            raise InputError("--splits: is for --annotations; sizes of the splits are --n_train --n_val --n_test")
+        print_summary(out, generate(out, MiniSettings(**options)))
+        return
+    if out == Path():
+        raise InputError("--out: is needed with --annotations: give the folder for the feature files")
+    prefix = options.pop("prefix", None)
+    unused = [name for name in options if name not in FeatureSettings.__dataclass_fields__]
+    if unused:
+        raise InputError(f"--{unused[0]}: has no meaning with --annotations, which decide it: leave it out")
+    settings = FeatureSettings(**{"vid_feat_types": ("resnet_i3d",), **options})
+    print_summary(out, generate_for_annotations(annotations, out, settings, prefix, splits))
+
+
+if __name__ == "__main__":
+    main()
