@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Evaluate a prediction file:
+#   bash method_tvr/scripts/eval.sh SPLIT_NAME SUBMISSION SAVE_PATH [any option of standalone_eval/eval.py]
+# SPLIT_NAME is train or val of TVR, or the path of a jsonl with annotations; --gt_path PATH says the latter too.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+[ $# -ge 3 ] || fail "usage: eval.sh SPLIT_NAME SUBMISSION SAVE_PATH [--gt_path PATH] [--iou_thds T ...] [--ks K ...]"
+split_name="$1" submission="$2" save_path="$3"
+shift 3
+
+own_gt_path=no
+for option in "$@"; do
+  case "$option" in --gt_path | --gt_path=*) own_gt_path=yes ;; esac
+done
+
+if [ "$own_gt_path" = yes ]; then
+  gt_path=() # the one given comes with the other options
+else
+  case "$split_name" in
+    train | val) gt_path=(--gt_path "$root/data/tvr_${split_name}_release.jsonl") ;;
+    test | test_public)
+      fail "$split_name has no public ground truth: send it to the CodaLab server (standalone_eval/README.md), or give --gt_path" ;;
+    *)
+      [ -f "$split_name" ] || fail "SPLIT_NAME is train, val or the path of a jsonl with annotations, not '$split_name'"
+      gt_path=(--gt_path "$split_name") ;;
+  esac
+fi
+
+exec python "$root/standalone_eval/eval.py" --submission_path "$submission" --save_path "$save_path" \
+  ${gt_path[@]+"${gt_path[@]}"} "$@"

@@ -1,0 +1,197 @@
+"""List every defect of a submission: `python standalone_eval/check.py --submission_path S --gt_path G`.
+
+Errors make a submission unusable (exit code 2); warnings are worth a look but change nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING or __package__:
+    from .files import BadInput, command_line, read_json, read_jsonl
+    from .findings import Findings
+    from .ground_truth import has_moments, read_desc_ids, read_ground_truth
+    from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx, shorten
+else:  # run as a file: this folder, wherever it was copied, is then the search path
+    from files import BadInput, command_line, read_json, read_jsonl
+    from findings import Findings
+    from ground_truth import has_moments, read_desc_ids, read_ground_truth
+    from submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx, shorten
+
+MAX_PRED = 100  # predictions of a query that count
+
+
+def check_submission(
+    submission: Any,
+    desc_ids: Iterable[int] | None = None,
+    tasks: Sequence[str] | None = None,
+    has_ground_truth: bool = True,
+    vid_names: Iterable[str] = (),
+    max_pred: int = MAX_PRED,
+    max_lines: int = 10,
+) -> Findings:
+    """List every defect of a submission.
+
+    Args:
+        submission: what its JSON file holds.
+        desc_ids: the queries that must be answered, each of them and no others; None leaves that unchecked.
+        tasks: tasks it must hold; None asks for at least one.
+        has_ground_truth: whether the split's answers are public (test_public's are not).
+        vid_names: videos that its video2idx must hold, those of the ground truth.
+        max_pred: predictions of a query that count.
+        max_lines: at most so many examples are kept of each kind of defect (0: all).
+
+    Returns:
+        The findings; the submission is usable when `errors` is empty.
+    """
+    findings = Findings(max_lines)
+    _, predictions = read_submission(submission, desc_ids, findings, tasks, vid_names)
+    for task_predictions in predictions.values():
+        _warn_about_rows(task_predictions, max_pred, findings)
+    if isinstance(submission, dict):
+        surplus = [shorten(key) for key in submission if key not in (*TASKS, "video2idx")]
+        findings.warn(f"keys other than video2idx, {', '.join(TASKS)} are ignored", surplus, len(surplus))
+    if not has_ground_truth and "SVMR" in predictions:
+        findings.warn("SVMR cannot be evaluated on a split without ground truth (test_public): leave it out")
+    return findings
+
+
+def read_submission(
+    submission: Any,
+    desc_ids: Iterable[int] | None,
+    findings: Findings,
+    tasks: Sequence[str] | None = None,
+    vid_names: Iterable[str] = (),
+) -> tuple[dict[str, int], dict[str, TaskPredictions]]:
+    """The submission's video2idx and its tasks' predictions as arrays, every error noted.
+
+    Args:
+        submission, desc_ids, tasks, vid_names: see `check_submission`.
+        findings: takes the errors; with any, what is returned is incomplete.
+    """
+    if not isinstance(submission, dict):
+        findings.error(
+            'submission is not an object {"video2idx", "VCMR", "SVMR", "VR"}', [f"found {shorten(submission)}"]
+        )
+        return {}, {}
+    for task in tasks or ():
+        if task not in submission:
+            findings.error(
+                f"{task} is missing", ["the file of an inference with NMS has no VR"] if task == "VR" else ()
+            )
+    if not any(task in submission for task in TASKS):
+        findings.error(f"no task: expected {', '.join(TASKS)}")
+    video2idx = read_video2idx(submission, findings)
+    known_idx = None if video2idx is None else video2idx.values()
+    without_idx = [] if video2idx is None else sorted(set(vid_names) - video2idx.keys())
+    findings.error("video2idx has no entry for a video of the ground truth", without_idx, len(without_idx))
+    expected = None if desc_ids is None else list(desc_ids)
+    predictions = {}
+    for task in TASKS:
+        if task in submission:
+            predictions[task] = read_predictions(task, submission[task], known_idx, findings)
+            _compare_desc_ids(predictions[task], expected, findings)
+    return video2idx or {}, predictions
+
+
+def _compare_desc_ids(predictions: TaskPredictions, expected: Sequence[int] | None, findings: Findings) -> None:
+    """Note queries answered twice, not at all, or not asked."""
+    task, counts = predictions.task, Counter(predictions.desc_ids)
+    twice = [f"{desc_id} ({count} times)" for desc_id, count in counts.items() if count > 1]
+    findings.error(f"{task}: desc_id appears more than once", twice, len(twice))
+    if expected is None:
+        return
+    asked = dict.fromkeys(expected)
+    missing = [str(desc_id) for desc_id in asked if desc_id not in counts]
+    surplus = [str(desc_id) for desc_id in counts if desc_id not in asked]
+    findings.error(f"{task}: desc_id of the annotations has no entry", missing, len(missing))
+    findings.error(f"{task}: desc_id is not in the annotations (of another split?)", surplus, len(surplus))
+
+
+def _warn_about_rows(predictions: TaskPredictions, max_pred: int, findings: Findings) -> None:
+    """Note what a prediction list may hold but hardly means to."""
+    task, desc_ids, counts, rows = predictions.task, predictions.desc_ids, predictions.counts, predictions.rows
+    long = np.flatnonzero(counts > max_pred)
+    examples = (f"desc_id {desc_ids[query]}: {counts[query]} rows" for query in long)
+    findings.warn(f"{task}: more than {max_pred} rows, the rest does not count", examples, len(long))
+    none = np.flatnonzero(counts == 0)
+    findings.warn(f"{task}: no predictions", (f"desc_id {desc_ids[query]}" for query in none), len(none))
+    st, ed = rows[:, 1], rows[:, 2]
+    what = "span" if task in MOMENT_TASKS else "video"
+    suspicious = {f"{what} appears more than once": _repeated(predictions)}
+    if task in MOMENT_TASKS:
+        suspicious["empty span (st = ed), never right"] = st == ed
+        suspicious["reversed span (st > ed), never right"] = st > ed
+        suspicious["span starts before 0 s"] = st < 0
+    for kind, mask in suspicious.items():
+        findings.warn(f"{task}: {kind}", predictions.places(mask), int(mask.sum()))
+
+
+def _repeated(predictions: TaskPredictions) -> np.ndarray:
+    """(R,) bool: rows whose video and times an earlier row of the same query has."""
+    query = np.repeat(np.arange(len(predictions.counts)), predictions.counts)
+    video_idx, st, ed = predictions.rows[:, :3].T
+    order = np.lexsort((ed, st, video_idx, query))  # stable: of equal rows the first stays first
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in (query, video_idx, st, ed):
+        same &= column[order][1:] == column[order][:-1]
+    repeated = np.zeros(len(order), dtype=bool)
+    repeated[order[1:]] = same
+    return repeated
+
+
+def check_files(
+    submission_path: str, gt_path: str, tasks: Sequence[str] | None = None, max_lines: int = 10
+) -> tuple[Any, list[dict[str, Any]], Findings]:
+    """Load a submission and the annotations it belongs to, and check the one against the other.
+
+    Returns:
+        The submission, the annotations' rows, and the findings about both.
+
+    Raises:
+        BadInput: a file cannot be read or is not JSON.
+    """
+    rows = read_jsonl(gt_path)
+    submission = read_json(submission_path)
+    of_annotations = Findings(max_lines)
+    answered = has_moments(rows)
+    truth = read_ground_truth(rows, of_annotations) if answered else None
+    desc_ids = truth.desc_ids if truth else read_desc_ids(rows, Findings() if answered else of_annotations)
+    vid_names = truth.vid_names if truth else ()
+    findings = check_submission(submission, desc_ids, tasks, answered, vid_names, max_lines=max_lines)
+    findings.errors = of_annotations.errors | findings.errors
+    return submission, rows, findings
+
+
+def refuse_errors(findings: Findings, path: str, brief_warnings: bool = True) -> None:
+    """Print the findings about the file at `path`, and raise `BadInput` if there are errors among them."""
+    for line in findings.lines(brief_warnings):
+        print(line, file=sys.stderr)
+    if findings.errors:
+        raise BadInput(f"{path}: {findings.summary()}")
+
+
+@command_line
+def main() -> None:
+    """Check the submission named on the command line."""
+    parser = argparse.ArgumentParser(
+        description="List every defect of a submission (exit code 2 if there is an error)."
+    )
+    parser.add_argument("--submission_path", required=True, help="prediction file, JSON")
+    parser.add_argument("--gt_path", required=True, help="annotations, jsonl; for test_public its queries are enough")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="tasks that must be there (default: at least one)")
+    parser.add_argument("--max_lines", type=int, default=10, help="examples shown of each kind of defect; 0: all")
+    args = parser.parse_args()
+    _, rows, findings = check_files(args.submission_path, args.gt_path, args.tasks, args.max_lines)
+    refuse_errors(findings, args.submission_path, brief_warnings=False)
+    print(f"{args.submission_path}: fits the {len(rows)} queries of {args.gt_path} ({findings.summary()})")
+
+
+if __name__ == "__main__":
+    main()

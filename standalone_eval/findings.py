@@ -1,0 +1,73 @@
+"""What a check finds: errors and warnings by kind, each with its count and its first examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+
+@dataclass
+class Finding:
+    """One kind of defect: how often it was found and where, first cases only."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+class Findings:
+    """Defects by kind. Every one is counted; at most `max_lines` of a kind are written out (0: all).
+
+    Attributes:
+        errors, warnings: {kind: Finding}, in the order in which the kinds were first met.
+    """
+
+    def __init__(self, max_lines: int = 10) -> None:
+        self.max_lines = max_lines
+        self.errors: dict[str, Finding] = {}
+        self.warnings: dict[str, Finding] = {}
+
+    def error(self, kind: str, examples: Iterable[str] = (), count: int | None = None) -> None:
+        """Note errors: `count` of them, by default as many as there are `examples` (or one without any)."""
+        self._note(self.errors, kind, examples, count)
+
+    def warn(self, kind: str, examples: Iterable[str] = (), count: int | None = None) -> None:
+        """Note warnings, in the same way as errors."""
+        self._note(self.warnings, kind, examples, count)
+
+    def _note(self, where: dict[str, Finding], kind: str, examples: Iterable[str], count: int | None) -> None:
+        if count is None:
+            examples = list(examples)
+            count = max(1, len(examples))
+        if count == 0:
+            return
+        finding = where.setdefault(kind, Finding())
+        finding.count += count
+        room = self.max_lines - len(finding.examples) if self.max_lines > 0 else None
+        finding.examples.extend(islice(examples, room))
+
+    def lines(self, brief_warnings: bool = False) -> list[str]:
+        """The report: a line for each kind, its examples indented below (`brief_warnings`: those of errors alone)."""
+        lines = []
+        for label, kinds in (("error", self.errors), ("warning", self.warnings)):
+            for kind, finding in kinds.items():
+                lines.append(f"{label}: {kind} ({finding.count})")
+                if not finding.examples or (label == "warning" and brief_warnings):
+                    continue
+                lines += [f"    {example}" for example in finding.examples]
+                if len(finding.examples) < finding.count:
+                    lines.append(f"    … and {finding.count - len(finding.examples)} more")
+        return lines
+
+    def summary(self) -> str:
+        """'3 errors of 2 kinds, 5 warnings of 1 kind'."""
+        parts = []
+        for label, kinds in (("error", self.errors), ("warning", self.warnings)):
+            total = sum(finding.count for finding in kinds.values())
+            if total:
+                parts.append(f"{_plural(total, label)} of {_plural(len(kinds), 'kind')}")
+        return ", ".join(parts) or "no defects"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,113 @@
+"""The annotations a submission is measured against: read from jsonl rows, checked, as arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from standalone_eval.findings import Findings
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Nq annotated queries.
+
+    Attributes:
+        desc_ids: Nq query ids.
+        vid_names: Nq names, the video each query was written for.
+        spans: (Nq, M, 2) float32 seconds, M the most moments annotated for one query; NaN where a query has fewer.
+        types: Nq query types (in TVR v, t or vt), or None if the annotations have none.
+    """
+
+    desc_ids: list[int]
+    vid_names: list[str]
+    spans: npt.NDArray[np.float32]
+    types: list[str] | None
+
+
+def read_desc_ids(rows: Sequence[dict[str, Any]], findings: Findings) -> list[int]:
+    """The annotations' desc_ids; a missing, malformed or repeated one is noted as an error."""
+    desc_ids: list[int] = []
+    seen: set[int] = set()
+    for number, row in enumerate(rows, start=1):
+        desc_id = row.get("desc_id")
+        if not isinstance(desc_id, int) or isinstance(desc_id, bool):
+            findings.error("ground truth: desc_id is missing or not an integer", [f"query {number}: {desc_id!r:.60}"])
+            continue
+        if desc_id in seen:
+            findings.error("ground truth: desc_id appears more than once", [f"query {number}: {desc_id}"])
+        seen.add(desc_id)
+        desc_ids.append(desc_id)
+    return desc_ids
+
+
+def has_moments(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the annotations say where the answers are; those of test_public do not."""
+    return any("ts" in row or "vid_name" in row for row in rows)
+
+
+def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> GroundTruth | None:
+    """Annotations `{"desc_id", "vid_name", "ts"[, "type"]}` as arrays, or None after noting why they cannot be used.
+
+    `ts` is [st, ed] in seconds, or a list of such spans where several people annotated the query.
+    """
+    before = len(findings.errors)
+    desc_ids = read_desc_ids(rows, findings)
+    if not has_moments(rows):
+        findings.error("ground truth: the queries have no vid_name and ts, as in test_public: cannot be evaluated here")
+        return None
+    names, spans = [], []
+    for number, row in enumerate(rows, start=1):
+        name, moments = row.get("vid_name"), _moments(row.get("ts"))
+        if not isinstance(name, str):
+            findings.error("ground truth: vid_name is missing or not text", [f"query {number}: {name!r:.60}"])
+        if moments is None:
+            findings.error("ground truth: ts is not [st, ed] with st <= ed", [f"query {number}: {row.get('ts')!r:.60}"])
+        names.append(name)
+        spans.append(moments or [])
+    types = _types(rows, findings)
+    if len(findings.errors) > before:
+        return None
+    return GroundTruth(desc_ids, [str(name) for name in names], _padded(spans), types)
+
+
+def _moments(ts: Any) -> list[Span] | None:
+    """The annotated spans in `ts`, or None if there are none or any is malformed."""
+    if not isinstance(ts, list) or not ts:
+        return None
+    moments = list(_spans(ts if isinstance(ts[0], list) else [ts]))
+    return None if None in moments else [moment for moment in moments if moment is not None]
+
+
+def _spans(candidates: list[Any]) -> Iterator[Span | None]:
+    for span in candidates:
+        numbers = isinstance(span, list) and all(type(second) in (int, float) for second in span)
+        well_formed = numbers and len(span) == 2 and math.isfinite(span[1] - span[0]) and span[0] <= span[1]
+        yield (span[0], span[1]) if well_formed else None
+
+
+def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | None:
+    """Query types if the annotations have them; all must then have one."""
+    if not any("type" in row for row in rows):
+        return None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("type"), str):
+            place = f"query {number}: {row.get('type')!r:.60}"
+            findings.error("ground truth: type is missing or not text, though other queries have one", [place])
+    return [str(row.get("type")) for row in rows]
+
+
+def _padded(spans: Sequence[Sequence[Span]]) -> npt.NDArray[np.float32]:
+    """Lists of spans as (Nq, M, 2), NaN where a query has fewer than M."""
+    out = np.full((len(spans), max(map(len, spans), default=0), 2), np.nan, dtype=np.float32)
+    for query, moments in enumerate(spans):
+        out[query, : len(moments)] = moments
+    return out

@@ -1,0 +1,224 @@
+"""From a submission as loaded from JSON to arrays, noting everything that is wrong with its form.
+
+Nothing is taken for granted: any JSON document may stand where a submission is expected. Well-formed predictions take
+a fast path (whole lists are looked at through their sets of types); row by row only where that finds something.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from standalone_eval.findings import Findings
+
+MOMENT_TASKS = ("VCMR", "SVMR")
+TASKS = (*MOMENT_TASKS, "VR")
+ROW_FORM = "[video_idx, st, ed, score]"
+ROW_LENGTH = 4
+_LARGEST_INDEX = 2**53  # integers up to here are exact in float64
+
+
+@dataclass(frozen=True)
+class TaskPredictions:
+    """The predictions of one task, all queries one below the other.
+
+    Attributes:
+        task: VCMR, SVMR or VR.
+        desc_ids: one id per query, N of them.
+        counts: (N,) int64, rows of each query.
+        rows: (R, 4) float64, [video_idx, st, ed, score]; NaN where a row was malformed.
+    """
+
+    task: str
+    desc_ids: list[int]
+    counts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float64]
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """(N,) int64: where each query's rows begin."""
+        return np.cumsum(self.counts) - self.counts
+
+    def padded(self, desc_ids: Sequence[int], max_pred: int) -> npt.NDArray[np.float64]:
+        """The first `max_pred` predictions of each query, in the order of `desc_ids`, which must be the same ids.
+
+        Returns:
+            (Nq, max_pred, 4) float64, NaN after the last prediction of a query.
+        """
+        place = {desc_id: i for i, desc_id in enumerate(desc_ids)}
+        query = np.repeat(np.array([place[desc_id] for desc_id in self.desc_ids], dtype=np.int64), self.counts)
+        rank = np.arange(len(self.rows)) - np.repeat(self.starts, self.counts)
+        out = np.full((len(desc_ids), max_pred, ROW_LENGTH), np.nan)
+        counted = rank < max_pred
+        out[query[counted], rank[counted]] = self.rows[counted]
+        return out
+
+    def places(self, mask: npt.NDArray[np.bool_]) -> Iterator[str]:
+        """Say for each row marked in `mask` (R,) where it stands and what it holds."""
+        starts = self.starts
+        for index in np.flatnonzero(mask):
+            query = int(np.searchsorted(starts, index, side="right")) - 1
+            values = ", ".join(f"{value:g}" for value in self.rows[index])
+            yield f"desc_id {self.desc_ids[query]}, row {index - starts[query] + 1}: [{values}]"
+
+
+def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, int] | None:
+    """The submission's {vid_name: video_idx}, or None when it cannot be used."""
+    video2idx = submission.get("video2idx")
+    if not isinstance(video2idx, dict) or not video2idx:
+        found = "missing" if "video2idx" not in submission else f"found {shorten(video2idx)}"
+        findings.error("video2idx is not an object {vid_name: video_idx}", [found])
+        return None
+    good = {name: idx for name, idx in video2idx.items() if isinstance(name, str) and _is_index(idx)}
+    bad = [name for name in video2idx if name not in good]
+    findings.error(
+        "video2idx: value is not an integer", (f"{shorten(n)}: {shorten(video2idx[n])}" for n in bad), len(bad)
+    )
+    first: dict[int, str] = {}
+    for name, idx in good.items():
+        if first.setdefault(idx, name) != name:
+            findings.error("video2idx: two videos share a video_idx", [f"{idx}: {first[idx]} and {name}"])
+    return good
+
+
+def read_predictions(task: str, entries: Any, known_idx: Iterable[int] | None, findings: Findings) -> TaskPredictions:
+    """One task's list of {"desc_id", "desc", "predictions"} as arrays.
+
+    Args:
+        task: its name, for the messages.
+        entries: what the submission holds for the task.
+        known_idx: the values of video2idx; None leaves video_idx unchecked.
+        findings: takes every defect. What is malformed is left out of the result (entries) or NaN in it (rows).
+    """
+    desc_ids, lists = _read_entries(task, entries, findings)
+    counts = np.array([len(rows) for rows in lists], dtype=np.int64)
+    values = _well_formed_rows(lists)
+    malformed = np.zeros(int(counts.sum()), dtype=bool)
+    if values is None:
+        values, malformed = _checked_rows(task, desc_ids, lists, findings)
+    predictions = TaskPredictions(task, desc_ids, counts, values)
+    _check_values(predictions, malformed, known_idx, findings)
+    return predictions
+
+
+def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int], list[Sequence[Any]]]:
+    """The well-formed entries' ids and lists of predictions."""
+    desc_ids: list[int] = []
+    lists: list[Sequence[Any]] = []
+    if not isinstance(entries, list):
+        findings.error(f"{task}: is not a list of entries, one a query", [f"found {shorten(entries)}"])
+        return desc_ids, lists
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict):
+            findings.error(f"{task}: entry is not an object", [f"entry {number}: {shorten(entry)}"])
+            continue
+        desc_id, rows = entry.get("desc_id"), entry.get("predictions")
+        if not _is_int(desc_id):
+            findings.error(f"{task}: desc_id is not an integer", [f"entry {number}: {shorten(desc_id)}"])
+            continue
+        if not isinstance(entry.get("desc", ""), str):
+            findings.error(f"{task}: desc is not text", [f"desc_id {desc_id}: {shorten(entry['desc'])}"])
+        if not isinstance(rows, list):
+            findings.error(f"{task}: predictions is not a list of rows", [f"desc_id {desc_id}: {shorten(rows)}"])
+            rows = []
+        desc_ids.append(int(desc_id))
+        lists.append(rows)
+    return desc_ids, lists
+
+
+def _well_formed_rows(lists: list[Sequence[Any]]) -> npt.NDArray[np.float64] | None:
+    """All rows as (R, 4) float64, or None when any of them is not four numbers."""
+    rows = list(chain.from_iterable(lists))
+    if not all(issubclass(kind, (list, tuple)) for kind in set(map(type, rows))):
+        return None
+    if set(map(len, rows)) - {ROW_LENGTH}:
+        return None
+    if not all(_is_number_type(kind) for kind in set(map(type, chain.from_iterable(rows)))):
+        return None
+    try:
+        flat = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=ROW_LENGTH * len(rows))
+    except OverflowError:  # an integer past float64
+        return None
+    return flat.reshape(-1, ROW_LENGTH)
+
+
+def _checked_rows(
+    task: str, desc_ids: list[int], lists: list[Sequence[Any]], findings: Findings
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """All rows as (R, 4) float64 and a mark (R,) for malformed ones, which are noted and become NaN."""
+    values: list[Sequence[float]] = []
+    malformed: list[bool] = []
+    for desc_id, rows in zip(desc_ids, lists, strict=True):
+        for number, row in enumerate(rows, start=1):
+            well_formed = _is_row(row)
+            malformed.append(not well_formed)
+            values.append(row if well_formed else (np.nan,) * ROW_LENGTH)
+            if not well_formed:
+                place = f"desc_id {desc_id}, row {number}: {shorten(row)}"
+                findings.error(f"{task}: row is not {ROW_FORM}, four numbers", [place])
+    return np.array(values, dtype=np.float64).reshape(-1, ROW_LENGTH), np.array(malformed, dtype=bool)
+
+
+def _check_values(
+    predictions: TaskPredictions,
+    malformed: npt.NDArray[np.bool_],
+    known_idx: Iterable[int] | None,
+    findings: Findings,
+) -> None:
+    """Note NaN, infinite and unusably large numbers, and videos that are not in video2idx."""
+    task, rows = predictions.task, predictions.rows
+    with np.errstate(over="ignore"):
+        times = rows[:, 1:3].astype(np.float32)  # evaluation is in float32
+    usable = np.isfinite(rows).all(axis=1) & np.isfinite(times).all(axis=1)
+    bad = ~usable & ~malformed
+    findings.error(f"{task}: NaN, infinite or too large a number", predictions.places(bad), int(bad.sum()))
+    if known_idx is not None:
+        unknown = usable & ~_is_member(rows[:, 0], np.unique(np.fromiter(known_idx, dtype=np.float64)))
+        findings.error(f"{task}: video_idx is not in video2idx", predictions.places(unknown), int(unknown.sum()))
+
+
+def _is_member(values: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which `values` are among the sorted `known`; unlike np.isin this does not sort the many values."""
+    if not known.size:
+        return np.zeros(values.shape, dtype=bool)
+    place = np.searchsorted(known, values).clip(max=known.size - 1)
+    return known[place] == values
+
+
+def shorten(value: Any) -> str:
+    """A value as Python writes it, cut to a readable length."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer too long to be written
+        return f"a very large {type(value).__name__}"
+
+
+def _is_int(value: Any) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_index(value: Any) -> bool:
+    return _is_int(value) and abs(int(value)) <= _LARGEST_INDEX
+
+
+def _is_number_type(kind: type) -> bool:
+    return issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, (list, tuple)) or len(row) != ROW_LENGTH:
+        return False
+    if not all(_is_number_type(type(value)) for value in row):
+        return False
+    try:
+        np.array(row, dtype=np.float64)
+    except OverflowError:  # an integer past float64
+        return False
+    return True
