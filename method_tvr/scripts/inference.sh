@@ -4,15 +4,11 @@
 #   MODEL_DIR   a results folder: its path, its name, or a pattern such as 'tvr-video_sub_tef-reloclnet-*'
 #   SPLIT_NAME  val | test (test_public)
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-if [ $# -lt 2 ]; then
-  echo "error: usage: inference.sh MODEL_DIR SPLIT_NAME [options]" >&2
-  exit 2
-fi
+[ $# -ge 2 ] || fail "usage: inference.sh MODEL_DIR SPLIT_NAME [options]"
 model_dir="$1" split_name="$2"
 shift 2
 
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 exec python "$root/method_tvr/inference.py" --model_dir "$model_dir" --eval_split_name "$split_name" \
   --results_root "$root/method_tvr/results" "$@"

@@ -5,12 +5,9 @@
 #   CTX_MODE       video_sub_tef | video_sub
 #   VID_FEAT_TYPE  resnet | i3d | resnet_i3d
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-if [ $# -lt 3 ]; then
-  echo "error: usage: train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [options]" >&2
-  exit 2
-fi
+[ $# -ge 3 ] || fail "usage: train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [options]"
 dset_name="$1" ctx_mode="$2" vid_feat_type="$3"
 shift 3
 
@@ -19,7 +16,6 @@ if [ "$vid_feat_type" = resnet_i3d ]; then
   normalised=(--no_norm_vfeat) # its halves were normalised when they were joined
 fi
 
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 exec python "$root/method_tvr/train.py" --dset_name "$dset_name" --ctx_mode "$ctx_mode" \
   --vid_feat_type "$vid_feat_type" ${normalised[@]+"${normalised[@]}"} \
   --results_root "$root/method_tvr/results" "$@"

@@ -1,0 +1,16 @@
+# Sourced by the scripts: the project's root, its packages on PYTHONPATH, and a Python that has what it needs.
+# shellcheck shell=bash
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+
+fail() { # MESSAGE: bad input
+  echo "error: $1" >&2
+  exit 2
+}
+
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -e "$root/.venv/.installed" ]; then
+  # shellcheck source=../../setup.sh
+  source "$root/setup.sh"
+fi
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+python -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("torch") and u.find_spec("h5py")))' 2>/dev/null ||
+  fail "the python here lacks the project's packages: source setup.sh first, in $root"
