@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,8 @@ def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -
     if query.ts[1] <= duration:
         return query
     return Query(query.desc_id, query.desc, query.line, query.vid_name, (query.ts[0], duration), query.type)
+
+
+def outside_split(queries: Sequence[Query], videos: Mapping[str, Video]) -> list[Query]:
+    """The queries whose video is not among a split's `videos`, so that no search of the split can find it."""
+    return [query for query in queries if query.vid_name and query.vid_name not in videos]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from easydict import EasyDict
 
-from method_tvr.annotations import Query, Video, load_queries, load_videos
+from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.config import dataset_of, find_path
 from method_tvr.feature_store import FeatureStore
 from method_tvr.model import MODALITIES
@@ -77,7 +77,7 @@ def load_eval_split(opt: EasyDict, features: FeatureStore) -> EvalSplit:
     path = find_path(opt.eval_path)
     queries = load_queries(path, splits)
     videos = list(splits[name].values())
-    outside = [query for query in queries if query.vid_name and query.vid_name not in splits[name]]
+    outside = outside_split(queries, splits[name])
     if outside:
         raise InputError(
             f"{path}, line {outside[0].line}: video {outside[0].vid_name} is not in split {name} of {duration_path} "

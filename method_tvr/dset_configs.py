@@ -9,6 +9,7 @@ from pathlib import Path
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
 
+MINI_REMEDY = "make the corpus again: python utils/mini_tvr.py"
 CLIP_SUFFIX = "cl-1.5"
 VIDEO_FILES = {  # VID_FEAT_TYPE of train.sh: what the file is called after the prefix
     "resnet_i3d": f"resnet152_rgb_max_i3d_rgb600_avg_cat_{CLIP_SUFFIX}.h5",
@@ -31,6 +32,7 @@ class DatasetConfig:
         iou_thds, recall_ks: what recalls are reported at.
         final_nms_thd: temporal NMS threshold of the evaluation that ends training.
         generate: writes the dataset into a folder when it is not there yet; None for data that must be downloaded.
+        annotation_remedy, feature_remedy: what to do about missing or defective files, said to users.
     """
 
     name: str
@@ -44,6 +46,8 @@ class DatasetConfig:
     recall_ks: tuple[int, ...] = (1, 5, 10, 100)
     final_nms_thd: float = 0.5
     generate: Callable[[Path], None] | None = None
+    annotation_remedy: str = "write it in the form that data/README.md shows"
+    feature_remedy: str = "extract it in the form that data/README.md shows"
 
     def annotation_path(self, split: str) -> str:
         return f"{self.root}/{self.prefix}_{split}_release.jsonl"
@@ -82,8 +86,21 @@ def _ensure_mini(root: Path) -> None:
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        DatasetConfig(name="tvr", root="data", prefix="tvr"),
-        DatasetConfig(name="mini", root="data/mini", prefix="mini", generate=_ensure_mini),
+        DatasetConfig(
+            name="tvr",
+            root="data",
+            prefix="tvr",
+            annotation_remedy="copy it from the data folder of TVR's repository (data/README.md, Annotations)",
+            feature_remedy="download and unpack TVR's feature release (data/README.md, Features)",
+        ),
+        DatasetConfig(
+            name="mini",
+            root="data/mini",
+            prefix="mini",
+            generate=_ensure_mini,
+            annotation_remedy=MINI_REMEDY,
+            feature_remedy=MINI_REMEDY,
+        ),
     )
 }
 

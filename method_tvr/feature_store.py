@@ -56,7 +56,7 @@ class FeatureStore:
         normalize: {modality or "query": whether rows are L2-normalised}.
         max_ctx_l, max_desc_l: most clips of a video (longer ones are averaged down) and tokens of a query (cut).
         use_tef: append temporal endpoint features to each modality.
-        sizes: {modality or "query": feature size without tef}; what is left out is read from the files.
+        sizes: {modality or "query": feature size without tef}, checked against the files; may be left out.
         in_memory: hold the whole h5 files in RAM.
 
     Raises:
@@ -81,7 +81,13 @@ class FeatureStore:
         self._normalize = dict(normalize)
         self._files = {kind: FeatureFile(path, in_memory) for kind, path in context_paths.items()}
         self._files["query"] = FeatureFile(query_path, in_memory)
-        self.sizes = {kind: sizes.get(kind) or file.width() for kind, file in self._files.items()}
+        self.sizes = {kind: file.width() for kind, file in self._files.items()}
+        for kind, size in self.sizes.items():
+            if sizes.get(kind) not in (None, size):
+                raise InputError(
+                    f"{self.paths[kind]}: features are {size} wide, but the options say {sizes[kind]}: leave the size "
+                    "out, or give another file"
+                )
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -128,8 +134,8 @@ class FeatureStore:
         Raises:
             InputError: naming the first keys that are missing and how many are.
         """
-        keys = set(self._files["query"].keys())
-        missing = [query for query in queries if str(query.desc_id) not in keys]
+        lacking = set(self._files["query"].missing(str(query.desc_id) for query in queries))
+        missing = [query for query in queries if str(query.desc_id) in lacking]
         if missing:
             first = missing[0]
             others = f", and none for {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -139,8 +145,7 @@ class FeatureStore:
             )
         names = list(dict.fromkeys(vid_names))
         for m in self.modalities:
-            keys = set(self._files[m].keys())
-            absent = [name for name in names if name not in keys]
+            absent = self._files[m].missing(names)
             if absent:
                 raise InputError(
                     f"{self.paths[m]}: has no features for {len(absent)} of {len(names)} videos: {first_few(absent)}: "

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from utils.basic_utils import InputError, whole_file
 
 FORMAT_VERSION = 1
 CORE_DRIVER_BLOCK = 1 << 26  # bytes by which an in-memory h5 image grows
+
+
+class FeatureError(InputError):
+    """One key of a feature file is not as it should be; `reason` says why without naming file and key."""
+
+    def __init__(self, path: Path, key: str, reason: str) -> None:
+        super().__init__(f"{path}, key {key}: {reason}")
+        self.reason = reason
 
 
 class FeatureWriter:
@@ -94,11 +102,22 @@ class FeatureFile:
 
     def keys(self) -> list[str]:
         """All keys, those with suffixes too."""
-        return list(self._open().keys())
+        try:
+            return list(self._open().keys())
+        except (OSError, RuntimeError) as err:
+            raise InputError(f"{self.path}: its keys cannot be read ({err}): the file is damaged") from err
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that the file does not have, in their order, each once."""
+        there = set(self.keys())
+        return [key for key in dict.fromkeys(keys) if key not in there]
 
     def made_by(self) -> dict[str, Any]:
         """The file's attributes: `format_version` and what made it; empty for files that say nothing."""
-        return dict(self._open().attrs)
+        try:
+            return dict(self._open().attrs)
+        except (OSError, RuntimeError) as err:
+            raise InputError(f"{self.path}: its attributes cannot be read ({err}): the file is damaged") from err
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array without reading it."""
@@ -122,35 +141,47 @@ class FeatureFile:
         Returns:
             (rows, D) float32, rows >= 1, finite.
         """
+        array = self._load(self._features(key, width), key).astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise FeatureError(self.path, key, "holds NaN or Inf: extract it again")
+        return array
+
+    def form(self, key: str, width: int | None = None) -> tuple[int, int, str]:
+        """(rows, D, dtype's name) of a feature array, checked as `read` does but without reading its values."""
+        dataset = self._features(key, width)
+        return dataset.shape[0], dataset.shape[1], dataset.dtype.name
+
+    def _features(self, key: str, width: int | None) -> h5py.Dataset:
         dataset = self._dataset(key)
         if dataset.ndim != 2 or dataset.shape[0] == 0 or dataset.dtype.kind != "f":
-            raise InputError(
-                f"{self.path}, key {key}: expected floats of shape (rows, size) with rows >= 1, "
-                f"found {dataset.dtype} {dataset.shape}: extract it again"
+            raise FeatureError(
+                self.path,
+                key,
+                "expected floats of shape (rows, size) with rows >= 1, "
+                f"found {dataset.dtype} {dataset.shape}: extract it again",
             )
         if width is not None and dataset.shape[1] != width:
-            raise InputError(
-                f"{self.path}, key {key}: features are {dataset.shape[1]} wide, expected {width}: "
-                "give the size that the file has, or another file"
+            raise FeatureError(
+                self.path,
+                key,
+                f"features are {dataset.shape[1]} wide, expected {width}: "
+                "give the size that the file has, or another file",
             )
-        array = self._load(dataset, key).astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
-            raise InputError(f"{self.path}, key {key}: holds NaN or Inf: extract it again")
-        return array
+        return dataset
 
     def _load(self, dataset: h5py.Dataset, key: str) -> np.ndarray:
         try:
             return np.asarray(dataset[()])
         except OSError as err:
-            raise InputError(f"{self.path}, key {key}: cannot be read ({err}): the file is damaged") from err
+            raise FeatureError(self.path, key, f"cannot be read ({err}): the file is damaged") from err
 
     def _dataset(self, key: str) -> h5py.Dataset:
         try:
             found = self._open().get(key)
         except (KeyError, OSError, RuntimeError) as err:
-            raise InputError(f"{self.path}, key {key}: cannot be read ({err}): the file is damaged") from err
+            raise FeatureError(self.path, key, f"cannot be read ({err}): the file is damaged") from err
         if found is None:
             raise InputError(f"{self.path}: has no features for {key}: was it extracted with another split?")
         if not isinstance(found, h5py.Dataset):
-            raise InputError(f"{self.path}, key {key}: is a {type(found).__name__}, not a feature array")
+            raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a feature array")
         return found

@@ -1,0 +1,258 @@
+"""Is a corpus whole? `bash data/check.sh [tvr|mini|DIR]` lists what is there, what is missing and what to do about it.
+
+Defects are what training or inference would stumble over; notes are all else worth knowing. One defective file never
+hides what is wrong with another. Every value is read, in search of NaN and Inf, unless `--quick` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.data_check_features import Source, check_clip_counts, check_source
+from method_tvr.data_report import Defects, aligned, file_size, size_text
+from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
+from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few
+
+LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments
+TEST_SPLIT = "test_public"
+
+
+def find_corpus(name: str) -> DatasetConfig:
+    """The dataset that `name` means: one of this project's, or a folder with a corpus of any prefix.
+
+    Raises:
+        InputError: it is neither, or the folder holds several corpora.
+    """
+    if name in DATASETS:
+        return dataclasses.replace(DATASETS[name], root=str(PROJECT_ROOT / DATASETS[name].root))
+    folder = Path(name)
+    if not folder.is_dir():
+        raise InputError(f"{name}: is no folder and none of {', '.join(DATASETS)}: give one of these")
+    for ending in ("_video2dur_idx.json", "_train_release.jsonl", "_val_release.jsonl", "_feature_release"):
+        prefixes = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+        if len(prefixes) > 1:
+            raise InputError(
+                f"{name}: holds several corpora ({', '.join(prefixes)}): give each a folder of its own "
+                "(links to the files will do)"
+            )
+        if prefixes:
+            return DatasetConfig(name=prefixes[0], root=str(folder), prefix=prefixes[0])
+    raise InputError(f"{name}: holds no corpus: PREFIX_video2dur_idx.json names its videos, see data/README.md")
+
+
+@dataclass
+class Annotations:
+    """What the annotations name, as far as they could be read.
+
+    Attributes:
+        videos: {split: {vid_name: Video}}, None when durations could not be read.
+        queries: {split: its queries}; a split whose file is missing or defective is left out.
+        splits: what is checked, in order.
+        needed: those of `splits` that training or inference can be run on: the others only have videos.
+    """
+
+    videos: dict[str, dict[str, Video]] | None
+    queries: dict[str, list[Query]]
+    splits: list[str]
+    needed: set[str]
+
+    def vid_names(self, split: str) -> list[str]:
+        if self.videos is not None:
+            return list(self.videos.get(split, {}))
+        return list(dict.fromkeys(query.vid_name for query in self.queries.get(split, []) if query.vid_name))
+
+    def desc_ids(self, split: str) -> list[str]:
+        return [str(query.desc_id) for query in self.queries.get(split, [])]
+
+
+def read_annotations(dataset: DatasetConfig, only: list[str] | None, defects: Defects) -> Annotations:
+    """Read and check durations and all annotation files, and print what they hold.
+
+    Args:
+        dataset: where they lie.
+        only: splits to look at; None for all that there are.
+        defects: is told what is wrong.
+    """
+    rows = [["file", "size", "holds"]]
+    remedy = dataset.annotation_remedy
+    videos = _read_durations(dataset, defects)
+    holds = _unread(dataset.video_duration_idx_path)
+    if videos is not None:
+        holds = "videos: " + ", ".join(f"{split} {len(entries)}" for split, entries in videos.items())
+    rows.append([Path(dataset.video_duration_idx_path).name, file_size(dataset.video_duration_idx_path), holds])
+
+    found = Annotations(videos, {}, *_choose_splits(dataset, only, videos))
+    for split in found.splits:
+        path = dataset.annotation_path(split)
+        if split not in found.needed:
+            rows.append([Path(path).name, "-", "not there: this split only has videos"])
+            continue
+        if defects.is_there(path, remedy):
+            try:
+                found.queries[split] = load_queries(path, videos)
+                _check_queries(found, split, path, remedy, defects)
+            except InputError as err:
+                defects.add(str(err), remedy)
+        queries = found.queries.get(split)
+        rows.append([Path(path).name, file_size(path), _unread(path) if queries is None else _holds(queries)])
+    print("\nAnnotations\n" + aligned(rows))
+    return found
+
+
+def _choose_splits(
+    dataset: DatasetConfig, only: list[str] | None, videos: dict[str, dict[str, Video]] | None
+) -> tuple[list[str], set[str]]:
+    """The splits to check, and those of them that must have queries: not such as TVR's test_challenge."""
+    candidates = only or list(dict.fromkeys([*LEARNT_SPLITS, TEST_SPLIT, *(videos or {})]))
+    with_videos = {split for split, entries in (videos or {}).items() if entries}
+    needed = {
+        split
+        for split in candidates
+        if split in LEARNT_SPLITS
+        or Path(dataset.annotation_path(split)).exists()
+        or (split == TEST_SPLIT and (split in with_videos or videos is None))
+        or (only and split not in with_videos)  # asked for by name, and there is nothing of it
+    }
+    return [split for split in candidates if split in needed | with_videos], needed
+
+
+def _unread(path: str) -> str:
+    return "DEFECTIVE" if Path(path).exists() else "MISSING"
+
+
+def _read_durations(dataset: DatasetConfig, defects: Defects) -> dict[str, dict[str, Video]] | None:
+    path, remedy = dataset.video_duration_idx_path, dataset.annotation_remedy
+    if not defects.is_there(path, remedy):
+        return None
+    try:
+        videos = load_videos(path)
+    except InputError as err:
+        defects.add(str(err), remedy)
+        return None
+    named = Counter(video.idx for entries in videos.values() for video in entries.values())
+    repeated = [idx for idx, times in named.items() if times > 1]
+    if repeated:
+        defects.add(f"{path}: several videos have one video_idx: {first_few(repeated)}", remedy)
+    return videos
+
+
+def _check_queries(found: Annotations, split: str, path: str, remedy: str, defects: Defects) -> None:
+    queries = found.queries[split]
+    if split in LEARNT_SPLITS and not queries[0].has_moment:
+        defects.add(f"{path}: has no ground truth (vid_name and ts)", remedy)
+    if found.videos is None:
+        return
+    if not found.videos.get(split):
+        defects.add(f"{path}: the video2dur_idx file has no videos of split {split} to search in", remedy)
+        return
+    outside = outside_split(queries, found.videos[split])
+    if outside:
+        ids = first_few([query.desc_id for query in outside])
+        defects.add(f"{path}: the video is not in split {split} of video2dur_idx for desc_id {ids}", remedy)
+
+
+def _holds(queries: list[Query]) -> str:
+    text = f"{len(queries)} queries"
+    if not queries[0].has_moment:
+        return f"{text}, without moments"
+    types = Counter(query.type for query in queries if query.type)
+    named = ", ".join(f"{name} {types[name]}" for name in sorted(types, key=lambda name: -types[name]))
+    return f"{text} of {len({query.vid_name for query in queries})} videos" + (f": {named}" if named else "")
+
+
+def feature_sources(dataset: DatasetConfig, found: Annotations, vid_feat_types: list[str]) -> list[Source]:
+    """The feature files of a corpus; video files of other types than the ones asked for are optional."""
+    clips = {split: found.vid_names(split) for split in found.splits}
+    tokens = {split: found.desc_ids(split) for split in found.splits}
+    return [
+        *(
+            Source(name, dataset.video_feature_path(name), clips, name in vid_feat_types)
+            for name in sorted(VIDEO_FILES, key=lambda name: name not in vid_feat_types)
+        ),
+        Source("sub", dataset.sub_feature_path, clips, needed=True),
+        Source("query", dataset.query_feature_path, tokens, needed=True),
+    ]
+
+
+def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Source]) -> None:
+    """Print a table of the feature files and one of the splits they cover."""
+    table = [["features", "file", "size", "keys", "shape", "dtype", "values", "made by"]]
+    for source in sources:
+        if source.missing is None:
+            state = _unread(source.path) if source.needed else f"not there: only for --vid_feat_type {source.kind}"
+            table.append([source.kind, source.name, file_size(source.path), state])
+            continue
+        keys = f"{source.n_keys}" + (f" + {source.n_masks} masks" if source.n_masks else "")
+        spread = f"{min(source.rows.values())}..{max(source.rows.values())}" if source.rows else "?"
+        dtypes = ", ".join(sorted(source.dtypes)) or "?"
+        shape = f"({spread}, {source.width or '?'})"
+        size = file_size(source.path)
+        table.append([source.kind, source.name, size, keys, shape, dtypes, source.values, source.made_by])
+    print("\nFeature files\n" + aligned(table))
+
+    shown = [source for source in sources if source.needed or source.missing is not None]
+    table = [["split", "videos", "queries", *(source.kind for source in shown)]]
+    for split in found.splits:
+        queries = str(len(found.queries[split])) if split in found.queries else "-"
+        covered = []
+        for source in shown:
+            n_keys = len(source.keys[split])
+            lacking = n_keys if source.missing is None else source.missing[split]
+            covered.append(f"{n_keys - lacking} of {n_keys}" if n_keys else "-")
+        table.append([split, str(len(found.vid_names(split))), queries, *covered])
+    print("\nSplits: how many of their videos and queries have features\n" + aligned(table))
+    total = sum(Path(source.path).stat().st_size for source in sources if source.missing is not None)
+    print(f"\n{size_text(total)} of features in {dataset.root}/{dataset.prefix}_feature_release")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", nargs="?", default="tvr", help="tvr (default), mini, or a folder with a corpus")
+    parser.add_argument("--quick", action="store_true", help="do not read values: no search for NaN and Inf")
+    parser.add_argument("--splits", nargs="+", help="look at these splits only (default: all); test means test_public")
+    parser.add_argument(
+        "--vid_feat_type",
+        nargs="+",
+        default=["resnet_i3d"],
+        choices=list(VIDEO_FILES),
+        help="video features that must be there (default: resnet_i3d)",
+    )
+    parser.add_argument("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
+    return parser.parse_args()
+
+
+@command_line
+def main() -> None:
+    """Command line of the data check; exit code 2 when there are defects."""
+    args = _parse()
+    dataset = find_corpus(args.corpus)
+    if args.clip_length is not None:
+        if not 0 < args.clip_length < math.inf:
+            raise InputError(f"--clip_length {args.clip_length}: must be a positive number of seconds")
+        dataset = dataclasses.replace(dataset, clip_length=args.clip_length)
+    only = list(dict.fromkeys(map(split_name, args.splits))) if args.splits else None
+    defects = Defects(dataset.root)
+    print(f"Corpus {dataset.name} in {dataset.root}, clips of {dataset.clip_length} s")
+    found = read_annotations(dataset, only, defects)
+    sources = feature_sources(dataset, found, args.vid_feat_type)
+    for source in sources:
+        check_source(source, dataset, found.needed, args.quick, defects)
+    print_sources(dataset, found, sources)
+    durations = {name: video.duration for entries in (found.videos or {}).values() for name, video in entries.items()}
+    needed_videos = {name for split in found.needed for name in found.vid_names(split)}
+    check_clip_counts(dataset, durations, needed_videos, sources, defects)
+    whom = f"work on {', '.join(found.splits)}" if only else "training and inference"
+    defects.print_all(f"{whom} with {' and '.join(args.vid_feat_type)}")
+    if defects.blocking:
+        sys.exit(BAD_INPUT_EXIT_CODE)
+
+
+if __name__ == "__main__":
+    main()
