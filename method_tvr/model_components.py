@@ -7,13 +7,62 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def drop_mask(shape: torch.Size, p: float) -> torch.Tensor:
+    """Bool mask on the CPU, True with probability `p` (to 1/65536): four draws from each 64-bit number of torch's stream.
+
+    torch's own CPU dropout draws a float per element, which takes longer than the matrix products around it.
+    """
+    n = shape.numel()
+    bits = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    return (bits.view(torch.int16)[:n] < _dropped_levels(p) - 32768).view(shape)
+
+
+def _dropped_levels(p: float) -> int:
+    return round(p * 65536)  # of the 65536 values of 16 bits
+
+
+def keep_scale(p: float) -> float:
+    """What kept elements are multiplied by, for the probability that `drop_mask` really has."""
+    return 65536 / (65536 - _dropped_levels(p))
+
+
+class Dropout(nn.Dropout):
+    """Dropout with cheap random numbers on the CPU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)
+        return x.masked_fill(drop_mask(x.shape, self.p), 0.0) * keep_scale(self.p)
+
+
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor, dropout_p: float
+) -> torch.Tensor:
+    """softmax(query key' / sqrt(d)) value, with dropout on the weights.
+
+    torch's fused kernels are used wherever there are any. On the CPU there are none with dropout: torch would fall back
+    to plain operations, and these are the same with cheaper random numbers and fewer passes over the (Lq, Lk) scores.
+
+    Args:
+        query: (N, nh, Lq, d); key, value: (N, nh, Lk, d).
+        visible: (N, 1, 1 or Lq, Lk) bool, True where a query may look at a key.
+        dropout_p: probability of dropping a weight; 0 in evaluation.
+    """
+    if dropout_p == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout_p)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # (N, nh, Lq, Lk)
+    weights = scores.masked_fill_(~visible, -torch.inf).softmax(dim=-1)
+    weights = weights.masked_fill(drop_mask(weights.shape, dropout_p), 0.0)
+    return weights @ (value * keep_scale(dropout_p))
+
+
 class LinearLayer(nn.Module):
     """LayerNorm, dropout, Linear, ReLU: projects input features to the hidden size (as in TVRetrieval)."""
 
     def __init__(self, in_size: int, out_size: int, dropout: float) -> None:
         super().__init__()
         self.LayerNorm = nn.LayerNorm(in_size)
-        self.net = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_size, out_size))
+        self.net = nn.Sequential(Dropout(dropout), nn.Linear(in_size, out_size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.net(self.LayerNorm(x)))  # (N, L, out_size)
@@ -26,7 +75,7 @@ class TrainablePositionalEncoding(nn.Module):
         super().__init__()
         self.position_embeddings = nn.Embedding(max_position_embeddings, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         positions = self.position_embeddings.weight[: x.shape[1]]  # (L, D)
@@ -60,12 +109,12 @@ class BertSelfAttention(nn.Module):
         Returns:
             (N, Lq, D), heads concatenated.
         """
-        attended = F.scaled_dot_product_attention(
+        attended = attention(
             self._split_heads(self.query(query)),  # (N, nh, Lq, D/nh)
             self._split_heads(self.key(key_value)),
             self._split_heads(self.value(key_value)),
-            attn_mask=visible.unsqueeze(1),  # (N, 1, 1 or Lq, Lk)
-            dropout_p=self.dropout if self.training else 0.0,
+            visible.unsqueeze(1),  # (N, 1, 1 or Lq, Lk)
+            self.dropout if self.training else 0.0,
         )
         return attended.transpose(1, 2).flatten(2)
 
@@ -80,7 +129,7 @@ class BertSelfOutput(nn.Module):
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self.LayerNorm(self.dropout(self.dense(x)) + residual)
