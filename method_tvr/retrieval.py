@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 NO_ENTRY = -1  # entry of a row that holds no moment
+IMPOSSIBLE = -1.0  # score of a span that ends past its video
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,9 @@ def best_spans(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The best spans of each query over its videos: score = p_st[i] * p_ed[j], min_pred_l <= j - i < max_pred_l.
 
+    The best K spans start at the K starts whose best spans are best, so these starts are selected first, and only
+    their spans are looked at one by one.
+
     Args:
         p_st, p_ed: (Nq, V, L), anything past a video's clips is not read.
         n_clips: (Nq, V).
@@ -272,20 +276,34 @@ def best_spans(
     Returns:
         score, video (index into V), i, j: (Nq, K), best first; score -1 where a query has fewer than K possible spans.
     """
-    n_queries, n_videos, length = p_st.shape
-    band = range(settings.min_pred_l, min(settings.max_pred_l, length))
-    if not band:
-        empty = torch.zeros((n_queries, 0), dtype=torch.int64, device=p_st.device)
+    length = p_st.shape[2]
+    lengths = torch.arange(settings.min_pred_l, min(settings.max_pred_l, length), device=p_st.device)
+    if not len(lengths):
+        empty = torch.zeros((len(p_st), 0), dtype=torch.int64, device=p_st.device)
         return empty.to(p_st.dtype), empty, empty, empty
-    spans = p_st.new_full((n_queries, n_videos, len(band), length), -1.0)
-    ends = torch.arange(length, device=p_st.device)
-    for row, offset in enumerate(band):
-        possible = ends[offset:] < n_clips.unsqueeze(2)  # (Nq, V, L - offset)
-        scores = p_st[:, :, : length - offset] * p_ed[:, :, offset:]
-        spans[:, :, row, : length - offset] = scores.masked_fill_(~possible, -1.0)
-    flat = spans.flatten(1)
-    score, index = flat.topk(min(settings.max_moments, flat.shape[1]), dim=1)
-    video = index // (len(band) * length)
-    st = index % length
-    ed = st + index // length % len(band) + settings.min_pred_l
-    return score, video, st, ed
+
+    missing = torch.arange(length, device=p_st.device) >= n_clips.unsqueeze(2)
+    ends = F.pad(p_ed.masked_fill(missing, IMPOSSIBLE), (0, int(lengths[-1])), value=IMPOSSIBLE)  # (Nq, V, L + longest)
+    best_end = _sliding_max(ends[:, :, settings.min_pred_l :], len(lengths))[:, :, :length]
+    best_span = torch.where(best_end < 0, IMPOSSIBLE, p_st * best_end).flatten(1)  # (Nq, V * L), of each start
+    start = best_span.topk(min(settings.max_moments, best_span.shape[1]), dim=1).indices  # (Nq, S)
+    video, st = start // length, start % length
+
+    span_st = p_st.flatten(1).gather(1, start).unsqueeze(2)  # (Nq, S, 1)
+    end = (video * ends.shape[2] + st).unsqueeze(2) + lengths  # (Nq, S, band), positions in `ends`
+    span_ed = ends.flatten(1).gather(1, end.flatten(1)).view(end.shape)
+    spans = torch.where(span_ed < 0, IMPOSSIBLE, span_st * span_ed).flatten(1)  # (Nq, S * band)
+    score, index = spans.topk(min(settings.max_moments, spans.shape[1]), dim=1)
+    chosen = index // len(lengths)
+    st = st.gather(1, chosen)
+    return score, video.gather(1, chosen), st, st + lengths[index % len(lengths)]
+
+
+def _sliding_max(x: torch.Tensor, width: int) -> torch.Tensor:
+    """Maximum over windows of `width` along the last axis, window i being [i, i + width); (…, n) -> (…, n - width + 1)."""
+    covered = 1
+    while covered < width:
+        step = min(covered, width - covered)
+        x = torch.maximum(x[..., : x.shape[-1] - step], x[..., step:])
+        covered += step
+    return x
