@@ -105,11 +105,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise InputError(f"{path}: checkpoint not found: give a results folder that training has saved a model in")
     content = _read(path)
     try:
-        state, model_cfg, epoch = content["model"], content["model_cfg"], content.get("epoch", -1)
+        if not isinstance(content, dict):
+            raise TypeError(f"a {type(content).__name__}")
+        state, model_cfg, epoch = content["model"], content["model_cfg"], int(content.get("epoch", -1))
         config = ModelConfig.from_dict(model_cfg)
         expected = {name: tensor.shape for name, tensor in ReLoCLNet(config).state_dict().items()}
         found = {name: tensor.shape for name, tensor in state.items()}
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as err:
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
             f"{path}: is not a ReLoCLNet checkpoint ({type(err).__name__}: {err}): "
             'expected {"model": weights, "model_cfg": sizes, "epoch": number}'
@@ -117,11 +119,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if expected != found:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
-    return Checkpoint(state, config, int(epoch), str(content.get("made_by", "unknown")))
+    return Checkpoint(state, config, epoch, str(content.get("made_by", "unknown")))
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
     try:
+        if _is_torchscript(path):
+            raise pickle.UnpicklingError("it is a TorchScript archive, which holds code")
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle)
     except pickle.UnpicklingError as err:
         raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
@@ -130,3 +134,11 @@ def _read(path: str | os.PathLike[str]) -> Any:
             f"{path}: cannot be read as a checkpoint ({str(err).splitlines()[0]}): it is truncated or foreign, "
             "copy or train it again"
         ) from err
+
+
+def _is_torchscript(path: str | os.PathLike[str]) -> bool:
+    """Whether torch.load would hand the file to torch.jit.load, which runs what is in it: it can write files."""
+    with open(path, "rb") as file:
+        if not torch.serialization._is_zipfile(file):
+            return False
+    return "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records()

@@ -205,6 +205,11 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     own_corpus = "train_path" in typed and "eval_path" not in typed
     _finish(opt, keep_without_eval=own_corpus)
     _check(opt)
+    if opt.stop_task not in opt.eval_tasks_at_training:
+        raise InputError(
+            f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "
+            f"{' '.join(opt.eval_tasks_at_training)}: add it there, or let another task decide"
+        )
     return opt
 
 
@@ -265,18 +270,24 @@ def _check(opt: EasyDict) -> None:
         )
     if opt.conv_kernel_size % 2 == 0 or opt.conv_stride != 1:
         raise InputError("--conv_kernel_size must be odd and --conv_stride 1: the model needs one logit per clip")
-    if opt.hidden_size % opt.n_heads:
-        raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
     if not 0 <= opt.min_pred_l < opt.max_pred_l:
         raise InputError(f"--min_pred_l {opt.min_pred_l} must be at least 0 and below --max_pred_l {opt.max_pred_l}")
     if not 0 < opt.data_ratio <= 1:
         raise InputError(f"--data_ratio {opt.data_ratio} must be above 0 and at most 1")
     for name in (
         "bsz", "eval_query_bsz", "eval_context_bsz", "n_epoch", "max_ctx_l", "max_desc_l", "max_vcmr_video",
-        "max_before_nms", "hard_pool_size", "clip_length", "hidden_size", "n_heads",
+        "max_before_nms", "hard_pool_size", "clip_length", "hidden_size", "n_heads", "conv_kernel_size",
     ):  # fmt: skip
         if opt[name] <= 0:
             raise InputError(f"--{name} {opt[name]} must be above 0")
+    for name in ("num_workers", "seed"):
+        if opt[name] < 0:
+            raise InputError(f"--{name} {opt[name]} must not be negative")
+    for name in ("drop", "input_drop"):
+        if not 0 <= opt[name] < 1:
+            raise InputError(f"--{name} {opt[name]} must be at least 0 and below 1")
+    if opt.hidden_size % opt.n_heads:
+        raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
 
 
 def dataset_of(opt: EasyDict) -> DatasetConfig:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from easydict import EasyDict
-from torch.utils.data import DataLoader
 
 from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import OFF, TASKS, dataset_of, parse_inference_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, open_features
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.loading import Batch, BatchLoader
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.predictions import MAX_PREDICTIONS, CorpusTimes, RankedRows, write_predictions
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
-from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
+from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device
-
-Batch = tuple[list[Any], dict[str, torch.Tensor]]
-
-
-def data_loader(dataset: Any, batch_size: int, opt: EasyDict, **options: Any) -> DataLoader:
-    """Batches of a dataset, loaded as the options say."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        collate_fn=partial(start_end_collate, max_ctx_l=opt.max_ctx_l),
-        num_workers=min(opt.num_workers, len(os.sched_getaffinity(0))),
-        pin_memory=torch.cuda.is_available() and not opt.no_pin_memory,
-        **options,
-    )
 
 
 @torch.inference_mode()
@@ -98,7 +82,7 @@ def predict(
         asked = {query.vid_name for query in split.queries}
         videos = [video for video in videos if video.vid_name in asked]
     dataset = StartEndEvalDataset(split.queries, videos, features, "context")
-    context_batches = data_loader(dataset, opt.eval_context_bsz, opt)
+    context_batches = BatchLoader(dataset, opt.eval_context_bsz, opt)
     corpus = encode_corpus(model, progress(context_batches, "encoding videos"), device)
     kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
     searcher = Searcher(corpus, *kernels, search_settings(opt))
@@ -107,7 +91,7 @@ def predict(
 
     parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
     dataset.set_data_mode("query")
-    for queries, batch in progress(data_loader(dataset, opt.eval_query_bsz, opt), "answering queries"):
+    for queries, batch in progress(BatchLoader(dataset, opt.eval_query_bsz, opt), "answering queries"):
         encoded = encode_queries(model, prepare_batch_inputs(batch, device))
         if "VCMR" in parts or "VR" in parts:
             moments, ranked = searcher.search(encoded)
@@ -179,10 +163,10 @@ def _write(rows: dict[str, RankedRows], split: EvalSplit, opt: EasyDict, path: P
 
 
 def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str) -> None:
-    """Refuse features of other sizes than the model was trained on.
+    """Refuse features of other sizes than the model was trained on, and more of them than it has positions for.
 
     Raises:
-        InputError: naming the feature file.
+        InputError: naming the feature file or the option.
     """
     tef = TEF_SIZE if features.use_tef else 0
     trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
@@ -191,6 +175,12 @@ def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str
             raise InputError(
                 f"{features.paths[kind]}: features are {features.sizes[kind]} wide, but the model in {model_dir} was "
                 f"trained on {size}: give the features it was trained on"
+            )
+    for name in ("max_ctx_l", "max_desc_l"):
+        if getattr(features, name) > getattr(config, name):
+            raise InputError(
+                f"--{name} {getattr(features, name)}: the model in {model_dir} was trained with "
+                f"{getattr(config, name)}: give at most that"
             )
 
 

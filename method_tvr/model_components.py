@@ -8,7 +8,7 @@ from torch import nn
 
 
 def drop_mask(shape: torch.Size, p: float) -> torch.Tensor:
-    """Bool mask on the CPU, True with probability `p` (to 1/65536): four draws from each 64-bit number of torch's stream.
+    """Bool mask on the CPU, True with probability `p` (to 1/65536): four draws from each 64-bit number of torch's.
 
     torch's own CPU dropout draws a float per element, which takes longer than the matrix products around it.
     """

@@ -277,30 +277,31 @@ def best_spans(
         score, video (index into V), i, j: (Nq, K), best first; score -1 where a query has fewer than K possible spans.
     """
     length = p_st.shape[2]
-    lengths = torch.arange(settings.min_pred_l, min(settings.max_pred_l, length), device=p_st.device)
-    if not len(lengths):
+    band = range(settings.min_pred_l, min(settings.max_pred_l, length))
+    if not band:
         empty = torch.zeros((len(p_st), 0), dtype=torch.int64, device=p_st.device)
         return empty.to(p_st.dtype), empty, empty, empty
 
     missing = torch.arange(length, device=p_st.device) >= n_clips.unsqueeze(2)
-    ends = F.pad(p_ed.masked_fill(missing, IMPOSSIBLE), (0, int(lengths[-1])), value=IMPOSSIBLE)  # (Nq, V, L + longest)
-    best_end = _sliding_max(ends[:, :, settings.min_pred_l :], len(lengths))[:, :, :length]
+    ends = F.pad(p_ed.masked_fill(missing, IMPOSSIBLE), (0, band[-1]), value=IMPOSSIBLE)  # (Nq, V, L + longest)
+    best_end = _sliding_max(ends[:, :, band[0] :], len(band))  # (Nq, V, L)
     best_span = torch.where(best_end < 0, IMPOSSIBLE, p_st * best_end).flatten(1)  # (Nq, V * L), of each start
     start = best_span.topk(min(settings.max_moments, best_span.shape[1]), dim=1).indices  # (Nq, S)
     video, st = start // length, start % length
 
     span_st = p_st.flatten(1).gather(1, start).unsqueeze(2)  # (Nq, S, 1)
+    lengths = torch.tensor(band, device=p_st.device)
     end = (video * ends.shape[2] + st).unsqueeze(2) + lengths  # (Nq, S, band), positions in `ends`
     span_ed = ends.flatten(1).gather(1, end.flatten(1)).view(end.shape)
     spans = torch.where(span_ed < 0, IMPOSSIBLE, span_st * span_ed).flatten(1)  # (Nq, S * band)
     score, index = spans.topk(min(settings.max_moments, spans.shape[1]), dim=1)
-    chosen = index // len(lengths)
+    chosen = index // len(band)
     st = st.gather(1, chosen)
-    return score, video.gather(1, chosen), st, st + lengths[index % len(lengths)]
+    return score, video.gather(1, chosen), st, st + lengths[index % len(band)]
 
 
 def _sliding_max(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Maximum over windows of `width` along the last axis, window i being [i, i + width); (…, n) -> (…, n - width + 1)."""
+    """Maximum over the windows [i, i + width) of the last axis: (…, n) -> (…, n - width + 1)."""
     covered = 1
     while covered < width:
         step = min(covered, width - covered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import zipfile
 from dataclasses import replace
@@ -19,7 +20,8 @@ from method_tvr.checkpoint import save_checkpoint
 from method_tvr.config import OFF, dataset_of, parse_inference_options, parse_train_options, save_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
-from method_tvr.inference import data_loader, evaluate_split, run_inference
+from method_tvr.inference import evaluate_split, run_inference
+from method_tvr.loading import BatchLoader
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.start_end_dataset import StartEndDataset, prepare_batch_inputs
@@ -75,7 +77,12 @@ class RunFiles:
 
     def __init__(self, results_dir: Path) -> None:
         self.dir = results_dir
-        self.dir.mkdir(parents=True)
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as err:
+            raise InputError(
+                f"{results_dir}: cannot be made ({err.strerror}): choose another --results_root or --exp_id"
+            ) from err
         self.writer = SummaryWriter(str(self.dir / "tensorboard_log"))
 
     def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
@@ -99,6 +106,12 @@ class RunFiles:
     def _append(self, name: str, line: str) -> None:
         with open(self.dir / name, "a") as log:
             log.write(f"{time.strftime('%Y_%m_%d_%H_%M_%S')} {line}\n")
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder of a run that failed before it had a model: it holds nothing that is worth keeping."""
+        self.writer.close()
+        if not (self.dir / "model.ckpt").exists():
+            shutil.rmtree(self.dir)
 
     def save_code(self) -> None:
         """Keep the method's code beside what it computed, in code.zip."""
@@ -171,7 +184,7 @@ class Trainer:
         negatives = named_generator(self.opt.seed, f"negatives/{epoch}")
         shuffle = RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}"))
         meter = LossMeter(self.device)
-        batches = data_loader(self.train_set, self.opt.bsz, self.opt, sampler=shuffle)
+        batches = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=shuffle)
         for _, batch in progress(batches, f"epoch {epoch:03d}"):
             inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
             loss, losses = self.model(inputs, settings, negatives)
@@ -197,7 +210,7 @@ class Trainer:
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}")
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.opt.clip_length)
-        for _, batch in progress(data_loader(dataset, self.opt.bsz, self.opt), "losses on the evaluation split"):
+        for _, batch in progress(BatchLoader(dataset, self.opt.bsz, self.opt), "losses on the evaluation split"):
             _, losses = self.model(prepare_batch_inputs(batch, self.device), settings, negatives)
             meter.add(losses)
         self.files.log_losses(epoch, meter.means(), "Eval_Loss")
@@ -243,9 +256,12 @@ def results_dir(opt: EasyDict) -> Path:
 def final_inference_options(opt: EasyDict) -> EasyDict:
     """Options of the evaluation that ends training: the best model, with NMS as well."""
     argv = ["--model_dir", opt.results_dir, "--nms_thd", str(dataset_of(opt).final_nms_thd)]
-    for name in ("eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz"):
+    for name in (
+        "eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz", "min_pred_l",
+        "max_pred_l",
+    ):  # fmt: skip
         argv += [f"--{name}", str(opt[name])]
-    for name in ("debug", "no_core_driver", "no_pin_memory"):
+    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all"):
         argv += [f"--{name}"] if opt[name] else []
     argv += ["--tasks", *opt.eval_tasks_at_training]
     return parse_inference_options(argv)
@@ -257,7 +273,12 @@ def main() -> None:
     opt = parse_train_options()
     opt.results_dir = str(results_dir(opt))
     ensure_dataset(opt)
-    Trainer(opt).run()
+    trainer = Trainer(opt)
+    try:
+        trainer.run()
+    except InputError:
+        trainer.files.discard_if_empty()
+        raise
     if opt.eval_path is not None:
         print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
         run_inference(final_inference_options(opt))

@@ -7,12 +7,19 @@ import lzma
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+def read_bytes(name: str) -> bytes:
+    """The bytes of tests/golden/`name`.xz, decompressed."""
+    return lzma.decompress((GOLDEN / f"{name}.xz").read_bytes())
 
 
 def read_text(name: str) -> str:
     """The text of tests/golden/`name`.xz."""
-    return lzma.decompress((GOLDEN / f"{name}.xz").read_bytes()).decode("utf-8")
+    return read_bytes(name).decode("utf-8")
 
 
 def load_json(name: str) -> Any:
@@ -25,8 +32,14 @@ def load_jsonl(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read_text(name).splitlines()]
 
 
+def load_npz(name: str) -> dict[str, np.ndarray]:
+    """The arrays of tests/golden/`name`, e.g. `load_npz("model_io.npz")`."""
+    with np.load(GOLDEN / name) as arrays:
+        return dict(arrays)
+
+
 def unpack(name: str, target: Path) -> Path:
     """Write tests/golden/`name`.xz, decompressed, to the file `target` and return it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(read_text(name), encoding="utf-8")
+    target.write_bytes(read_bytes(name))
     return target

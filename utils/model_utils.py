@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import sys
 
@@ -22,6 +23,13 @@ def choose_device(device: int) -> torch.device:
         print(f"note: there is no CUDA device {device}, using cuda:0", file=sys.stderr)
         device = 0
     return torch.device("cuda", device)
+
+
+def available_cpus() -> int:
+    """CPUs this process may use, where the system says so, else those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def seed_everything(seed: int) -> None:

@@ -75,7 +75,10 @@ def test_defects_stop_the_evaluation_and_nothing_is_written(submission, ground_t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gt.jsonl", "predictions.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[[" * 100_000, "1" * 10_000, '{"VCMR": [}', "\udcff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", pytest.param("[[" * 100_000, id="deep"), pytest.param("1" * 10_000, id="long"), '{"VCMR": [}', "\udcff"],
+)
 def test_what_is_not_json_is_refused(files, tmp_path, text):
     files[0].write_bytes(text.encode("utf-8", "surrogateescape"))
     assert_refused(evaluate(FOLDER / "eval.py", *files, tmp_path / "m.json"), "predictions.json")

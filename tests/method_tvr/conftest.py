@@ -1,0 +1,163 @@
+"""The reference's corpus, model and batch, a tiny mini corpus, and the command lines run in this process."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from method_tvr.annotations import load_queries, load_videos
+from method_tvr.checkpoint import Checkpoint, load_checkpoint
+from method_tvr.feature_store import FeatureStore
+from method_tvr.start_end_dataset import StartEndDataset
+from tests.golden_files import load_npz, unpack
+from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
+from utils.mini_tvr import TINY, generate
+
+GOLDEN_FILES = [
+    *(f"corpus/{name}" for name in ("video.h5", "sub.h5", "query.h5", "video2dur_idx.json")),
+    *(f"corpus/{split}.jsonl" for split in ("train", "val", "test_public")),
+    *(f"run/{name}" for name in ("model.ckpt", "opt.json")),
+]
+SMALL_MODEL = {"hidden_size": "8", "n_heads": "2", "max_ctx_l": "40", "device": "-1", "num_workers": "0"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The reference's figures come from one thread, and on tensors this small a second one only gets in the way."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`corpus/` and `run/` as the reference left them; not to be written to."""
+    folder = tmp_path_factory.mktemp("golden")
+    for name in GOLDEN_FILES:
+        unpack(name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(golden_dir: Path) -> Checkpoint:
+    return load_checkpoint(golden_dir / "run" / "model.ckpt")
+
+
+@pytest.fixture(scope="session")
+def model_io() -> dict[str, np.ndarray]:
+    return load_npz("model_io.npz")
+
+
+@pytest.fixture(scope="session")
+def golden_batch(model_io: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    names = ("query_feat", "query_mask", "video_feat", "sub_feat", "st_ed_indices", "match_labels")
+    batch = {name: torch.from_numpy(model_io[f"in/{name}"]) for name in names}
+    assert np.array_equal(model_io["in/video_mask"], model_io["in/sub_mask"])
+    return batch | {"ctx_mask": torch.from_numpy(model_io["in/video_mask"])}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tiny corpus in TVR's forms, and the options that name its files."""
+
+    root: Path
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        return {
+            "train_path": self.annotations("train"),
+            "eval_path": self.annotations("val"),
+            "video_duration_idx_path": self.root / "mini_video2dur_idx.json",
+            "vid_feat_path": video_feature_path(self.root, "mini", "resnet_i3d"),
+            "sub_bert_path": sub_feature_path(self.root, "mini"),
+            "desc_bert_path": query_feature_path(self.root, "mini"),
+        }
+
+    def annotations(self, split: str) -> Path:
+        return self.root / f"mini_{split}_release.jsonl"
+
+    def options(self, **options: object) -> list[str]:
+        """Options of a small training run on it; None leaves an option out, True makes it a flag."""
+        merged = {"dset_name": "tvr", **SMALL_MODEL, **self.paths, **options}
+        return as_argv(merged)
+
+    @contextmanager
+    def features(self, option: str) -> Iterator[h5py.File]:
+        """One of its feature files, to be changed."""
+        with h5py.File(self.paths[option], "r+") as h5_file:
+            yield h5_file
+
+
+def as_argv(options: dict[str, object]) -> list[str]:
+    argv = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+        argv += [f"--{name}", *map(str, values)]
+    return argv
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Not to be written to."""
+    root = tmp_path_factory.mktemp("tiny") / "mini"
+    generate(root, TINY)
+    return Corpus(root)
+
+
+@pytest.fixture
+def own_corpus(tiny_corpus: Corpus, tmp_path: Path) -> Corpus:
+    """A copy to be spoilt."""
+    return Corpus(Path(shutil.copytree(tiny_corpus.root, tmp_path / "own_corpus")))
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Callable[[], None], Sequence[str]], Finished]:
+    """Run a command's `main` as if it had been typed; an exception that is no SystemExit fails the test."""
+
+    def run(main: Callable[[], None], argv: Sequence[str]) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["command", *argv])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def golden_train_set(golden_dir: Path) -> StartEndDataset:
+    """The training items of the reference's corpus, in file order."""
+    corpus = golden_dir / "corpus"
+    features = FeatureStore(
+        {"video": corpus / "video.h5", "sub": corpus / "sub.h5"},
+        corpus / "query.h5",
+        normalize={"video": True, "sub": True, "query": True},
+        max_ctx_l=128,
+        max_desc_l=30,
+        use_tef=True,
+        sizes={},
+    )
+    queries = load_queries(corpus / "train.jsonl", load_videos(corpus / "video2dur_idx.json"))
+    return StartEndDataset(queries, features, clip_length=1.5)

@@ -1,0 +1,105 @@
+"""Annotations are read whole, checked line by line, and refused by name."""
+
+import json
+
+import pytest
+
+from method_tvr.annotations import Video, load_queries, load_videos
+from utils.basic_utils import InputError
+
+VIDEOS = {"val": {"a": Video("a", 10.0, 3), "b": Video("b", 20.0, 4)}, "train": {"c": Video("c", 5.0, 9)}}
+GOOD = {"desc_id": 1, "desc": "x", "vid_name": "a", "ts": [1, 4.5], "type": "vt"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*rows):
+        path = tmp_path / "val.jsonl"
+        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_queries_come_in_file_order_with_their_lines(write):
+    path = write(GOOD, {**GOOD, "desc_id": 7, "vid_name": "c", "ts": [0, 5]}, {**GOOD, "desc_id": 2})
+    queries = load_queries(path, VIDEOS)
+    assert [(query.desc_id, query.line, query.vid_name) for query in queries] == [(1, 1, "a"), (7, 2, "c"), (2, 3, "a")]
+    assert queries[0].ts == (1.0, 4.5)
+    assert queries[0].type == "vt"
+    assert queries[0].has_moment
+
+
+def test_queries_without_ground_truth_are_read_too(write):
+    queries = load_queries(write({"desc_id": 1, "desc": "x"}, {"desc_id": 2, "desc": "y"}), VIDEOS)
+    assert not any(query.has_moment for query in queries)
+
+
+def test_an_end_past_the_video_is_clamped_counted_and_warned_of(write, capsys):
+    late = [{**GOOD, "desc_id": i, "ts": [9, 10.5 + i]} for i in range(3)]
+    queries = load_queries(write(GOOD, *[{**row, "desc_id": 5 + row["desc_id"]} for row in late]), VIDEOS)
+    assert [query.ts for query in queries] == [(1.0, 4.5)] + [(9.0, 10.0)] * 3
+    warning = capsys.readouterr().err
+    assert "val.jsonl" in warning
+    assert "3 moments" in warning
+    assert "desc_id 5, 6, 7" in warning
+
+
+def test_an_end_at_the_videos_end_is_no_reason_to_warn(write, capsys):
+    load_queries(write({**GOOD, "ts": [9, 10.0]}), VIDEOS)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([GOOD, {**GOOD, "desc_id": 2, "ts": [4, 1]}], r"line 2: desc_id 2: ts \[4, 1\] is reversed"),
+        ([{**GOOD, "ts": [-1, 1]}], "line 1: desc_id 1.*negative"),
+        ([{**GOOD, "ts": [10, 12]}], r"line 1: desc_id 1: ts \[10.0, 12.0\] starts after a ends"),
+        ([{**GOOD, "ts": [1]}], "line 1: desc_id 1.*ts"),
+        ([{**GOOD, "ts": ["1", "2"]}], "line 1: desc_id 1.*ts"),
+        ([{**GOOD, "ts": [1, True]}], "line 1: desc_id 1.*ts"),
+        (['{"desc_id": 1, "desc": "x", "vid_name": "a", "ts": [1, NaN]}'], "line 1: is not valid JSON"),
+        ([{**GOOD, "vid_name": None}], "line 1: desc_id 1.*vid_name"),
+        ([{**GOOD, "vid_name": "zzz"}], "line 1: desc_id 1: video zzz.*video2dur_idx"),
+        ([{**GOOD, "desc_id": "1"}], "line 1.*desc_id"),
+        ([{**GOOD, "desc_id": True}], "line 1.*desc_id"),
+        ([{**GOOD, "desc": 5}], "line 1.*desc"),
+        ([GOOD, {"ts": [1, 2]}], "line 2.*desc_id"),
+        ([GOOD, GOOD], "line 2: desc_id 1 is that of line 1"),
+        ([GOOD, {"desc_id": 2, "desc": "y"}], "line 2: desc_id 2 has no vid_name and ts"),
+        ([GOOD, '{"desc_id": 2, "desc"'], "line 2: is not valid JSON"),
+        ([GOOD, "", {**GOOD, "desc_id": 2}], "line 2: is not valid JSON"),
+        ([GOOD, "[1, 2]"], "line 2: expected an object"),
+        ([], "has no lines"),
+    ],
+)
+def test_defective_lines_are_named(write, rows, message):
+    path = write(*rows)
+    with pytest.raises(InputError, match=message) as caught:
+        load_queries(path, VIDEOS)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_comes_with_a_remedy(tmp_path):
+    with pytest.raises(InputError, match=r"val\.jsonl.*data/README\.md"):
+        load_queries(tmp_path / "val.jsonl")
+
+
+def test_videos_keep_their_order_and_index(write, tmp_path):
+    path = tmp_path / "video2dur.json"
+    path.write_text('{"val": {"b": [20, 4], "a": [10.5, 3]}, "train": {}}')
+    videos = load_videos(path)
+    assert list(videos["val"].values()) == [Video("b", 20.0, 4), Video("a", 10.5, 3)]
+    assert videos["train"] == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"val": [1]}', '{"val": {"a": 10}}', '{"val": {"a": ["10", 3]}}', '{"val": {"a": [0, 3]}}', "{", ""],
+)
+def test_durations_of_another_form_are_refused(tmp_path, content):
+    path = tmp_path / "video2dur.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"video2dur\.json"):
+        load_videos(path)

@@ -1,0 +1,42 @@
+"""A dataset is one entry: where its files lie, and what is special about it."""
+
+import pytest
+
+from method_tvr import dset_configs
+from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
+from utils import mini_tvr
+from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
+
+
+def test_mini_is_generated_on_first_use_where_the_options_look_for_it(tmp_path, monkeypatch, capsys):
+    made = []
+    generate = mini_tvr.generate
+    monkeypatch.setattr(mini_tvr, "generate", lambda root: made.append(root) or generate(root, mini_tvr.TINY))
+    monkeypatch.setattr(dset_configs, "PROJECT_ROOT", tmp_path)
+    mini = DATASETS["mini"]
+    mini.ensure()
+    mini.ensure()
+    assert made == [tmp_path / "data" / "mini"]
+    assert "generating the mini corpus" in capsys.readouterr().out
+    paths = [mini.video_duration_idx_path, mini.sub_feature_path, mini.query_feature_path]
+    paths += [mini.annotation_path(split) for split in ("train", "val", "test_public")]
+    paths += [mini.video_feature_path(kind) for kind in VIDEO_FILES]
+    assert all((tmp_path / path).is_file() for path in paths)
+
+
+def test_the_generator_and_the_datasets_agree_on_names(tmp_path):
+    mini, root = DATASETS["mini"], tmp_path / "data" / "mini"
+    assert tmp_path / mini.sub_feature_path == sub_feature_path(root, "mini")
+    assert tmp_path / mini.query_feature_path == query_feature_path(root, "mini")
+    for kind in VIDEO_FILES:
+        assert tmp_path / mini.video_feature_path(kind) == video_feature_path(root, "mini", kind)
+
+
+def test_data_that_must_be_downloaded_is_not_generated():
+    DatasetConfig(name="x", root="nowhere", prefix="x").ensure()
+    assert DATASETS["tvr"].generate is None
+
+
+@pytest.mark.parametrize(("split", "name"), [("test", "test_public"), ("val", "val"), ("test_public", "test_public")])
+def test_test_means_test_public(split, name):
+    assert split_name(split) == name

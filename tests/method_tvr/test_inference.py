@@ -1,0 +1,299 @@
+"""Inference agrees with the reference row by row, and works where its files do not reach."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from method_tvr.annotations import Query, Video
+from method_tvr.checkpoint import save_checkpoint
+from method_tvr.config import parse_inference_options
+from method_tvr.corpus import EvalSplit
+from method_tvr.inference import encode_corpus, encode_queries, evaluate_rows, predict, run_inference
+from method_tvr.model import ReLoCLNet
+from method_tvr.retrieval import Searcher, SearchSettings
+from standalone_eval.eval import eval_retrieval
+from tests.golden_files import load_json, load_jsonl, unpack
+from tests.method_tvr.test_model import SMALL, small_model
+from utils.basic_utils import InputError
+
+SAME_SCORE, TIE = 1e-4, 1e-5
+ON_THE_CPU = ["--device", "-1", "--num_workers", "0"]
+Row = Sequence[float]
+
+
+def assert_same_ranking(found: list[Row], expected: list[Row]) -> None:
+    """Scores agree rank by rank; rows of nearly one score may swap, also across the cut at 100."""
+    assert len(found) == len(expected)
+    scores = np.array([row[3] for row in found])
+    np.testing.assert_allclose(scores, [row[3] for row in expected], rtol=SAME_SCORE)
+    rank_of = {tuple(row[:3]): rank for rank, row in enumerate(found)}
+    assert len(rank_of) == len(found)
+    for rank, row in enumerate(expected):
+        other = rank_of.get(tuple(row[:3]))
+        if other is None:  # then it fell just behind the last one
+            assert len(found) == 100, (rank, row)
+            other = len(found) - 1
+        assert other == rank or abs(scores[other] - scores[rank]) <= TIE * scores[rank], (rank, row)
+
+
+def assert_same_file(found: dict, expected: dict) -> None:
+    assert set(found) == set(expected)
+    assert found["video2idx"] == expected["video2idx"]
+    for task in set(expected) - {"video2idx"}:
+        for one, other in zip(found[task], expected[task], strict=True):
+            assert (one["desc_id"], one["desc"]) == (other["desc_id"], other["desc"])
+            assert_same_ranking(one["predictions"], other["predictions"])
+
+
+def assert_same_metrics(found: dict, expected: dict) -> None:
+    assert set(found) == set(expected)
+    for task, values in expected.items():
+        assert {name: found[task][name] for name in values} == values
+
+
+@pytest.fixture(scope="module")
+def golden_run(golden_dir, tmp_path_factory):
+    """A folder like the one that the reference's opt.json means, to be written to."""
+    folder = tmp_path_factory.mktemp("golden_run")
+    shutil.copytree(golden_dir, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def at_golden_run(golden_run, monkeypatch):
+    monkeypatch.chdir(golden_run)
+    return golden_run
+
+
+def load(path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def golden_predictions(golden_run):
+    """Both prediction files of one run with NMS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(golden_run)
+        metrics = run_inference(parse_inference_options(["--model_dir", "run", "--nms_thd", "0.5", *ON_THE_CPU]))
+    stem = "inference_tvr_val_A_predictions_VCMR_SVMR_VR"
+    names = {
+        kind: golden_run / "run" / f"{stem}{kind}.json"
+        for kind in ("", "_metrics", "_nms_thd_0.5", "_nms_thd_0.5_metrics")
+    }
+    return metrics, {kind: load(path) for kind, path in names.items()}
+
+
+def test_predictions_agree_with_the_reference(golden_predictions):
+    assert_same_file(golden_predictions[1][""], load_json("predictions/val_no_nms.json"))
+
+
+def test_predictions_after_nms_agree_with_the_reference(golden_predictions):
+    found = golden_predictions[1]["_nms_thd_0.5"]
+    assert list(found) == ["video2idx", "VCMR", "SVMR"]
+    assert_same_file(found, load_json("predictions/val_nms_0.5.json"))
+
+
+def test_metrics_equal_the_references(golden_predictions):
+    returned, files = golden_predictions
+    assert_same_metrics(returned, load_json("predictions/val_no_nms_metrics.json"))
+    assert files["_metrics"] == returned
+    assert_same_metrics(files["_nms_thd_0.5_metrics"], load_json("predictions/val_nms_0.5_metrics.json"))
+
+
+def test_svmr_alone_agrees_with_the_reference(at_golden_run):
+    opt = parse_inference_options(["--model_dir", "run", "--tasks", "SVMR", "--eval_id", "alone", *ON_THE_CPU])
+    metrics = run_inference(opt)
+    found = load(at_golden_run / "run" / "inference_tvr_val_alone_predictions_SVMR.json")
+    assert_same_file(found, load_json("predictions/val_svmr_only.json"))
+    assert_same_metrics(metrics, load_json("predictions/val_svmr_only_metrics.json"))
+
+
+def test_batch_sizes_and_reading_from_disk_change_no_ranking(at_golden_run, golden_predictions):
+    sizes = ["--eval_query_bsz", "7", "--eval_context_bsz", "9", "--no_core_driver", "--eval_id", "sizes"]
+    run_inference(parse_inference_options(["--model_dir", "run", *sizes, *ON_THE_CPU]))
+    found = load(at_golden_run / "run" / "inference_tvr_val_sizes_predictions_VCMR_SVMR_VR.json")
+    assert_same_file(found, golden_predictions[1][""])
+
+
+def test_test_public_has_predictions_without_svmr_and_no_metrics(at_golden_run):
+    name = ["--eval_split_name", "test", "--eval_id", "pub", "--eval_path", "corpus/test_public.jsonl"]
+    assert run_inference(parse_inference_options(["--model_dir", "run", *name, "--nms_thd", "0.5", *ON_THE_CPU])) == {}
+    written = {path.name for path in (at_golden_run / "run").glob("*_pub_*")}
+    stem = "inference_tvr_test_public_pub_predictions_VCMR_VR"
+    assert written == {f"{stem}.json", f"{stem}_nms_thd_0.5.json"}
+    found = load(at_golden_run / "run" / f"{stem}.json")
+    assert list(found) == ["video2idx", "VCMR", "VR"]
+    assert found["video2idx"] == {
+        name: idx for name, (_, idx) in load_json("corpus/video2dur_idx.json")["test_public"].items()
+    }
+    asked = [row["desc_id"] for row in load_jsonl("corpus/test_public.jsonl")]
+    for task, n_rows in (("VCMR", 100), ("VR", 12)):  # twelve videos, though twenty could be kept
+        assert [row["desc_id"] for row in found[task]] == asked
+        assert {len(row["predictions"]) for row in found[task]} == {n_rows}
+
+
+def test_svmr_asked_for_without_ground_truth_is_refused(at_golden_run):
+    argv = ["--model_dir", "run", "--eval_split_name", "test", "--eval_path", "corpus/test_public.jsonl"]
+    with pytest.raises(InputError, match=r"test_public\.jsonl: SVMR .*leave SVMR out of --tasks"):
+        run_inference(parse_inference_options([*argv, "--tasks", "VCMR", "SVMR", *ON_THE_CPU]))
+
+
+def test_only_the_tasks_asked_for_are_written(at_golden_run):
+    argv = ["--model_dir", "run", "--tasks", "VR", "--eval_id", "vr", "--nms_thd", "0.5", *ON_THE_CPU]
+    metrics = run_inference(parse_inference_options(argv))
+    assert list(metrics) == ["VR", "VR_by_type"]
+    assert {path.name for path in (at_golden_run / "run").glob("*_vr_*")} == {
+        "inference_tvr_val_vr_predictions_VR.json",
+        "inference_tvr_val_vr_predictions_VR_metrics.json",
+    }
+
+
+def test_nms_can_see_all_spans(at_golden_run, golden_predictions):
+    argv = ["--model_dir", "run", "--nms_thd", "0.5", "--nms_from_all", "--eval_id", "all", *ON_THE_CPU]
+    run_inference(parse_inference_options(argv))
+    found = load(at_golden_run / "run" / "inference_tvr_val_all_predictions_VCMR_SVMR_VR_nms_thd_0.5.json")
+    usual = golden_predictions[1]["_nms_thd_0.5"]
+    more = 0
+    for task in ("VCMR", "SVMR"):
+        for one, other in zip(found[task], usual[task], strict=True):
+            kept = [row[:3] for row in other["predictions"]]
+            assert [row[:3] for row in one["predictions"]][: len(kept)] == kept
+            assert len(one["predictions"]) <= 100
+            more += len(one["predictions"]) > len(kept)
+    assert more > 0
+
+
+def test_metrics_are_those_of_the_written_file(golden_predictions):
+    metrics, files = golden_predictions
+    assert eval_retrieval(files[""], load_jsonl("corpus/val.jsonl")) == metrics
+    assert eval_retrieval(files["_nms_thd_0.5"], load_jsonl("corpus/val.jsonl")) == files["_nms_thd_0.5_metrics"]
+
+
+def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golden_batch, model_io):
+    model, batch = golden_checkpoint.build_model(), golden_batch
+    corpus = encode_corpus(model, [([], batch)], torch.device("cpu"))
+    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
+    searcher = Searcher(corpus, *kernels, SearchSettings())
+    n = len(corpus)
+    found = searcher.span_probabilities(encode_queries(model, batch), torch.arange(n).expand(n, -1))
+    length = found[0].shape[2]
+    for probabilities, name in zip(found[:2], ("st", "ed"), strict=True):
+        expected = torch.from_numpy(model_io[f"out/cross_{name}_logits"]).softmax(dim=-1)
+        assert not expected[..., length:].any()
+        torch.testing.assert_close(probabilities, expected[..., :length], rtol=1e-4, atol=1e-7)
+    entries, scores = searcher.search_videos(encode_queries(model, batch))
+    expected = torch.from_numpy(model_io["out/q2ctx_scores"])
+    torch.testing.assert_close(scores, expected.gather(1, entries), rtol=0, atol=1e-5)
+
+
+class FakeFeatures:
+    """Random but fixed features; videos are called `v{number of clips}_…`."""
+
+    def context(self, vid_name: str) -> dict[str, np.ndarray]:
+        n_clips = int(vid_name[1:].split("_")[0])
+        random = np.random.default_rng([n_clips, len(vid_name)])
+        sizes = {"video": SMALL.visual_input_size, "sub": SMALL.sub_input_size}
+        return {m: random.normal(size=(n_clips, size)).astype(np.float32) for m, size in sizes.items()}
+
+    def query(self, desc_id: int) -> np.ndarray:
+        size = 1 + desc_id % 4, SMALL.query_input_size
+        return np.random.default_rng(desc_id).normal(size=size).astype(np.float32)
+
+
+def small_split(clips: Sequence[int], n_queries: int) -> EvalSplit:
+    videos = [Video(f"v{n}{'_' * i}", n * 1.5, 100 + i) for i, n in enumerate(clips)]
+    queries = [
+        Query(i, f"query {i}", i + 1, videos[i % len(videos)].vid_name, (0.0, 1.5), "v") for i in range(n_queries)
+    ]
+    return EvalSplit("val", queries, videos)
+
+
+@pytest.fixture
+def small_options(tmp_path):
+    (tmp_path / "opt.json").write_text('{"dset_name": "tvr", "exp_id": "x", "max_ctx_l": 10, "max_desc_l": 6}')
+    return parse_inference_options(["--model_dir", str(tmp_path), *ON_THE_CPU])
+
+
+def predict_small(split: EvalSplit, opt, model: ReLoCLNet | None = None, tasks=("VCMR", "SVMR", "VR")):
+    model = model or small_model().eval()
+    return predict(model, split, FakeFeatures(), opt, tasks, torch.device("cpu"))
+
+
+def possible_spans(n_clips: int) -> int:
+    return sum(2 <= ed - st < 16 for st in range(n_clips) for ed in range(st, n_clips))
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 51])
+@pytest.mark.parametrize("clips", [[1], [2], [3], [10], [1, 2, 3, 10, 3]])
+def test_small_corpora_and_single_queries_give_all_possible_spans_and_no_other(small_options, clips, n_queries):
+    split = small_split(clips, n_queries)
+    rows = predict_small(split, small_options)
+    clips_of = {video.idx: round(video.duration / 1.5) for video in split.videos}
+    assert rows["VR"].count.tolist() == [len(clips)] * n_queries
+    assert rows["VCMR"].count.tolist() == [sum(map(possible_spans, clips))] * n_queries
+    for i, query in enumerate(split.queries):
+        own = next(video for video in split.videos if video.vid_name == query.vid_name)
+        assert rows["SVMR"].count[i] == possible_spans(clips_of[own.idx])
+        assert {row[0] for row in rows["SVMR"].of_query(i)} <= {own.idx}
+        for video_idx, st, ed, score in rows["VCMR"].of_query(i):
+            assert 0 <= st <= ed - 3.0
+            assert ed <= (clips_of[video_idx] - 1) * 1.5
+            assert score >= 0
+    metrics = evaluate_rows(rows, split, small_options)
+    assert metrics["VR"]["r100"] == 100.0
+    assert set(metrics) == {*rows, *(f"{task}_by_type" for task in rows)}
+
+
+def test_what_svmr_finds_does_not_depend_on_other_tasks(small_options):
+    split = small_split([3, 9, 10, 5], 6)
+    alone, together = (predict_small(split, small_options, tasks=t)["SVMR"] for t in (["SVMR"], ["VCMR", "SVMR"]))
+    for i in range(6):
+        assert [row[:3] for row in alone.of_query(i)] == [row[:3] for row in together.of_query(i)]
+
+
+def test_span_lengths_follow_the_options(small_options):
+    small_options.min_pred_l, small_options.max_pred_l = 0, 3
+    rows = predict_small(small_split([10, 4], 3), small_options)["VCMR"]
+    lengths = {(ed - st) / 1.5 for i in range(3) for _, st, ed, _ in rows.of_query(i)}
+    assert lengths == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+def test_encoded_entries_keep_the_padding_that_kernels_see(small_options, kernel):
+    model = small_model(replace(SMALL, conv_kernel_size=kernel)).eval()
+    batch = {m: torch.randn(3, 10, SMALL.input_sizes[m]) for m in model.modalities}
+    mask = (torch.arange(10) < torch.tensor([[4], [10], [9]])).float()
+    feats = {f"{m}_feat": batch[m] for m in batch} | {"ctx_mask": mask}
+    corpus = encode_corpus(model, [([], feats)], torch.device("cpu"))
+    assert [len(corpus.rows_of(i)) for i in range(3)] == [min(n + kernel // 2, 10) for n in (4, 10, 9)]
+
+
+def foreign_run(golden_run, tmp_path, **change: object) -> list[str]:
+    """The golden run with a model of another config in it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    unpack("run/opt.json", folder / "opt.json")
+    config = {"visual_input_size": 42, "sub_input_size": 26, "query_input_size": 24, "max_ctx_l": 128, "max_desc_l": 30}
+    save_checkpoint(folder / "model.ckpt", ReLoCLNet(replace(SMALL, **{**config, **change})), 0)
+    return ["--model_dir", str(folder), *ON_THE_CPU]
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [("visual_input_size", r"video\.h5"), ("sub_input_size", r"sub\.h5"), ("query_input_size", r"query\.h5")],
+)
+def test_a_model_trained_on_other_sizes_is_refused(at_golden_run, tmp_path, size, name):
+    with pytest.raises(InputError, match=rf"{name}.* wide, but the model .* was trained on"):
+        run_inference(parse_inference_options(foreign_run(at_golden_run, tmp_path, **{size: 60})))
+
+
+@pytest.mark.parametrize("option", ["max_ctx_l", "max_desc_l"])
+def test_more_clips_or_tokens_than_the_model_has_positions_for_are_refused(at_golden_run, tmp_path, option):
+    argv = foreign_run(at_golden_run, tmp_path, **{option: 8})
+    with pytest.raises(InputError, match=f"--{option}"):
+        run_inference(parse_inference_options(argv))

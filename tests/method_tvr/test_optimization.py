@@ -1,0 +1,165 @@
+"""BertAdam follows the reference's trajectory and its definition, tensor by tensor."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from method_tvr.model import ReLoCLNet
+from method_tvr.optimization import SCHEDULES, BertAdam, parameter_groups
+from method_tvr.start_end_dataset import start_end_collate
+from tests.golden_files import load_npz
+from tests.method_tvr.test_model import SMALL, golden_settings
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    return load_npz("train_steps.npz")
+
+
+def golden_optimizer(model: nn.Module, trajectory) -> BertAdam:
+    lr, warmup, t_total = (trajectory[name].item() for name in ("lr", "warmup", "t_total"))
+    return BertAdam(parameter_groups(model, 0.01), lr=lr, warmup=warmup, t_total=t_total)
+
+
+def test_six_steps_agree_with_the_reference(golden_checkpoint, golden_train_set, trajectory):
+    model = ReLoCLNet(replace(golden_checkpoint.config, drop=0.0, input_drop=0.0))
+    model.load_state_dict(golden_checkpoint.state)
+    optimizer = golden_optimizer(model, trajectory)
+    losses, multipliers = [], []
+    for step in range(6):
+        items = [golden_train_set[i] for i in range(8 * step, 8 * step + 8)]
+        loss, _ = model.train()(start_end_collate(items, 128)[1], golden_settings("hinge"))
+        optimizer.zero_grad()
+        loss.backward()
+        multipliers.append(optimizer.lr_multiplier())
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, trajectory["losses"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(multipliers, trajectory["lr_multiplier"][:6], rtol=1e-12)
+    assert {f"param/{name}" for name, _ in model.named_parameters()} == {
+        name for name in trajectory if name.startswith("param/")
+    }
+    for name, parameter in model.named_parameters():
+        expected = trajectory[f"param/{name}"]
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=5e-6, err_msg=name)
+
+
+def test_learning_rate_agrees_with_the_reference_even_past_the_planned_steps(trajectory):
+    optimizer = golden_optimizer(nn.Linear(1, 1), trajectory)
+    found = []
+    for _ in trajectory["lr_multiplier"]:
+        found.append(optimizer.lr_multiplier())
+        optimizer.step()
+    np.testing.assert_allclose(found, trajectory["lr_multiplier"], rtol=1e-12, atol=1e-15)
+
+
+SCALES = (9, 0.1, 5, 0.01)  # of gradients: some above the norm they are clipped to, some below
+
+
+class ScalarBertAdam:
+    """The definition, one tensor after another."""
+
+    def __init__(self, parameters, decays, lr, multiplier):
+        self.parameters, self.decays, self.lr, self.multiplier = parameters, decays, lr, multiplier
+        self.m = [torch.zeros_like(p) for p in parameters]
+        self.v = [torch.zeros_like(p) for p in parameters]
+        self.steps = 0
+
+    def step(self, grads):
+        for i, (p, grad, decay) in enumerate(zip(self.parameters, grads, self.decays, strict=True)):
+            if grad is None:
+                continue
+            grad = grad * min(1.0, 1.0 / (float(grad.norm()) + 1e-6))
+            self.m[i] = 0.9 * self.m[i] + 0.1 * grad
+            self.v[i] = 0.999 * self.v[i] + 0.001 * grad * grad
+            update = self.m[i] / (self.v[i].sqrt() + 1e-6) + decay * p
+            p -= self.lr * self.multiplier(self.steps) * update
+        self.steps += 1
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_steps_agree_with_the_definition(schedule):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (5,), (), (2, 3, 2)]
+    ours = [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in shapes]
+    theirs = [p.detach().clone() for p in ours]
+    groups = [{"params": ours[:2], "weight_decay": 0.01}, {"params": ours[2:], "weight_decay": 0.0}]
+    optimizer = BertAdam(groups, lr=0.1, warmup=0.3, t_total=10, schedule=schedule)
+    definition = ScalarBertAdam(theirs, [0.01, 0.01, 0, 0], 0.1, lambda step: SCHEDULES[schedule](step / 10, 0.3))
+    for step in range(10):
+        grads = [
+            scale * torch.randn(p.shape, generator=generator).double() for p, scale in zip(ours, SCALES, strict=True)
+        ]
+        grads[step % 4] = None if step in (3, 6) else grads[step % 4]  # passed over
+        for p, grad in zip(ours, grads, strict=True):
+            p.grad = None if grad is None else grad.clone()
+        optimizer.step()
+        definition.step(grads)
+        for p, q in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(p.detach(), q, rtol=1e-9, atol=1e-12)
+
+
+def test_schedules_agree_with_their_definitions():
+    for p in np.linspace(0, 1.2, 25):
+        rising = p / 0.25 if p < 0.25 else None
+        expected = {
+            "warmup_linear": max((p - 1) / (0.25 - 1), 0) if rising is None else rising,
+            "warmup_constant": 1.0 if rising is None else rising,
+            "warmup_cosine": 0.5 * (1 + math.cos(math.pi * p)) if rising is None else rising,
+            "none": 1.0,
+        }
+        assert set(expected) == set(SCHEDULES)
+        for name, multiplier in expected.items():
+            assert SCHEDULES[name](p, 0.25) == pytest.approx(multiplier), (name, p)
+
+
+def test_the_first_update_has_learning_rate_zero():
+    p = nn.Parameter(torch.ones(3))
+    optimizer = BertAdam([p], lr=1.0, warmup=0.5, t_total=4)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    assert torch.equal(p.detach(), torch.ones(3))
+    optimizer.step()
+    assert not torch.equal(p.detach(), torch.ones(3))
+
+
+def test_a_restored_optimizer_goes_on_as_if_it_had_never_stopped():
+    generator = torch.Generator().manual_seed(0)
+    grads = torch.randn(6, 4, generator=generator)
+
+    def run(parameter: nn.Parameter, optimizer: BertAdam, steps: range) -> None:
+        for step in steps:
+            parameter.grad = grads[step].clone()
+            optimizer.step()
+
+    def fresh(values: torch.Tensor) -> tuple[nn.Parameter, BertAdam]:
+        parameter = nn.Parameter(values.clone())
+        return parameter, BertAdam([parameter], lr=0.1, warmup=0.2, t_total=8)
+
+    whole, optimizer = fresh(torch.zeros(4))
+    run(whole, optimizer, range(6))
+    part, optimizer = fresh(torch.zeros(4))
+    run(part, optimizer, range(3))
+    state = optimizer.state_dict()
+    part, optimizer = fresh(part.detach())
+    optimizer.load_state_dict(state)
+    run(part, optimizer, range(3, 6))
+    assert torch.equal(whole.detach(), part.detach())
+    assert optimizer.steps_done == 6
+
+
+def test_all_is_decayed_but_biases_and_layernorm_weights():
+    model = ReLoCLNet(SMALL)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, plain = parameter_groups(model, 0.02)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.02, 0.0)
+    decayed_names, plain_names = ({names[id(p)] for p in group["params"]} for group in (decayed, plain))
+    assert decayed_names | plain_names == set(names.values())
+    assert not decayed_names & plain_names
+    assert all("bias" in name or "LayerNorm.weight" in name for name in plain_names)
+    assert {"video_cross_layernorm.weight", "sub_cross_layernorm.weight"} <= decayed_names
+    assert {"video_cross_layernorm.bias", "query_encoder.output.LayerNorm.weight"} <= plain_names
