@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# From a bare machine to a trained model, its recalls and a picture, in one command:
+#   bash method_tvr/scripts/quickstart.sh [any training option of method_tvr/config.py]
+# Every command that it runs is shown as one would type it, in the project's folder after `source setup.sh`.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+results_root="$root/method_tvr/results"
+
+# A small model on a small corpus: two cores must be done in five minutes. TVR itself wants the defaults.
+settings=(--hidden_size 128 --n_heads 4 --bsz 64 --lr 1e-3 --n_epoch 2 --num_workers 0)
+nms_thd=0.5
+# Threads that spin while they wait make a machine that is not all ours several times slower.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
+for option in "$@"; do
+  case "$option" in
+    --dset_name* | --ctx_mode* | --exp_id* | --results_root* | --eval_* | --debug)
+      echo "error: ${option%%=*} is what the quickstart decides: use method_tvr/scripts/train.sh to choose it" >&2
+      exit 2
+      ;;
+  esac
+done
+
+stage() { printf '\n== %s  [%d s since the start]\n' "$1" "$SECONDS"; }
+run() { # COMMAND...: shown relative to the project, and run
+  printf '$ %s\n' "${*//"$root/"/}"
+  "$@"
+}
+
+stage "1/6 environment: make the project importable, install what is missing"
+echo '$ source setup.sh'
+# shellcheck source=../../setup.sh
+source "$root/setup.sh"
+SECONDS=0 # an installation, if there was one, is not part of the run
+
+stage "2/6 training: ReLoCLNet on the mini corpus (generated on first use), evaluated after each epoch, the best kept"
+run bash "$root/method_tvr/scripts/train.sh" mini video_sub_tef resnet_i3d --exp_id quickstart --eval_untrained \
+  "${settings[@]}" "$@"
+for model_dir in "$results_root"/mini-video_sub_tef-quickstart-[0-9]*; do :; done # their names end in the time
+
+stage "3/6 inference: rank the moments of all val videos for each val query, without and with temporal NMS"
+run bash "$root/method_tvr/scripts/inference.sh" "$model_dir" val --nms_thd "$nms_thd" \
+  --num_workers 0
+
+stage "4/6 evaluation of the prediction file"
+annotations="$root/data/mini/mini_val_release.jsonl"
+predictions="$model_dir/inference_mini_val_quickstart_predictions_VCMR_SVMR_VR"
+metrics="$model_dir/quickstart_metrics.json"
+run bash "$root/method_tvr/scripts/eval.sh" "$annotations" "$predictions.json" "$metrics"
+
+stage "5/6 evaluation of the prediction file after NMS"
+nms_predictions="${predictions}_nms_thd_$nms_thd.json"
+nms_metrics="$model_dir/quickstart_nms_metrics.json"
+run bash "$root/method_tvr/scripts/eval.sh" "$annotations" "$nms_predictions" "$nms_metrics"
+
+stage "6/6 what it is worth: chance level, untrained models, a table and a picture"
+run python "$root/method_tvr/quickstart.py" --model_dir "$model_dir" --metrics "$metrics" \
+  --nms_metrics "$nms_metrics" --nms_predictions "$nms_predictions"
+
+cat <<END
+== done in $SECONDS s. In ${model_dir#"$root/"}:
+  quickstart.png                     curves over epochs, and what the model sees in a few videos
+  quickstart_table.txt, .json        the table above
+  model.ckpt, opt.json               the model and its options
+  inference_*.json                   predictions and metrics
+  tensorboard_log                    tensorboard --logdir method_tvr/results
+
+To try next:
+  bash method_tvr/scripts/quickstart.sh --lw_fcl 0 --lw_vcl 0       without the two contrastive losses
+  bash method_tvr/scripts/inference.sh 'mini-*-quickstart-*' test   predictions for a split without ground truth
+  bash method_tvr/scripts/train.sh tvr video_sub_tef resnet_i3d --exp_id reloclnet     TVR itself: README.md says how
+END

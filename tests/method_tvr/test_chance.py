@@ -1,0 +1,85 @@
+"""Chance level: against enumeration, simulation and the search's own idea of which spans exist."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from method_tvr.annotations import Query
+from method_tvr.chance import allowed_spans, chance_level, hit_probability
+from method_tvr.retrieval import SearchSettings, best_spans
+from standalone_eval.metrics import Rule
+
+CLIP_LENGTH = 1.5
+
+
+def probability(n_right: int, n_allowed: int, n_videos: int, k: int) -> float:
+    return float(hit_probability(np.array([n_right]), np.array([n_allowed]), n_videos, k)[0])
+
+
+@given(n_clips=st.integers(0, 40), min_l=st.integers(0, 6), extra=st.integers(1, 20))
+def test_allowed_spans_are_those_of_the_band(n_clips: int, min_l: int, extra: int) -> None:
+    every = [(i, j) for i in range(n_clips) for j in range(i, n_clips) if min_l <= j - i < min_l + extra]
+    assert allowed_spans(n_clips, min_l, min_l + extra).tolist() == [list(span) for span in every]
+
+
+@given(n_clips=st.integers(1, 25), min_l=st.integers(0, 4), extra=st.integers(1, 16))
+def test_allowed_spans_are_those_that_the_search_can_return(n_clips: int, min_l: int, extra: int) -> None:
+    settings = SearchSettings(max_moments=10_000, min_pred_l=min_l, max_pred_l=min_l + extra)
+    p = torch.full((1, 1, n_clips + 3), 0.1)
+    score, _, start, end = best_spans(p, p, torch.tensor([[n_clips]]), settings)
+    found = {(int(i), int(j)) for i, j, s in zip(start[0], end[0], score[0], strict=True) if s > 0}
+    assert found == {(int(i), int(j)) for i, j in allowed_spans(n_clips, min_l, min_l + extra)}
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(1, 6))
+def test_distinct_draws_in_one_video_miss_as_counted(n_right: int, n_wrong: int, k: int) -> None:
+    n = n_right + n_wrong
+    draws = list(itertools.combinations(range(n), min(k, n)))
+    expected = np.mean([any(span < n_right for span in drawn) for drawn in draws])
+    assert probability(n_right, n, 1, k) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.integers(1, 300))
+def test_one_draw_is_right_video_times_right_span(n_right: int, n_wrong: int, n_videos: int) -> None:
+    n = n_right + n_wrong
+    assert probability(n_right, n, n_videos, 1) == pytest.approx(n_right / n / n_videos, rel=1e-9, abs=1e-15)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 9), st.integers(1, 40))
+def test_more_draws_are_never_worse_and_all_are_probabilities(
+    n_right: int, n_wrong: int, n_videos: int, k: int
+) -> None:
+    fewer, more = (probability(n_right, n_right + n_wrong, n_videos, draws) for draws in (k, k + 1))
+    assert -1e-12 <= fewer <= more + 1e-12 <= 1 + 2e-12
+
+
+def test_probability_is_what_simulated_lists_reach() -> None:
+    rng = np.random.default_rng(0)
+    n_right, n_allowed, n_videos, k, n_lists = 2, 7, 4, 9, 20_000
+    hits = 0
+    for _ in range(n_lists):
+        n_met = int((rng.integers(n_videos, size=k) == 0).sum())  # draws that meet video 0, the right one
+        hits += bool((rng.permutation(n_allowed)[:n_met] < n_right).any())
+    assert hits / n_lists == pytest.approx(probability(n_right, n_allowed, n_videos, k), abs=0.015)
+
+
+def test_chance_level_averages_queries_and_counts_right_spans_by_the_evaluators_iou() -> None:
+    # 4 clips, spans of exactly 2 clips: (0, 2) and (1, 3), that is [0, 3] s and [1.5, 4.5] s; a short video has none
+    n_clips = {"a": 4, "short": 2}
+    queries = [Query(1, "", 1, "a", (0.0, 3.0)), Query(2, "", 2, "short", (0.0, 3.0))]
+    chance = chance_level(queries, n_clips, CLIP_LENGTH, 2, 3, Rule((0.5, 0.7), (1, 2)))
+    assert chance["SVMR"] == pytest.approx({"0.5-r1": 25, "0.5-r2": 50, "0.7-r1": 25, "0.7-r2": 50})
+    # two draws of VCMR: both meet video a (1/4, surely right), or one does (1/2, right half of the time)
+    assert chance["VCMR"] == pytest.approx({"0.5-r1": 12.5, "0.5-r2": 25, "0.7-r1": 12.5, "0.7-r2": 25})
+    assert chance["VR"] == {"r1": 50, "r2": 100}
+
+
+def test_a_query_without_ground_truth_is_refused() -> None:
+    with pytest.raises(ValueError, match="desc_id 1 has no ground truth"):
+        chance_level([Query(1, "", 1)], {"a": 4}, CLIP_LENGTH, 2, 16, Rule())
