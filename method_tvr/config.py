@@ -25,7 +25,7 @@ NOT_INHERITED = frozenset(
     {
         "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
         "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
-        "nms_from_all",
+        "nms_from_all", "retrieval_dtype", "retrieval_bsz",
     }
 )  # fmt: skip
 
@@ -154,6 +154,16 @@ def _prediction_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _speed_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "speed; what is off by default changes numbers, README.md says how much"
+    ).add_argument
+    add("--trim_padding", action=argparse.BooleanOptionalAction, default=False, help="compute nothing for padded clips")
+    add("--amp", choices=("off", "bf16"), default="off", help="precision of the encoders in training")
+    add("--retrieval_dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of the searched corpus")
+    add("--retrieval_bsz", type=int, default=256, help="queries searched at a time; memory grows with it")
+
+
 def _inference_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("inference").add_argument
     add("--model_dir", required=True, help="results folder: a path, a name under results_root, or a pattern of either")
@@ -171,7 +181,8 @@ def build_parser(inference: bool) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for add_group in (
-        _general_options, _training_options, _loss_options, _data_options, _model_options, _prediction_options
+        _general_options, _training_options, _loss_options, _data_options, _model_options, _prediction_options,
+        _speed_options,
     ):  # fmt: skip
         add_group(parser)
     if inference:
@@ -276,7 +287,8 @@ def _check(opt: EasyDict) -> None:
         raise InputError(f"--data_ratio {opt.data_ratio} must be above 0 and at most 1")
     for name in (
         "bsz", "eval_query_bsz", "eval_context_bsz", "n_epoch", "max_ctx_l", "max_desc_l", "max_vcmr_video",
-        "max_before_nms", "hard_pool_size", "clip_length", "hidden_size", "n_heads", "conv_kernel_size",
+        "max_before_nms", "hard_pool_size", "clip_length", "retrieval_bsz", "hidden_size", "n_heads",
+        "conv_kernel_size",
     ):  # fmt: skip
         if opt[name] <= 0:
             raise InputError(f"--{name} {opt[name]} must be above 0")

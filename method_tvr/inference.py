@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
+from method_tvr.annotations import Query, Video
 from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import OFF, TASKS, dataset_of, parse_inference_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, open_features
@@ -24,15 +25,31 @@ from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device
 
+RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @torch.inference_mode()
-def encode_corpus(model: ReLoCLNet, batches: Iterable[Batch], device: torch.device) -> EncodedCorpus:
-    """Encode videos once: h3 of both modalities, with the padded rows that boundary scores need."""
-    reach = model.config.conv_kernel_size // 2
+def encode_corpus(
+    model: ReLoCLNet,
+    batches: Iterable[Batch],
+    device: torch.device,
+    trim_padding: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> EncodedCorpus:
+    """Encode videos once: h3 of all modalities, with the padded rows that boundary scores need.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        batches: of videos.
+        device: where encodings stay.
+        trim_padding: see `ReLoCLNet.encode_context_trimmed`; no padded row is kept then.
+        dtype: of the encoded corpus.
+    """
+    reach = 0 if trim_padding else model.config.conv_kernel_size // 2
     rows, n_clips = [], []
     for _, batch in batches:
         batch = prepare_batch_inputs(batch, device)
-        context = model.encode_context({m: batch[f"{m}_feat"] for m in model.modalities}, batch["ctx_mask"])
+        context = model.encode_batch_context(batch, trim_padding)
         h3 = torch.stack([context[m].h3 for m in model.modalities], dim=2)  # (N, L, M, D)
         lengths = batch["ctx_mask"].sum(dim=1).long().tolist()
         rows += [entry[: length + reach].clone() for entry, length in zip(h3, lengths, strict=True)]
@@ -55,6 +72,7 @@ def search_settings(opt: EasyDict) -> SearchSettings:
         max_moments=opt.max_before_nms,
         min_pred_l=opt.min_pred_l,
         max_pred_l=opt.max_pred_l,
+        query_block=opt.retrieval_bsz,
     )
 
 
@@ -82,26 +100,52 @@ def predict(
         asked = {query.vid_name for query in split.queries}
         videos = [video for video in videos if video.vid_name in asked]
     dataset = StartEndEvalDataset(split.queries, videos, features, "context")
-    context_batches = BatchLoader(dataset, opt.eval_context_bsz, opt)
-    corpus = encode_corpus(model, progress(context_batches, "encoding videos"), device)
+    context_batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt), "encoding videos")
+    dtype = RETRIEVAL_DTYPES[opt.retrieval_dtype]
+    corpus = encode_corpus(model, context_batches, device, opt.trim_padding, dtype)
+    dataset.set_data_mode("query")
+    query_batches = progress(BatchLoader(dataset, opt.eval_query_bsz, opt), "encoding queries")
+    queries = EncodedQueries.concatenate(
+        [encode_queries(model, prepare_batch_inputs(batch, device)) for _, batch in query_batches]
+    )
     kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
     searcher = Searcher(corpus, *kernels, search_settings(opt))
-    times = CorpusTimes.whole_videos(videos, opt.clip_length)
-    entry_of = {video.vid_name: entry for entry, video in enumerate(videos)}
+    return search_tasks(searcher, queries, split.queries, videos, opt.clip_length, tasks)
 
+
+def search_tasks(
+    searcher: Searcher,
+    queries: EncodedQueries,
+    asked: Sequence[Query],
+    videos: Sequence[Video],
+    clip_length: float,
+    tasks: Sequence[str],
+) -> dict[str, RankedRows]:
+    """Answer encoded queries over an encoded corpus.
+
+    Args:
+        searcher: over the corpus of `videos`, one entry each in their order.
+        queries, asked: Nq queries, encoded and as annotated.
+        videos, clip_length: what entries and clips mean.
+        tasks: see `predict`.
+
+    Returns:
+        {task: RankedRows}.
+    """
+    times = CorpusTimes.whole_videos(videos, clip_length)
+    entry_of = {video.vid_name: entry for entry, video in enumerate(videos)}
     parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
-    dataset.set_data_mode("query")
-    for queries, batch in progress(BatchLoader(dataset, opt.eval_query_bsz, opt), "answering queries"):
-        encoded = encode_queries(model, prepare_batch_inputs(batch, device))
+    for block in progress(list(searcher.query_blocks(len(queries))), "answering queries"):
         if "VCMR" in parts or "VR" in parts:
-            moments, ranked = searcher.search(encoded)
+            moments, ranked = searcher.search(queries[block])
             if "VCMR" in parts:
                 parts["VCMR"].append(times.moment_rows(moments))
             if "VR" in parts:
                 parts["VR"].append(times.video_rows(ranked))
         if "SVMR" in parts:
-            own = torch.tensor([[entry_of[query.vid_name]] for query in queries], device=device)
-            parts["SVMR"].append(times.moment_rows(searcher.search_moments(encoded, own)))
+            own = torch.tensor([[entry_of[query.vid_name]] for query in asked[block] if query.vid_name])
+            svmr = searcher.search_moments(queries[block], own.to(queries.video.device))
+            parts["SVMR"].append(times.moment_rows(svmr))
     return {task: RankedRows.concatenate(rows) for task, rows in parts.items()}
 
 

@@ -25,6 +25,7 @@ from method_tvr.model_components import (
 
 MASKED = -1e10  # score of a clip or token that does not exist
 MODALITIES = ("video", "sub")
+TRIM_GROUP = 16  # videos of like length that are encoded together when padding is trimmed
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,45 @@ class ReLoCLNet(nn.Module):
             encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, mask))
         return encoded
 
+    def encode_batch_context(
+        self, batch: Mapping[str, torch.Tensor], trim_padding: bool = False
+    ) -> dict[str, ContextEncoding]:
+        """Encode the videos of a batch as `start_end_collate` makes it, with or without its padding."""
+        ctx_feats = {m: batch[f"{m}_feat"] for m in self.modalities}
+        if trim_padding:
+            return self.encode_context_trimmed(ctx_feats, batch["ctx_mask"], batch["ctx_lengths"])
+        return self.encode_context(ctx_feats, batch["ctx_mask"])
+
+    def encode_context_trimmed(
+        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor, ctx_lengths: torch.Tensor
+    ) -> dict[str, ContextEncoding]:
+        """Encode as `encode_context`, but next to nothing of the padding: zeros stand in its place.
+
+        Clips that exist come out the same. Those at the end of a video then see a similarity of 0 past it, where the
+        reference's see that of padding, which depends on how far the batch is padded.
+
+        Args:
+            ctx_feats, ctx_mask: as for `encode_context`.
+            ctx_lengths: (N,) int64 on the CPU, the number of clips of each video.
+        """
+        longest = ctx_mask.shape[1]
+        order = ctx_lengths.argsort()
+        parts: dict[str, list[ContextEncoding]] = {m: [] for m in self.modalities}
+        for group in order.split(TRIM_GROUP):
+            length = int(ctx_lengths[group].max())
+            rows = group.to(ctx_mask.device, non_blocking=True)
+            mask = ctx_mask[rows, :length]
+            encoded = self.encode_context({m: ctx_feats[m][rows, :length] for m in self.modalities}, mask)
+            padding = ~mask.bool().unsqueeze(2)
+            for m, (h2, h3) in encoded.items():
+                trimmed = (F.pad(h.masked_fill(padding, 0.0), (0, 0, 0, longest - length)) for h in (h2, h3))
+                parts[m].append(ContextEncoding(*trimmed))
+        back = order.argsort().to(ctx_mask.device, non_blocking=True)
+        return {
+            m: ContextEncoding(*(torch.cat(h).index_select(0, back) for h in zip(*parts[m], strict=True)))
+            for m in self.modalities
+        }
+
     def _encode_input(self, modality: str, feat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         projected = self.part(modality, "input_proj")(feat)
         return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), mask)  # (N, L, D)
@@ -242,24 +282,30 @@ class ReLoCLNet(nn.Module):
         batch: Mapping[str, torch.Tensor],
         settings: LossSettings | None = None,
         generator: torch.Generator | None = None,
+        trim_padding: bool = False,
+        amp_dtype: torch.dtype | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss of a batch of queries, each with its own video.
 
         Args:
-            batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `st_ed_indices` (N, 2) and
+            batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `ctx_lengths`, `st_ed_indices` (N, 2) and
                 `match_labels` (N, L), as `start_end_collate` makes them.
             settings: loss weights in force, by default those of the config.
             generator: CPU generator that negatives are drawn with.
+            trim_padding: see `encode_context_trimmed`.
+            amp_dtype: run the encoders in this dtype (bfloat16); scores and losses stay in float32.
 
         Returns:
             The total loss, and its terms by the names they are logged under (weights applied, detached).
         """
         settings = settings or self.config
         mask = batch["ctx_mask"]
-        query = self.encode_query(batch["query_feat"], batch["query_mask"])
-        context = self.encode_context({m: batch[f"{m}_feat"] for m in self.modalities}, mask)
-        h2 = {m: context[m].h2 for m in self.modalities}
-        h3 = {m: context[m].h3 for m in self.modalities}
+        with torch.autocast(mask.device.type, amp_dtype, enabled=amp_dtype is not None):
+            query = self.encode_query(batch["query_feat"], batch["query_mask"])
+            context = self.encode_batch_context(batch, trim_padding)
+        query = {m: q.float() for m, q in query.items()}
+        h2 = {m: context[m].h2.float() for m in self.modalities}
+        h3 = {m: context[m].h3.float() for m in self.modalities}
 
         losses = {}
         if settings.lw_st_ed:

@@ -26,7 +26,7 @@ class SearchSettings:
         max_vcmr_video: videos kept per query.
         max_moments: moments kept per query.
         min_pred_l, max_pred_l: clips from start to end boundary, min <= ed - st < max. Any band works.
-        query_block: queries answered at a time; memory grows with it, not with their total.
+        query_block: queries answered at a time; memory grows with it (about 2 MB each), not with their total.
         clip_block: about how many clips of the corpus are scored at a time.
     """
 
@@ -35,7 +35,7 @@ class SearchSettings:
     max_moments: int = 200
     min_pred_l: int = 2
     max_pred_l: int = 16
-    query_block: int = 50
+    query_block: int = 256
     clip_block: int = 1 << 16
 
 
@@ -83,6 +83,11 @@ class EncodedQueries:
         video = torch.stack([query[m] for m in modalities], dim=1)
         return cls(F.normalize(video, dim=-1), torch.stack([span_query[m] for m in modalities], dim=1))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[EncodedQueries]) -> EncodedQueries:
+        """Several batches, one after another."""
+        return cls(torch.cat([part.video for part in parts]), torch.cat([part.span for part in parts]))
+
     def __len__(self) -> int:
         return len(self.video)
 
@@ -100,18 +105,22 @@ class EncodedCorpus:
     Args:
         rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
         n_clips: (Nv,) the L_i.
+        dtype: what rows are kept in and multiplied in; results are float32. Less than float32 changes scores a little.
     """
 
-    def __init__(self, rows: Sequence[torch.Tensor], n_clips: Sequence[int]) -> None:
+    def __init__(
+        self, rows: Sequence[torch.Tensor], n_clips: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> None:
         self.n_clips = np.asarray(n_clips, dtype=np.int64)
         n_rows = np.array([len(entry) for entry in rows], dtype=np.int64)
         self._order = np.lexsort((n_rows, self.n_clips))  # position -> entry
-        self.rows = torch.cat([rows[entry] for entry in self._order])  # (all rows, M, D)
+        self.rows = torch.cat([rows[entry].to(dtype) for entry in self._order])  # (all rows, M, D)
         self._n_rows = n_rows
         self._first_row = np.empty_like(n_rows)
         self._first_row[self._order] = np.cumsum(n_rows[self._order]) - n_rows[self._order]
         # lengths of all clips' vectors, (M, all rows): turns dot products into cosines
-        self._norms = self.rows.norm(dim=-1).clamp_min(1e-12).t().contiguous()
+        norms = torch.linalg.vector_norm(self.rows, dim=-1, dtype=torch.float32)
+        self._norms = norms.clamp_min(1e-12).t().contiguous()
 
     def __len__(self) -> int:
         return len(self.n_clips)
@@ -176,10 +185,11 @@ class Searcher:
         return entries.gather(1, best), scores
 
     def _score_blocks(self, queries: EncodedQueries) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        video_queries = queries.video.to(self.corpus.rows.dtype)
         for entries, n_clips, rows, norms in self.corpus.blocks(self.settings.clip_block):
             total = torch.zeros((len(queries), len(entries)), device=rows.device)
             for m in range(rows.shape[1]):
-                cosine = (queries.video[:, m] @ rows[:, m].t()) / norms[m]
+                cosine = (video_queries[:, m] @ rows[:, m].t()).float() / norms[m]
                 total += cosine.view(len(queries), len(entries), -1)[:, :, :n_clips].amax(dim=2)
             yield torch.from_numpy(entries).to(rows.device), total / rows.shape[1]
 
@@ -217,7 +227,8 @@ class Searcher:
         lasts = np.append(firsts[1:], len(flat))
 
         device = queries.span.device
-        span_queries = queries.span.flatten(1) / queries.span.shape[1]  # the mean over modalities, (Nq, M * D)
+        mean_over_modalities = queries.span / queries.span.shape[1]
+        span_queries = mean_over_modalities.flatten(1).to(self.corpus.rows.dtype)  # (Nq, M * D)
         gathered = span_queries[torch.from_numpy(query_of_pair[by_entry]).to(device)]  # (Nq * V, M * D)
         longest = int(self.corpus._n_rows[present].max())
         similarity = torch.zeros((len(flat), longest), device=device)

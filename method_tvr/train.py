@@ -28,6 +28,7 @@ from method_tvr.start_end_dataset import StartEndDataset, prepare_batch_inputs
 from utils.basic_utils import InputError, command_line, progress, whole_file
 from utils.model_utils import choose_device, count_parameters, named_generator, seed_everything
 
+AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 LOSS_NAMES = ("loss_st_ed", "loss_fcl", "loss_vcl", "loss_neg_ctx", "loss_neg_q", "loss_overall")
 
 
@@ -187,7 +188,7 @@ class Trainer:
         batches = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=shuffle)
         for _, batch in progress(batches, f"epoch {epoch:03d}"):
             inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
-            loss, losses = self.model(inputs, settings, negatives)
+            loss, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, AMP_DTYPES[self.opt.amp])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.opt.grad_clip != OFF:
@@ -211,7 +212,8 @@ class Trainer:
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.opt.clip_length)
         for _, batch in progress(BatchLoader(dataset, self.opt.bsz, self.opt), "losses on the evaluation split"):
-            _, losses = self.model(prepare_batch_inputs(batch, self.device), settings, negatives)
+            inputs = prepare_batch_inputs(batch, self.device)
+            _, losses = self.model(inputs, settings, negatives, self.opt.trim_padding)
             meter.add(losses)
         self.files.log_losses(epoch, meter.means(), "Eval_Loss")
 

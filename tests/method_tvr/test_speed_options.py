@@ -1,0 +1,150 @@
+"""What the speed options may change, and what they may not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import method_tvr.model as model_module
+from method_tvr.model import ReLoCLNet
+from method_tvr.model_components import attention, drop_mask, keep_scale
+from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from tests.method_tvr.test_model import SMALL, small_batch, small_model
+
+NO_DROPOUT = replace(SMALL, input_drop=0.0, drop=0.0)
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    batch = small_batch(9)
+    return batch | {"ctx_lengths": batch["ctx_mask"].sum(dim=1).long()}
+
+
+def encode(model: ReLoCLNet, batch: dict[str, torch.Tensor], trim_padding: bool) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        context = model.eval().encode_batch_context(batch, trim_padding)
+    return {f"{m}_{name}": getattr(context[m], name) for m in model.modalities for name in ("h2", "h3")}
+
+
+def test_trimming_changes_no_clip_that_exists_and_leaves_zeros_past_them(batch):
+    model = small_model()
+    whole, trimmed = encode(model, batch, False), encode(model, batch, True)
+    exists = batch["ctx_mask"].bool()
+    for name in whole:
+        torch.testing.assert_close(trimmed[name][exists], whole[name][exists], atol=1e-6, rtol=1e-5)
+        assert (trimmed[name][~exists] == 0).all()
+
+
+@pytest.mark.parametrize("group", [1, 2, 100])
+def test_trimming_does_not_depend_on_how_videos_are_grouped(batch, monkeypatch, group):
+    expected = encode(small_model(), batch, True)
+    monkeypatch.setattr(model_module, "TRIM_GROUP", group)
+    for name, found in encode(small_model(), batch, True).items():
+        torch.testing.assert_close(found, expected[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_trimming_changes_only_logits_whose_convolution_reaches_past_the_end(batch, kernel):
+    model = small_model(replace(SMALL, conv_kernel_size=kernel)).eval()
+    with torch.no_grad():
+        query = model.encode_query(batch["query_feat"], batch["query_mask"])
+    logits = []
+    for trim_padding in (False, True):
+        encoded = encode(model, batch, trim_padding)
+        h3 = {m: encoded[f"{m}_h3"] for m in model.modalities}
+        with torch.no_grad():
+            logits.append(torch.stack(model.span_logits(query, h3, batch["ctx_mask"])))
+    clips = torch.arange(SMALL.max_ctx_l)
+    # where the padded length itself ends the convolution, nothing is seen past it either way
+    inside = (clips < batch["ctx_lengths"][:, None] - kernel // 2) | (batch["ctx_lengths"][:, None] == SMALL.max_ctx_l)
+    torch.testing.assert_close(logits[1][:, inside], logits[0][:, inside], atol=1e-5, rtol=1e-4)
+
+
+def test_with_a_kernel_of_one_trimming_changes_neither_losses_nor_gradients(batch):
+    config = replace(NO_DROPOUT, conv_kernel_size=1)
+    results = []
+    for trim_padding in (False, True):
+        model = small_model(config)
+        loss, losses = model(batch, generator=torch.Generator().manual_seed(0), trim_padding=trim_padding)
+        loss.backward()
+        results.append((losses, {name: p.grad for name, p in model.named_parameters()}))
+    (losses, grads), (trimmed_losses, trimmed_grads) = results
+    for name, value in losses.items():
+        assert trimmed_losses[name] == pytest.approx(float(value), abs=1e-6)
+    for name, grad in grads.items():
+        if grad is not None:
+            torch.testing.assert_close(trimmed_grads[name], grad, atol=1e-6, rtol=1e-4)
+
+
+def test_amp_keeps_losses_within_two_percent_and_gradients_in_float32(batch):
+    results = []
+    for dtype in (None, torch.bfloat16):
+        model = small_model(NO_DROPOUT)
+        loss, losses = model(batch, generator=torch.Generator().manual_seed(0), amp_dtype=dtype)
+        loss.backward()
+        assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+        results.append(losses)
+    for name, value in results[0].items():
+        assert float(results[1][name]) == pytest.approx(float(value), rel=0.02, abs=2e-3), name
+
+
+@pytest.mark.parametrize(
+    ("off", "method"),
+    [
+        ({"lw_st_ed": 0.0}, "span_logits"),
+        ({"lw_vcl": 0.0}, "video_cl_scores"),
+        ({"lw_neg_q": 0.0, "lw_neg_ctx": 0.0}, "video_scores"),
+    ],
+)
+def test_nothing_is_computed_for_losses_that_are_off(batch, monkeypatch, off, method):
+    def refuse(*_: object) -> None:
+        raise AssertionError(f"{method} was called for a loss that is off")
+
+    monkeypatch.setattr(ReLoCLNet, method, refuse)
+    loss, _ = small_model()(batch, replace(SMALL, **off))
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("keys_only", [True, False])
+def test_attention_with_dropout_is_attention_whose_dropped_weights_are_zero(keys_only):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 5, 4) for _ in range(3))
+    visible = torch.rand(3, 1, 1 if keys_only else 5, 5) < 0.7
+    visible[..., 0] = True
+    torch.manual_seed(1)
+    found = attention(q, k, v, visible, 0.3)
+    torch.manual_seed(1)
+    dropped = drop_mask(torch.Size((3, 2, 5, 5)), 0.3)
+    weights = (q @ k.transpose(2, 3) / 2).masked_fill(~visible, -1e4).softmax(dim=-1)
+    torch.testing.assert_close(found, (weights.masked_fill(dropped, 0) * keep_scale(0.3)) @ v)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_as_often_as_asked_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    dropped = drop_mask(torch.Size((1001, 999)), p)
+    assert float(dropped.float().mean()) == pytest.approx(p, abs=0.002)
+    assert keep_scale(p) == pytest.approx(1 / (1 - p), rel=1e-4)
+    # neighbours share a 64-bit draw, and must not share their fate
+    pairs = dropped.flatten()[:-1] & dropped.flatten()[1:]
+    assert float(pairs.float().mean()) == pytest.approx(p * p, abs=0.002)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_corpus_in_half_precision_finds_nearly_the_same(dtype):
+    generator = torch.Generator().manual_seed(0)
+    n_clips = [3 + i % 7 for i in range(60)]
+    rows = [torch.randn(n, 2, 32, generator=generator) for n in n_clips]
+    directions = {m: torch.randn(20, 32, generator=generator) for m in ("video", "sub")}
+    queries = EncodedQueries.build(directions, directions, ("video", "sub"))
+    kernels = torch.randn(2, 3, generator=generator) * 0.1
+    settings = SearchSettings(max_vcmr_video=10)
+    scores = []
+    for kept in (torch.float32, dtype):
+        corpus = EncodedCorpus(rows, n_clips, kept)
+        assert corpus.rows.dtype == kept
+        moments, videos = Searcher(corpus, kernels[0], kernels[1], settings).search(queries)
+        assert moments.score.dtype == videos.score.dtype == "float32"
+        scores.append(videos)
+    kept_videos = [len(set(a) & set(b)) / 10 for a, b in zip(scores[0].entry, scores[1].entry, strict=True)]
+    assert sum(kept_videos) / len(kept_videos) > 0.95
