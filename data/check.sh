@@ -6,5 +6,6 @@
 # Exit code 0: all that training and inference need is there; 2: something is not.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../method_tvr/scripts/common.sh"
+need torch h5py
 
 exec python "$root/method_tvr/data_check.py" "$@"

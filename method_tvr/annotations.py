@@ -53,13 +53,31 @@ def load_videos(path: str | Path) -> dict[str, dict[str, Video]]:
     try:
         for split, entries in content.items():
             splits[split] = {
-                name: Video(name, _duration(duration), int(idx)) for name, (duration, idx) in entries.items()
+                name: Video(name, _duration(duration), _index(idx)) for name, (duration, idx) in entries.items()
             }
     except (AttributeError, TypeError, ValueError) as err:
         raise InputError(
             f"{path}: expected {{split: {{vid_name: [duration in seconds, video_idx]}}}} ({err}): mend the file"
         ) from err
+    _check_indices(splits, path)
     return splits
+
+
+def _check_indices(splits: dict[str, dict[str, Video]], path: str | Path) -> None:
+    """Two videos of one video_idx could not be told apart in predictions."""
+    names: dict[int, str] = {}
+    for video in (video for entries in splits.values() for video in entries.values()):
+        other = names.setdefault(video.idx, video.vid_name)
+        if other != video.vid_name:
+            raise InputError(
+                f"{path}: video_idx {video.idx} is that of {other} and of {video.vid_name}: make it unique"
+            )
+
+
+def _index(idx: Any) -> int:
+    if type(idx) is not int:
+        raise ValueError(f"{idx!r} is not a video_idx")
+    return idx
 
 
 def _duration(seconds: Any) -> float:
@@ -126,6 +144,8 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
     if ts[0] < 0 or ts[0] > ts[1]:
         raise InputError(f"{where}: desc_id {desc_id}: ts {ts} is reversed or negative: swap or mend it")
     query_type = row.get("type")
+    if query_type is not None and not isinstance(query_type, str):
+        raise InputError(f'{where}: desc_id {desc_id}: "type" {query_type!r} is not a string such as "v"')
     return Query(desc_id, desc, number, vid_name, (float(ts[0]), float(ts[1])), query_type)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import types
 import zipfile
 from collections import OrderedDict
@@ -13,10 +14,11 @@ from typing import Any
 import torch
 
 from method_tvr.model import ModelConfig, ReLoCLNet
-from utils.basic_utils import InputError, whole_file
+from utils.basic_utils import InputError, first_line, whole_file
 
 FORMAT_VERSION = 1
 MADE_BY = "ReLoCLNet method_tvr/train.py"
+UNKNOWN = "unknown"
 
 
 class _DictWithAttributes(dict):
@@ -58,6 +60,10 @@ _UNREADABLE = (
     LookupError,
     AttributeError,
     TypeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
     zipfile.BadZipFile,
 )
 
@@ -74,6 +80,11 @@ class Checkpoint:
     config: ModelConfig
     epoch: int
     made_by: str
+
+    def note_if_unknown(self) -> None:
+        """Say that a checkpoint carries no record of what made it, as those of the original do not."""
+        if self.made_by == UNKNOWN:
+            print("note: the checkpoint does not say what made it; taken for one of the original's", file=sys.stderr)
 
     def build_model(self, device: torch.device | str = "cpu") -> ReLoCLNet:
         """The model with its weights, in evaluation mode."""
@@ -107,9 +118,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         if not isinstance(content, dict):
             raise TypeError(f"a {type(content).__name__}")
+        if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise ValueError(f"format_version {content['format_version']}, this code reads {FORMAT_VERSION}")
         state, model_cfg, epoch = content["model"], content["model_cfg"], int(content.get("epoch", -1))
         config = ModelConfig.from_dict(model_cfg)
-        expected = {name: tensor.shape for name, tensor in ReLoCLNet(config).state_dict().items()}
+        with torch.device("meta"):  # shapes alone, no weights
+            expected = {name: tensor.shape for name, tensor in ReLoCLNet(config).state_dict().items()}
         found = {name: tensor.shape for name, tensor in state.items()}
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
@@ -119,7 +133,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if expected != found:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
-    return Checkpoint(state, config, epoch, str(content.get("made_by", "unknown")))
+    return Checkpoint(state, config, epoch, str(content.get("made_by", UNKNOWN)))
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
@@ -131,7 +145,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
     except _UNREADABLE as err:
         raise InputError(
-            f"{path}: cannot be read as a checkpoint ({str(err).splitlines()[0]}): it is truncated or foreign, "
+            f"{path}: cannot be read as a checkpoint ({first_line(err)}): it is truncated or foreign, "
             "copy or train it again"
         ) from err
 

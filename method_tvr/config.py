@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from method_tvr.model import MODALITIES
 from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
 
 TASKS = ("VCMR", "SVMR", "VR")
+MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
 OFF = -1  # value that switches an epoch, count or threshold off
 
 # what inference does not take over from the opt.json of training
@@ -25,7 +28,7 @@ NOT_INHERITED = frozenset(
     {
         "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
         "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
-        "nms_from_all", "retrieval_dtype", "retrieval_bsz",
+        "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir",
     }
 )  # fmt: skip
 
@@ -48,10 +51,17 @@ def _general_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=2018, help="seed of all sources of chance")
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
     add("--device_ids", type=int, nargs="+", default=[0], help="recorded; one device is used")
-    add("--num_workers", type=int, default=8, help="data loading processes, 0 to load in the main one")
+    add("--num_workers", type=int, default=8, help="processes that read features from disk, 0: the main one does")
     add(
-        "--no_core_driver", action="store_true", help="read features from disk instead of loading the h5 files into RAM"
+        "--feature_cache",
+        choices=("disk", "ram", "device"),
+        default="ram",
+        help="where features are while the run needs them: disk reads the h5 files item by item; ram packs them once "
+        "into a cache beside each h5 and maps it; device holds them where the model is",
     )
+    add("--cache_dtype", choices=("float32", "float16"), default="float32", help="number type of packed features")
+    add("--feature_cache_dir", help="folder for the caches of packed features (default: beside each h5)")
+    add("--no_core_driver", action="store_true", help="the same as --feature_cache disk")
     add("--no_pin_memory", action="store_true", help="do not use pinned memory when copying to CUDA")
 
 
@@ -233,6 +243,7 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
     opt, typed = _parse(argv, inference=True)
     opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
     saved = load_options(opt.model_dir)
+    _check_saved(saved, opt.model_dir)
     for name, value in saved.items():
         if name not in NOT_INHERITED and name not in typed:
             opt[name] = value
@@ -246,6 +257,25 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
     _finish(opt)
     _check(opt)
     return opt
+
+
+def _check_saved(saved: dict[str, Any], model_dir: str) -> None:
+    """Refuse values in opt.json that the command line would refuse.
+
+    Raises:
+        InputError: naming the file, the option and its value.
+    """
+    for action in build_parser(inference=False)._actions:
+        value = saved.get(action.dest)
+        if value is None:
+            continue
+        values = value if action.nargs == "+" and isinstance(value, list) else [value]
+        kind = action.type or (bool if action.nargs == 0 else str)
+        accepted = (int, float) if kind is float else (kind,)
+        if not all(type(v) in accepted and (not action.choices or v in action.choices) for v in values):
+            raise InputError(
+                f"{model_dir}/opt.json: {action.dest} {value!r} is not what --{action.dest} takes: mend the file"
+            )
 
 
 def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
@@ -269,6 +299,8 @@ def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
     if opt.debug:
         opt.num_workers = 0
         opt.no_core_driver = True
+    if opt.no_core_driver:
+        opt.feature_cache = "disk"
 
 
 def _check(opt: EasyDict) -> None:
@@ -292,9 +324,24 @@ def _check(opt: EasyDict) -> None:
     ):  # fmt: skip
         if opt[name] <= 0:
             raise InputError(f"--{name} {opt[name]} must be above 0")
-    for name in ("num_workers", "seed"):
+    for name, value in opt.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"--{name} {value} is not a finite number")
+    for name in (
+        "num_workers", "seed", "lr", "wd", "lr_warmup_proportion", "margin", "initializer_range", "lw_neg_q",
+        "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl",
+    ):  # fmt: skip
         if opt[name] < 0:
             raise InputError(f"--{name} {opt[name]} must not be negative")
+    if not any(opt[name] for name in ("lw_neg_q", "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl")):
+        raise InputError(
+            "--lw_neg_q, --lw_neg_ctx, --lw_st_ed, --lw_fcl and --lw_vcl are all 0: nothing would be learnt"
+        )
+    for name in ("nms_thd", "grad_clip", "max_es_cnt", "train_span_start_epoch", "hard_negative_start_epoch"):
+        if opt[name] < 0 and opt[name] != OFF:
+            raise InputError(f"--{name} {opt[name]} must not be negative, except for {OFF}, which switches it off")
+    if not 0 <= opt.q2c_alpha <= MAX_Q2C_ALPHA:
+        raise InputError(f"--q2c_alpha {opt.q2c_alpha} must be within 0 and {MAX_Q2C_ALPHA}: beyond, scores overflow")
     for name in ("drop", "input_drop"):
         if not 0 <= opt[name] < 1:
             raise InputError(f"--{name} {opt[name]} must be at least 0 and below 1")
@@ -326,9 +373,10 @@ def find_model_dir(model_dir: str, results_root: str) -> str:
     for base in bases:
         if (base / model_dir).is_dir():
             return str(base / model_dir)
-        matches = [path for path in map(Path, glob.glob(str(base / model_dir))) if path.is_dir()]
+        pattern = model_dir if Path(model_dir).is_absolute() else f"{glob.escape(str(base))}/{model_dir}"
+        matches = [path for path in map(Path, glob.glob(pattern)) if path.is_dir()]
         if matches:
-            newest = max(matches, key=lambda path: path.stat().st_mtime)
+            newest = max(matches, key=_started)
             if len(matches) > 1:
                 print(f"{len(matches)} results folders match {model_dir}: taking the newest, {newest}")
             return str(newest)
@@ -336,6 +384,12 @@ def find_model_dir(model_dir: str, results_root: str) -> str:
     raise InputError(
         f"{model_dir}: no such results folder (looked in {looked_in}): give a path or a name that is there"
     )
+
+
+def _started(results_dir: Path) -> tuple[str, float]:
+    """When a run began, by the end of its folder's name; folders named otherwise go by when they were changed."""
+    time_in_name = re.search(r"\d{4}(_\d\d){5}$", results_dir.name)
+    return time_in_name[0] if time_in_name else "", results_dir.stat().st_mtime
 
 
 def load_options(model_dir: str) -> dict[str, Any]:

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.config import dataset_of, find_path
 from method_tvr.feature_store import FeatureStore
 from method_tvr.model import MODALITIES
+from method_tvr.packed_store import PackedStore
 from utils.basic_utils import InputError, first_few
 
 DEBUG_BATCHES = 3
 
 
-def open_features(opt: EasyDict) -> FeatureStore:
-    """The feature store that the options describe."""
+def open_features(opt: EasyDict, device: torch.device) -> FeatureStore:
+    """The feature store that the options describe; `device` is the model's."""
     paths = {"video": opt.vid_feat_path, "sub": opt.sub_bert_path}
     sizes = {"video": opt.vid_feat_size, "sub": opt.sub_feat_size, "query": opt.q_feat_size}
     parts = opt.ctx_mode.split("_")
-    return FeatureStore(
-        {m: find_path(paths[m]) for m in MODALITIES if m in parts},
-        find_path(opt.desc_bert_path),
-        normalize={"video": not opt.no_norm_vfeat, "sub": not opt.no_norm_tfeat, "query": not opt.no_norm_tfeat},
-        max_ctx_l=opt.max_ctx_l,
-        max_desc_l=opt.max_desc_l,
-        use_tef="tef" in parts,
-        sizes=sizes,
-        in_memory=not opt.no_core_driver,
+    described: dict[str, Any] = {
+        "context_paths": {m: find_path(paths[m]) for m in MODALITIES if m in parts},
+        "query_path": find_path(opt.desc_bert_path),
+        "normalize": {"video": not opt.no_norm_vfeat, "sub": not opt.no_norm_tfeat, "query": not opt.no_norm_tfeat},
+        "max_ctx_l": opt.max_ctx_l,
+        "max_desc_l": opt.max_desc_l,
+        "use_tef": "tef" in parts,
+        "sizes": sizes,
+    }
+    if opt.feature_cache == "disk":
+        return FeatureStore(**described)
+    return PackedStore(
+        **described,
+        dtype=opt.cache_dtype,
+        cache_dir=opt.feature_cache_dir,
+        device=device if opt.feature_cache == "device" else None,
+        pin_memory=device.type == "cuda" and not opt.no_pin_memory,
     )
 
 

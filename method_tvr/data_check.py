@@ -132,15 +132,10 @@ def _read_durations(dataset: DatasetConfig, defects: Defects) -> dict[str, dict[
     if not defects.is_there(path, remedy):
         return None
     try:
-        videos = load_videos(path)
+        return load_videos(path)
     except InputError as err:
         defects.add(str(err), remedy)
         return None
-    named = Counter(video.idx for entries in videos.values() for video in entries.values())
-    repeated = [idx for idx, times in named.items() if times > 1]
-    if repeated:
-        defects.add(f"{path}: several videos have one video_idx: {first_few(repeated)}", remedy)
-    return videos
 
 
 def _check_queries(found: Annotations, split: str, path: str, remedy: str, defects: Defects) -> None:

@@ -1,6 +1,6 @@
 """Clip and token features as the model takes them: read, checked, sampled, normalised, tef appended.
 
-Nobody else in method_tvr reads feature files.
+`FeatureStore` reads each video and query from disk whenever it is asked for; `packed_store` keeps them ready.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,31 @@ def temporal_endpoint_features(n_clips: int) -> np.ndarray:
     return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to the rows of one video or query before the model sees them.
+
+    Attributes:
+        max_rows: most rows.
+        average: more rows are averaged down (clips), rather than cut off (tokens).
+        normalize: divide each row by its L2 norm.
+    """
+
+    max_rows: int
+    average: bool
+    normalize: bool
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Prepare (L, D) float32."""
+        rows = uniform_sampling(features, self.max_rows) if self.average else features[: self.max_rows]
+        return l2_normalize(rows) if self.normalize else rows
+
+    def as_dict(self) -> dict[str, int | bool]:
+        return asdict(self)
+
+
 class FeatureStore:
-    """All features of a corpus.
+    """All features of a corpus, read from disk whenever they are asked for.
 
     Args:
         context_paths: {modality: h5 file of `{vid_name: (L, D)}`}.
@@ -57,7 +81,6 @@ class FeatureStore:
         max_ctx_l, max_desc_l: most clips of a video (longer ones are averaged down) and tokens of a query (cut).
         use_tef: append temporal endpoint features to each modality.
         sizes: {modality or "query": feature size without tef}, checked against the files; may be left out.
-        in_memory: hold the whole h5 files in RAM.
 
     Raises:
         InputError: (any method) a file, key or array is missing or not as it should be.
@@ -72,15 +95,15 @@ class FeatureStore:
         max_desc_l: int,
         use_tef: bool,
         sizes: Mapping[str, int | None],
-        in_memory: bool = True,
     ) -> None:
         self.modalities = tuple(context_paths)
         self.max_ctx_l = max_ctx_l
         self.max_desc_l = max_desc_l
         self.use_tef = use_tef
-        self._normalize = dict(normalize)
-        self._files = {kind: FeatureFile(path, in_memory) for kind, path in context_paths.items()}
-        self._files["query"] = FeatureFile(query_path, in_memory)
+        self._preparation = {m: Preparation(max_ctx_l, True, normalize[m]) for m in self.modalities}
+        self._preparation["query"] = Preparation(max_desc_l, False, normalize["query"])
+        self._files = {kind: FeatureFile(path) for kind, path in context_paths.items()}
+        self._files["query"] = FeatureFile(query_path)
         self.sizes = {kind: file.width() for kind, file in self._files.items()}
         for kind, size in self.sizes.items():
             if sizes.get(kind) not in (None, size):
@@ -96,7 +119,7 @@ class FeatureStore:
 
     def query(self, desc_id: int) -> np.ndarray:
         """Token features of a query: (Lq <= max_desc_l, D) float32."""
-        return self._prepared("query", self._read("query", str(desc_id))[: self.max_desc_l])
+        return self._prepared("query", str(desc_id))
 
     def video(self, vid_name: str) -> np.ndarray:
         """Visual clip features: (L <= max_ctx_l, D) float32, tef included when used."""
@@ -108,23 +131,28 @@ class FeatureStore:
 
     def context(self, vid_name: str) -> dict[str, np.ndarray]:
         """Clip features of all modalities of a video: {modality: (L, D)} with one L."""
-        raw = {m: self._read(m, vid_name) for m in self.modalities}
-        if len({len(features) for features in raw.values()}) > 1:
-            counts = ", ".join(f"{len(features)} in {self.paths[m]}" for m, features in raw.items())
-            raise InputError(f"{vid_name}: its modalities differ in their number of clips: {counts}: align the files")
-        return {m: self._clips(m, features) for m, features in raw.items()}
+        raw = {m: self._raw(m, vid_name) for m in self.modalities}
+        self._check_clip_counts(vid_name, {m: len(features) for m, features in raw.items()})
+        return {m: self._clips(self._preparation[m](features)) for m, features in raw.items()}
 
-    def _clips(self, modality: str, features: np.ndarray) -> np.ndarray:
-        prepared = self._prepared(modality, uniform_sampling(features, self.max_ctx_l))
+    def _clips(self, prepared: np.ndarray) -> np.ndarray:
         if not self.use_tef:
             return prepared
         return np.concatenate([prepared, temporal_endpoint_features(len(prepared))], axis=1)
 
-    def _read(self, kind: str, key: str) -> np.ndarray:
+    def _check_clip_counts(self, vid_name: str, counts: Mapping[str, int]) -> None:
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{count} in {self.paths[m]}" for m, count in counts.items())
+            raise InputError(f"{vid_name}: its modalities differ in their number of clips: {listed}: align the files")
+
+    def _raw(self, kind: str, key: str) -> np.ndarray:
         return self._files[kind].read(key, self.sizes[kind])
 
-    def _prepared(self, kind: str, features: np.ndarray) -> np.ndarray:
-        return l2_normalize(features) if self._normalize[kind] else features
+    def _prepared(self, kind: str, key: str) -> np.ndarray:
+        return self._preparation[kind](self._raw(kind, key))
+
+    def _missing(self, kind: str, keys: Iterable[str]) -> list[str]:
+        return self._files[kind].missing(keys)
 
     def require(
         self, queries: Sequence[Query], vid_names: Iterable[str], annotation_path: str | os.PathLike[str]
@@ -134,7 +162,7 @@ class FeatureStore:
         Raises:
             InputError: naming the first keys that are missing and how many are.
         """
-        lacking = set(self._files["query"].missing(str(query.desc_id) for query in queries))
+        lacking = set(self._missing("query", (str(query.desc_id) for query in queries)))
         missing = [query for query in queries if str(query.desc_id) in lacking]
         if missing:
             first = missing[0]
@@ -145,7 +173,7 @@ class FeatureStore:
             )
         names = list(dict.fromkeys(vid_names))
         for m in self.modalities:
-            absent = self._files[m].missing(names)
+            absent = self._missing(m, names)
             if absent:
                 raise InputError(
                     f"{self.paths[m]}: has no features for {len(absent)} of {len(names)} videos: {first_few(absent)}: "

@@ -54,7 +54,7 @@ def encode_corpus(
         lengths = batch["ctx_mask"].sum(dim=1).long().tolist()
         rows += [entry[: length + reach].clone() for entry, length in zip(h3, lengths, strict=True)]
         n_clips += lengths
-    return EncodedCorpus(rows, n_clips)
+    return EncodedCorpus(rows, n_clips, dtype)
 
 
 @torch.inference_mode()
@@ -238,13 +238,14 @@ def run_inference(opt: EasyDict) -> dict[str, dict[str, Any]]:
         Metrics without NMS; empty when the split has no ground truth.
     """
     checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
+    checkpoint.note_if_unknown()
     ensure_dataset(opt)
-    features = open_features(opt)
+    device = choose_device(opt.device)
+    features = open_features(opt, device)
     features.note_unknown_files()
     check_model_fits(checkpoint.config, features, opt.model_dir)
     split = load_eval_split(opt, features)
     tasks = _tasks(opt, split)
-    device = choose_device(opt.device)
     model = checkpoint.build_model(device)
     name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
     path = Path(opt.model_dir) / name

@@ -1,50 +1,100 @@
-"""Batches of a dataset, loaded by worker processes whose errors arrive as what they are."""
+"""Batches of a dataset, from packed features or from worker processes whose errors arrive as what they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import torch
 from easydict import EasyDict
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
-from method_tvr.start_end_dataset import start_end_collate
+from method_tvr.packed_store import PackedStore
+from method_tvr.start_end_dataset import Batch, start_end_collate
 from utils.basic_utils import InputError
 from utils.model_utils import available_cpus
 
-Batch = tuple[list[Any], dict[str, torch.Tensor]]
+PREFETCHED = 2  # batches made ahead of the one in use
 
 
 class BatchLoader:
-    """Batches of a dataset.
+    """Batches of a dataset, the same ones in the same order wherever its features are.
+
+    Packed features need no worker processes: one thread makes batches ahead, or none when they are on the device.
+
+    Args:
+        dataset: of items for `start_end_collate`; one whose features are a `PackedStore` makes batches itself.
+        batch_size: items a batch.
+        opt: `max_ctx_l` and `trim_padding`; `num_workers` and `no_pin_memory` for features on disk.
+        sampler: order of the items, by default that of the dataset.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, opt: EasyDict, sampler: Iterable[int] | None = None) -> None:
+        indices = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last=False)
+        ctx_length = None if opt.trim_padding else opt.max_ctx_l
+        self._batches: _PackedBatches | _DiskBatches
+        if isinstance(dataset.features, PackedStore):
+            self._batches = _PackedBatches(dataset, indices, ctx_length)
+        else:
+            self._batches = _DiskBatches(dataset, indices, ctx_length, opt)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
+class _PackedBatches:
+    def __init__(self, dataset: Any, indices: BatchSampler, ctx_length: int | None) -> None:
+        self._dataset, self._indices, self._ctx_length = dataset, indices, ctx_length
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._dataset.features.device is not None:
+            yield from map(self._make, self._indices)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            ahead: deque[Future[Batch]] = deque()
+            for indices in self._indices:
+                ahead.append(thread.submit(self._make, indices))
+                if len(ahead) > PREFETCHED:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _make(self, indices: list[int]) -> Batch:
+        batch: Batch = self._dataset.batch(indices, self._ctx_length)
+        return batch
+
+
+class _DiskBatches:
+    """Made of items by worker processes.
 
     An `InputError` in a worker travels back in a batch's place and is raised here: raised in the worker, DataLoader
     would make it a RuntimeError whose message is a traceback.
-
-    Args:
-        dataset: of items for `start_end_collate`.
-        batch_size: items a batch.
-        opt: `num_workers`, `no_pin_memory` and `max_ctx_l`.
-        options: DataLoader's own.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, opt: EasyDict, **options: Any) -> None:
-        self._loader = DataLoader(
+    def __init__(self, dataset: Any, indices: BatchSampler, ctx_length: int | None, opt: EasyDict) -> None:
+        self.loader = DataLoader(
             _ErrorsAsItems(dataset),
-            batch_size=batch_size,
-            collate_fn=partial(_collate, max_ctx_l=opt.max_ctx_l),
+            batch_sampler=indices,
+            collate_fn=partial(_collate, ctx_length=ctx_length),
             num_workers=min(opt.num_workers, available_cpus()),
             pin_memory=torch.cuda.is_available() and not opt.no_pin_memory,
-            **options,
+            generator=torch.Generator(),  # else loading would draw from the global one, which dropout draws from
         )
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        for batch in self.loader:
             if isinstance(batch, InputError):
                 raise batch
             yield batch
@@ -64,6 +114,6 @@ class _ErrorsAsItems(Dataset[Any]):
             return InputError(str(err))  # of the plain kind, which every process can unpickle
 
 
-def _collate(items: Sequence[Any], max_ctx_l: int) -> Batch | InputError:
+def _collate(items: Sequence[Any], ctx_length: int | None) -> Batch | InputError:
     errors = [item for item in items if isinstance(item, InputError)]
-    return errors[0] if errors else start_end_collate(items, max_ctx_l)
+    return errors[0] if errors else start_end_collate(items, ctx_length)

@@ -6,7 +6,7 @@ parameters are named `{modality}_{part}`, as in published checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from method_tvr.model_components import (
     LinearLayer,
     TrainablePositionalEncoding,
     init_weights,
+    pool_clips,
 )
 
 MASKED = -1e10  # score of a clip or token that does not exist
@@ -232,23 +233,27 @@ class ReLoCLNet(nn.Module):
         """
         query = {m: F.normalize(q, dim=-1) for m, q in query.items()}
         clips = {m: F.normalize(h, dim=-1) for m, h in h3.items()}
-        return self._best_clip_scores(query, clips, ctx_mask)
+        return self._pooled_scores(query, clips, ctx_mask, pool_clips)
 
     def video_cl_scores(
         self, query: Mapping[str, torch.Tensor], h2: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> torch.Tensor:
         """(Nq, Nv) scores that VideoCL contrasts: as `video_scores` but on h2 and without normalisation."""
-        return self._best_clip_scores(query, h2, ctx_mask)
+        return self._pooled_scores(query, h2, ctx_mask, lambda similarity: similarity.amax(dim=-1))
 
-    def _best_clip_scores(
-        self, query: Mapping[str, torch.Tensor], clips: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    def _pooled_scores(
+        self,
+        query: Mapping[str, torch.Tensor],
+        clips: Mapping[str, torch.Tensor],
+        ctx_mask: torch.Tensor,
+        pool: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         missing = ~ctx_mask.bool()
-        best = []
+        pooled = []
         for m in self.modalities:
             similarity = torch.einsum("qd,vld->qvl", query[m], clips[m])
-            best.append(similarity.masked_fill(missing, MASKED).amax(dim=2))  # (Nq, Nv)
-        return _mean(best)
+            pooled.append(pool(similarity.masked_fill(missing, MASKED)))  # (Nq, Nv)
+        return _mean(pooled)
 
     def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """{modality: (N, D)}: the queries in the form that clips are compared with for localisation."""
@@ -335,6 +340,8 @@ def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torc
         ("loss_neg_ctx", settings.lw_neg_ctx, scores),  # a negative video for each query
         ("loss_neg_q", settings.lw_neg_q, scores.t()),  # a negative query for each video
     ):
+        if not weight:
+            continue
         negatives = draw_negatives(directed, pool_size, generator)
         losses[name] = weight * ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type)
     return losses

@@ -148,6 +148,18 @@ class BertAttention(nn.Module):
         return self.output(self.self(x, x, mask.unsqueeze(1)), x)
 
 
+def pool_clips(similarity: torch.Tensor) -> torch.Tensor:
+    """A video's score from the similarities of its clips: the best one's. In training and in search alike.
+
+    Args:
+        similarity: (…, L); clips that do not exist have a very low one, or are left out.
+
+    Returns:
+        (…).
+    """
+    return similarity.amax(dim=-1)
+
+
 def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
     """Fresh weights: Linear and Embedding normal(0, std), biases 0, LayerNorm 1/0, Conv1d torch's default law."""
     for part in module.modules():

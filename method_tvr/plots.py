@@ -73,7 +73,8 @@ def draw_curves(figure: SubFigure, curves: Mapping[str, Curve], best_epoch: int)
         width = 2.2 if name == "loss_overall" else 1.4
         _draw_curve(losses, curves.get(f"Train/{name}"), colour, "-", label, width)
         _draw_curve(losses, curves.get(f"Eval_Loss/{name}"), colour, ":", None, width)
-    losses.set(title="Losses, weights applied (solid: train, dotted: val)", ylabel="loss (log scale)", yscale="log")
+    losses.set(title="Losses, weights applied (solid: train, dotted: val)", ylabel="loss (log scale)")
+    losses.set_yscale("symlog", linthresh=1e-3)  # FrameCL may fall below 0
     for ax, k in ((at_1, 1), (at_10, 10)):
         for task, colour in TASK_COLOURS.items():
             if task == "VR":

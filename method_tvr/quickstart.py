@@ -110,13 +110,12 @@ def main() -> None:
     args = build_parser().parse_args()
     metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
     predictions = read_json(args.nms_predictions)
-    # loading processes would cost more than they bring: small features, held in memory, read six times over
-    opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device), "--num_workers", "0"])
+    opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)])
     results = Path(opt.model_dir)
     checkpoint = load_checkpoint(results / "model.ckpt")
-    features = open_features(opt)
-    split = load_eval_split(opt, features)
     device = choose_device(opt.device)
+    features = open_features(opt, device)
+    split = load_eval_split(opt, features)
 
     print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
     untrained = untrained_recalls(checkpoint.config, split, features, opt, device)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from method_tvr.model_components import pool_clips
+
 NO_ENTRY = -1  # entry of a row that holds no moment
 IMPOSSIBLE = -1.0  # score of a span that ends past its video
 
@@ -115,7 +117,7 @@ class EncodedCorpus:
         n_rows = np.array([len(entry) for entry in rows], dtype=np.int64)
         self._order = np.lexsort((n_rows, self.n_clips))  # position -> entry
         self.rows = torch.cat([rows[entry].to(dtype) for entry in self._order])  # (all rows, M, D)
-        self._n_rows = n_rows
+        self.n_rows = n_rows
         self._first_row = np.empty_like(n_rows)
         self._first_row[self._order] = np.cumsum(n_rows[self._order]) - n_rows[self._order]
         # lengths of all clips' vectors, (M, all rows): turns dot products into cosines
@@ -128,7 +130,7 @@ class EncodedCorpus:
     def rows_of(self, entry: int) -> torch.Tensor:
         """(R_i, M, D) rows of an entry, a view."""
         first = self._first_row[entry]
-        return self.rows[first : first + self._n_rows[entry]]
+        return self.rows[first : first + self.n_rows[entry]]
 
     def blocks(self, max_rows: int) -> Iterator[tuple[np.ndarray, int, torch.Tensor, torch.Tensor]]:
         """Runs of entries with one number of clips and rows.
@@ -139,12 +141,12 @@ class EncodedCorpus:
         position = 0
         while position < len(self):
             entry = self._order[position]
-            shape = self.n_clips[entry], self._n_rows[entry]
+            shape = self.n_clips[entry], self.n_rows[entry]
             most = max(1, max_rows // int(shape[1]))
             end = position
             while end < len(self) and end - position < most:
                 following = self._order[end]
-                if (self.n_clips[following], self._n_rows[following]) != shape:
+                if (self.n_clips[following], self.n_rows[following]) != shape:
                     break
                 end += 1
             first = self._first_row[entry]
@@ -190,7 +192,7 @@ class Searcher:
             total = torch.zeros((len(queries), len(entries)), device=rows.device)
             for m in range(rows.shape[1]):
                 cosine = (video_queries[:, m] @ rows[:, m].t()).float() / norms[m]
-                total += cosine.view(len(queries), len(entries), -1)[:, :, :n_clips].amax(dim=2)
+                total += pool_clips(cosine.view(len(queries), len(entries), -1)[:, :, :n_clips])
             yield torch.from_numpy(entries).to(rows.device), total / rows.shape[1]
 
     @torch.inference_mode()
@@ -230,7 +232,7 @@ class Searcher:
         mean_over_modalities = queries.span / queries.span.shape[1]
         span_queries = mean_over_modalities.flatten(1).to(self.corpus.rows.dtype)  # (Nq, M * D)
         gathered = span_queries[torch.from_numpy(query_of_pair[by_entry]).to(device)]  # (Nq * V, M * D)
-        longest = int(self.corpus._n_rows[present].max())
+        longest = int(self.corpus.n_rows[present].max())
         similarity = torch.zeros((len(flat), longest), device=device)
         for entry, first, last in zip(present.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
             rows = self.corpus.rows_of(entry).flatten(1)  # (R, M * D)

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset
 
 from method_tvr.annotations import Query, Video
 from method_tvr.feature_store import FeatureStore
+from method_tvr.packed_features import to_device
+from method_tvr.packed_store import PackedStore
 from utils.tensor_utils import pad_sequences
 
 Item = dict[str, Any]
@@ -21,6 +23,9 @@ def moment_to_clips(ts: tuple[float, float], n_clips: int, clip_length: float) -
     st = min(int(np.floor(ts[0] / clip_length)), n_clips - 1)
     ed = min(int(np.ceil(ts[1] / clip_length)), n_clips - 1)
     return st, ed
+
+
+Batch = tuple[list[Any], dict[str, torch.Tensor]]
 
 
 class StartEndDataset(Dataset[Item]):
@@ -56,6 +61,22 @@ class StartEndDataset(Dataset[Item]):
             "match_labels": match_labels,
             **{f"{m}_feat": feat for m, feat in context.items()},
         }
+
+    def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
+        """Whole batches from packed features: as `start_end_collate` of the items, where the features are."""
+        assert isinstance(self.features, PackedStore)
+        queries = [self.queries[index] for index in indices]
+        batch = self.features.query_batch([query.desc_id for query in queries])
+        batch |= self.features.context_batch([str(query.vid_name) for query in queries], ctx_length)
+        spans = [
+            moment_to_clips(query.ts, n_clips, self.clip_length)
+            for query, n_clips in zip(queries, batch["ctx_lengths"].tolist(), strict=True)
+            if query.ts is not None
+        ]
+        st_ed = to_device(np.array(spans, dtype=np.int64), batch["ctx_mask"].device)
+        clip = torch.arange(batch["ctx_mask"].shape[1], device=st_ed.device)
+        inside = (clip >= st_ed[:, :1]) & (clip <= st_ed[:, 1:])
+        return queries, batch | {"st_ed_indices": st_ed, "match_labels": inside.long()}
 
 
 class StartEndEvalDataset(Dataset[Item]):
@@ -93,26 +114,41 @@ class StartEndEvalDataset(Dataset[Item]):
         context = self.features.context(video.vid_name)
         return {"meta": video, **{f"{m}_feat": feat for m, feat in context.items()}}
 
+    def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
+        """Whole batches from packed features: as `start_end_collate` of the items, where the features are."""
+        assert isinstance(self.features, PackedStore)
+        if self.data_mode == "query":
+            queries = [self.queries[index] for index in indices]
+            return queries, self.features.query_batch([query.desc_id for query in queries])
+        videos = [self.videos[index] for index in indices]
+        return videos, self.features.context_batch([video.vid_name for video in videos], ctx_length)
 
-def start_end_collate(items: Sequence[Item], max_ctx_l: int) -> tuple[list[Query | Video], dict[str, torch.Tensor]]:
+
+def start_end_collate(items: Sequence[Item], ctx_length: int | None) -> Batch:
     """Batch items of one kind.
 
-    Clips are padded to `max_ctx_l` always, as in the reference, since boundary scores depend on it; query tokens to
-    the longest of the batch.
+    Query tokens are padded to the longest of the batch. The reference pads clips to `max_ctx_l` always, and its
+    boundary scores depend on it.
+
+    Args:
+        items: of a dataset.
+        ctx_length: padded number of clips, None for that of the batch's longest video.
 
     Returns:
         What each item is about (queries or videos), and the tensors that the model takes: those of `query_feat`
-        (N, Lq, D) with `query_mask`, `{modality}_feat` (N, max_ctx_l, D) with `ctx_mask`, `st_ed_indices` (N, 2) int64
-        and `match_labels` (N, max_ctx_l) int64 that the items have. Masks are float32, 1 on what exists.
+        (N, Lq, D) with `query_mask`, `{modality}_feat` (N, ctx_length, D) with `ctx_mask` and `ctx_lengths` (N,) int64,
+        `st_ed_indices` (N, 2) int64 and `match_labels` (N, ctx_length) int64 that the items have. Masks are float32,
+        1 on what exists.
     """
     batch: dict[str, torch.Tensor] = {}
     for key in items[0]:
         if key == "query_feat":
             batch["query_feat"], batch["query_mask"] = pad_sequences([item[key] for item in items])
         elif key.endswith("_feat"):
-            batch[key], batch["ctx_mask"] = pad_sequences([item[key] for item in items], max_ctx_l)
+            batch[key], batch["ctx_mask"] = pad_sequences([item[key] for item in items], ctx_length)
+            batch["ctx_lengths"] = torch.tensor([len(item[key]) for item in items], dtype=torch.int64)
         elif key == "match_labels":
-            labels, _ = pad_sequences([item[key][:, None] for item in items], max_ctx_l)
+            labels, _ = pad_sequences([item[key][:, None] for item in items], ctx_length)
             batch[key] = labels.squeeze(2)
         elif key == "st_ed_indices":
             batch[key] = torch.tensor([item[key] for item in items], dtype=torch.int64)
@@ -122,5 +158,8 @@ def start_end_collate(items: Sequence[Item], max_ctx_l: int) -> tuple[list[Query
 def prepare_batch_inputs(
     batch: Mapping[str, torch.Tensor], device: torch.device, non_blocking: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Move a batch to the device."""
-    return {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in batch.items()}
+    """Move a batch to the device, but for `ctx_lengths`, by which the host plans."""
+    return {
+        name: tensor if name == "ctx_lengths" else tensor.to(device, non_blocking=non_blocking)
+        for name, tensor in batch.items()
+    }

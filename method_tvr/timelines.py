@@ -106,7 +106,7 @@ def span_curves(
     own = [videos[query.vid_name] for query in queries if query.vid_name]
     dataset = StartEndEvalDataset(queries, own, features, "context")
     context = start_end_collate([dataset[i] for i in range(len(own))], opt.max_ctx_l)
-    corpus = encode_corpus(model, [context], device)
+    corpus = encode_corpus(model, [context], device, opt.trim_padding)
     dataset.set_data_mode("query")
     _, batch = start_end_collate([dataset[i] for i in range(len(queries))], opt.max_ctx_l)
     encoded = encode_queries(model, prepare_batch_inputs(batch, device))

@@ -136,7 +136,7 @@ class Trainer:
         self.opt = opt
         seed_everything(opt.seed)
         self.device = choose_device(opt.device)
-        self.features = open_features(opt)
+        self.features = open_features(opt, self.device)
         self.features.note_unknown_files()
         self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, opt.clip_length)
         self.eval_split: EvalSplit | None = None
@@ -190,7 +190,8 @@ class Trainer:
             inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
             loss, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, AMP_DTYPES[self.opt.amp])
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            if loss.requires_grad:  # a last batch of one query has no ranking loss, and maybe no other is on
+                loss.backward()
             if self.opt.grad_clip != OFF:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.opt.grad_clip)
             self.files.writer.add_scalar(
@@ -260,13 +261,24 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
     argv = ["--model_dir", opt.results_dir, "--nms_thd", str(dataset_of(opt).final_nms_thd)]
     for name in (
         "eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz", "min_pred_l",
-        "max_pred_l",
+        "max_pred_l", "retrieval_dtype", "retrieval_bsz", "feature_cache",
     ):  # fmt: skip
         argv += [f"--{name}", str(opt[name])]
     for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all"):
         argv += [f"--{name}"] if opt[name] else []
+    argv += ["--feature_cache_dir", opt.feature_cache_dir] if opt.feature_cache_dir else []
     argv += ["--tasks", *opt.eval_tasks_at_training]
     return parse_inference_options(argv)
+
+
+def train(opt: EasyDict) -> None:
+    """One training run; a folder in which it left no model is removed again when it fails."""
+    trainer = Trainer(opt)
+    try:
+        trainer.run()
+    except Exception:
+        trainer.files.discard_if_empty()
+        raise
 
 
 @command_line
@@ -275,12 +287,7 @@ def main() -> None:
     opt = parse_train_options()
     opt.results_dir = str(results_dir(opt))
     ensure_dataset(opt)
-    trainer = Trainer(opt)
-    try:
-        trainer.run()
-    except InputError:
-        trainer.files.discard_if_empty()
-        raise
+    train(opt)
     if opt.eval_path is not None:
         print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
         run_inference(final_inference_options(opt))

@@ -4,16 +4,17 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+python="$(command -v python || command -v python3)"
 expected="$here/sample_val_predictions_metrics.json"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 
-python "$here/eval.py" \
+"$python" "$here/eval.py" \
   --submission_path "$here/sample_val_predictions.json" \
   --gt_path "$here/sample_val_release.jsonl" \
   --save_path "$scratch/metrics.json"
 
-python - "$expected" "$scratch/metrics.json" <<'PYTHON'
+"$python" - "$expected" "$scratch/metrics.json" <<'PYTHON'
 import json
 import sys
 from pathlib import Path

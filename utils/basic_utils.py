@@ -122,6 +122,11 @@ def read_jsonl(path: str | os.PathLike[str], remedy: str = "check the path") -> 
     return rows
 
 
+def first_line(err: BaseException) -> str:
+    """The first line of an error's message, or its kind when it has none."""
+    return (str(err).splitlines() or [type(err).__name__])[0]
+
+
 def first_few(names: Sequence[Any], limit: int = 5) -> str:
     """'a, b, c … (12 in all)': the first names of a list and how many there are."""
     shown = ", ".join(str(name) for name in names[:limit])

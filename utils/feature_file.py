@@ -14,10 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from utils.basic_utils import InputError, whole_file
+from utils.basic_utils import InputError, first_line, whole_file
 
 FORMAT_VERSION = 1
-CORE_DRIVER_BLOCK = 1 << 26  # bytes by which an in-memory h5 image grows
 
 
 class FeatureError(InputError):
@@ -60,15 +59,13 @@ class FeatureFile:
 
     Args:
         path: the `.h5` file.
-        in_memory: load the whole file into RAM on opening (h5's core driver).
 
     Raises:
         InputError: (any method) the file is missing, truncated or not h5, or a key or array is not as it should be.
     """
 
-    def __init__(self, path: str | os.PathLike[str], in_memory: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.in_memory = in_memory
         self._h5: h5py.File | None = None
         self._pid = -1
         self._open()
@@ -76,19 +73,16 @@ class FeatureFile:
     def _open(self) -> h5py.File:
         if self._h5 is not None and self._pid == os.getpid():
             return self._h5
-        if self._h5 is not None and self.in_memory:  # a forked worker shares its parent's pages: nothing to reopen
-            return self._h5
         if not self.path.is_file():
             raise InputError(
                 f"{self.path}: feature file not found: see data/README.md for where features lie, "
                 "or run `bash data/check.sh` for all that is missing"
             )
-        driver = {"driver": "core", "backing_store": False, "block_size": CORE_DRIVER_BLOCK} if self.in_memory else {}
         try:
-            self._h5 = h5py.File(self.path, "r", **driver)
+            self._h5 = h5py.File(self.path, "r")
         except OSError as err:
             raise InputError(
-                f"{self.path}: cannot be opened as h5 ({str(err).splitlines()[0]}): "
+                f"{self.path}: cannot be opened as h5 ({first_line(err)}): "
                 "the file is truncated or not h5, download or generate it again"
             ) from err
         self._pid = os.getpid()
@@ -96,9 +90,6 @@ class FeatureFile:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_h5": None, "_pid": -1}  # an h5 handle does not survive pickling
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._open()
 
     def keys(self) -> list[str]:
         """All keys, those with suffixes too."""

@@ -12,5 +12,8 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -e "$root/.venv/.installed" ]
   source "$root/setup.sh"
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-python -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("torch") and u.find_spec("h5py")))' 2>/dev/null ||
-  fail "the python here lacks the project's packages: source setup.sh first, in $root"
+
+need() { # PACKAGE...: what the python here must have
+  python -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "$@" 2>/dev/null ||
+    fail "the python here lacks the project's packages: source setup.sh first, in $root"
+}

@@ -4,12 +4,8 @@
 # SPLIT_NAME is train or val of TVR, or the path of a jsonl with annotations; --gt_path PATH says the latter too.
 set -euo pipefail
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-
-fail() {
-  echo "error: $1" >&2
-  exit 2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need numpy
 
 [ $# -ge 3 ] || fail "usage: eval.sh SPLIT_NAME SUBMISSION SAVE_PATH [--gt_path PATH] [--iou_thds T ...] [--ks K ...]"
 split_name="$1" submission="$2" save_path="$3"

@@ -5,6 +5,7 @@
 #   SPLIT_NAME  val | test (test_public)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need torch h5py
 
 [ $# -ge 2 ] || fail "usage: inference.sh MODEL_DIR SPLIT_NAME [options]"
 model_dir="$1" split_name="$2"

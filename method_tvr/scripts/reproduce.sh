@@ -4,6 +4,7 @@
 # Needs TVR's features (data/README.md) and, at TVR's size, a GPU. Compare with the tables of the paper.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need torch h5py
 
 dset_name="tvr"
 case "${1:-}" in
@@ -12,6 +13,14 @@ case "${1:-}" in
     shift
     ;;
 esac
+
+for option in "$@"; do
+  case "$option" in
+    --dset_name* | --ctx_mode* | --exp_id* | --results_root* | --seed*)
+      fail "${option%%=*} is what this script decides: use method_tvr/scripts/train.sh to choose it"
+      ;;
+  esac
+done
 
 for seed in 2018 2019 2020; do
   echo "== seed $seed"

@@ -6,6 +6,7 @@
 #   VID_FEAT_TYPE  resnet | i3d | resnet_i3d
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need torch h5py
 
 [ $# -ge 3 ] || fail "usage: train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [options]"
 dset_name="$1" ctx_mode="$2" vid_feat_type="$3"

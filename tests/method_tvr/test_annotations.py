@@ -65,6 +65,8 @@ def test_an_end_at_the_videos_end_is_no_reason_to_warn(write, capsys):
         ([{**GOOD, "desc_id": "1"}], "line 1.*desc_id"),
         ([{**GOOD, "desc_id": True}], "line 1.*desc_id"),
         ([{**GOOD, "desc": 5}], "line 1.*desc"),
+        ([{**GOOD, "type": ["v"]}], "line 1: desc_id 1.*type"),
+        ([{**GOOD, "type": 5}], "line 1: desc_id 1.*type"),
         ([GOOD, {"ts": [1, 2]}], "line 2.*desc_id"),
         ([GOOD, GOOD], "line 2: desc_id 1 is that of line 1"),
         ([GOOD, {"desc_id": 2, "desc": "y"}], "line 2: desc_id 2 has no vid_name and ts"),
@@ -96,7 +98,20 @@ def test_videos_keep_their_order_and_index(write, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", '{"val": [1]}', '{"val": {"a": 10}}', '{"val": {"a": ["10", 3]}}', '{"val": {"a": [0, 3]}}', "{", ""],
+    [
+        "[]",
+        '{"val": [1]}',
+        '{"val": {"a": 10}}',
+        '{"val": {"a": ["10", 3]}}',
+        '{"val": {"a": [0, 3]}}',
+        '{"val": {"a": [10, "3"]}}',
+        '{"val": {"a": [10, 3.7]}}',
+        '{"val": {"a": [10, true]}}',
+        '{"val": {"a": [10, 3], "b": [20, 3]}}',
+        '{"val": {"a": [10, 3]}, "train": {"b": [20, 3]}}',
+        "{",
+        "",
+    ],
 )
 def test_durations_of_another_form_are_refused(tmp_path, content):
     path = tmp_path / "video2dur.json"

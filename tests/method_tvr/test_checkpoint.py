@@ -237,6 +237,10 @@ def with_text_for_a_weight(content):
     content["model"]["query_encoder.self.query.weight"] = "heavy"
 
 
+def with_a_version_to_come(content):
+    content["format_version"] = 99
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -247,6 +251,7 @@ def with_text_for_a_weight(content):
         with_no_heads,
         with_text_for_a_size,
         with_text_for_a_weight,
+        with_a_version_to_come,
     ],
 )
 def test_content_that_does_not_fit_is_refused(tmp_path, spoil):

@@ -26,6 +26,8 @@ DEFAULTS = {
     "device": 0,
     "device_ids": [0],
     "num_workers": 8,
+    "feature_cache": "ram",
+    "cache_dtype": "float32",
     "no_core_driver": False,
     "no_pin_memory": False,
     "lr": 1e-4,
@@ -154,6 +156,8 @@ OTHER = {
     "min_pred_l": 1,
     "device": 3,
     "device_ids": [3],
+    "feature_cache": "device",
+    "feature_cache_dir": "caches",
     "no_core_driver": True,
     "no_pin_memory": True,
     "nms_from_all": True,
@@ -167,7 +171,7 @@ def test_options_of_the_machine_and_the_evaluation_are_not_inherited(model_dir, 
 
 
 def test_what_the_reference_does_not_inherit_is_not_inherited():
-    assert set(OTHER) | {"eval_split_name", "eval_path"} == NOT_INHERITED
+    assert set(OTHER) | {"eval_split_name", "eval_path"} <= NOT_INHERITED
 
 
 def test_the_device_is_never_inherited(model_dir):
@@ -209,7 +213,12 @@ def test_own_training_files_have_no_evaluation_unless_it_is_named():
 
 def test_debug_uses_no_workers_and_no_ram():
     opt = parse_train_options([*REQUIRED, "--debug", "--num_workers", "4"])
-    assert (opt.num_workers, opt.no_core_driver) == (0, True)
+    assert (opt.num_workers, opt.feature_cache) == (0, "disk")
+
+
+def test_no_core_driver_means_disk(model_dir):
+    assert parse_train_options([*REQUIRED, "--no_core_driver"]).feature_cache == "disk"
+    assert parse_inference_options(["--model_dir", model_dir(), "--no_core_driver"]).feature_cache == "disk"
 
 
 def test_a_model_folder_is_found_by_path_name_and_pattern(model_dir, tmp_path, capsys, monkeypatch):
@@ -312,3 +321,44 @@ def test_unknown_values_and_options_end_with_exit_code_2(typed, capsys):
         parse_train_options([*REQUIRED, *typed])
     assert caught.value.code == 2
     assert typed[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_ctx_l", "a"),
+        ("max_ctx_l", 12.5),
+        ("ctx_mode", 5),
+        ("vid_feat_type", "x"),
+        ("no_norm_vfeat", "yes"),
+        ("drop", "0.1"),
+        ("trim_padding", 1),
+        ("stop_task", ["VCMR"]),
+    ],
+)
+def test_a_saved_option_of_the_wrong_type_is_named(model_dir, name, value):
+    with pytest.raises(InputError, match=rf"opt.json: {name} "):
+        parse_inference_options(["--model_dir", model_dir(**{name: value})])
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--clip_length nan", "--lr inf", "--wd -1", "--max_es_cnt -2", "--nms_thd -0.5", "--q2c_alpha 500", "--margin -1"],
+)
+def test_numbers_out_of_range_are_refused(option):
+    with pytest.raises(InputError, match=option.split()[0]):
+        parse_train_options([*REQUIRED, *option.split()])
+
+
+def test_a_run_without_any_loss_is_refused():
+    weights = [f"--{name}=0" for name in ("lw_neg_q", "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl")]
+    with pytest.raises(InputError, match="nothing"):
+        parse_train_options([*REQUIRED, *weights])
+
+
+def test_the_newest_run_is_the_one_that_began_last_whatever_was_touched_since(tmp_path):
+    for stamp in ("2026_01_02_00_00_00", "2026_01_01_00_00_00"):  # the older one is changed last
+        (tmp_path / "results [1]" / f"tvr-video_sub_tef-a-{stamp}").mkdir(parents=True)
+        time.sleep(0.01)
+    found = find_model_dir("tvr-*-a-*", str(tmp_path / "results [1]"))
+    assert found.endswith("2026_01_02_00_00_00")

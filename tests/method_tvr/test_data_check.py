@@ -257,7 +257,7 @@ def test_a_repeated_video_idx_is_named(check: Check, own_corpus: Corpus) -> None
     own_corpus.paths["video_duration_idx_path"].write_text(json.dumps(content))
     code, out = check()
     assert code == 2
-    assert f"several videos have one video_idx: {content['val'][first][1]}" in defects_of(out)
+    assert f"video_idx {content['val'][first][1]} is that of {first} and of {second}" in defects_of(out)
 
 
 def test_several_defects_are_all_listed_with_a_remedy_each(check: Check, own_corpus: Corpus) -> None:

@@ -35,7 +35,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def store(files, use_tef=True, normalize=True, sizes=SIZES, in_memory=True) -> FeatureStore:
+def store(files, use_tef=True, normalize=True, sizes=SIZES) -> FeatureStore:
     return FeatureStore(
         {m: files / f"{m}.h5" for m in ("video", "sub")},
         files / "query.h5",
@@ -44,7 +44,6 @@ def store(files, use_tef=True, normalize=True, sizes=SIZES, in_memory=True) -> F
         max_desc_l=6,
         use_tef=use_tef,
         sizes=sizes,
-        in_memory=in_memory,
     )
 
 
@@ -86,9 +85,8 @@ def test_tef_says_where_a_clip_starts_and_ends():
     assert temporal_endpoint_features(3).dtype == np.float32
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_clips_are_normalised_and_end_in_tef(files, in_memory):
-    found = store(files, in_memory=in_memory).context("short")
+def test_clips_are_normalised_and_end_in_tef(files):
+    found = store(files).context("short")
     for m, size, seed in (("video", 5, 1), ("sub", 4, 2)):
         raw = rows(3, size, seed=seed)
         np.testing.assert_allclose(found[m][:, :size], raw / (np.linalg.norm(raw, axis=1, keepdims=True) + 1e-5))

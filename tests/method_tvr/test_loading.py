@@ -28,7 +28,8 @@ class Items:
 
 
 def loader(items: Items, num_workers: int, **options: object) -> BatchLoader:
-    return BatchLoader(items, 2, EasyDict(num_workers=num_workers, no_pin_memory=True, max_ctx_l=5), **options)
+    opt = EasyDict(num_workers=num_workers, no_pin_memory=True, max_ctx_l=5, trim_padding=False)
+    return BatchLoader(items, 2, opt, **options)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -59,6 +60,6 @@ def test_items_can_be_drawn_in_another_order(tmp_path):
 
 
 def test_workers_that_are_spawned_get_all_they_need(tmp_path):
-    batches = loader(Items(tmp_path, 2, set()), 1)._loader
+    batches = loader(Items(tmp_path, 2, set()), 1)._batches.loader
     dataset, collate = pickle.loads(pickle.dumps((batches.dataset, batches.collate_fn)))
     assert collate([dataset[1]])[0] == [1]

@@ -117,7 +117,7 @@ def test_picture_is_drawn_whatever_is_missing(tmp_path: Path) -> None:
 
 def test_best_span_of_the_curves_is_the_best_moment_of_the_search(tiny_corpus: Corpus) -> None:
     opt = parse_train_options(tiny_corpus.options(exp_id="test"))
-    features = open_features(opt)
+    features = open_features(opt, torch.device("cpu"))
     split = load_eval_split(opt, features)
     device = torch.device("cpu")
     model = ReLoCLNet(model_config(opt, features), named_generator(0, "initialisation")).eval()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import method_tvr.model as model_module
+import method_tvr.retrieval as retrieval_module
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, drop_mask, keep_scale
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
@@ -148,3 +149,25 @@ def test_a_corpus_in_half_precision_finds_nearly_the_same(dtype):
         scores.append(videos)
     kept_videos = [len(set(a) & set(b)) / 10 for a, b in zip(scores[0].entry, scores[1].entry, strict=True)]
     assert sum(kept_videos) / len(kept_videos) > 0.95
+
+
+def test_search_scores_videos_as_training_does(batch, monkeypatch):
+    def smooth_maximum(similarity: torch.Tensor) -> torch.Tensor:
+        return torch.logsumexp(20 * similarity, dim=-1) / 20
+
+    # another pooling, as a user would write one, so that both are seen to go through it
+    monkeypatch.setattr(model_module, "pool_clips", smooth_maximum)
+    monkeypatch.setattr(retrieval_module, "pool_clips", smooth_maximum)
+    model = small_model().eval()
+    with torch.no_grad():
+        context = model.encode_batch_context(batch)
+        query = model.encode_query(batch["query_feat"], batch["query_mask"])
+        h3 = {m: context[m].h3 for m in model.modalities}
+        expected = model.video_scores(query, h3, batch["ctx_mask"])
+        packed = torch.stack([h3[m] for m in model.modalities], dim=2)
+        lengths = batch["ctx_lengths"].tolist()
+        corpus = EncodedCorpus([rows[:length] for rows, length in zip(packed, lengths, strict=True)], lengths)
+        queries = EncodedQueries.build(query, model.span_queries(query), model.modalities)
+        searcher = Searcher(corpus, torch.ones(1), torch.ones(1), SearchSettings())
+        entries, scores = searcher.search_videos(queries)
+    torch.testing.assert_close(scores, expected.gather(1, entries), atol=1e-6, rtol=1e-5)

@@ -31,7 +31,7 @@ def query(desc_id: int = 2, vid_name: str = "6", ts=(1.6, 4.4)) -> Query:
 
 
 def test_items_of_the_corpus_are_the_references_batch(golden_train_set, model_io):
-    metas, batch = start_end_collate([golden_train_set[i] for i in range(12)], max_ctx_l=128)
+    metas, batch = start_end_collate([golden_train_set[i] for i in range(12)], ctx_length=128)
     for meta, expected in zip(metas, load_json("model_io_meta.json"), strict=True):
         assert (meta.vid_name, meta.desc_id, list(meta.ts)) == (
             expected["vid_name"],
@@ -39,6 +39,7 @@ def test_items_of_the_corpus_are_the_references_batch(golden_train_set, model_io
             expected["ts"],
         )
     names = {"ctx_mask": "video_mask"}
+    assert batch.pop("ctx_lengths").tolist() == batch["ctx_mask"].sum(dim=1).tolist()
     for name, tensor in batch.items():
         expected = model_io[f"in/{names.get(name, name)}"]
         assert tensor.shape == expected.shape, name
@@ -78,7 +79,7 @@ def test_match_labels_are_one_from_start_to_end_inclusive():
 
 def test_clips_are_padded_to_the_most_and_tokens_to_the_longest():
     data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), 1.5)
-    _, batch = start_end_collate([data[0], data[1]], max_ctx_l=9)
+    _, batch = start_end_collate([data[0], data[1]], ctx_length=9)
     assert batch["video_feat"].shape == (2, 9, 5)
     assert batch["sub_feat"].shape == (2, 9, 4)
     assert batch["query_feat"].shape == (2, 5, 3)
@@ -94,12 +95,12 @@ def test_evaluation_has_a_pass_over_videos_and_one_over_queries():
     videos = [Video("4", 6.0, 10), Video("6", 9.0, 11)]
     data = StartEndEvalDataset([query(), query(3), query(1)], videos, FakeFeatures())
     assert len(data) == 2
-    metas, batch = start_end_collate([data[0], data[1]], max_ctx_l=8)
+    metas, batch = start_end_collate([data[0], data[1]], ctx_length=8)
     assert metas == videos
-    assert set(batch) == {"video_feat", "sub_feat", "ctx_mask"}
+    assert set(batch) == {"video_feat", "sub_feat", "ctx_mask", "ctx_lengths"}
     data.set_data_mode("query")
     assert len(data) == 3
-    metas, batch = start_end_collate([data[i] for i in range(3)], max_ctx_l=8)
+    metas, batch = start_end_collate([data[i] for i in range(3)], ctx_length=8)
     assert [meta.desc_id for meta in metas] == [2, 3, 1]
     assert set(batch) == {"query_feat", "query_mask"}
 
@@ -114,3 +115,17 @@ def test_batches_move_whole():
     moved = prepare_batch_inputs(batch, torch.device("cpu"))
     assert set(moved) == set(batch)
     assert all(torch.equal(moved[name], batch[name]) for name in batch)
+
+
+def test_clip_counts_stay_on_the_cpu():
+    batch = {"ctx_lengths": torch.ones(2), "ctx_mask": torch.ones(2)}
+    moved = prepare_batch_inputs(batch, torch.device("meta"))
+    assert (moved["ctx_lengths"].device.type, moved["ctx_mask"].device.type) == ("cpu", "meta")
+
+
+def test_clips_are_padded_to_the_batchs_longest_when_no_length_is_given():
+    data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), 1.5)
+    _, batch = start_end_collate([data[0], data[1]], ctx_length=None)
+    assert batch["video_feat"].shape == (2, 6, 5)
+    assert batch["match_labels"].shape == batch["ctx_mask"].shape == (2, 6)
+    assert batch["ctx_lengths"].tolist() == [6, 3]

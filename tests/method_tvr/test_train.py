@@ -172,12 +172,15 @@ def test_one_seed_gives_one_model_and_another_seed_another(options):
 
 
 def test_workers_change_nothing(options):
-    alone, helped = (run(options(num_workers=n, eval_path=None)) for n in (0, 1))
+    alone, helped = (run(options(num_workers=n, feature_cache="disk", eval_path=None)) for n in (0, 1))
     assert same(state_of(alone), state_of(helped))
 
 
 def test_reading_from_disk_changes_nothing(options):
-    assert same(*(state_of(run(options(no_core_driver=flag, eval_path=None))) for flag in (True, False)))
+    modes = ("disk", "ram", "device")
+    disk, ram, device = (state_of(run(options(feature_cache=mode))) for mode in modes)
+    assert same(disk, ram)
+    assert same(disk, device)
 
 
 def test_training_lowers_the_loss(options):

@@ -202,6 +202,7 @@ def test_eval_sh_looks_for_tvr_beside_itself(files, ground_truth, write, tmp_pat
     for folder in ("data", "method_tvr/scripts"):
         (tmp_path / "project" / folder).mkdir(parents=True)
     shutil.copytree(FOLDER, tmp_path / "project/standalone_eval", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(EVAL_SH.with_name("common.sh"), tmp_path / "project/method_tvr/scripts")
     script = shutil.copy(EVAL_SH, tmp_path / "project/method_tvr/scripts")
     write(ground_truth, "project/data/tvr_val_release.jsonl")
     result = run("bash", script, "val", files[0].name, "m.json", cwd=tmp_path)

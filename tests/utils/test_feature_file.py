@@ -25,17 +25,15 @@ def path(tmp_path):
     return tmp_path / "a.h5"
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_features_come_back_as_float32(path, in_memory):
-    features = FeatureFile(path, in_memory)
+def test_features_come_back_as_float32(path):
+    features = FeatureFile(path)
     for key in ("video", "double", "half"):
         assert features.read(key).dtype == np.float32
         np.testing.assert_array_equal(features.read(key, width=3), rows())
     assert features.width() == 3
     assert features.shape("video-mask") == (4,)
     assert set(features.keys()) == {"video", "video-mask", "double", "half"}
-    assert "video" in features
-    assert "other" not in features
+    assert features.missing(["video", "other"]) == ["other"]
 
 
 def test_a_file_says_what_made_it(path):
@@ -121,13 +119,12 @@ def test_a_missing_file_comes_with_a_remedy(tmp_path):
         FeatureFile(tmp_path / "gone.h5")
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_truncated_and_foreign_files_are_refused(path, in_memory):
+def test_truncated_and_foreign_files_are_refused(path):
     whole = path.read_bytes()
     for content in (b"", b"no h5 at all", whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"a\.h5: cannot be opened as h5"):
-            FeatureFile(path, in_memory)
+            FeatureFile(path)
 
 
 def test_damaged_values_are_refused_by_key(tmp_path):
@@ -146,11 +143,10 @@ def read_elsewhere(features: FeatureFile, answers) -> None:
     answers.put(features.read("video").sum())
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_workers_can_read_what_was_opened_before_them(path, in_memory, start):
-    features = FeatureFile(path, in_memory)
+def test_workers_can_read_what_was_opened_before_them(path, start):
+    features = FeatureFile(path)
     features.read("video")
     context = multiprocessing.get_context(start)
     answers = context.SimpleQueue()

@@ -1,0 +1,118 @@
+"""Padded batches straight from packed rows, in host memory or on the model's device.
+
+Both classes make the tensors that `start_end_collate` makes of items, without making items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from method_tvr.feature_cache import PackedRows
+from method_tvr.feature_store import TEF_SIZE, temporal_endpoint_features
+from utils.basic_utils import InputError
+
+COPY_BYTES = 1 << 26  # of rows copied to a device at a time
+
+
+class PackedFeatures:
+    """Batches in host memory.
+
+    Args:
+        packed: the rows, in memory or mapped from disk.
+        pin_memory: make them in pinned memory, for copies to CUDA.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, packed: PackedRows, pin_memory: bool = False) -> None:
+        self.packed = packed
+        self._pin_memory = pin_memory
+
+    def entries(self, keys: Sequence[str]) -> np.ndarray:
+        """(N,) int64 numbers of keys, all of which must be there."""
+        return np.array([self.packed.entries[key] for key in keys], dtype=np.int64)
+
+    def padded(self, entries: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
+        """Rows of N keys, zeros after each one's end: (N, length, D) float32, tef appended if asked for."""
+        packed, width = self.packed, self.packed.rows.shape[1]
+        shape = (len(entries), length, width + TEF_SIZE * use_tef)
+        # pages of numpy's zeros cost nothing before they are touched
+        batch = torch.zeros(shape, pin_memory=True) if self._pin_memory else torch.from_numpy(np.zeros(shape, "f4"))
+        rows = batch.numpy()
+        for row, start, n in zip(rows, packed.starts[entries], packed.lengths[entries], strict=True):
+            row[:n, :width] = packed.rows[start : start + n]
+            if use_tef:
+                row[:n, width:] = _tef(int(n))
+        return batch
+
+
+class DevicePackedFeatures(PackedFeatures):
+    """Batches on a device, from rows that are held there.
+
+    Args:
+        packed: where the rows come from.
+        keys: those that will be asked for.
+        device: where they are held, in the packed rows' number type.
+
+    Raises:
+        InputError: the device has no room for them.
+    """
+
+    def __init__(self, packed: PackedRows, keys: Sequence[str], device: torch.device) -> None:
+        chosen = np.array([packed.entries[key] for key in keys], dtype=np.int64)
+        lengths = packed.lengths[chosen]
+        starts = np.cumsum(lengths) - lengths
+        super().__init__(
+            PackedRows(packed.rows, dict(zip(keys, range(len(keys)), strict=True)), starts, lengths, lengths)
+        )
+        self.device = device
+        n_rows, width = int(lengths.sum()), packed.rows.shape[1]
+        dtype = torch.float16 if packed.rows.dtype == np.float16 else torch.float32
+        try:
+            self._rows = torch.empty((n_rows, width), dtype=dtype, device=device)
+        except torch.cuda.OutOfMemoryError as err:
+            raise InputError(
+                f"{n_rows * width * dtype.itemsize / 2**30:.1f} GiB of features do not fit on {device}: "
+                "use --feature_cache ram, or halve them with --cache_dtype float16"
+            ) from err
+        number = starts * width * dtype.itemsize // COPY_BYTES
+        for group in np.split(np.arange(len(keys)), np.flatnonzero(np.diff(number)) + 1):
+            block = np.concatenate(
+                [packed.rows[at : at + n] for at, n in zip(packed.starts[chosen[group]], lengths[group], strict=True)]
+            )
+            self._rows[starts[group[0]] : starts[group[0]] + len(block)] = torch.from_numpy(block).to(device)
+
+    def padded(self, entries: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
+        """As `PackedFeatures.padded`, on the device, which the host does not wait for."""
+        lengths = self.packed.lengths[entries]
+        width = self._rows.shape[1]
+        clip = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        source = to_device(np.repeat(self.packed.starts[entries], lengths) + clip, self.device)
+        target = to_device(np.repeat(np.arange(len(entries)) * length, lengths) + clip, self.device)
+        batch = torch.zeros((len(entries), length, width + TEF_SIZE * use_tef), device=self.device)
+        flat = batch.view(-1, batch.shape[2])
+        flat[:, :width].index_copy_(0, target, self._rows.index_select(0, source).float())
+        if use_tef:
+            tef = np.concatenate([_tef(int(n)) for n in lengths])
+            flat[:, width:].index_copy_(0, target, to_device(tef, self.device))
+        return batch
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy a small array to a device without waiting for what the device is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def length_mask(lengths: torch.Tensor, length: int) -> torch.Tensor:
+    """(N, length) float32, 1 on the first `lengths` (N,) positions of each row."""
+    return (torch.arange(length, device=lengths.device) < lengths[:, None]).float()
+
+
+@lru_cache(maxsize=1024)
+def _tef(n_clips: int) -> np.ndarray:
+    return temporal_endpoint_features(n_clips)

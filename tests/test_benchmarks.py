@@ -1,0 +1,133 @@
+"""The benchmarks at tiny sizes: they run, agree with the straightforward implementations, and write their figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.benchmarks import (
+    bench_encoding,
+    bench_evaluation,
+    bench_retrieval,
+    bench_training_step,
+    bench_val_inference,
+    common,
+)
+from tests.benchmarks.ranking import check_same_ranking
+from utils.mini_tvr import TINY, generate
+
+Main = Callable[[Sequence[str]], None]
+TINY_MODEL = ["--hidden_size", "16", "--max_ctx_l", "20"]
+
+
+@pytest.fixture(autouse=True)
+def _quick_yardstick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(common, "UNIT_SIZE", 32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def figures(tmp_path: Path) -> Callable[[Main, Sequence[str]], dict[str, Any]]:
+    """Run a benchmark and read what it wrote."""
+
+    def run(main: Main, argv: Sequence[str]) -> dict[str, Any]:
+        path = tmp_path / "figures.json"
+        main([*argv, "--json", str(path)])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        assert all(row["timing"]["seconds"] >= 0 for row in content["rows"])
+        return content
+
+    return run
+
+
+def notes(content: dict[str, Any]) -> dict[str, str]:
+    return {row["work"]: row["note"] for row in content["rows"]}
+
+
+def test_training_step_agrees_with_the_straightforward_one(figures):
+    argv = ["--batch", "6", "--input_sizes", "10", "8", "6", "--repeats", "1", *TINY_MODEL]
+    content = figures(bench_training_step.main, argv)
+    assert notes(content)["default"].startswith("losses equal")
+    assert len(content["rows"]) == len(bench_training_step.VARIANTS) + 2
+
+
+def test_encodings_agree_with_the_straightforward_ones(figures):
+    argv = ["--videos", "7", "--batch", "3", "--reference_videos", "5", "--input_sizes", "10", "8", *TINY_MODEL]
+    assert notes(figures(bench_encoding.main, argv))["default"].startswith("rows equal")
+
+
+def test_retrieval_agrees_with_the_dense_search(figures):
+    argv = [
+        "12",
+        "130",
+        "--queries",
+        "23",
+        "--retrieval_bsz",
+        "9",
+        "--hidden_size",
+        "16",
+        "--max_ctx_l",
+        "60",
+        "--repeats",
+        "1",
+    ]
+    content = figures(bench_retrieval.main, argv)
+    assert all(notes(content)[f"{n} videos"].startswith("answers equal") for n in (12, 130))
+
+
+def test_corpora_beyond_the_memory_limit_are_left_out(figures, capsys):
+    content = figures(bench_retrieval.main, ["5", "100000", "--queries", "2", "--max_memory_gb", "1"])
+    assert "100,000 videos: left out" in capsys.readouterr().out
+    assert set(notes(content)) == {"5 videos", "5 videos, dense"}
+
+
+def test_evaluation_agrees_with_the_plain_one(figures):
+    argv = ["--queries", "30", "--videos", "8", "--plain_queries", "20", "--rows", "40", "--repeats", "1"]
+    content = figures(bench_evaluation.main, argv)
+    assert {"write", "NMS", "read", "evaluate"} < set(notes(content))
+
+
+def test_val_inference_is_measured_stage_by_stage(figures, tmp_path):
+    generate(tmp_path / "mini", TINY)
+    corpus = ["--annotations", str(tmp_path / "mini"), "--features", str(tmp_path / "mini"), "--prefix", "mini"]
+    content = figures(bench_val_inference.main, [*corpus, "--hidden_size", "16", "--num_workers", "0"])
+    seconds = {row["work"]: row["timing"]["seconds"] for row in content["rows"]}
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["all of it"])
+    assert all(seconds[stage] > 0 for stage in bench_val_inference.STAGES)
+
+
+RANKED = np.array([[7, 3, 5, 9]])
+SCORES = np.array([[0.9, 0.5, 0.5 * (1 - 1e-7), 0.1]])
+
+
+def test_rows_of_nearly_one_score_may_swap():
+    assert check_same_ranking("rows", RANKED[:, [0, 2, 1, 3]], SCORES, RANKED, SCORES) == 0.5
+
+
+def test_rows_of_nearly_one_score_may_swap_across_the_cut():
+    check_same_ranking("rows", RANKED[:, [0, 2]], SCORES[:, :2], RANKED[:, :2], SCORES[:, :2])
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [0, 1, 3, 2]])
+def test_other_rows_may_not_swap(order):
+    with pytest.raises(common.AnswersDiffer, match="query 0, rank"):
+        check_same_ranking("rows", RANKED[:, order], SCORES, RANKED, SCORES)
+
+
+def test_other_scores_are_another_ranking():
+    with pytest.raises(common.AnswersDiffer):
+        check_same_ranking("rows", RANKED, SCORES * [[1, 1, 1, 1.01]], RANKED, SCORES)
+
+
+def test_a_missing_row_is_another_ranking():
+    with pytest.raises(common.AnswersDiffer):
+        check_same_ranking("rows", np.array([[7, 3, 5, -1]]), SCORES, RANKED, SCORES)
