@@ -1,0 +1,38 @@
+"""The quickstart from end to end, in a copy of the project with a tiny corpus."""
+
+import json
+import shutil
+
+from tests.shell import PROJECT_ROOT, run_script
+from utils.mini_tvr import TINY, generate
+
+SMALL = ("--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--max_vcmr_video", "5")
+
+
+def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_path):
+    project = tmp_path / "a project"
+    ignored = shutil.ignore_patterns("__pycache__", "results")
+    for folder in ("method_tvr", "utils", "standalone_eval"):
+        shutil.copytree(PROJECT_ROOT / folder, project / folder, ignore=ignored)
+    for name in ("setup.sh", "requirements.txt"):
+        shutil.copy(PROJECT_ROOT / name, project)
+    generate(project / "data" / "mini", TINY)
+
+    finished = run_script(project / "method_tvr/scripts/quickstart.sh", *SMALL, cwd=tmp_path)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (model_dir,) = (project / "method_tvr" / "results").iterdir()
+    table = json.loads((model_dir / "quickstart_table.json").read_text())
+    assert set(table["chance"]) == {"VCMR", "SVMR", "VR"}
+    assert (model_dir / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+    assert (model_dir / "model.ckpt").exists()
+    predictions = "inference_mini_val_quickstart_predictions_VCMR_SVMR_VR"
+    for suffix in ("", "_metrics", "_nms_thd_0.5", "_nms_thd_0.5_metrics"):
+        assert (model_dir / f"{predictions}{suffix}.json").exists()
+    assert (model_dir / "quickstart_table.txt").read_text().strip() in finished.stdout
+
+
+def test_the_quickstart_refuses_what_it_decides_itself():
+    finished = run_script("method_tvr/scripts/quickstart.sh", "--exp_id", "mine")
+    assert finished.returncode == 2
+    assert "--exp_id is what the quickstart decides" in finished.stderr
