@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import itertools
+import mmap
 import os
 import shutil
 import sys
@@ -58,6 +59,11 @@ class PackedRows:
         """(L, D) rows of a key."""
         entry = self.entries[key]
         return self.rows[self.starts[entry] : self.starts[entry] + self.lengths[entry]]
+
+    def release(self) -> None:
+        """Give back the memory of pages read so far from a mapped cache; the file's cache in the system stays."""
+        if isinstance(self.rows.base, mmap.mmap):
+            self.rows.base.madvise(mmap.MADV_DONTNEED)
 
 
 def packed_rows(

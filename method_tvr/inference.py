@@ -42,18 +42,21 @@ def encode_corpus(
         model: in evaluation mode, on `device`.
         batches: of videos.
         device: where encodings stay.
-        trim_padding: see `ReLoCLNet.encode_context_trimmed`; no padded row is kept then.
+        trim_padding: see `ReLoCLNet.encode_videos`; no padded row is kept then.
         dtype: of the encoded corpus.
     """
     reach = 0 if trim_padding else model.config.conv_kernel_size // 2
-    rows, n_clips = [], []
+    rows: list[torch.Tensor] = []
+    n_clips: list[int] = []
     for _, batch in batches:
-        batch = prepare_batch_inputs(batch, device)
-        context = model.encode_batch_context(batch, trim_padding)
-        h3 = torch.stack([context[m].h3 for m in model.modalities], dim=2)  # (N, L, M, D)
-        lengths = batch["ctx_mask"].sum(dim=1).long().tolist()
-        rows += [entry[: length + reach].clone() for entry, length in zip(h3, lengths, strict=True)]
-        n_clips += lengths
+        inputs, lengths = prepare_batch_inputs(batch, device), batch["ctx_lengths"]
+        encoded: dict[int, torch.Tensor] = {}
+        for videos in model.encode_videos(inputs, trim_padding):
+            h3 = torch.stack([videos.h3[m] for m in model.modalities], dim=2).to(dtype)  # (n, L, M, D)
+            numbers = torch.arange(len(lengths))[videos.rows]
+            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers.tolist(), h3, strict=True)}
+        rows += [encoded[i] for i in range(len(lengths))]
+        n_clips += lengths.tolist()
     return EncodedCorpus(rows, n_clips, dtype)
 
 

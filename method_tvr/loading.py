@@ -17,7 +17,7 @@ from method_tvr.start_end_dataset import Batch, start_end_collate
 from utils.basic_utils import InputError
 from utils.model_utils import available_cpus
 
-PREFETCHED = 2  # batches made ahead of the one in use
+PREFETCHED = 1  # batches made ahead of the one in use: TVR's take up to 400 MB each
 
 
 class BatchLoader:

@@ -6,7 +6,8 @@ parameters are named `{modality}_{part}`, as in published checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -25,8 +26,11 @@ from method_tvr.model_components import (
 )
 
 MASKED = -1e10  # score of a clip or token that does not exist
+EPS = 1e-12  # least length of a vector in a cosine
 MODALITIES = ("video", "sub")
-TRIM_GROUP = 16  # videos of like length that are encoded together when padding is trimmed
+# Videos of a batch that are encoded together: on the CPU so few that what a layer wrote is still in the caches when the
+# next one reads it; on a GPU so many that it does not wait for its host, all of them unless their lengths matter.
+CPU_GROUP, TRIMMED_GPU_GROUP = 16, 64
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,19 @@ class ModelConfig(LossSettings):
 
 
 class ContextEncoding(NamedTuple):
-    """One modality of a batch of videos."""
+    """One modality of some videos."""
 
-    h2: torch.Tensor  # (N, L, D), for FrameCL and VideoCL
-    h3: torch.Tensor  # (N, L, D), for retrieval and localisation
+    h2: torch.Tensor  # (n, L, D), for FrameCL and VideoCL
+    h3: torch.Tensor  # (n, L, D), for retrieval and localisation
+
+
+class EncodedVideos(NamedTuple):
+    """Videos of a batch that were encoded together; h2 and h3 are {modality: (n, L, D)} in float32."""
+
+    rows: slice | torch.Tensor  # which videos of the batch; a tensor is on the CPU
+    mask: torch.Tensor  # (n, L), 1 on clips that exist; L is at most that of the batch
+    h2: dict[str, torch.Tensor]
+    h3: dict[str, torch.Tensor]
 
 
 class ReLoCLNet(nn.Module):
@@ -173,44 +186,29 @@ class ReLoCLNet(nn.Module):
             encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, mask))
         return encoded
 
-    def encode_batch_context(
-        self, batch: Mapping[str, torch.Tensor], trim_padding: bool = False
-    ) -> dict[str, ContextEncoding]:
-        """Encode the videos of a batch as `start_end_collate` makes it, with or without its padding."""
-        ctx_feats = {m: batch[f"{m}_feat"] for m in self.modalities}
-        if trim_padding:
-            return self.encode_context_trimmed(ctx_feats, batch["ctx_mask"], batch["ctx_lengths"])
-        return self.encode_context(ctx_feats, batch["ctx_mask"])
+    def encode_videos(self, batch: Mapping[str, torch.Tensor], trim_padding: bool = False) -> list[EncodedVideos]:
+        """Encode the videos of a batch group by group: what comes out is that of `encode_context`.
 
-    def encode_context_trimmed(
-        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor, ctx_lengths: torch.Tensor
-    ) -> dict[str, ContextEncoding]:
-        """Encode as `encode_context`, but next to nothing of the padding: zeros stand in its place.
-
-        Clips that exist come out the same. Those at the end of a video then see a similarity of 0 past it, where the
-        reference's see that of padding, which depends on how far the batch is padded.
+        With `trim_padding`, a group's videos are of like length and next to nothing of their padding is encoded: zeros
+        stand in its place. Clips that exist come out the same. Those at the end of a video then see a similarity of 0
+        past it, where the reference's see that of padding, which depends on how far the batch is padded.
 
         Args:
-            ctx_feats, ctx_mask: as for `encode_context`.
-            ctx_lengths: (N,) int64 on the CPU, the number of clips of each video.
+            batch: `{modality}_feat` (N, L, Dm), `ctx_mask` (N, L), and on the CPU `ctx_lengths` (N,), as
+                `start_end_collate` makes them.
+            trim_padding: see above.
         """
-        longest = ctx_mask.shape[1]
-        order = ctx_lengths.argsort()
-        parts: dict[str, list[ContextEncoding]] = {m: [] for m in self.modalities}
-        for group in order.split(TRIM_GROUP):
-            length = int(ctx_lengths[group].max())
-            rows = group.to(ctx_mask.device, non_blocking=True)
-            mask = ctx_mask[rows, :length]
-            encoded = self.encode_context({m: ctx_feats[m][rows, :length] for m in self.modalities}, mask)
-            padding = ~mask.bool().unsqueeze(2)
-            for m, (h2, h3) in encoded.items():
-                trimmed = (F.pad(h.masked_fill(padding, 0.0), (0, 0, 0, longest - length)) for h in (h2, h3))
-                parts[m].append(ContextEncoding(*trimmed))
-        back = order.argsort().to(ctx_mask.device, non_blocking=True)
-        return {
-            m: ContextEncoding(*(torch.cat(h).index_select(0, back) for h in zip(*parts[m], strict=True)))
-            for m in self.modalities
-        }
+        mask = batch["ctx_mask"]
+        encoded = []
+        for rows, length in _groups(batch, trim_padding):
+            group_mask = mask[rows, :length]
+            context = self.encode_context({m: batch[f"{m}_feat"][rows, :length] for m in self.modalities}, group_mask)
+            h2 = {m: encoding.h2.float() for m, encoding in context.items()}
+            h3 = {m: encoding.h3.float() for m, encoding in context.items()}
+            if trim_padding:
+                h3 = {m: h * group_mask.unsqueeze(2) for m, h in h3.items()}
+            encoded.append(EncodedVideos(rows, group_mask, h2, h3))
+        return encoded
 
     def _encode_input(self, modality: str, feat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         projected = self.part(modality, "input_proj")(feat)
@@ -231,29 +229,18 @@ class ReLoCLNet(nn.Module):
         Returns:
             (Nq, Nv) `q2ctx_scores`.
         """
-        query = {m: F.normalize(q, dim=-1) for m, q in query.items()}
-        clips = {m: F.normalize(h, dim=-1) for m, h in h3.items()}
-        return self._pooled_scores(query, clips, ctx_mask, pool_clips)
+        pooled = []
+        for m in self.modalities:
+            norms = torch.linalg.vector_norm(h3[m], dim=-1).clamp_min(EPS)  # (Nv, L)
+            cosine = _similarity_of_all(F.normalize(query[m], dim=-1), h3[m], ctx_mask) / norms
+            pooled.append(pool_clips(cosine))  # (Nq, Nv)
+        return _mean(pooled)
 
     def video_cl_scores(
         self, query: Mapping[str, torch.Tensor], h2: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> torch.Tensor:
         """(Nq, Nv) scores that VideoCL contrasts: as `video_scores` but on h2 and without normalisation."""
-        return self._pooled_scores(query, h2, ctx_mask, lambda similarity: similarity.amax(dim=-1))
-
-    def _pooled_scores(
-        self,
-        query: Mapping[str, torch.Tensor],
-        clips: Mapping[str, torch.Tensor],
-        ctx_mask: torch.Tensor,
-        pool: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        missing = ~ctx_mask.bool()
-        pooled = []
-        for m in self.modalities:
-            similarity = torch.einsum("qd,vld->qvl", query[m], clips[m])
-            pooled.append(pool(similarity.masked_fill(missing, MASKED)))  # (Nq, Nv)
-        return _mean(pooled)
+        return _mean([_similarity_of_all(query[m], h2[m], ctx_mask).amax(dim=-1) for m in self.modalities])
 
     def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """{modality: (N, D)}: the queries in the form that clips are compared with for localisation."""
@@ -297,7 +284,7 @@ class ReLoCLNet(nn.Module):
                 `match_labels` (N, L), as `start_end_collate` makes them.
             settings: loss weights in force, by default those of the config.
             generator: CPU generator that negatives are drawn with.
-            trim_padding: see `encode_context_trimmed`.
+            trim_padding: see `encode_videos`.
             amp_dtype: run the encoders in this dtype (bfloat16); scores and losses stay in float32.
 
         Returns:
@@ -307,29 +294,75 @@ class ReLoCLNet(nn.Module):
         mask = batch["ctx_mask"]
         with torch.autocast(mask.device.type, amp_dtype, enabled=amp_dtype is not None):
             query = self.encode_query(batch["query_feat"], batch["query_mask"])
-            context = self.encode_batch_context(batch, trim_padding)
+            groups = self.encode_videos(batch, trim_padding)
         query = {m: q.float() for m, q in query.items()}
-        h2 = {m: context[m].h2.float() for m in self.modalities}
-        h3 = {m: context[m].h3.float() for m in self.modalities}
+        scores = self._batch_scores(query, groups, mask.shape, settings)
 
         losses = {}
         if settings.lw_st_ed:
-            logits = self.span_logits(query, h3, mask)
-            losses["loss_st_ed"] = settings.lw_st_ed * span_loss(*logits, batch["st_ed_indices"])
+            loss = span_loss(scores["st_logits"], scores["ed_logits"], batch["st_ed_indices"])
+            losses["loss_st_ed"] = settings.lw_st_ed * loss
         if settings.lw_fcl:
-            per_modality = []
-            for m in self.modalities:
-                similarity = torch.einsum("nd,nld->nl", query[m], h2[m])
-                per_modality.append(frame_cl(similarity, batch["match_labels"], mask))
+            per_modality = [frame_cl(scores[f"{m}_clips"], batch["match_labels"], mask) for m in self.modalities]
             losses["loss_fcl"] = settings.lw_fcl * _mean(per_modality)
         if settings.lw_vcl:
-            losses["loss_vcl"] = settings.lw_vcl * video_cl(self.video_cl_scores(query, h2, mask))
-        if (settings.lw_neg_ctx or settings.lw_neg_q) and len(mask) > 1:  # a batch of one has no negatives
-            scores = self.video_scores(query, h3, mask)
-            losses.update(ranking_losses(scores, settings, generator or torch.default_generator))
+            losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t())
+        if "video" in scores:
+            losses.update(ranking_losses(scores["video"].t(), settings, generator or torch.default_generator))
 
         total = torch.stack(list(losses.values())).sum() if losses else mask.new_zeros((), dtype=torch.float32)
         return total, {name: loss.detach() for name, loss in {**losses, "loss_overall": total}.items()}
+
+    def _batch_scores(
+        self,
+        query: Mapping[str, torch.Tensor],
+        groups: Sequence[EncodedVideos],
+        shape: torch.Size,
+        settings: LossSettings,
+    ) -> dict[str, torch.Tensor]:
+        """What the losses that are on compare, the videos of the batch one a row.
+
+        Args:
+            query: {modality: (N, D)}.
+            groups: the videos of the batch.
+            shape: N and L of the batch.
+            settings: says which losses are on.
+
+        Returns:
+            Of each query with its own video (N, L): `st_logits`, `ed_logits`, `{modality}_clips` (dot products with
+            h2). Of each video with each query (N, N): `video_cl`, `video`.
+        """
+        n, n_clips = shape
+        parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+        for rows, mask, h2, h3 in groups:
+            own = {m: q[rows] for m, q in query.items()}
+            beyond = (0, n_clips - mask.shape[1])
+            if settings.lw_st_ed:
+                for name, logits in zip(("st_logits", "ed_logits"), self.span_logits(own, h3, mask), strict=True):
+                    parts[name].append(F.pad(logits, beyond, value=MASKED))
+            if settings.lw_fcl:
+                for m in self.modalities:
+                    parts[f"{m}_clips"].append(F.pad(torch.einsum("nd,nld->nl", own[m], h2[m]), beyond))
+            if settings.lw_vcl:
+                parts["video_cl"].append(self.video_cl_scores(query, h2, mask).t())
+            if (settings.lw_neg_ctx or settings.lw_neg_q) and n > 1:  # a batch of one has no negatives
+                parts["video"].append(self.video_scores(query, h3, mask).t())
+        numbers = torch.arange(n)
+        back = torch.cat([numbers[group.rows] for group in groups]).argsort().to(groups[0].mask.device)
+        return {name: torch.cat(tensors)[back] for name, tensors in parts.items()}
+
+
+def _groups(batch: Mapping[str, torch.Tensor], trim_padding: bool) -> Iterator[tuple[slice | torch.Tensor, int]]:
+    """The rows of each group of videos, and the number of clips that they are encoded at."""
+    n, padded = batch["ctx_mask"].shape
+    device = batch["ctx_mask"].device
+    if not trim_padding:
+        size = CPU_GROUP if device.type == "cpu" else n
+        yield from ((slice(first, min(first + size, n)), padded) for first in range(0, n, size))
+        return
+    lengths = batch["ctx_lengths"]
+    for rows in lengths.argsort().split(CPU_GROUP if device.type == "cpu" else TRIMMED_GPU_GROUP):
+        yield rows, int(lengths[rows].max())
 
 
 def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -345,6 +378,11 @@ def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torc
         negatives = draw_negatives(directed, pool_size, generator)
         losses[name] = weight * ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type)
     return losses
+
+
+def _similarity_of_all(query: torch.Tensor, clips: torch.Tensor, ctx_mask: torch.Tensor) -> torch.Tensor:
+    """(Nq, Nv, L) dot products of queries (Nq, D) with clips (Nv, L, D), `MASKED` where there is no clip."""
+    return torch.einsum("qd,vld->qvl", query, clips).masked_fill(~ctx_mask.bool(), MASKED)
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

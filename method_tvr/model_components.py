@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
-def drop_mask(shape: torch.Size, p: float) -> torch.Tensor:
-    """Bool mask on the CPU, True with probability `p` (to 1/65536): four draws from each 64-bit number of torch's.
+def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
+    """Random mask on the CPU: 0 with probability `p` (to 1/65536), 1 elsewhere.
 
-    torch's own CPU dropout draws a float per element, which takes longer than the matrix products around it.
+    torch's own CPU dropout draws a float per element, which takes longer than the matrix products around it. Here each
+    64-bit number of a fast generator, seeded by torch's, gives four draws.
     """
     n = shape.numel()
-    bits = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    return (bits.view(torch.int16)[:n] < _dropped_levels(p) - 32768).view(shape)
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    draws = torch.from_numpy(np.random.SFC64(seed).random_raw((n + 3) // 4).view(np.int16))[:n]
+    return torch.ge(draws.view(shape), _dropped_levels(p) - 32768, out=torch.empty(shape, dtype=dtype))
 
 
 def _dropped_levels(p: float) -> int:
@@ -22,7 +28,7 @@ def _dropped_levels(p: float) -> int:
 
 
 def keep_scale(p: float) -> float:
-    """What kept elements are multiplied by, for the probability that `drop_mask` really has."""
+    """What kept elements are multiplied by, for the probability that `keep_mask` really has."""
     return 65536 / (65536 - _dropped_levels(p))
 
 
@@ -32,7 +38,7 @@ class Dropout(nn.Dropout):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
-        return x.masked_fill(drop_mask(x.shape, self.p), 0.0) * keep_scale(self.p)
+        return x * keep_mask(x.shape, self.p, x.dtype).mul_(keep_scale(self.p))
 
 
 def attention(
@@ -40,8 +46,7 @@ def attention(
 ) -> torch.Tensor:
     """softmax(query key' / sqrt(d)) value, with dropout on the weights.
 
-    torch's fused kernels are used wherever there are any. On the CPU there are none with dropout: torch would fall back
-    to plain operations, and these are the same with cheaper random numbers and fewer passes over the (Lq, Lk) scores.
+    torch's fused kernels are used wherever there are any. On the CPU there are none with dropout.
 
     Args:
         query: (N, nh, Lq, d); key, value: (N, nh, Lk, d).
@@ -50,10 +55,51 @@ def attention(
     """
     if dropout_p == 0 or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout_p)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # (N, nh, Lq, Lk)
-    weights = scores.masked_fill_(~visible, -torch.inf).softmax(dim=-1)
-    weights = weights.masked_fill(drop_mask(weights.shape, dropout_p), 0.0)
-    return weights @ (value * keep_scale(dropout_p))
+    hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
+    attended: torch.Tensor = _DropoutAttention.apply(query, key, value, hidden, dropout_p)
+    return attended
+
+
+class _DropoutAttention(torch.autograd.Function):
+    """Attention with dropout in as few passes over the (Lq, Lk) weights as plain operations can do it.
+
+    Autograd would copy the weights for each mask, forward and backward; torch's own function falls back to just that.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor, dropout_p: float
+    ) -> torch.Tensor:
+        """`hidden` (N, 1, 1 or Lq, Lk) is added to scores: -inf on keys that a query may not see, elsewhere 0."""
+        with torch.autocast("cpu", enabled=False):
+            scale = query.shape[-1] ** -0.5
+            q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (N * nh, L, d)
+            scores = _bmm(q, k.transpose(1, 2), scale).view(*query.shape[:3], -1)  # (N, nh, Lq, Lk)
+            weights = scores.add_(hidden).softmax(dim=-1)
+            keep = keep_mask(weights.shape, dropout_p, weights.dtype)
+            attended = _bmm((weights * keep).flatten(0, 1), v, keep_scale(dropout_p))
+        ctx.save_for_backward(q, k, v, weights, keep)
+        ctx.scale, ctx.keep_scale = scale, keep_scale(dropout_p)
+        return attended.view(query.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, weights, keep = ctx.saved_tensors
+        grad = grads[0].flatten(0, 1)
+        grad_v = _bmm((weights * keep).flatten(0, 1).transpose(1, 2), grad, ctx.keep_scale)
+        grad_weights = _bmm(grad, v.transpose(1, 2), ctx.keep_scale).view(weights.shape).mul_(keep)
+        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).flatten(0, 1)
+        grad_q = _bmm(grad_scores, k, ctx.scale)
+        grad_k = _bmm(grad_scores.transpose(1, 2), q, ctx.scale)
+        shape = grads[0].shape[:2]
+        return (*(x.unflatten(0, shape) for x in (grad_q, grad_k, grad_v)), None, None)
+
+
+def _bmm(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale * (a @ b) in one pass over the result."""
+    out = a.new_empty((len(a), a.shape[1], b.shape[2]))
+    return torch.baddbmm(out, a, b, beta=0, alpha=scale)
 
 
 class LinearLayer(nn.Module):

@@ -15,6 +15,7 @@ from method_tvr.feature_cache import PackedRows
 from method_tvr.feature_store import TEF_SIZE, temporal_endpoint_features
 from utils.basic_utils import InputError
 
+RELEASE_BYTES = 1 << 28  # read from mapped rows before their pages are given back
 COPY_BYTES = 1 << 26  # of rows copied to a device at a time
 
 
@@ -31,6 +32,7 @@ class PackedFeatures:
     def __init__(self, packed: PackedRows, pin_memory: bool = False) -> None:
         self.packed = packed
         self._pin_memory = pin_memory
+        self._bytes_read = 0
 
     def entries(self, keys: Sequence[str]) -> np.ndarray:
         """(N,) int64 numbers of keys, all of which must be there."""
@@ -47,6 +49,10 @@ class PackedFeatures:
             row[:n, :width] = packed.rows[start : start + n]
             if use_tef:
                 row[:n, width:] = _tef(int(n))
+        self._bytes_read += int(packed.lengths[entries].sum()) * width * packed.rows.itemsize
+        if self._bytes_read > RELEASE_BYTES:  # or a mapped corpus would come to count as this process's memory
+            packed.release()
+            self._bytes_read = 0
         return batch
 
 

@@ -71,6 +71,13 @@ def test_a_cache_is_made_once_and_mapped_from_then_on(path, capsys, monkeypatch)
     assert capsys.readouterr().err == ""
 
 
+def test_rows_given_back_are_read_again(path):
+    packed = pack(path)
+    before = packed.rows.copy()
+    packed.release()
+    assert np.array_equal(packed.rows, before)
+
+
 def test_caches_prepared_in_other_ways_live_beside_each_other(path):
     check(pack(path, CLIPS), path, CLIPS)
     check(pack(path, TOKENS), path, TOKENS)

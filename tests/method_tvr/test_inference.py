@@ -113,6 +113,23 @@ def test_svmr_alone_agrees_with_the_reference(at_golden_run):
     assert_same_metrics(metrics, load_json("predictions/val_svmr_only_metrics.json"))
 
 
+@pytest.mark.parametrize("where", ["disk", "ram", "device"])
+def test_predictions_agree_with_the_reference_wherever_features_are(at_golden_run, where):
+    opt = parse_inference_options(["--model_dir", "run", "--eval_id", where, *ON_THE_CPU])
+    opt.feature_cache = where  # the command line refuses `device` without a GPU; its code works on any device
+    run_inference(opt)
+    found = load(at_golden_run / "run" / f"inference_tvr_val_{where}_predictions_VCMR_SVMR_VR.json")
+    assert_same_file(found, load_json("predictions/val_no_nms.json"))
+
+
+def test_trimming_leaves_the_references_video_ranking(at_golden_run):
+    options = ["--model_dir", "run", "--trim_padding", "--tasks", "VR", "--eval_id", "trimmed", *ON_THE_CPU]
+    run_inference(parse_inference_options(options))
+    found = load(at_golden_run / "run" / "inference_tvr_val_trimmed_predictions_VR.json")
+    expected = load_json("predictions/val_no_nms.json")
+    assert_same_file(found, {name: expected[name] for name in ("video2idx", "VR")})
+
+
 def test_batch_sizes_and_reading_from_disk_change_no_ranking(at_golden_run, golden_predictions):
     sizes = ["--eval_query_bsz", "7", "--eval_context_bsz", "9", "--no_core_driver", "--eval_id", "sizes"]
     run_inference(parse_inference_options(["--model_dir", "run", *sizes, *ON_THE_CPU]))
@@ -175,7 +192,8 @@ def test_metrics_are_those_of_the_written_file(golden_predictions):
 
 
 def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golden_batch, model_io):
-    model, batch = golden_checkpoint.build_model(), golden_batch
+    model = golden_checkpoint.build_model()
+    batch = golden_batch | {"ctx_lengths": golden_batch["ctx_mask"].sum(dim=1).long()}
     corpus = encode_corpus(model, [([], batch)], torch.device("cpu"))
     kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
     searcher = Searcher(corpus, *kernels, SearchSettings())
@@ -267,8 +285,9 @@ def test_span_lengths_follow_the_options(small_options):
 def test_encoded_entries_keep_the_padding_that_kernels_see(small_options, kernel):
     model = small_model(replace(SMALL, conv_kernel_size=kernel)).eval()
     batch = {m: torch.randn(3, 10, SMALL.input_sizes[m]) for m in model.modalities}
-    mask = (torch.arange(10) < torch.tensor([[4], [10], [9]])).float()
-    feats = {f"{m}_feat": batch[m] for m in batch} | {"ctx_mask": mask}
+    lengths = torch.tensor([4, 10, 9])
+    mask = (torch.arange(10) < lengths.unsqueeze(1)).float()
+    feats = {f"{m}_feat": batch[m] for m in batch} | {"ctx_mask": mask, "ctx_lengths": lengths}
     corpus = encode_corpus(model, [([], feats)], torch.device("cpu"))
     assert [len(corpus.rows_of(i)) for i in range(3)] == [min(n + kernel // 2, 10) for n in (4, 10, 9)]
 

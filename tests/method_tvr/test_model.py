@@ -87,6 +87,23 @@ def test_outputs_agree_with_the_reference(model_io, outputs, name):
         assert difference.max() < AT_VALID_CLIPS
 
 
+@pytest.mark.parametrize("trim_padding", [False, True])
+def test_clips_encoded_group_by_group_agree_with_the_reference(golden_checkpoint, golden_batch, model_io, trim_padding):
+    model, lengths = golden_checkpoint.build_model(), golden_batch["ctx_mask"].sum(dim=1).long()
+    with torch.no_grad():
+        groups = model.encode_videos(golden_batch | {"ctx_lengths": lengths}, trim_padding)
+    seen = []
+    for group in groups:
+        numbers = torch.arange(len(lengths))[group.rows].tolist()
+        seen += numbers
+        for m in model.modalities:
+            for i, h2, h3 in zip(numbers, group.h2[m], group.h3[m], strict=True):
+                for name, found in (("enc2", h2), ("enc3", h3)):
+                    expected = model_io[f"out/{m}_{name}"][i, : lengths[i]]
+                    np.testing.assert_allclose(found[: lengths[i]], expected, rtol=0, atol=AT_VALID_CLIPS)
+    assert sorted(seen) == list(range(len(lengths)))
+
+
 @pytest.mark.parametrize("kind", ["hinge", "lse"])
 def test_losses_and_gradients_agree_with_the_reference(golden_checkpoint, golden_batch, model_io, kind):
     model = golden_checkpoint.build_model()

@@ -8,9 +8,11 @@ import pytest
 import torch
 from easydict import EasyDict
 
+from method_tvr import packed_features
 from method_tvr.annotations import load_queries, load_videos
 from method_tvr.config import parse_train_options
 from method_tvr.corpus import load_eval_split, load_train_queries, open_features
+from method_tvr.feature_cache import PackedRows
 from method_tvr.feature_store import FeatureStore
 from method_tvr.loading import BatchLoader
 from method_tvr.packed_store import PackedStore
@@ -77,6 +79,15 @@ def test_evaluation_batches_are_those_of_the_files(tiny_corpus, device):
     packed.require(queries, [video.vid_name for video in videos], "val.jsonl")
     for mode in ("context", "query"):
         assert_same(*(batches(StartEndEvalDataset(queries, videos, store, mode)) for store in (packed, disk)))
+
+
+def test_pages_of_mapped_rows_are_given_back_as_they_are_read(tiny_corpus, monkeypatch):
+    _, videos = queries_of(tiny_corpus)
+    released = []
+    monkeypatch.setattr(PackedRows, "release", lambda packed: released.append(packed.rows.shape[1]))
+    monkeypatch.setattr(packed_features, "RELEASE_BYTES", 1)
+    PackedStore(**described(tiny_corpus)).context_batch([video.vid_name for video in videos], None)
+    assert len(released) == 2
 
 
 def test_items_are_those_of_the_files(tiny_corpus):

@@ -189,18 +189,19 @@ def test_a_corpus_is_ragged_and_keeps_the_rows_that_boundary_clips_see():
 
 
 @pytest.mark.parametrize("max_rows", [1, 9, 10, 11, 1000])
-def test_blocks_hold_entries_of_one_shape_and_all_of_them(max_rows):
+def test_blocks_hold_runs_of_entries_of_one_shape_and_all_of_them(max_rows):
     case = a_case([3, 12, 11, 1, 3, 12, 3])
     corpus = case.corpus()
     seen = []
-    for entries, n_clips, rows, norms in corpus.blocks(max_rows):
-        each = rows.view(len(entries), -1, 2, D)
-        assert len(entries) == 1 or len(rows) <= max_rows
-        for entry, of_entry in zip(entries.tolist(), each, strict=True):
-            assert case.n_clips[entry] == n_clips
-            assert torch.equal(of_entry, corpus.rows_of(entry))
+    for rows, norms, runs in corpus.blocks(max_rows):
+        assert sum(len(run.entries) for run in runs) == 1 or len(rows) <= max_rows
         torch.testing.assert_close(norms, rows.norm(dim=-1).t())
-        seen += entries.tolist()
+        for entries, n_clips, of_run in runs:
+            each = rows[of_run].view(len(entries), -1, 2, D)
+            for entry, of_entry in zip(entries.tolist(), each, strict=True):
+                assert case.n_clips[entry] == n_clips
+                assert torch.equal(of_entry, corpus.rows_of(entry))
+            seen += entries.tolist()
     assert sorted(seen) == list(range(7))
 
 

@@ -8,7 +8,7 @@ import torch
 import method_tvr.model as model_module
 import method_tvr.retrieval as retrieval_module
 from method_tvr.model import ReLoCLNet
-from method_tvr.model_components import attention, drop_mask, keep_scale
+from method_tvr.model_components import attention, keep_mask, keep_scale
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 
@@ -22,9 +22,18 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def encode(model: ReLoCLNet, batch: dict[str, torch.Tensor], trim_padding: bool) -> dict[str, torch.Tensor]:
+    """{modality_h2 or _h3: (N, L, D)} of a batch, zeros where a group was not padded to."""
+    found = {
+        f"{m}_{name}": torch.zeros(*batch["ctx_mask"].shape, model.config.hidden_size)
+        for m in model.modalities
+        for name in ("h2", "h3")
+    }
     with torch.no_grad():
-        context = model.eval().encode_batch_context(batch, trim_padding)
-    return {f"{m}_{name}": getattr(context[m], name) for m in model.modalities for name in ("h2", "h3")}
+        for rows, mask, h2, h3 in model.eval().encode_videos(batch, trim_padding):
+            for m in model.modalities:
+                found[f"{m}_h2"][rows, : mask.shape[1]] = h2[m]
+                found[f"{m}_h3"][rows, : mask.shape[1]] = h3[m]
+    return found
 
 
 def test_trimming_changes_no_clip_that_exists_and_leaves_zeros_past_them(batch):
@@ -33,15 +42,32 @@ def test_trimming_changes_no_clip_that_exists_and_leaves_zeros_past_them(batch):
     exists = batch["ctx_mask"].bool()
     for name in whole:
         torch.testing.assert_close(trimmed[name][exists], whole[name][exists], atol=1e-6, rtol=1e-5)
-        assert (trimmed[name][~exists] == 0).all()
+        if name.endswith("h3"):
+            assert (trimmed[name][~exists] == 0).all()
 
 
+@pytest.mark.parametrize("trim_padding", [False, True])
 @pytest.mark.parametrize("group", [1, 2, 100])
-def test_trimming_does_not_depend_on_how_videos_are_grouped(batch, monkeypatch, group):
-    expected = encode(small_model(), batch, True)
-    monkeypatch.setattr(model_module, "TRIM_GROUP", group)
-    for name, found in encode(small_model(), batch, True).items():
-        torch.testing.assert_close(found, expected[name], atol=1e-6, rtol=1e-5)
+def test_losses_and_gradients_do_not_depend_on_how_videos_are_grouped(batch, monkeypatch, group, trim_padding):
+    results = []
+    for size in (4, group):
+        monkeypatch.setattr(model_module, "CPU_GROUP", size)
+        results.append(losses_and_gradients(batch, NO_DROPOUT, trim_padding))
+    assert_same_training(*results)
+
+
+def losses_and_gradients(batch, config, trim_padding) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    model = small_model(config)
+    loss, losses = model(batch, generator=torch.Generator().manual_seed(0), trim_padding=trim_padding)
+    loss.backward()
+    return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_training(expected, found) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -63,18 +89,7 @@ def test_trimming_changes_only_logits_whose_convolution_reaches_past_the_end(bat
 
 def test_with_a_kernel_of_one_trimming_changes_neither_losses_nor_gradients(batch):
     config = replace(NO_DROPOUT, conv_kernel_size=1)
-    results = []
-    for trim_padding in (False, True):
-        model = small_model(config)
-        loss, losses = model(batch, generator=torch.Generator().manual_seed(0), trim_padding=trim_padding)
-        loss.backward()
-        results.append((losses, {name: p.grad for name, p in model.named_parameters()}))
-    (losses, grads), (trimmed_losses, trimmed_grads) = results
-    for name, value in losses.items():
-        assert trimmed_losses[name] == pytest.approx(float(value), abs=1e-6)
-    for name, grad in grads.items():
-        if grad is not None:
-            torch.testing.assert_close(trimmed_grads[name], grad, atol=1e-6, rtol=1e-4)
+    assert_same_training(*(losses_and_gradients(batch, config, trim_padding) for trim_padding in (False, True)))
 
 
 def test_amp_keeps_losses_within_two_percent_and_gradients_in_float32(batch):
@@ -109,21 +124,34 @@ def test_nothing_is_computed_for_losses_that_are_off(batch, monkeypatch, off, me
 @pytest.mark.parametrize("keys_only", [True, False])
 def test_attention_with_dropout_is_attention_whose_dropped_weights_are_zero(keys_only):
     torch.manual_seed(0)
-    q, k, v = (torch.randn(3, 2, 5, 4) for _ in range(3))
-    visible = torch.rand(3, 1, 1 if keys_only else 5, 5) < 0.7
+    q, k, v = (torch.randn(3, 6, 2, 4).transpose(1, 2).requires_grad_() for _ in range(3))
+    q = q[:, :, :5]
+    visible = torch.rand(3, 1, 1 if keys_only else 5, 6) < 0.7
     visible[..., 0] = True
     torch.manual_seed(1)
     found = attention(q, k, v, visible, 0.3)
     torch.manual_seed(1)
-    dropped = drop_mask(torch.Size((3, 2, 5, 5)), 0.3)
+    keep = keep_mask(torch.Size((3, 2, 5, 6)), 0.3, torch.float32)
     weights = (q @ k.transpose(2, 3) / 2).masked_fill(~visible, -1e4).softmax(dim=-1)
-    torch.testing.assert_close(found, (weights.masked_fill(dropped, 0) * keep_scale(0.3)) @ v)
+    expected = (weights * keep * keep_scale(0.3)) @ v
+    torch.testing.assert_close(found, expected)
+    towards = torch.randn_like(found)
+    for ours, theirs in zip(*(torch.autograd.grad(x, (q, k, v), towards) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_second_derivatives_of_attention_with_dropout_are_refused_rather_than_wrong():
+    q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
+    found = attention(q, k, v, torch.ones(1, 1, 1, 3, dtype=torch.bool), 0.5)
+    (grad,) = torch.autograd.grad(found.square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_drops_as_often_as_asked_and_keeps_the_mean(p):
     torch.manual_seed(0)
-    dropped = drop_mask(torch.Size((1001, 999)), p)
+    dropped = keep_mask(torch.Size((1001, 999)), p, torch.float32) == 0
     assert float(dropped.float().mean()) == pytest.approx(p, abs=0.002)
     assert keep_scale(p) == pytest.approx(1 / (1 - p), rel=1e-4)
     # neighbours share a 64-bit draw, and must not share their fate
@@ -160,9 +188,9 @@ def test_search_scores_videos_as_training_does(batch, monkeypatch):
     monkeypatch.setattr(retrieval_module, "pool_clips", smooth_maximum)
     model = small_model().eval()
     with torch.no_grad():
-        context = model.encode_batch_context(batch)
+        encoded = encode(model, batch, trim_padding=False)
         query = model.encode_query(batch["query_feat"], batch["query_mask"])
-        h3 = {m: context[m].h3 for m in model.modalities}
+        h3 = {m: encoded[f"{m}_h3"] for m in model.modalities}
         expected = model.video_scores(query, h3, batch["ctx_mask"])
         packed = torch.stack([h3[m] for m in model.modalities], dim=2)
         lengths = batch["ctx_lengths"].tolist()
