@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from utils.basic_utils import InputError, first_few, read_json, read_jsonl
 
+LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
 
 
@@ -75,14 +77,14 @@ def _check_indices(splits: dict[str, dict[str, Video]], path: str | Path) -> Non
 
 
 def _index(idx: Any) -> int:
-    if type(idx) is not int:
-        raise ValueError(f"{idx!r} is not a video_idx")
+    if type(idx) is not int or abs(idx) > LARGEST_INDEX:
+        raise ValueError(f"{reprlib.repr(idx)} is not a video_idx")
     return idx
 
 
 def _duration(seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ValueError(f"{seconds!r} is not a duration")
+        raise ValueError(f"{reprlib.repr(seconds)} is not a duration")
     return float(seconds)
 
 
@@ -145,7 +147,7 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
         raise InputError(f"{where}: desc_id {desc_id}: ts {ts} is reversed or negative: swap or mend it")
     query_type = row.get("type")
     if query_type is not None and not isinstance(query_type, str):
-        raise InputError(f'{where}: desc_id {desc_id}: "type" {query_type!r} is not a string such as "v"')
+        raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not a string such as "v"')
     return Query(desc_id, desc, number, vid_name, (float(ts[0]), float(ts[1])), query_type)
 
 

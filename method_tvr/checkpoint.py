@@ -1,22 +1,28 @@
-"""Saving and loading `model.ckpt` = {"model": state dict, "model_cfg": dict, "epoch": int}."""
+"""Saving and loading `model.ckpt` = {"model": state dict, "model_cfg": dict, "epoch": int}, and a digest of it."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import reprlib
+import struct
 import sys
+import tarfile
 import types
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from method_tvr.model import ModelConfig, ReLoCLNet
 from utils.basic_utils import InputError, first_line, whole_file
+from utils.content_digest import content_digest
 
 FORMAT_VERSION = 1
+BYTEARRAY = pickle.BYTEARRAY8[0]  # makes room before it reads
 MADE_BY = "ReLoCLNet method_tvr/train.py"
 UNKNOWN = "unknown"
 
@@ -33,12 +39,16 @@ _ALLOWED = {
 }
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
+class _RestrictedUnpickler(pickle._Unpickler):
     """Resolves tensors' own rebuild functions, OrderedDict and EasyDict (as a dict), and refuses all else.
+
+    It is Python's own, not the one in C, which makes room for as many objects as any nine bytes may claim.
 
     torch's `weights_only` loader refuses the EasyDict that published checkpoints keep their model_cfg in, even when it
     is listed as safe. Storages do not come through here: torch resolves them by name before asking.
     """
+
+    dispatch: ClassVar = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != BYTEARRAY}
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -65,6 +75,7 @@ _UNREADABLE = (
     MemoryError,
     ImportError,
     zipfile.BadZipFile,
+    struct.error,
 )
 
 _restricted_pickle = types.ModuleType("restricted_pickle")
@@ -74,12 +85,16 @@ _restricted_pickle.load = _restricted_load  # type: ignore[attr-defined]
 
 @dataclass
 class Checkpoint:
-    """What a `model.ckpt` holds; `made_by` is 'unknown' for files that do not say."""
+    """What a `model.ckpt` holds; `made_by` is 'unknown' for files that do not say.
+
+    `training` is what a `last.ckpt` holds besides, see `TrainingState`; not checked beyond the digest.
+    """
 
     state: dict[str, torch.Tensor]
     config: ModelConfig
     epoch: int
     made_by: str
+    training: dict[str, Any] | None = None
 
     def note_if_unknown(self) -> None:
         """Say that a checkpoint carries no record of what made it, as those of the original do not."""
@@ -95,22 +110,42 @@ class Checkpoint:
 
 def save_checkpoint(path: str | os.PathLike[str], model: ReLoCLNet, epoch: int) -> None:
     """Write a checkpoint of plain types, which `torch.load(path, weights_only=True)` reads, whole or not at all."""
-    content = {
+    write_content(path, checkpoint_content(model, epoch))
+
+
+def checkpoint_content(model: ReLoCLNet, epoch: int) -> dict[str, Any]:
+    """What a checkpoint of the model holds, but for the digest."""
+    return {
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         "model_cfg": model.config.to_dict(),
         "epoch": epoch,
         "format_version": FORMAT_VERSION,
         "made_by": MADE_BY,
     }
-    with whole_file(path) as part:
-        torch.save(content, part)
+
+
+def write_content(
+    path: str | os.PathLike[str], content: dict[str, Any], previous: str | os.PathLike[str] | None = None
+) -> None:
+    """Write what a checkpoint holds and its digest. Equal content gives equal files.
+
+    Args:
+        path: the file.
+        content: plain types and tensors.
+        previous: see `whole_file`.
+    """
+    # into memory first: torch puts a file's name into it, and has no clear error for a full disk
+    buffer = io.BytesIO()
+    torch.save({**content, "digest": content_digest(content)}, buffer)
+    with whole_file(path, previous) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of ours or of the original, without running any code that it may carry.
 
     Raises:
-        InputError: the file is missing, truncated, hostile, or not a ReLoCLNet checkpoint.
+        InputError: the file is missing, truncated, damaged, hostile, or not a ReLoCLNet checkpoint.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: checkpoint not found: give a results folder that training has saved a model in")
@@ -118,28 +153,43 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         if not isinstance(content, dict):
             raise TypeError(f"a {type(content).__name__}")
-        if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-            raise ValueError(f"format_version {content['format_version']}, this code reads {FORMAT_VERSION}")
+        version = content.get("format_version", FORMAT_VERSION)
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ValueError(f"format_version {reprlib.repr(version)}, this code reads {FORMAT_VERSION}")
+        intact = "digest" not in content or _digest_fits(content)
         state, model_cfg, epoch = content["model"], content["model_cfg"], int(content.get("epoch", -1))
         config = ModelConfig.from_dict(model_cfg)
+        if not all(type(value) in (bool, int, float, str) for value in vars(config).values()):
+            raise TypeError("its model_cfg holds something other than numbers and names")
         with torch.device("meta"):  # shapes alone, no weights
             expected = {name: tensor.shape for name, tensor in ReLoCLNet(config).state_dict().items()}
-        found = {name: tensor.shape for name, tensor in state.items()}
+        found = {str(name): tensor.shape for name, tensor in state.items()}
+        if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > os.path.getsize(path):
+            raise ValueError("its weights are more than the file can hold")
+        made_by = str(content.get("made_by", UNKNOWN))
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
             f"{path}: is not a ReLoCLNet checkpoint ({type(err).__name__}: {err}): "
             'expected {"model": weights, "model_cfg": sizes, "epoch": number}'
         ) from err
+    if not intact:
+        raise InputError(
+            f"{path}: its content does not have the digest that was saved with it: it was damaged or changed, "
+            "copy or train it again"
+        )
     if expected != found:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
-    return Checkpoint(state, config, epoch, str(content.get("made_by", UNKNOWN)))
+    return Checkpoint(state, config, epoch, made_by, content.get("training"))
+
+
+def _digest_fits(content: dict[str, Any]) -> bool:
+    return bool(content["digest"] == content_digest({name: content[name] for name in content if name != "digest"}))
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
     try:
-        if _is_torchscript(path):
-            raise pickle.UnpicklingError("it is a TorchScript archive, which holds code")
+        _refuse_other_forms(path)
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle)
     except pickle.UnpicklingError as err:
         raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
@@ -150,9 +200,20 @@ def _read(path: str | os.PathLike[str]) -> Any:
         ) from err
 
 
-def _is_torchscript(path: str | os.PathLike[str]) -> bool:
-    """Whether torch.load would hand the file to torch.jit.load, which runs what is in it: it can write files."""
+def _refuse_other_forms(path: str | os.PathLike[str]) -> None:
+    """Refuse what torch.load would hand to code that trusts its input, or unpack whatever comes out.
+
+    torch.jit.load runs what is in a TorchScript archive, and can write files; old tar archives are extracted, and may
+    hold pipes and devices. torch compresses nothing: what is compressed is another's, and may have no end.
+    """
     with open(path, "rb") as file:
-        if not torch.serialization._is_zipfile(file):
-            return False
-    return "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records()
+        zipped = torch.serialization._is_zipfile(file)
+    if not zipped:
+        if tarfile.is_tarfile(path):
+            raise pickle.UnpicklingError("it is a tar archive")
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise pickle.UnpicklingError("parts of it are compressed")
+    if "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records():
+        raise pickle.UnpicklingError("it is a TorchScript archive, which holds code")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,12 @@ from easydict import EasyDict
 
 from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
 from method_tvr.model import MODALITIES
+from method_tvr.saved_options import check_name_part, check_saved, find_path, keep_to_known_places
 from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
 
 TASKS = ("VCMR", "SVMR", "VR")
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
+LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 OFF = -1  # value that switches an epoch, count or threshold off
 
 # what inference does not take over from the opt.json of training
@@ -28,7 +29,17 @@ NOT_INHERITED = frozenset(
     {
         "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
         "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
-        "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir",
+        "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
+        "save_every", "detect_anomaly", "encoded_corpus",
+    }
+)  # fmt: skip
+
+# what may be typed anew when a run is resumed: where it runs, where its files are now, and how it is watched over
+CHANGEABLE_ON_RESUME = frozenset(
+    {
+        "resume", "results_root", "device", "device_ids", "num_workers", "feature_cache", "feature_cache_dir",
+        "no_core_driver", "no_pin_memory", "save_every", "detect_anomaly", "train_path", "eval_path",
+        "desc_bert_path", "sub_bert_path", "vid_feat_path", "video_duration_idx_path",
     }
 )  # fmt: skip
 
@@ -90,6 +101,14 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     add("--eval_context_bsz", type=int, default=200, help="videos encoded at a time")
     add("--eval_untrained", action="store_true", help="evaluate once before training")
     add("--grad_clip", type=float, default=OFF, help="clip the global gradient norm, -1: off")
+    add("--save_every", type=int, default=200, help="steps until last.ckpt is saved again, 0: only around evaluations")
+    add(
+        "--resume",
+        metavar="MODEL_DIR",
+        help="go on with a run that was stopped: its results folder as a path, a name under results_root, or a pattern "
+        "of either; other options come from its opt.json",
+    )
+    add("--detect_anomaly", action="store_true", help="name the operation that a NaN comes from, at half the speed")
 
 
 def _loss_options(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +198,11 @@ def _inference_options(parser: argparse.ArgumentParser) -> None:
     add("--model_dir", required=True, help="results folder: a path, a name under results_root, or a pattern of either")
     add("--eval_id", help="name of this evaluation, part of the file names (default: the model folder's exp_id)")
     add("--tasks", nargs="+", choices=TASKS, help="what to predict (default: all that the split allows)")
+    add(
+        "--encoded_corpus",
+        metavar="CORPUS_DIR",
+        help="search the split's videos in this folder, which encode_corpus.py wrote, instead of encoding them",
+    )
 
 
 def build_parser(inference: bool) -> argparse.ArgumentParser:
@@ -218,6 +242,8 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
         InputError: options are missing or do not go together.
     """
     opt, typed = _parse(argv, inference=False)
+    if opt.resume is not None:
+        return _resumed_options(opt, typed)
     if not opt.exp_id:
         raise InputError("--exp_id is missing: name this run, for example --exp_id reloclnet")
     if opt.dset_name is None:
@@ -234,6 +260,32 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     return opt
 
 
+def _resumed_options(opt: EasyDict, typed: set[str]) -> EasyDict:
+    """Options of the run in the results folder `opt.resume`, changed by what was typed.
+
+    `resume` and `results_dir` of what comes back are the folder.
+
+    Raises:
+        InputError: there is no such run, or something typed would make it another run.
+    """
+    folder = find_model_dir(opt.resume, opt.results_root)
+    saved = _check_saved(load_options(folder), folder)
+    changed = [name for name in sorted(typed - CHANGEABLE_ON_RESUME) if name in saved and opt[name] != saved[name]]
+    if changed:
+        raise InputError(
+            f"--{changed[0]} {opt[changed[0]]}: the run in {folder} was started with {saved[changed[0]]}, and would be "
+            "another one: leave the option out, or start a new run"
+        )
+    opt.update({name: value for name, value in saved.items() if name not in typed})
+    if opt.dset_name not in DATASETS:
+        raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
+    opt.resume = opt.results_dir = folder
+    _finish(opt, keep_without_eval=True)
+    _check(opt)
+    keep_to_known_places(opt, saved, typed, folder)
+    return opt
+
+
 def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
     """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
 
@@ -242,8 +294,7 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
     """
     opt, typed = _parse(argv, inference=True)
     opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
-    saved = load_options(opt.model_dir)
-    _check_saved(saved, opt.model_dir)
+    saved = _check_saved(load_options(opt.model_dir), opt.model_dir)
     for name, value in saved.items():
         if name not in NOT_INHERITED and name not in typed:
             opt[name] = value
@@ -254,28 +305,20 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
         same_split = split_name(saved.get("eval_split_name", "")) == opt.eval_split_name
         opt.eval_path = saved.get("eval_path") if same_split else None
     opt.eval_id = opt.eval_id or opt.exp_id
+    if opt.encoded_corpus is not None and "retrieval_dtype" in typed:
+        raise InputError(
+            f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
+            "encoded with: leave the option out"
+        )
     _finish(opt)
     _check(opt)
+    keep_to_known_places(opt, saved, {*typed, "train_path"}, opt.model_dir)  # inference reads no training queries
     return opt
 
 
-def _check_saved(saved: dict[str, Any], model_dir: str) -> None:
-    """Refuse values in opt.json that the command line would refuse.
-
-    Raises:
-        InputError: naming the file, the option and its value.
-    """
-    for action in build_parser(inference=False)._actions:
-        value = saved.get(action.dest)
-        if value is None:
-            continue
-        values = value if action.nargs == "+" and isinstance(value, list) else [value]
-        kind = action.type or (bool if action.nargs == 0 else str)
-        accepted = (int, float) if kind is float else (kind,)
-        if not all(type(v) in accepted and (not action.choices or v in action.choices) for v in values):
-            raise InputError(
-                f"{model_dir}/opt.json: {action.dest} {value!r} is not what --{action.dest} takes: mend the file"
-            )
+def _check_saved(saved: dict[str, Any], model_dir: str) -> dict[str, Any]:
+    """The options of training in opt.json, checked as those of the command line are."""
+    return check_saved(saved, Path(model_dir) / "opt.json", build_parser(inference=False))
 
 
 def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
@@ -325,8 +368,10 @@ def _check(opt: EasyDict) -> None:
         if opt[name] <= 0:
             raise InputError(f"--{name} {opt[name]} must be above 0")
     for name, value in opt.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"--{name} {value} is not a finite number")
+        if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
+            raise InputError(f"--{name} {value} is not a finite number below {LARGEST_NUMBER}")
+    for name in ("exp_id", "eval_id", "eval_split_name"):
+        check_name_part(name, opt.get(name) or "")
     for name in (
         "num_workers", "seed", "lr", "wd", "lr_warmup_proportion", "margin", "initializer_range", "lw_neg_q",
         "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl",
@@ -342,6 +387,8 @@ def _check(opt: EasyDict) -> None:
             raise InputError(f"--{name} {opt[name]} must not be negative, except for {OFF}, which switches it off")
     if not 0 <= opt.q2c_alpha <= MAX_Q2C_ALPHA:
         raise InputError(f"--q2c_alpha {opt.q2c_alpha} must be within 0 and {MAX_Q2C_ALPHA}: beyond, scores overflow")
+    if opt.save_every < 0:
+        raise InputError(f"--save_every {opt.save_every} must not be negative; 0 saves around evaluations only")
     for name in ("drop", "input_drop"):
         if not 0 <= opt[name] < 1:
             raise InputError(f"--{name} {opt[name]} must be at least 0 and below 1")
@@ -352,13 +399,6 @@ def _check(opt: EasyDict) -> None:
 def dataset_of(opt: EasyDict) -> DatasetConfig:
     """The dataset's entry."""
     return DATASETS[opt.dset_name]
-
-
-def find_path(path: str) -> Path:
-    """Where a path option points: as given, or from the project root when it is relative and not found from here."""
-    if not Path(path).exists() and (PROJECT_ROOT / path).exists():
-        return PROJECT_ROOT / path
-    return Path(path)
 
 
 def find_model_dir(model_dir: str, results_root: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import itertools
 import mmap
 import os
@@ -26,8 +27,8 @@ import numpy as np
 import orjson
 
 from method_tvr.feature_store import Preparation
-from utils.basic_utils import InputError, progress
-from utils.feature_file import FeatureError, FeatureFile
+from utils.basic_utils import InputError, progress, read_bytes
+from utils.feature_file import FeatureError, FeatureFile, expands_too_much
 from utils.model_utils import available_cpus
 
 CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
@@ -127,30 +128,63 @@ def _stamp(path: Path) -> dict[str, int]:
 
 
 def _load(folder: Path, recipe: dict[str, Any]) -> PackedRows | None:
-    """The cache in a folder; None when there is none or it is damaged."""
+    """The cache in a folder; None when there is none, or it is damaged or was never ours."""
     content = _read_index(folder)
     if content is None or content["recipe"] != recipe:
         return None
-    starts, lengths, counts = (np.array(content[name], dtype=np.int64) for name in ("starts", "lengths", "counts"))
+    keys, n_rows = content.get("keys"), content.get("n_rows")
+    table = _table([content.get(name) for name in ("starts", "lengths", "counts")])
+    if not isinstance(keys, list) or set(map(type, keys)) - {str} or len(set(keys)) != len(keys):
+        return None
+    if type(n_rows) is not int or table is None or table.shape[1] != len(keys):
+        return None
+    starts, lengths, counts = table
+    in_range = (starts >= 0) & (lengths > 0) & (lengths <= recipe["preparation"]["max_rows"]) & (lengths <= counts)
+    rows = _map_rows(folder / "rows.npy", (n_rows, recipe["width"]), np.dtype(recipe["dtype"]))
+    if rows is None or not (in_range & (starts <= n_rows - lengths)).all():
+        return None
+    return PackedRows(rows, {key: entry for entry, key in enumerate(keys)}, starts, lengths, counts)
+
+
+def _table(columns: list[Any]) -> np.ndarray | None:
+    """Columns of an index as (3, K) int64; None when they are not lists of that many integers."""
+    if any(not isinstance(column, list) or set(map(type, column)) - {int} for column in columns):
+        return None
     try:
-        rows = np.load(folder / "rows.npy", mmap_mode="r")  # refuses files that are too short
-    except (OSError, ValueError, EOFError):
+        return np.array(columns, dtype=np.int64).reshape(len(columns), len(columns[0]))
+    except (OverflowError, ValueError):  # past int64, or lists of different lengths
         return None
-    if rows.dtype != recipe["dtype"] or rows.shape != (content["n_rows"], recipe["width"]):
+
+
+def _header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
+    """How a `rows.npy` begins."""
+    header = io.BytesIO()
+    content = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, content)
+    return header.getvalue()
+
+
+def _map_rows(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray | None:
+    """A `rows.npy` mapped; None when it is not exactly the file that such rows make. Its header is not interpreted."""
+    header = _header(shape, dtype)
+    try:
+        if os.path.getsize(path) != len(header) + shape[0] * shape[1] * dtype.itemsize or not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            whole = file.read(len(header)) == header
+        return np.memmap(path, dtype, "r", offset=len(header), shape=shape) if whole else None
+    except OSError:
         return None
-    return PackedRows(rows, {key: entry for entry, key in enumerate(content["keys"])}, starts, lengths, counts)
 
 
 def _read_index(folder: Path) -> dict[str, Any] | None:
-    """What a cache says about itself; None when it says nothing or its checksum is another."""
+    """What a cache says about itself, a recipe at least; None when it says nothing or its checksum is another."""
     try:
-        checksum, _, text = (folder / "index.json").read_bytes().partition(b"\n")
-    except OSError:
+        checksum, _, text = read_bytes(folder / "index.json").partition(b"\n")
+        content = orjson.loads(text) if hashlib.sha256(text).hexdigest().encode() == checksum else None
+    except (InputError, orjson.JSONDecodeError):
         return None
-    if hashlib.sha256(text).hexdigest().encode() != checksum:
-        return None
-    content: dict[str, Any] = orjson.loads(text)
-    return content
+    return content if isinstance(content, dict) and isinstance(content.get("recipe"), dict) else None
 
 
 @dataclass(frozen=True)
@@ -175,7 +209,10 @@ class _Layout:
         if not keys:
             raise InputError(f"{file.path}: holds no feature array (rows, {width}): is this the right file?")
         n_rows_of = np.array(counts, dtype=np.int64)
-        return cls(keys, n_rows_of, np.minimum(n_rows_of, preparation.max_rows), width)
+        layout = cls(keys, n_rows_of, np.minimum(n_rows_of, preparation.max_rows), width)
+        if expands_too_much(layout.n_rows * width * 4, file.path.stat().st_size):
+            raise InputError(f"{file.path}: its arrays claim far more than the file can hold: generate it again")
+        return layout
 
     @property
     def starts(self) -> np.ndarray:
@@ -266,7 +303,8 @@ def _alone_in(root: Path) -> Iterator[bool]:
 
     Nothing depends on the lock but time: runs that build at once all make the same folder.
     """
-    with open(root / ".lock", "a") as lock:
+    # not through a link, which would make a file somewhere else
+    with open(root / ".lock", "a", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as lock:
         locked = True
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,7 +319,7 @@ def _alone_in(root: Path) -> Iterator[bool]:
 def _reason(folder: Path, recipe: dict[str, Any]) -> str:
     if folder.exists():
         return "the one there is damaged"
-    others = [content["recipe"]["source"] for content in map(_read_index, folder.parent.iterdir()) if content]
+    others = [content["recipe"].get("source") for content in map(_read_index, folder.parent.iterdir()) if content]
     if any(source != recipe["source"] for source in others):
         return "the file has changed since it was last packed"
     return "not packed this way before" if others else "once"
@@ -294,8 +332,7 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
     if needed > free:
         raise OSError(f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
     with open(part / "rows.npy", "wb") as out:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(out, header)
+        out.write(_header(shape, dtype))
         out.flush()
         origin, row_bytes, handle = out.tell(), layout.width * dtype.itemsize, out.fileno()
 
@@ -349,6 +386,6 @@ def _remove_outdated(root: Path, source: dict[str, int]) -> None:
     """Remove caches of what the file was before; those prepared in other ways stay."""
     for folder in root.iterdir():
         content = _read_index(folder)
-        if content is not None and content["recipe"]["source"] != source:
+        if content is not None and content["recipe"].get("source") != source:
             print(f"note: {folder}: removed, its source has changed", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)

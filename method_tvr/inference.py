@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,51 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Query, Video
-from method_tvr.checkpoint import load_checkpoint
-from method_tvr.config import OFF, TASKS, dataset_of, parse_inference_options
+from method_tvr.checkpoint import Checkpoint, load_checkpoint
+from method_tvr.config import OFF, TASKS, dataset_of, find_path, parse_inference_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, open_features
+from method_tvr.corpus_store import CorpusStore, Recipe
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.loading import Batch, BatchLoader
 from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.packing import Corpus
 from method_tvr.predictions import MAX_PREDICTIONS, CorpusTimes, RankedRows, write_predictions
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
+from method_tvr.stored_corpus import StoredCorpus
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device
 
 RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@torch.inference_mode()
+def encode_videos(
+    model: ReLoCLNet, batches: Iterable[Batch], device: torch.device, trim_padding: bool = False
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Encode videos: h3 of all modalities, with the padded rows that boundary scores need.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        batches: of videos.
+        device: where encodings stay.
+        trim_padding: see `ReLoCLNet.encode_videos`; no padded row is kept then.
+
+    Yields:
+        For each video, in their order, its number of clips L and its rows (R, M, D) float32.
+    """
+    reach = 0 if trim_padding else model.config.conv_kernel_size // 2
+    for _, batch in batches:
+        inputs, lengths = prepare_batch_inputs(batch, device), batch["ctx_lengths"].tolist()
+        encoded: dict[int, torch.Tensor] = {}
+        for videos in model.encode_videos(inputs, trim_padding):
+            h3 = torch.stack([videos.h3[m] for m in model.modalities], dim=2)  # (n, L, M, D)
+            numbers = torch.arange(len(lengths))[videos.rows]
+            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers.tolist(), h3, strict=True)}
+        for i, length in enumerate(lengths):
+            yield length, encoded[i]
 
 
 @torch.inference_mode()
@@ -36,27 +67,16 @@ def encode_corpus(
     trim_padding: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> EncodedCorpus:
-    """Encode videos once: h3 of all modalities, with the padded rows that boundary scores need.
+    """Encode videos once and keep them in memory.
 
     Args:
-        model: in evaluation mode, on `device`.
-        batches: of videos.
-        device: where encodings stay.
-        trim_padding: see `ReLoCLNet.encode_videos`; no padded row is kept then.
+        model, batches, device, trim_padding: see `encode_videos`.
         dtype: of the encoded corpus.
     """
-    reach = 0 if trim_padding else model.config.conv_kernel_size // 2
-    rows: list[torch.Tensor] = []
-    n_clips: list[int] = []
-    for _, batch in batches:
-        inputs, lengths = prepare_batch_inputs(batch, device), batch["ctx_lengths"]
-        encoded: dict[int, torch.Tensor] = {}
-        for videos in model.encode_videos(inputs, trim_padding):
-            h3 = torch.stack([videos.h3[m] for m in model.modalities], dim=2).to(dtype)  # (n, L, M, D)
-            numbers = torch.arange(len(lengths))[videos.rows]
-            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers.tolist(), h3, strict=True)}
-        rows += [encoded[i] for i in range(len(lengths))]
-        n_clips += lengths.tolist()
+    rows, n_clips = [], []
+    for length, encoded in encode_videos(model, batches, device, trim_padding):
+        rows.append(encoded.to(dtype))
+        n_clips.append(length)
     return EncodedCorpus(rows, n_clips, dtype)
 
 
@@ -86,6 +106,7 @@ def predict(
     opt: EasyDict,
     tasks: Sequence[str],
     device: torch.device,
+    store: CorpusStore | None = None,
 ) -> dict[str, RankedRows]:
     """Answer all queries of a split.
 
@@ -94,6 +115,7 @@ def predict(
         split, features: queries, videos and where their features come from.
         opt: search and loading options.
         tasks: of VCMR, SVMR and VR. SVMR alone encodes only the videos that queries are about.
+        store: has the videos encoded already; their features are not looked at then.
 
     Returns:
         {task: RankedRows}, up to `max_before_nms` rows a query, in the order of `tasks`.
@@ -103,9 +125,13 @@ def predict(
         asked = {query.vid_name for query in split.queries}
         videos = [video for video in videos if video.vid_name in asked]
     dataset = StartEndEvalDataset(split.queries, videos, features, "context")
-    context_batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt), "encoding videos")
-    dtype = RETRIEVAL_DTYPES[opt.retrieval_dtype]
-    corpus = encode_corpus(model, context_batches, device, opt.trim_padding, dtype)
+    corpus: Corpus
+    if store is not None:
+        corpus = StoredCorpus(store, [video.vid_name for video in videos], device)
+    else:
+        context_batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt), "encoding videos")
+        dtype = RETRIEVAL_DTYPES[opt.retrieval_dtype]
+        corpus = encode_corpus(model, context_batches, device, opt.trim_padding, dtype)
     dataset.set_data_mode("query")
     query_batches = progress(BatchLoader(dataset, opt.eval_query_bsz, opt), "encoding queries")
     queries = EncodedQueries.concatenate(
@@ -137,15 +163,16 @@ def search_tasks(
     """
     times = CorpusTimes.whole_videos(videos, clip_length)
     entry_of = {video.vid_name: entry for entry, video in enumerate(videos)}
+    blocks = list(searcher.query_blocks(len(queries)))
     parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
-    for block in progress(list(searcher.query_blocks(len(queries))), "answering queries"):
-        if "VCMR" in parts or "VR" in parts:
-            moments, ranked = searcher.search(queries[block])
+    if "VCMR" in parts or "VR" in parts:
+        for moments, ranked in progress(searcher.search_all(queries), "answering queries", total=len(blocks)):
             if "VCMR" in parts:
                 parts["VCMR"].append(times.moment_rows(moments))
             if "VR" in parts:
                 parts["VR"].append(times.video_rows(ranked))
-        if "SVMR" in parts:
+    if "SVMR" in parts:
+        for block in progress(blocks, "answering queries in their own videos"):
             own = torch.tensor([[entry_of[query.vid_name]] for query in asked[block] if query.vid_name])
             svmr = searcher.search_moments(queries[block], own.to(queries.video.device))
             parts["SVMR"].append(times.moment_rows(svmr))
@@ -181,16 +208,18 @@ def evaluate_split(
     tasks: Sequence[str],
     device: torch.device,
     path: Path,
+    store: CorpusStore | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Predict, write the prediction file and, with ground truth, its metrics; both again after NMS if asked for.
 
     Args:
+        model, split, features, opt, tasks, device, store: see `predict`.
         path: prediction file; the others are named after it: `…_metrics.json`, `…_nms_thd_{thd}.json` and so on.
 
     Returns:
         Metrics without NMS; empty when the split has no ground truth.
     """
-    rows = predict(model, split, features, opt, tasks, device)
+    rows = predict(model, split, features, opt, tasks, device, store)
     metrics = _write(rows, split, opt, path)
     if opt.nms_thd != OFF:
         max_before_nms = opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS
@@ -217,11 +246,11 @@ def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str
     """
     tef = TEF_SIZE if features.use_tef else 0
     trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
-    for kind, size in trained_on.items():
-        if features.sizes[kind] != size:
+    for kind, size in features.sizes.items():
+        if size != trained_on[kind]:
             raise InputError(
-                f"{features.paths[kind]}: features are {features.sizes[kind]} wide, but the model in {model_dir} was "
-                f"trained on {size}: give the features it was trained on"
+                f"{features.paths[kind]}: features are {size} wide, but the model in {model_dir} was "
+                f"trained on {trained_on[kind]}: give the features it was trained on"
             )
     for name in ("max_ctx_l", "max_desc_l"):
         if getattr(features, name) > getattr(config, name):
@@ -229,6 +258,30 @@ def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str
                 f"--{name} {getattr(features, name)}: the model in {model_dir} was trained with "
                 f"{getattr(config, name)}: give at most that"
             )
+
+
+def open_store(opt: EasyDict, checkpoint: Checkpoint) -> CorpusStore:
+    """The encoded corpus that the options name, which must be what encoding with them would give.
+
+    Raises:
+        InputError: it is another model's, was made with other options, or is damaged.
+    """
+    store = CorpusStore(find_path(opt.encoded_corpus))
+    store.recipe.check_same(Recipe.of(checkpoint, opt, store.recipe.dtype), store.folder)
+    return store
+
+
+def open_query_features(opt: EasyDict) -> FeatureStore:
+    """Features of queries alone, for videos that are encoded already. Each is needed once, and read from its file."""
+    return FeatureStore(
+        {},
+        find_path(opt.desc_bert_path),
+        normalize={"query": not opt.no_norm_tfeat},
+        max_ctx_l=opt.max_ctx_l,
+        max_desc_l=opt.max_desc_l,
+        use_tef=False,
+        sizes={"query": opt.q_feat_size},
+    )
 
 
 def run_inference(opt: EasyDict) -> dict[str, dict[str, Any]]:
@@ -244,15 +297,23 @@ def run_inference(opt: EasyDict) -> dict[str, dict[str, Any]]:
     checkpoint.note_if_unknown()
     ensure_dataset(opt)
     device = choose_device(opt.device)
-    features = open_features(opt, device)
+    store = open_store(opt, checkpoint) if opt.encoded_corpus is not None else None
+    features = open_features(opt, device) if store is None else open_query_features(opt)
     features.note_unknown_files()
     check_model_fits(checkpoint.config, features, opt.model_dir)
     split = load_eval_split(opt, features)
+    if store is not None:
+        store.require(split.videos)
+        others = len(store) - len(split.videos)
+        if others:
+            print(
+                f"note: {store.folder}: {others} of its videos are not in {split.name}: not searched", file=sys.stderr
+            )
     tasks = _tasks(opt, split)
     model = checkpoint.build_model(device)
     name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
     path = Path(opt.model_dir) / name
-    metrics = evaluate_split(model, split, features, opt, tasks, device, path)
+    metrics = evaluate_split(model, split, features, opt, tasks, device, path, store)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
     if metrics:
         print(metrics_table(metrics))

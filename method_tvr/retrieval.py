@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from method_tvr.model_components import pool_clips
+from method_tvr.packing import Block, Corpus, Packing, row_norms
 
 NO_ENTRY = -1  # entry of a row that holds no moment
 IMPOSSIBLE = -1.0  # score of a span that ends past its video
@@ -31,6 +30,7 @@ class SearchSettings:
         max_moments: moments kept per query.
         min_pred_l, max_pred_l: clips from start to end boundary, min <= ed - st < max. Any band works.
         query_block: queries answered at a time; memory grows with it (about 2 MB each), not with their total.
+        queries_per_pass: queries that one pass over the corpus serves, about; memory grows with it (20 KB each).
         clip_block: about how many clips of the corpus are scored at a time.
     """
 
@@ -40,6 +40,7 @@ class SearchSettings:
     min_pred_l: int = 2
     max_pred_l: int = 16
     query_block: int = 256
+    queries_per_pass: int = 1 << 12
     clip_block: int = 1 << 12
 
 
@@ -99,25 +100,13 @@ class EncodedQueries:
         return EncodedQueries(self.video[rows], self.span[rows])
 
 
-class Run(NamedTuple):
-    """Entries of one shape that lie one after another."""
-
-    entries: np.ndarray  # (n,)
-    n_clips: int  # of each
-    rows: slice  # n times the same number of them
-
-
-class EncodedCorpus:
-    """Encoded videos, packed: entry i keeps min(L_i + kernel // 2, max_ctx_l) rows.
-
-    The rows past its L_i clips are encodings of padding. No search returns them, but the boundary clips' scores need
-    them, because the convolutions see past the end. Inside, entries lie in order of length, so that those of one length
-    are scored by one matrix product; entries are numbered as they were given.
+class EncodedCorpus(Corpus):
+    """Encoded videos in memory, packed in order of length; entries are numbered as they were given.
 
     Args:
         rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
         n_clips: (Nv,) the L_i.
-        dtype: what rows are kept in and multiplied in; results are float32. Less than float32 changes scores a little.
+        dtype: what rows are kept and multiplied in. Less than float32 changes scores a little.
     """
 
     def __init__(
@@ -125,53 +114,28 @@ class EncodedCorpus:
     ) -> None:
         self.n_clips = np.asarray(n_clips, dtype=np.int64)
         self.n_rows = np.array([len(entry) for entry in rows], dtype=np.int64)
-        self._order = np.lexsort((self.n_rows, self.n_clips))  # position -> entry
-        shapes = np.stack([self.n_clips, self.n_rows], axis=1)[self._order]
-        self._changes = (
-            np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
-        )  # positions where another shape begins
-        self._bounds = np.concatenate([[0], np.cumsum(shapes[:, 1])])  # position p has rows [bounds[p], bounds[p + 1])
+        self._packing = Packing(self.n_clips, self.n_rows)
+        bounds = self._packing.bounds
         self._first_row = np.empty_like(self.n_rows)
-        self._first_row[self._order] = self._bounds[:-1]
+        self._first_row[self._packing.order] = bounds[:-1]
         some = rows[0]
-        self.rows = some.new_empty((int(self._bounds[-1]), *some.shape[1:]), dtype=dtype)  # (all rows, M, D)
+        self.dtype, self.device = dtype, some.device
+        self.rows = some.new_empty((int(bounds[-1]), *some.shape[1:]), dtype=dtype)  # (all rows, M, D)
         for entry in range(len(rows)):
             self.rows_of(entry).copy_(rows[entry])
-        # lengths of all clips' vectors, (M, all rows): turns dot products into cosines
-        norms = torch.linalg.vector_norm(self.rows, dim=-1, dtype=torch.float32)
-        self._norms = norms.clamp_min(1e-12).t().contiguous()
-
-    def __len__(self) -> int:
-        return len(self.n_clips)
+        self._norms = row_norms(self.rows).t().contiguous()  # (M, all rows)
 
     def rows_of(self, entry: int) -> torch.Tensor:
         """(R_i, M, D) rows of an entry, a view."""
         first = self._first_row[entry]
         return self.rows[first : first + self.n_rows[entry]]
 
-    def blocks(self, max_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[Run]]]:
-        """The whole corpus, some entries at a time.
-
-        Yields:
-            rows (R, M, D), norms (M, R), and the runs that the entries form, their rows counted within these; R is at
-            most `max_rows`, unless there is but one entry.
-        """
-        position = 0
-        while position < len(self):
-            first = self._bounds[position]
-            end = max(position + 1, int(np.searchsorted(self._bounds, first + max_rows, side="right")) - 1)
-            inside = self._changes[(self._changes > position) & (self._changes < end)]
-            runs = [
-                Run(
-                    self._order[a:b],
-                    int(self.n_clips[self._order[a]]),
-                    slice(int(self._bounds[a] - first), int(self._bounds[b] - first)),
-                )
-                for a, b in pairwise([position, *inside.tolist(), end])
-            ]
-            rows = slice(int(first), int(self._bounds[end]))
-            yield self.rows[rows], self._norms[:, rows], runs
-            position = end
+    def blocks(self, max_rows: int) -> Iterator[Block]:
+        """The whole corpus, some entries at a time, all views; see `Corpus.blocks`."""
+        bounds = self._packing.bounds
+        for positions, runs in self._packing.blocks(max_rows):
+            rows = slice(int(bounds[positions.start]), int(bounds[positions.stop]))
+            yield Block(self.rows[rows], self._norms[:, rows], runs)
 
 
 class Searcher:
@@ -184,7 +148,7 @@ class Searcher:
     """
 
     def __init__(
-        self, corpus: EncodedCorpus, st_kernel: torch.Tensor, ed_kernel: torch.Tensor, settings: SearchSettings
+        self, corpus: Corpus, st_kernel: torch.Tensor, ed_kernel: torch.Tensor, settings: SearchSettings
     ) -> None:
         self.corpus = corpus
         self.settings = settings
@@ -195,30 +159,23 @@ class Searcher:
 
     @torch.inference_mode()
     def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
-        """Best videos of a block of queries: entries (Nq, V) int64 and scores s (Nq, V), V <= max_vcmr_video."""
-        keep = min(self.settings.max_vcmr_video, len(self.corpus))
-        entries, scores, waiting = [], [], 0
-        for block_entries, block_scores in self._score_blocks(queries):
-            entries.append(block_entries.expand(len(queries), -1))
-            scores.append(block_scores)
-            waiting += block_scores.shape[1]
-            if waiting > 32 * keep:  # keeps memory independent of the size of the corpus
-                best = _best(entries, scores, keep)
-                entries, scores, waiting = [best[0]], [best[1]], keep
-        return _best(entries, scores, keep)
+        """Best videos of queries, in one pass over the corpus.
 
-    def _score_blocks(self, queries: EncodedQueries) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Entries (n,) and their scores (Nq, n), some entries at a time."""
-        video_queries = queries.video.to(self.corpus.rows.dtype)
-        for rows, norms, runs in self.corpus.blocks(self.settings.clip_block):
-            pooled = []
-            for m in range(rows.shape[1]):
-                # clips first: the product is faster that way, and so is the maximum over them
-                cosine = (rows[:, m] @ video_queries[:, m].t()).float().div_(norms[m].unsqueeze(1))  # (R, Nq)
-                for_each = (cosine[run.rows].unflatten(0, (len(run.entries), -1))[:, : run.n_clips] for run in runs)
-                pooled.append(torch.cat([pool_clips(similarity.transpose(1, 2)) for similarity in for_each]))
-            entries = np.concatenate([run.entries for run in runs])
-            yield torch.from_numpy(entries).to(rows.device), torch.stack(pooled).mean(dim=0).t()
+        Args:
+            queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
+
+        Returns:
+            Entries (Nq, V) int64 and scores s (Nq, V), best first, V <= max_vcmr_video.
+        """
+        keep = min(self.settings.max_vcmr_video, len(self.corpus))
+        blocks = [queries.video[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
+        best = [_BestVideos(keep) for _ in blocks]
+        for block in self.corpus.blocks(self.settings.clip_block):
+            entries = torch.from_numpy(np.concatenate([run.entries for run in block.runs])).to(self.corpus.device)
+            for video_queries, best_of_block in zip(blocks, best, strict=True):
+                best_of_block.add(entries, _video_scores(video_queries, block))
+        found = [best_of_block.result() for best_of_block in best]
+        return torch.cat([entries for entries, _ in found]), torch.cat([scores for _, scores in found])
 
     @torch.inference_mode()
     def span_probabilities(
@@ -256,7 +213,7 @@ class Searcher:
 
         device = queries.span.device
         mean_over_modalities = queries.span / queries.span.shape[1]
-        span_queries = mean_over_modalities.flatten(1).to(self.corpus.rows.dtype)  # (Nq, M * D)
+        span_queries = mean_over_modalities.flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
         gathered = span_queries[torch.from_numpy(query_of_pair[by_entry]).to(device)]  # (Nq * V, M * D)
         longest = int(self.corpus.n_rows[present].max())
         similarity = torch.zeros((len(flat), longest), device=device)
@@ -288,23 +245,77 @@ class Searcher:
     @torch.inference_mode()
     def search(self, queries: EncodedQueries) -> tuple[Moments, RankedVideos]:
         """VCMR and VR of one block of queries."""
-        entries, s = self.search_videos(queries)
-        weights = torch.exp(self.settings.q2c_alpha * s)
+        return self._moments_in(queries, *self.search_videos(queries))
+
+    @torch.inference_mode()
+    def search_all(self, queries: EncodedQueries) -> Iterator[tuple[Moments, RankedVideos]]:
+        """VCMR and VR of any number of queries, with as few passes over the corpus as the settings allow.
+
+        Yields:
+            The answers to each of `query_blocks`.
+        """
+        blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
+        for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
+            of_pass = queries[several]
+            entries, scores = self.search_videos(of_pass)
+            for block in self.query_blocks(len(of_pass)):
+                yield self._moments_in(of_pass[block], entries[block], scores[block])
+
+    def _moments_in(
+        self, queries: EncodedQueries, entries: torch.Tensor, scores: torch.Tensor
+    ) -> tuple[Moments, RankedVideos]:
+        weights = torch.exp(self.settings.q2c_alpha * scores)
         moments = self.search_moments(queries, entries, weights)
         return moments, RankedVideos(entries.cpu().numpy(), weights.cpu().numpy())
 
     def query_blocks(self, n_queries: int) -> Iterator[slice]:
         """Slices of at most `query_block` queries."""
-        for first in range(0, n_queries, self.settings.query_block):
-            yield slice(first, min(first + self.settings.query_block, n_queries))
+        return _slices(n_queries, self.settings.query_block)
 
 
-def _best(
-    entries: Sequence[torch.Tensor], scores: Sequence[torch.Tensor], keep: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `keep` best-scored columns of each query, best first, out of parts (Nq, n)."""
-    best_scores, best = torch.cat(list(scores), dim=1).topk(keep, dim=1)
-    return torch.cat(list(entries), dim=1).gather(1, best), best_scores
+def _slices(n: int, size: int) -> Iterator[slice]:
+    for first in range(0, n, size):
+        yield slice(first, min(first + size, n))
+
+
+def _video_scores(video_queries: torch.Tensor, block: Block) -> torch.Tensor:
+    """(n, Nq) score of each of the block's entries, in the order of its runs, for each query (Nq, M, D)."""
+    pooled = []
+    for m in range(block.rows.shape[1]):
+        # clips first: the product is faster that way, and so is the maximum over them
+        cosine = (block.rows[:, m] @ video_queries[:, m].t()).float().div_(block.norms[m].unsqueeze(1))  # (R, Nq)
+        for_each = (cosine[run.rows].unflatten(0, (len(run.entries), -1))[:, : run.n_clips] for run in block.runs)
+        pooled.append(torch.cat([pool_clips(similarity.transpose(1, 2)) for similarity in for_each]))
+    return torch.stack(pooled).mean(dim=0)
+
+
+class _BestVideos:
+    """The best videos of a block of queries, while a corpus goes by."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._entries: list[torch.Tensor] = []
+        self._scores: list[torch.Tensor] = []
+        self._waiting = 0
+
+    def add(self, entries: torch.Tensor, scores: torch.Tensor) -> None:
+        """More entries (n,) and their scores (n, Nq)."""
+        self._entries.append(entries.expand(scores.shape[1], -1))
+        self._scores.append(scores.t())
+        self._waiting += len(entries)
+        if self._waiting > 32 * self._keep:  # keeps memory independent of the size of the corpus
+            self._drop_others()
+
+    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Entries (Nq, keep) and scores (Nq, keep), best first."""
+        self._drop_others()
+        return self._entries[0], self._scores[0]
+
+    def _drop_others(self) -> None:
+        scores, best = torch.cat(self._scores, dim=1).topk(self._keep, dim=1)
+        self._entries = [torch.cat(self._entries, dim=1).gather(1, best)]
+        self._scores = [scores]
+        self._waiting = self._keep
 
 
 def _convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:

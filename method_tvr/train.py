@@ -1,35 +1,57 @@
-"""Training: epochs of steps, each epoch evaluated, the best model kept, and evaluated again at the end."""
+"""Training: epochs of steps, each epoch evaluated, the best model kept, and evaluated again at the end.
+
+A run can be stopped at any moment and gone on with: all that changes while it runs is in the model, the optimiser, and
+the trainer's `place`, `meter`, `negatives` and files, which `Trainer._save` writes and `Trainer._go_on_from` reads.
+"""
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
-import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import orjson
 import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
-from torch.utils.tensorboard import SummaryWriter
 
+from method_tvr.annotations import Query
 from method_tvr.checkpoint import save_checkpoint
 from method_tvr.config import OFF, dataset_of, parse_inference_options, parse_train_options, save_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.inference import evaluate_split, run_inference
 from method_tvr.loading import BatchLoader
+from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
+from method_tvr.run_files import RunFiles
 from method_tvr.start_end_dataset import StartEndDataset, prepare_batch_inputs
-from utils.basic_utils import InputError, command_line, progress, whole_file
+from method_tvr.step_guard import NotFiniteError, StepGuard, not_finite
+from method_tvr.stopping import StopSignals, resumable
+from method_tvr.training_state import (
+    BEST,
+    EVALUATION,
+    FINISHED,
+    INFERENCE,
+    TRAINING,
+    UNTRAINED,
+    Place,
+    SavedRun,
+    TrainingState,
+    has_state,
+    load_saved_run,
+    mark_finished,
+    queries_digest,
+    save_training_state,
+)
+from utils.basic_utils import InputError, command_line, first_line, progress, write_json
 from utils.model_utils import choose_device, count_parameters, named_generator, seed_everything
+from utils.random_states import RandomStates
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
-LOSS_NAMES = ("loss_st_ed", "loss_fcl", "loss_vcl", "loss_neg_ctx", "loss_neg_q", "loss_overall")
+NOT_FINITE = "not_finite.json"  # all about a batch whose loss or gradient is not finite
 
 
 def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
@@ -52,88 +74,21 @@ def loss_settings(opt: EasyDict, config: ModelConfig, epoch: int) -> LossSetting
     return replace(config, lw_st_ed=opt.lw_st_ed if spans else 0.0, use_hard_negative=hard)
 
 
-class LossMeter:
-    """Mean of each loss term over an epoch, summed where the model is: reading it is the only wait for the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = {name: torch.zeros((), device=device) for name in LOSS_NAMES}
-        self._batches = 0
-
-    def add(self, losses: dict[str, torch.Tensor]) -> None:
-        for name, loss in losses.items():
-            self._sums[name] += loss
-        self._batches += 1
-
-    def means(self) -> dict[str, float]:
-        """{name: mean}; 0 for terms that were off."""
-        return {name: float(total) / max(1, self._batches) for name, total in self._sums.items()}
-
-
-class RunFiles:
-    """A run's results folder: logs, curves and the model.
-
-    Args:
-        results_dir: the folder, made here.
-    """
-
-    def __init__(self, results_dir: Path) -> None:
-        self.dir = results_dir
-        try:
-            self.dir.mkdir(parents=True)
-        except OSError as err:
-            raise InputError(
-                f"{results_dir}: cannot be made ({err.strerror}): choose another --results_root or --exp_id"
-            ) from err
-        self.writer = SummaryWriter(str(self.dir / "tensorboard_log"))
-
-    def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
-        """TensorBoard curves of an epoch's losses, and its line in train.log.txt."""
-        for name, value in losses.items():
-            self.writer.add_scalar(f"{tag}/{name}", value, epoch)
-        if tag == "Train":
-            line = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            self._append("train.log.txt", f"[Epoch] {epoch:03d} [Loss] {line}")
-
-    def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
-        """TensorBoard curves of an epoch's recalls, and its line in eval.log.txt."""
-        for task in ("VCMR", "SVMR"):
-            for thd in sorted({name.split("-")[0] for name in metrics.get(task, {})}):
-                curves = {name: value for name, value in metrics[task].items() if name.startswith(f"{thd}-")}
-                self.writer.add_scalars(f"Eval/{task}-{thd}", curves, epoch)
-        if "VR" in metrics:
-            self.writer.add_scalars("Eval/VR", metrics["VR"], epoch)
-        self._append("eval.log.txt", f"[Epoch] {epoch:03d} [Metrics] {orjson.dumps(metrics).decode()}")
-
-    def _append(self, name: str, line: str) -> None:
-        with open(self.dir / name, "a") as log:
-            log.write(f"{time.strftime('%Y_%m_%d_%H_%M_%S')} {line}\n")
-
-    def discard_if_empty(self) -> None:
-        """Remove the folder of a run that failed before it had a model: it holds nothing that is worth keeping."""
-        self.writer.close()
-        if not (self.dir / "model.ckpt").exists():
-            shutil.rmtree(self.dir)
-
-    def save_code(self) -> None:
-        """Keep the method's code beside what it computed, in code.zip."""
-        package = Path(__file__).resolve().parent
-        with whole_file(self.dir / "code.zip") as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            for source in sorted([*package.glob("*.py"), *package.glob("scripts/*.sh")]):
-                archive.write(source, Path(package.name) / source.relative_to(package))
-
-
 class Trainer:
     """One training run.
 
     Args:
-        opt: options from `parse_train_options`.
+        opt: options from `parse_train_options`, with `results_dir`.
+        saved: for a run that is resumed, where it goes on; None: at its beginning.
+        signals: what SIGTERM and Ctrl-C are told to.
 
     Raises:
         InputError: something that the options name is missing or wrong; nothing has been written then.
     """
 
-    def __init__(self, opt: EasyDict) -> None:
+    def __init__(self, opt: EasyDict, saved: SavedRun | None = None, signals: StopSignals | None = None) -> None:
         self.opt = opt
+        self.signals = signals or StopSignals()
         seed_everything(opt.seed)
         self.device = choose_device(opt.device)
         self.features = open_features(opt, self.device)
@@ -146,6 +101,7 @@ class Trainer:
                 raise InputError(f"{opt.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
         config = model_config(opt, self.features)
         self.model = ReLoCLNet(config, named_generator(opt.seed, "initialisation")).to(self.device)
+        self.guard = StepGuard.on(self.device, self.model, at_once=opt.detect_anomaly)
         self.steps_per_epoch = math.ceil(len(self.train_set) / opt.bsz)
         self.optimizer = BertAdam(
             parameter_groups(self.model, opt.wd),
@@ -153,11 +109,17 @@ class Trainer:
             warmup=opt.lr_warmup_proportion,
             t_total=self.steps_per_epoch * opt.n_epoch,
         )
-        self.best_score = -math.inf
-        self.epochs_without_better = 0
-        self.files = RunFiles(Path(opt.results_dir))
-        save_options(opt, self.files.dir)
-        self.files.save_code()
+        self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
+        self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
+        self.meter, self.negatives = self._epoch_start()
+        known: dict[str, int] | None = None if opt.resume is None else {}
+        if saved is not None:
+            self._go_on_from(saved)
+            known = saved.state.log_lengths
+        self.files = RunFiles(Path(opt.results_dir), known)
+        if opt.resume is None:
+            save_options(opt, self.files.dir)
+            self.files.save_code()
 
     def run(self) -> None:
         """Train until the last epoch or until `max_es_cnt` epochs brought nothing better."""
@@ -165,44 +127,137 @@ class Trainer:
             f"{count_parameters(self.model):,} parameters, {len(self.train_set):,} training queries, "
             f"{self.steps_per_epoch} steps an epoch, on {self.device}; results in {self.files.dir}"
         )
-        if self.opt.eval_untrained and self.eval_split is not None:
+        if self.opt.resume is not None:
+            print(f"going on with {self.place}", flush=True)
+        if self.place.phase == UNTRAINED:
             self._evaluate(-1)
-        for epoch in range(self.opt.n_epoch):
-            self._train_epoch(epoch)
-            if self.eval_split is None:
-                save_checkpoint(self.files.dir / "model.ckpt", self.model, epoch)
-                continue
+            self.place.phase = TRAINING
+            self._save()
+        while self.place.phase in (TRAINING, EVALUATION):
+            if self.place.phase == TRAINING:
+                try:
+                    with self.signals.postponed(), torch.autograd.set_detect_anomaly(self.opt.detect_anomaly):
+                        self._train_epoch()
+                except NotFiniteError as err:
+                    raise self._reported(err) from err
+            else:
+                self._end_epoch()
+        self.files.close()
+
+    def _train_epoch(self) -> None:
+        """The steps of the epoch that are not done yet."""
+        epoch = self.place.epoch
+        self.model.train()
+        if self.place.step == 0:
+            self.meter, self.negatives = self._epoch_start()
+        settings = loss_settings(self.opt, self.model.config, epoch)
+        order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
+        left = order[self.place.step * self.opt.bsz :]
+        for queries, batch in progress(
+            BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left), f"epoch {epoch:03d}"
+        ):
+            before = RandomStates.take(self.device), self.negatives.get_state()
+            try:
+                self._step(queries, batch, settings)
+            except NotFiniteError:
+                if self.guard.checks_before_update:
+                    self._save_as_before_step(*before)
+                raise
+            if self.signals.asked or self._save_is_due():
+                self._save()
+            self.signals.raise_if_asked()
+        self.guard.check()
+        self.files.log_losses(epoch, self.meter.means(), "Train")
+        self.place.phase = EVALUATION
+        self._save()
+
+    def _step(self, queries: Sequence[Query], batch: dict[str, torch.Tensor], settings: LossSettings) -> None:
+        opt, place = self.opt, self.place
+        inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
+        loss, losses = self.model(inputs, settings, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp])
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:  # a last batch of one query has no ranking loss, and maybe no other is on
+            try:
+                loss.backward()
+            except RuntimeError as err:
+                if not (opt.detect_anomaly and "nan values" in str(err)):
+                    raise
+                terms = {name: float(term) for name, term in losses.items()}
+                raise not_finite(f"a gradient ({first_line(err)})", place.epoch, place.step, queries, terms) from err
+        self.guard.watch(place.epoch, place.step, queries, losses)
+        if opt.grad_clip != OFF:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), opt.grad_clip)
+        self.files.writer.add_scalar("Train/LR", opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
+        self.optimizer.step()
+        self.meter.add(losses)
+        place.step += 1
+
+    def _reported(self, err: NotFiniteError) -> InputError:
+        """Write all about a step that is not finite to a file, for the error that ends the run."""
+        path = self.files.dir / NOT_FINITE
+        write_json(err.report, path, indent=True)
+        return InputError(
+            f"{err}; all of it is in {path}. What was saved is from before it. Check the features of this batch, "
+            "start a new run with a lower --lr, or resume with --detect_anomaly to see which operation it comes from"
+        )
+
+    def _end_epoch(self) -> None:
+        """Evaluate the epoch that was trained, keep it if it is the best, and say what comes next."""
+        epoch = self.place.epoch
+        if self.eval_split is None:
+            save_checkpoint(self.files.dir / BEST, self.model, epoch)
+        else:
             self._evaluate_losses(epoch)
             self._keep_if_better(epoch, self._evaluate(epoch))
-            if OFF != self.opt.max_es_cnt < self.epochs_without_better:
-                print(f"no better epoch for {self.epochs_without_better}: stopping early after epoch {epoch}")
-                break
-        self.files.writer.close()
+        waited = self.place.epochs_without_better
+        if OFF != self.opt.max_es_cnt < waited:
+            print(f"no better epoch for {waited}: stopping early after epoch {epoch}")
+            self.place.phase = INFERENCE
+        elif epoch + 1 == self.opt.n_epoch:
+            self.place.phase = INFERENCE
+        else:
+            self.place = replace(self.place, phase=TRAINING, epoch=epoch + 1, step=0)
+        self._save()
 
-    def _train_epoch(self, epoch: int) -> None:
-        self.model.train()
-        settings = loss_settings(self.opt, self.model.config, epoch)
-        negatives = named_generator(self.opt.seed, f"negatives/{epoch}")
-        shuffle = RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}"))
-        meter = LossMeter(self.device)
-        batches = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=shuffle)
-        for _, batch in progress(batches, f"epoch {epoch:03d}"):
-            inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
-            loss, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, AMP_DTYPES[self.opt.amp])
-            self.optimizer.zero_grad(set_to_none=True)
-            if loss.requires_grad:  # a last batch of one query has no ranking loss, and maybe no other is on
-                loss.backward()
-            if self.opt.grad_clip != OFF:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.opt.grad_clip)
-            self.files.writer.add_scalar(
-                "Train/LR", self.opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done
+    # ---------------------------------------------------------------- saving and going on
+
+    def _epoch_start(self) -> tuple[LossMeter, torch.Generator]:
+        return LossMeter(self.device), named_generator(self.opt.seed, f"negatives/{self.place.epoch}")
+
+    def _save_is_due(self) -> bool:
+        every = self.opt.save_every
+        return every > 0 and self.place.step < self.steps_per_epoch and self.optimizer.steps_done % every == 0
+
+    def _save(self) -> None:
+        """Write all that the run needs to go on from here."""
+        self.guard.check()
+        state = TrainingState(
+            place=self.place,
+            optimizer=self.optimizer.state_dict(),
+            meter=self.meter.state_dict(),
+            negatives=self.negatives.get_state(),
+            chance=RandomStates.take(self.device),
+            log_lengths=self.files.lengths(),
+            queries=self.queries_digest,
+        )
+        save_training_state(self.files.dir, self.model, state)
+
+    def _save_as_before_step(self, chance: RandomStates, negatives: torch.Tensor) -> None:
+        """Save after a step that ended before its update; it has drawn from the generators that had these states."""
+        chance.give_back(self.device)
+        self.negatives.set_state(negatives)
+        self._save()
+
+    def _go_on_from(self, saved: SavedRun) -> None:
+        if saved.state.queries != self.queries_digest:
+            raise InputError(
+                f"{saved.path}: the run was started with other queries than {self.opt.train_path} and "
+                f"{self.opt.eval_path} have now: put those back, or start a new run"
             )
-            self.optimizer.step()
-            meter.add(losses)
-        means = meter.means()
-        if not math.isfinite(means["loss_overall"]):
-            raise InputError(f"the loss of epoch {epoch} is not finite ({means}): lower --lr or check the features")
-        self.files.log_losses(epoch, means, "Train")
+        saved.restore(self.model, self.optimizer, self.meter, self.negatives, self.device)
+        self.place = saved.state.place
+
+    # ---------------------------------------------------------------- evaluation
 
     @torch.no_grad()
     def _evaluate_losses(self, epoch: int) -> None:
@@ -231,7 +286,7 @@ class Trainer:
         task = opt.stop_task
         score = metrics[task]["r1"] if task == "VR" else metrics[task]["0.5-r1"] + metrics[task]["0.7-r1"]
         recalls = ", ".join(f"{name} {metrics[task][name]:.2f}" for name in metrics[task] if name.endswith("r1"))
-        print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.best_score, score):.2f})", flush=True)
+        print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
         return score
 
     def _prediction_path(self, which: str) -> Path:
@@ -240,12 +295,12 @@ class Trainer:
         return self.files.dir / f"{which}_{opt.dset_name}_{opt.eval_split_name}_predictions_{tasks}.json"
 
     def _keep_if_better(self, epoch: int, score: float) -> None:
-        if score <= self.best_score:
-            self.epochs_without_better += 1
+        if score <= self.place.best_score:
+            self.place.epochs_without_better += 1
             return
-        self.best_score = score
-        self.epochs_without_better = 0
-        save_checkpoint(self.files.dir / "model.ckpt", self.model, epoch)
+        self.place.best_score = score
+        self.place.epochs_without_better = 0
+        save_checkpoint(self.files.dir / BEST, self.model, epoch)
         for latest in self.files.dir.glob("latest_*"):
             latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
 
@@ -271,26 +326,43 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
     return parse_inference_options(argv)
 
 
-def train(opt: EasyDict) -> None:
-    """One training run; a folder in which it left no model is removed again when it fails."""
-    trainer = Trainer(opt)
+def train(opt: EasyDict, saved: SavedRun | None, signals: StopSignals) -> None:
+    """All epochs of a run, or those that are left of it; a new run's folder is removed when nothing came of it."""
+    trainer = Trainer(opt, saved, signals)
     try:
         trainer.run()
     except Exception:
-        trainer.files.discard_if_empty()
+        folder = trainer.files.dir
+        if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
+            trainer.files.discard()
         raise
+
+
+def run(opt: EasyDict, signals: StopSignals) -> None:
+    """A run from its beginning, or from where it was stopped, to the evaluation of its best model."""
+    folder = Path(opt.results_dir)
+    saved = load_saved_run(folder) if opt.resume is not None else None
+    phase = saved.state.place.phase if saved is not None else None
+    if phase == FINISHED:
+        print(f"{folder}: the run is finished, there is nothing left to do")
+        return
+    if phase != INFERENCE:
+        train(opt, saved, signals)
+    if opt.eval_path is not None:
+        print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
+        run_inference(final_inference_options(opt))
+    mark_finished(folder)
 
 
 @command_line
 def main() -> None:
     """Command line of training."""
     opt = parse_train_options()
-    opt.results_dir = str(results_dir(opt))
+    if opt.resume is None:
+        opt.results_dir = str(results_dir(opt))
     ensure_dataset(opt)
-    train(opt)
-    if opt.eval_path is not None:
-        print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
-        run_inference(final_inference_options(opt))
+    with resumable(Path(opt.results_dir)) as signals:
+        run(opt, signals)
 
 
 if __name__ == "__main__":

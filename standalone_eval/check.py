@@ -15,14 +15,14 @@ import numpy as np
 
 if TYPE_CHECKING or __package__:
     from .files import BadInput, command_line, read_json, read_jsonl
-    from .findings import Findings
+    from .findings import Findings, shorten
     from .ground_truth import has_moments, read_desc_ids, read_ground_truth
-    from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx, shorten
+    from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
 else:  # run as a file: this folder, wherever it was copied, is then the search path
     from files import BadInput, command_line, read_json, read_jsonl
-    from findings import Findings
+    from findings import Findings, shorten
     from ground_truth import has_moments, read_desc_ids, read_ground_truth
-    from submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx, shorten
+    from submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
 
 MAX_PRED = 100  # predictions of a query that count
 

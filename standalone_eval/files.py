@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,8 +35,10 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a UTF-8 file, or raise `BadInput` saying why it cannot be read."""
+    """Read a UTF-8 file, or raise `BadInput` saying why it cannot be read; a pipe or device may have no end."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise BadInput(f"{path}: cannot be read (it is not a regular file): check the path")
         return Path(path).read_text(encoding="utf-8")
     except OSError as err:
         raise BadInput(f"{path}: cannot be read ({err.strerror}): check the path") from err

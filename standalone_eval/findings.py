@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 
 @dataclass
@@ -67,6 +69,14 @@ class Findings:
             if total:
                 parts.append(f"{_plural(total, label)} of {_plural(len(kinds), 'kind')}")
         return ", ".join(parts) or "no defects"
+
+
+def shorten(value: Any) -> str:
+    """A value as Python writes it, cut to a readable length and depth."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer too long to be written
+        return f"a very large {type(value).__name__}"
 
 
 def _plural(count: int, noun: str) -> str:

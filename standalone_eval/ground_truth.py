@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from standalone_eval.findings import Findings
+if TYPE_CHECKING or __package__:
+    from .findings import Findings, shorten
+else:  # run as a file: this folder, wherever it was copied, is then the search path
+    from findings import Findings, shorten
 
+MAX_MOMENTS = 100  # of one query; all queries get room for as many as one of them has
+LARGEST_SECOND = float(np.finfo(np.float32).max)  # evaluation is in float32
 Span = tuple[float, float]
 
 
@@ -40,7 +43,9 @@ def read_desc_ids(rows: Sequence[dict[str, Any]], findings: Findings) -> list[in
     for number, row in enumerate(rows, start=1):
         desc_id = row.get("desc_id")
         if not isinstance(desc_id, int) or isinstance(desc_id, bool):
-            findings.error("ground truth: desc_id is missing or not an integer", [f"query {number}: {desc_id!r:.60}"])
+            findings.error(
+                "ground truth: desc_id is missing or not an integer", [f"query {number}: {shorten(desc_id)}"]
+            )
             continue
         if desc_id in seen:
             findings.error("ground truth: desc_id appears more than once", [f"query {number}: {desc_id}"])
@@ -68,9 +73,10 @@ def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> Gro
     for number, row in enumerate(rows, start=1):
         name, moments = row.get("vid_name"), _moments(row.get("ts"))
         if not isinstance(name, str):
-            findings.error("ground truth: vid_name is missing or not text", [f"query {number}: {name!r:.60}"])
+            findings.error("ground truth: vid_name is missing or not text", [f"query {number}: {shorten(name)}"])
         if moments is None:
-            findings.error("ground truth: ts is not [st, ed] with st <= ed", [f"query {number}: {row.get('ts')!r:.60}"])
+            place = f"query {number}: {shorten(row.get('ts'))}"
+            findings.error(f"ground truth: ts is not [st, ed] with st <= ed, or 1 to {MAX_MOMENTS} such spans", [place])
         names.append(name)
         spans.append(moments or [])
     types = _types(rows, findings)
@@ -83,14 +89,15 @@ def _moments(ts: Any) -> list[Span] | None:
     """The annotated spans in `ts`, or None if there are none or any is malformed."""
     if not isinstance(ts, list) or not ts:
         return None
-    moments = list(_spans(ts if isinstance(ts[0], list) else [ts]))
+    candidates = ts if isinstance(ts[0], list) else [ts]
+    moments = list(_spans(candidates)) if len(candidates) <= MAX_MOMENTS else [None]
     return None if None in moments else [moment for moment in moments if moment is not None]
 
 
 def _spans(candidates: list[Any]) -> Iterator[Span | None]:
     for span in candidates:
         numbers = isinstance(span, list) and all(type(second) in (int, float) for second in span)
-        well_formed = numbers and len(span) == 2 and math.isfinite(span[1] - span[0]) and span[0] <= span[1]
+        well_formed = numbers and len(span) == 2 and -LARGEST_SECOND <= span[0] <= span[1] <= LARGEST_SECOND
         yield (span[0], span[1]) if well_formed else None
 
 
@@ -99,8 +106,9 @@ def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | No
     if not any("type" in row for row in rows):
         return None
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get("type"), str):
-            place = f"query {number}: {row.get('type')!r:.60}"
+        query_type = row.get("type")
+        if not isinstance(query_type, str) or not query_type.isprintable():
+            place = f"query {number}: {shorten(query_type)}"
             findings.error("ground truth: type is missing or not text, though other queries have one", [place])
     return [str(row.get("type")) for row in rows]
 

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING or __package__:
     from .check import check_files, refuse_errors
     from .files import command_line, whole_file
+    from .findings import shorten
 else:  # run as a file: this folder, wherever it was copied, is then the search path
     from check import check_files, refuse_errors
     from files import command_line, whole_file
+    from findings import shorten
 
 MEMBERS = {  # the tasks the server expects of each split; SVMR needs the right videos, which test_public keeps secret
     "val": ("VCMR", "SVMR", "VR"),
     "test_public": ("VCMR", "VR"),
 }
+ENTRY = ("desc_id", "desc", "predictions")  # what a query's entry holds; anything else stays out of the zip
 
 
 def member_name(split: str) -> str:
@@ -30,7 +33,7 @@ def member_name(split: str) -> str:
 
 
 def checked_member(split: str, submission_path: str, gt_path: str) -> dict[str, Any]:
-    """The submission for a split with that split's tasks alone; what was left out is said on stdout.
+    """The submission for a split: what was checked, of that split's tasks alone; tasks left out are said on stdout.
 
     Raises:
         BadInput: the file has errors (all are printed), or cannot be read.
@@ -38,8 +41,9 @@ def checked_member(split: str, submission_path: str, gt_path: str) -> dict[str, 
     tasks = MEMBERS[split]
     submission, _, findings = check_files(submission_path, gt_path, tasks)
     refuse_errors(findings, submission_path)
-    kept = {key: submission[key] for key in ("video2idx", *tasks)}
-    surplus = [key for key in submission if key not in kept]
+    kept = {"video2idx": submission["video2idx"]}
+    kept |= {task: [{key: entry[key] for key in ENTRY if key in entry} for entry in submission[task]] for task in tasks}
+    surplus = [shorten(key) for key in submission if key not in kept]
     if surplus:
         print(f"note: {submission_path}: left out {', '.join(surplus)}: not part of a {split} submission")
     return kept

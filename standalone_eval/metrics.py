@@ -115,13 +115,21 @@ def recalls_by_type(hits: dict[str, npt.NDArray[np.bool_]], types: Sequence[str]
         types: Nq query types.
     """
     kinds = sorted(set(types), key=lambda kind: (_TYPE_ORDER.get(kind, len(_TYPE_ORDER)), kind))
-    members = {kind: np.array([query_type == kind for query_type in types]) for kind in kinds}
+    place = {kind: number for number, kind in enumerate(kinds)}
+    kind_of = np.array([place[query_type] for query_type in types], dtype=np.int64)
+    counts = np.bincount(kind_of, minlength=len(kinds))
+    right = {name: np.bincount(kind_of, weights=hit, minlength=len(kinds)) for name, hit in hits.items()}
     out: dict[str, Any] = {}
-    for kind, member in members.items():
-        out |= {f"{kind}-{name}": _percentage(hit[member]) for name, hit in hits.items()}
-    out["desc_type_ratio"] = " ".join(f"{kind} {_percentage(member)}" for kind, member in members.items())
+    for number, kind in enumerate(kinds):
+        out |= {f"{kind}-{name}": _as_percentage(hit[number] / counts[number]) for name, hit in right.items()}
+    shares = zip(kinds, counts / max(1, len(types)), strict=True)
+    out["desc_type_ratio"] = " ".join(f"{kind} {_as_percentage(share)}" for kind, share in shares)
     return out
 
 
 def _percentage(chosen: npt.NDArray[np.bool_]) -> float:
-    return round(float(np.mean(chosen)) * 100, 2)
+    return _as_percentage(np.mean(chosen))
+
+
+def _as_percentage(share: np.floating | float) -> float:
+    return round(float(share) * 100, 2)

@@ -6,7 +6,6 @@ a fast path (whole lists are looked at through their sets of types); row by row 
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from standalone_eval.findings import Findings
+if TYPE_CHECKING or __package__:
+    from .findings import Findings, shorten
+else:  # run as a file: this folder, wherever it was copied, is then the search path
+    from findings import Findings, shorten
 
 MOMENT_TASKS = ("VCMR", "SVMR")
 TASKS = (*MOMENT_TASKS, "VR")
@@ -190,14 +191,6 @@ def _is_member(values: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) 
         return np.zeros(values.shape, dtype=bool)
     place = np.searchsorted(known, values).clip(max=known.size - 1)
     return known[place] == values
-
-
-def shorten(value: Any) -> str:
-    """A value as Python writes it, cut to a readable length."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an integer too long to be written
-        return f"a very large {type(value).__name__}"
 
 
 def _is_int(value: Any) -> TypeGuard[int]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.benchmarks import (
+    bench_corpus_store,
     bench_encoding,
     bench_evaluation,
     bench_retrieval,
@@ -88,6 +89,16 @@ def test_corpora_beyond_the_memory_limit_are_left_out(figures, capsys):
     content = figures(bench_retrieval.main, ["5", "100000", "--queries", "2", "--max_memory_gb", "1"])
     assert "100,000 videos: left out" in capsys.readouterr().out
     assert set(notes(content)) == {"5 videos", "5 videos, dense"}
+
+
+def test_retrieval_from_disk_agrees_with_that_in_memory(figures, tmp_path):
+    argv = ["12", "130", "--queries", "23", "--retrieval_bsz", "9", "--hidden_size", "16", "--max_ctx_l", "60"]
+    content = figures(bench_corpus_store.main, [*argv, "--max_compared_videos", "100", "--folder", str(tmp_path)])
+    found = notes(content)
+    assert set(found) == {f"{n} videos{which}" for n in (12, 130) for which in ("", ", first time")}
+    assert "answers equal" in found["12 videos"]
+    assert "own memory" in found["130 videos"]
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 
 def test_evaluation_agrees_with_the_plain_one(figures):

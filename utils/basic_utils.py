@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -19,6 +21,7 @@ T = TypeVar("T")
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT_EXIT_CODE = 2
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a full disk, a spent quota, a limit on file sizes
 
 
 class InputError(Exception):
@@ -46,26 +49,59 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def named_when_full(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a disk that fills up inside the block an `InputError` that names `path`, what is being written there."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in NO_ROOM:
+            raise
+        raise InputError(f"{path}: cannot be written ({err.strerror}): make room there, and try again") from err
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], previous: str | os.PathLike[str] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well.
 
-    A kill or an error at any moment leaves either the old file or the new one, never half of one.
+    A kill, an error or a power cut at any moment leaves either the old file or the new one, never half of one.
+
+    Args:
+        path: the file.
+        previous: where the old file is kept, if there is one. A kill between the two renamings leaves it there alone.
+
+    Raises:
+        InputError: there is no room for it; the old file stays.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
+    with named_when_full(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            sync(part)
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
+            if previous is not None and target.exists():
+                target.replace(previous)
+            part.replace(target)
+            sync(target.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until the content of a file, or the names in a folder, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        yield part
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
-        part.replace(target)
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno != errno.EINVAL:  # what file systems say that cannot do this for folders
+            raise
     finally:
-        part.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_json(data: Any, path: str | os.PathLike[str], indent: bool = False) -> None:
@@ -83,8 +119,13 @@ def write_jsonl(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str]) ->
 
 
 def read_bytes(path: str | os.PathLike[str], remedy: str = "check the path") -> bytes:
-    """Read a file, or raise `InputError` saying why it cannot be read and the `remedy`."""
+    """Read a file, or raise `InputError` saying why it cannot be read and the `remedy`.
+
+    Pipes and devices are refused: they may have no end, or never begin.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return Path(path).read_bytes()
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror}): {remedy}") from err

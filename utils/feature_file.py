@@ -1,10 +1,12 @@
 """The h5 files that hold features: one dataset per key, and attributes that say what made them.
 
-`FeatureFile` is the only reader of h5 in the project and `FeatureWriter` the only writer.
+`FeatureFile` is the only reader of h5 in the project and `FeatureWriter` the only writer. Files may come from anywhere:
+the reader stays inside them (an h5 file can name others) and believes no shape that what is stored could not fill.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,11 @@ import numpy as np
 from utils.basic_utils import InputError, first_line, whole_file
 
 FORMAT_VERSION = 1
+MAX_WIDTH = 1 << 17  # the widest features that people extract are 2048x7x7
+FREE_BYTES = 1 << 26  # an array up to this size may be compressed as strongly as it likes, silence for example
+MAX_EXPANSION = 100  # bytes of a larger one per byte that it takes in the file
+# what h5py raises on damaged files
+_DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
 
 
 class FeatureError(InputError):
@@ -25,6 +32,11 @@ class FeatureError(InputError):
     def __init__(self, path: Path, key: str, reason: str) -> None:
         super().__init__(f"{path}, key {key}: {reason}")
         self.reason = reason
+
+
+def expands_too_much(n_bytes: int, stored: int) -> bool:
+    """Whether `stored` bytes of a file can hardly hold an array of `n_bytes`: its shape is made up or a trap."""
+    return n_bytes > FREE_BYTES + MAX_EXPANSION * stored
 
 
 class FeatureWriter:
@@ -73,14 +85,14 @@ class FeatureFile:
     def _open(self) -> h5py.File:
         if self._h5 is not None and self._pid == os.getpid():
             return self._h5
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             raise InputError(
                 f"{self.path}: feature file not found: see data/README.md for where features lie, "
                 "or run `bash data/check.sh` for all that is missing"
             )
         try:
             self._h5 = h5py.File(self.path, "r")
-        except OSError as err:
+        except _DAMAGED as err:
             raise InputError(
                 f"{self.path}: cannot be opened as h5 ({first_line(err)}): "
                 "the file is truncated or not h5, download or generate it again"
@@ -94,9 +106,10 @@ class FeatureFile:
     def keys(self) -> list[str]:
         """All keys, those with suffixes too."""
         try:
-            return list(self._open().keys())
-        except (OSError, RuntimeError) as err:
-            raise InputError(f"{self.path}: its keys cannot be read ({err}): the file is damaged") from err
+            keys = self._open().keys()
+            return [key if isinstance(key, str) else key.decode("utf-8", "surrogateescape") for key in keys]
+        except _DAMAGED as err:
+            raise InputError(f"{self.path}: its keys cannot be read ({first_line(err)}): the file is damaged") from err
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of `keys` that the file does not have, in their order, each once."""
@@ -107,19 +120,22 @@ class FeatureFile:
         """The file's attributes: `format_version` and what made it; empty for files that say nothing."""
         try:
             return dict(self._open().attrs)
-        except (OSError, RuntimeError) as err:
-            raise InputError(f"{self.path}: its attributes cannot be read ({err}): the file is damaged") from err
+        except _DAMAGED as err:
+            raise InputError(
+                f"{self.path}: its attributes cannot be read ({first_line(err)}): the file is damaged"
+            ) from err
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array without reading it."""
-        return tuple(self._dataset(key).shape)
+        with self._naming(key):
+            return tuple(self._dataset(key).shape or ())
 
     def width(self) -> int:
         """Feature size D, read from the first two-dimensional array of the file."""
-        for key in self._open():
+        for key in self.keys():
             shape = self.shape(key)
             if len(shape) == 2:
-                return shape[1]
+                return self._checked_width(key, shape[1])
         raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
 
     def read(self, key: str, width: int | None = None) -> np.ndarray:
@@ -143,36 +159,72 @@ class FeatureFile:
         return dataset.shape[0], dataset.shape[1], dataset.dtype.name
 
     def _features(self, key: str, width: int | None) -> h5py.Dataset:
-        dataset = self._dataset(key)
-        if dataset.ndim != 2 or dataset.shape[0] == 0 or dataset.dtype.kind != "f":
-            raise FeatureError(
-                self.path,
-                key,
-                "expected floats of shape (rows, size) with rows >= 1, "
-                f"found {dataset.dtype} {dataset.shape}: extract it again",
-            )
-        if width is not None and dataset.shape[1] != width:
-            raise FeatureError(
-                self.path,
-                key,
-                f"features are {dataset.shape[1]} wide, expected {width}: "
-                "give the size that the file has, or another file",
-            )
-        return dataset
+        with self._naming(key):
+            dataset = self._dataset(key)
+            shape: tuple[int, ...] = dataset.shape or ()
+            if len(shape) != 2 or shape[0] == 0 or dataset.dtype.kind != "f":
+                raise FeatureError(
+                    self.path,
+                    key,
+                    "expected floats of shape (rows, size) with rows >= 1, "
+                    f"found {dataset.dtype} {shape}: extract it again",
+                )
+            if width is not None and shape[1] != width:
+                raise FeatureError(
+                    self.path,
+                    key,
+                    f"features are {shape[1]} wide, expected {width}: give the size that the file has, or another file",
+                )
+            self._checked_width(key, shape[1])
+            self._check_size(dataset, key)
+            return dataset
+
+    def _checked_width(self, key: str, width: int) -> int:
+        if width > MAX_WIDTH:
+            raise FeatureError(self.path, key, f"features are {width} wide, expected at most {MAX_WIDTH}: pool them")
+        return width
+
+    def _check_size(self, dataset: h5py.Dataset, key: str) -> None:
+        """Refuse, before any memory is asked for, an array or a chunk that what is stored could not fill."""
+        n_bytes = max(dataset.size, math.prod(dataset.chunks or ())) * dataset.dtype.itemsize
+        if expands_too_much(n_bytes, 0):
+            stored = min(dataset.id.get_storage_size(), os.path.getsize(self.path))
+            if expands_too_much(n_bytes, stored):
+                raise FeatureError(
+                    self.path,
+                    key,
+                    f"claims {n_bytes / 2**20:,.0f} MiB, but {stored / 2**20:,.1f} MiB are stored: extract it again",
+                )
+        if dataset.chunks:
+            properties = dataset.id.get_create_plist()
+            filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
+            if len(set(filters)) < len(filters):
+                raise FeatureError(self.path, key, "is compressed more than once: write it again, without that")
 
     def _load(self, dataset: h5py.Dataset, key: str) -> np.ndarray:
-        try:
+        with self._naming(key):
             return np.asarray(dataset[()])
-        except OSError as err:
-            raise FeatureError(self.path, key, f"cannot be read ({err}): the file is damaged") from err
 
     def _dataset(self, key: str) -> h5py.Dataset:
+        """A dataset that lies in this file itself; nothing else is opened, which may be any file or device."""
+        with self._naming(key):
+            h5_file, name = self._open(), key.encode("utf-8", "surrogateescape")
+            links = h5_file.id.links
+            if "/" in key or not links.exists(name):
+                raise InputError(f"{self.path}: has no features for {key}: was it extracted with another split?")
+            if links.get_info(name).type != h5py.h5l.TYPE_HARD:  # a soft one may lead through an external one
+                raise FeatureError(self.path, key, "is a link, which is not followed: copy the array into this file")
+            found = h5_file[name]
+            if not isinstance(found, h5py.Dataset):
+                raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a feature array")
+            if found.is_virtual or found.external:  # asked before its shape, which may be that of another file
+                raise FeatureError(self.path, key, "has its values in other files: copy them into this one")
+            return found
+
+    @contextmanager
+    def _naming(self, key: str) -> Iterator[None]:
+        """Make what h5py raises on damaged files an error that names file and key."""
         try:
-            found = self._open().get(key)
-        except (KeyError, OSError, RuntimeError) as err:
-            raise FeatureError(self.path, key, f"cannot be read ({err}): the file is damaged") from err
-        if found is None:
-            raise InputError(f"{self.path}: has no features for {key}: was it extracted with another split?")
-        if not isinstance(found, h5py.Dataset):
-            raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a feature array")
-        return found
+            yield
+        except _DAMAGED as err:
+            raise FeatureError(self.path, key, f"cannot be read ({first_line(err)}): the file is damaged") from err

@@ -4,11 +4,17 @@
 #   DSET           tvr | mini (generated on first use)
 #   CTX_MODE       video_sub_tef | video_sub
 #   VID_FEAT_TYPE  resnet | i3d | resnet_i3d
+# or go on with a run that was stopped:
+#   bash method_tvr/scripts/train.sh --resume MODEL_DIR [options of where it runs]
+#   MODEL_DIR      its results folder: a path, a name under method_tvr/results, or a pattern
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need torch h5py
 
-[ $# -ge 3 ] || fail "usage: train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [options]"
+if [ "${1:-}" = --resume ]; then
+  exec python "$root/method_tvr/train.py" --results_root "$root/method_tvr/results" "$@"
+fi
+[ $# -ge 3 ] || fail "usage: train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [options], or train.sh --resume MODEL_DIR"
 dset_name="$1" ctx_mode="$2" vid_feat_type="$3"
 shift 3
 

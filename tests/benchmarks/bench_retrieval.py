@@ -45,11 +45,11 @@ def encoded_queries(data: EncodedData, device: torch.device) -> EncodedQueries:
 
 def answer_all(searcher: Searcher, queries: EncodedQueries, own: torch.Tensor) -> list[Answers]:
     """VCMR, SVMR and VR of all queries, block by block."""
-    answers = []
-    for block in searcher.query_blocks(len(queries)):
-        vcmr, vr = searcher.search(queries[block])
-        answers.append((vcmr, searcher.search_moments(queries[block], own[block].unsqueeze(1)), vr))
-    return answers
+    blocks = searcher.query_blocks(len(queries))
+    return [
+        (vcmr, searcher.search_moments(queries[block], own[block].unsqueeze(1)), vr)
+        for block, (vcmr, vr) in zip(blocks, searcher.search_all(queries), strict=True)
+    ]
 
 
 def check_answers(found: Answers, expected: DenseAnswers, longest: int) -> float:
@@ -62,15 +62,15 @@ def check_answers(found: Answers, expected: DenseAnswers, longest: int) -> float
     dense_vcmr, dense_svmr, (entries, weights) = expected
     shares = [check_same_ranking("VR", vr.entry, vr.score, entries.cpu().numpy(), weights.cpu().numpy())]
     for task, ours, dense in (("VCMR", vcmr, dense_vcmr), ("SVMR", svmr, dense_svmr)):
-        identity, score = _identified(longest, ours.entry, ours.st, ours.ed), ours.score
+        identity, score = identified(longest, ours.entry, ours.st, ours.ed), ours.score
         arrays = [tensor.cpu().numpy() for tensor in (dense.entry, dense.st, dense.ed, dense.score)]
         beyond = ((0, 0), (0, arrays[3].shape[1] - score.shape[1]))  # rows that no possible span is left for
         identity, score = (np.pad(array, beyond, constant_values=-1) for array in (identity, score))
-        shares.append(check_same_ranking(task, identity, score, _identified(longest, *arrays[:3]), arrays[3]))
+        shares.append(check_same_ranking(task, identity, score, identified(longest, *arrays[:3]), arrays[3]))
     return float(np.mean(shares))
 
 
-def _identified(longest: int, entry: np.ndarray, st: np.ndarray, ed: np.ndarray) -> np.ndarray:
+def identified(longest: int, entry: np.ndarray, st: np.ndarray, ed: np.ndarray) -> np.ndarray:
     """One number per moment, -1 for none."""
     return np.where(entry < 0, -1, (entry * (longest + 1) + st) * (longest + 1) + ed)
 

@@ -118,3 +118,30 @@ def test_durations_of_another_form_are_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(InputError, match=r"video2dur\.json"):
         load_videos(path)
+
+
+DEEP = "[" * 1000 + "]" * 1000  # deeper than Python writes out
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        f'{{"desc_id": 1, "desc": "x", "vid_name": "a", "ts": [1, 2], "type": {DEEP}}}',
+        f'{{"desc_id": 1, "desc": "x", "vid_name": "a", "ts": {DEEP}}}',
+        f'{{"desc_id": {DEEP}, "desc": "x"}}',
+        '{"desc_id": 18446744073709551616, "desc": "x"}',
+    ],
+)
+def test_hostile_values_are_refused_in_few_words(write, row):
+    with pytest.raises(InputError, match="line 1") as caught:
+        load_queries(write(row), VIDEOS)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("entry", [f"[10, {DEEP}]", f"[{DEEP}, 3]", DEEP, "[10, 9007199254740993]", "[1e999, 3]"])
+def test_hostile_durations_are_refused_in_few_words(tmp_path, entry):
+    path = tmp_path / "video2dur.json"
+    path.write_text(f'{{"val": {{"a": {entry}}}}}')
+    with pytest.raises(InputError, match=r"video2dur\.json") as caught:
+        load_videos(path)
+    assert len(str(caught.value)) < 400

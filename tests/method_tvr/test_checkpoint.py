@@ -277,3 +277,55 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     without_a_weight(content)
     torch.save(content, path)
     assert "query_encoder.self.query.weight" in refuse(path, tmp_path / "marker")
+
+
+def test_ours_has_a_digest_that_is_checked(saved):
+    content = torch.load(saved, weights_only=True)
+    content["model"]["query_encoder.self.query.weight"][0, 0] += 1e-7
+    torch.save(content, saved)
+    with pytest.raises(InputError, match="does not have the digest") as caught:
+        load_checkpoint(saved)
+    assert str(saved) in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", ["epoch", "made_by", "model_cfg"])
+def test_the_digest_covers_what_is_no_weight(saved, entry):
+    content = torch.load(saved, weights_only=True)
+    content[entry] = {**content[entry], "drop": 0.5} if entry == "model_cfg" else 7
+    torch.save(content, saved)
+    with pytest.raises(InputError, match="does not have the digest"):
+        load_checkpoint(saved)
+
+
+def test_a_checkpoint_without_a_digest_is_accepted(saved):
+    content = torch.load(saved, weights_only=True)
+    del content["digest"]
+    torch.save(content, saved)
+    assert load_checkpoint(saved).epoch == 3
+
+
+def test_no_flipped_byte_goes_unnoticed(saved, tmp_path):
+    whole, path = saved.read_bytes(), tmp_path / "flipped.ckpt"
+    expected = load_checkpoint(saved)
+    for position in range(5, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
+        try:
+            found = load_checkpoint(path)
+        except InputError:
+            continue
+        # what zip files keep twice, or what fills them up
+        assert found.config == expected.config
+        assert all(torch.equal(found.state[name], tensor) for name, tensor in expected.state.items())
+
+
+def test_equal_models_are_equal_files(saved, tmp_path):
+    again = tmp_path / "another name.ckpt"
+    save_checkpoint(again, small_model(), 3)
+    assert again.read_bytes() == saved.read_bytes()
+
+
+def test_a_tensor_that_shows_more_than_the_file_has_is_refused(tmp_path):
+    content, path = good(), tmp_path / "model.ckpt"
+    content["extra"], content["digest"] = torch.zeros(1).expand(10**13), "0"
+    torch.save(content, path)
+    assert "stores fewer elements" in refuse(path, tmp_path / "marker")

@@ -206,7 +206,7 @@ def test_a_file_that_is_no_whole_h5_is_named_and_the_others_are_still_checked(
     assert f"{key}: holds NaN" in defects_of(out)
 
 
-def test_a_key_whose_array_is_lost_is_named_and_the_others_are_still_checked(check: Check, own_corpus: Corpus) -> None:
+def test_a_key_that_leads_elsewhere_is_named_and_the_others_are_still_checked(check: Check, own_corpus: Corpus) -> None:
     lost, bad = list(durations(own_corpus)["val"])[:2]
     with own_corpus.features("sub_bert_path") as h5_file:
         del h5_file[lost]
@@ -214,7 +214,7 @@ def test_a_key_whose_array_is_lost_is_named_and_the_others_are_still_checked(che
     spoil(own_corpus, "sub", bad, with_nan)
     code, out = check()
     assert code == 2
-    assert f"{lost}: is listed but not there" in defects_of(out)
+    assert f"{lost}: is a link, which is not followed" in defects_of(out)
     assert f"{bad}: holds NaN" in defects_of(out)
 
 

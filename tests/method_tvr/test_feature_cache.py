@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import orjson
 import pytest
 
 from method_tvr import feature_cache
@@ -140,6 +142,104 @@ def test_a_damaged_cache_is_made_again(path, spoil, capsys):
     check(pack(path), path)
     assert "the one there is damaged" in capsys.readouterr().err
     assert folders(cache_root(path)) == [folder]
+
+
+def header(old: bytes, new: bytes):
+    def spoil(folder: Path) -> None:
+        rows = (folder / "rows.npy").read_bytes()
+        assert len(old) == len(new)
+        assert old in rows
+        (folder / "rows.npy").write_bytes(rows.replace(old, new, 1))
+
+    return spoil
+
+
+def index(**changes: object):
+    """An index that says something else, with the checksum that belongs to it."""
+
+    def spoil(folder: Path) -> None:
+        content = orjson.loads((folder / "index.json").read_bytes().partition(b"\n")[2])
+        text = orjson.dumps({**content, **{key: change(content[key]) for key, change in changes.items()}})
+        (folder / "index.json").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+    return spoil
+
+
+def text(content: bytes):
+    def spoil(folder: Path) -> None:
+        (folder / "index.json").write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+    return spoil
+
+
+def piped(folder: Path) -> None:
+    (folder / "rows.npy").unlink()
+    os.mkfifo(folder / "rows.npy")
+
+
+def piped_index(folder: Path) -> None:
+    (folder / "index.json").unlink()
+    os.mkfifo(folder / "index.json")
+
+
+HOSTILE = {
+    "rows of objects": header(b"'<f4'", b"'|O' "),
+    "rows in columns": header(b"False", b"True "),
+    "negative shape": header(b"(44, 5)", b"(-44,5)"),
+    "rows are a pipe": piped,
+    "index is a pipe": piped_index,
+    "start before the rows": index(starts=lambda starts: [-1, *starts[1:]]),
+    "end past the rows": index(starts=lambda starts: [*starts[:-1], starts[-1] + 1]),
+    "start far past the rows": index(starts=lambda starts: [*starts[:-1], 2**63 - 1]),
+    "start past int64": index(starts=lambda starts: [*starts[:-1], 2**64 - 1]),
+    "no rows": index(lengths=lambda lengths: [0, *lengths[1:]]),
+    "negative length": index(lengths=lambda lengths: [-1, *lengths[1:]]),
+    "more rows than are kept": index(lengths=lambda lengths: [11, *lengths[1:]], counts=lambda counts: [11] * 6),
+    "more rows than there were": index(counts=lambda counts: [0, *counts[1:]]),
+    "fractions": index(starts=lambda starts: [0.5, *starts[1:]]),
+    "numbers as text": index(counts=lambda counts: [*map(str, counts)]),
+    "booleans": index(starts=lambda starts: [False, *starts[1:]]),
+    "one number for all": index(counts=lambda counts: 3),
+    "a number too few": index(counts=lambda counts: counts[1:]),
+    "a key too few": index(keys=lambda keys: keys[1:]),
+    "a key twice": index(keys=lambda keys: [keys[0], keys[0], *keys[2:]]),
+    "a key that is none": index(keys=lambda keys: [3, *keys[1:]]),
+    "keys that are none": index(keys=lambda keys: "abcdef"),
+    "negative rows": index(n_rows=lambda n_rows: -n_rows),
+    "very many rows": index(n_rows=lambda n_rows: 2**62),
+    "rows as text": index(n_rows=str),
+    "no JSON": text(b"{"),
+    "no object": text(b"[]"),
+    "no recipe": text(b'{"recipe": 1}'),
+    "nothing but a recipe": text(b'{"recipe": {}}'),
+}
+
+
+@pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE)
+def test_a_cache_that_lies_is_made_again(path, spoil):
+    pack(path)
+    (folder,) = folders(cache_root(path))
+    spoil(folder)
+    pack(path, TOKENS)  # one that is prepared in another way looks at it too
+    check(pack(path), path)
+    assert folder in folders(cache_root(path))
+
+
+def test_the_lock_is_not_made_through_a_link(path, tmp_path, capsys):
+    cache_root(path).mkdir()
+    (cache_root(path) / ".lock").symlink_to(tmp_path / "victim")
+    check(pack(path), path)
+    assert "into this process's memory" in capsys.readouterr().err
+    assert not (tmp_path / "victim").exists()
+
+
+def test_arrays_that_the_file_cannot_hold_together_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as features:
+        made = features.create_dataset("v", (10, 1 << 17), "f4")  # nothing of it is stored
+        for number in range(200):
+            features[f"v{number}"] = made
+    with pytest.raises(InputError, match="claim far more than the file can hold"):
+        packed_rows(FeatureFile(tmp_path / "a.h5"), 1 << 17, CLIPS, "float32")
 
 
 def test_what_killed_runs_left_is_removed(path):

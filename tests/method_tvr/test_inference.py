@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from method_tvr.annotations import Query, Video
 from method_tvr.checkpoint import save_checkpoint
 from method_tvr.config import parse_inference_options
 from method_tvr.corpus import EvalSplit
+from method_tvr.encode_corpus import main as encode_main
 from method_tvr.inference import encode_corpus, encode_queries, evaluate_rows, predict, run_inference
 from method_tvr.model import ReLoCLNet
 from method_tvr.retrieval import Searcher, SearchSettings
 from standalone_eval.eval import eval_retrieval
 from tests.golden_files import load_json, load_jsonl, unpack
 from tests.method_tvr.test_model import SMALL, small_model
+from tests.method_tvr.test_scripts import SCRIPTS, bash
 from utils.basic_utils import InputError
 
 SAME_SCORE, TIE = 1e-4, 1e-5
@@ -120,6 +123,113 @@ def test_predictions_agree_with_the_reference_wherever_features_are(at_golden_ru
     run_inference(opt)
     found = load(at_golden_run / "run" / f"inference_tvr_val_{where}_predictions_VCMR_SVMR_VR.json")
     assert_same_file(found, load_json("predictions/val_no_nms.json"))
+
+
+@pytest.fixture(scope="module")
+def golden_corpora(golden_run):
+    """The folders `fp32` and `fp16` of encoded val videos, and `both` with those of test_public too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(golden_run)
+        for name, options in (("fp32", []), ("fp16", ["--retrieval_dtype", "fp16"]), ("both", [])):
+            encode_main(["--model_dir", "run", "--out", f"encoded/{name}", *options, *ON_THE_CPU])
+        encode_main(["--model_dir", "run", "--out", "encoded/both", "--eval_split_name", "test", *ON_THE_CPU])
+    return golden_run / "encoded"
+
+
+def infer_from(corpus: str, *options: str) -> dict:
+    """What inference writes that searches an encoded corpus, where no features of videos are."""
+    absent = ["--vid_feat_path", "nowhere.h5", "--sub_bert_path", "nowhere.h5"]
+    argv = ["--model_dir", "run", "--encoded_corpus", f"encoded/{corpus}", "--eval_id", corpus, *absent]
+    run_inference(parse_inference_options([*argv, *ON_THE_CPU, *options]))
+    (path,) = (path for path in Path("run").glob(f"*_{corpus}_predictions_*") if "_metrics" not in path.name)
+    found = load(path)
+    path.unlink()
+    return found
+
+
+@pytest.mark.parametrize("corpus", ["fp32", "both"])
+def test_an_encoded_corpus_gives_the_references_predictions_without_video_features(
+    at_golden_run, golden_corpora, golden_predictions, corpus, capsys
+):
+    found = infer_from(corpus)
+    assert_same_file(found, load_json("predictions/val_no_nms.json"))
+    assert_same_file(found, golden_predictions[1][""])
+    said = "encoded/both: 12 of its videos are not in val: not searched"
+    assert (said in capsys.readouterr().err) == (corpus == "both")
+
+
+def test_a_corpus_in_half_precision_ranks_nearly_alike(at_golden_run, golden_corpora, golden_predictions):
+    for one, other in zip(infer_from("fp16")["VR"], golden_predictions[1][""]["VR"], strict=True):
+        scores = {row[0]: row[3] for row in one["predictions"]}
+        expected = {row[0]: row[3] for row in other["predictions"]}
+        shared = sorted(scores.keys() & expected.keys())
+        assert len(shared) >= 0.95 * len(expected)
+        np.testing.assert_allclose([scores[v] for v in shared], [expected[v] for v in shared], rtol=0.02)
+
+
+def test_svmr_alone_looks_into_an_encoded_corpus_too(at_golden_run, golden_corpora):
+    assert_same_file(infer_from("fp32", "--tasks", "SVMR"), load_json("predictions/val_svmr_only.json"))
+
+
+def test_a_model_folder_names_no_corpus_to_be_searched(tmp_path):
+    (tmp_path / "opt.json").write_text('{"dset_name": "tvr", "exp_id": "x", "encoded_corpus": "elsewhere"}')
+    assert parse_inference_options(["--model_dir", str(tmp_path)]).encoded_corpus is None
+
+
+def test_videos_are_encoded_once_and_later_ones_added(at_golden_run, golden_corpora, capsys):
+    before = sorted(path for path in (golden_corpora / "both").rglob("*") if path.is_file())
+    encode_main(["--model_dir", "run", "--out", "encoded/both", *ON_THE_CPU])
+    assert "encoding the other 0" in capsys.readouterr().out
+    assert sorted(path for path in (golden_corpora / "both").rglob("*") if path.is_file()) == before
+    assert {path.parent.name for path in before} == {"both", "part-00000", "part-00001"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--eval_split_name", "test", "--eval_path", "corpus/test_public.jsonl"],
+            r"encoded/fp32: lacks 12 videos .*: ",
+        ),
+        (["--trim_padding"], "was encoded with trim_padding False, but this run has True"),
+        (["--clip_length", "2"], r"was encoded with clip_length 1\.5, but this run has 2\.0"),
+        (["--max_ctx_l", "100"], "was encoded with max_ctx_l 128, but this run has 100"),
+        (["--no_norm_vfeat"], "was encoded with no_norm_vfeat False, but this run has True"),
+        (["--retrieval_dtype", "fp16"], "kept in the number type that it was encoded with"),
+    ],
+)
+def test_a_corpus_that_does_not_fit_the_run_is_refused(at_golden_run, golden_corpora, options, message):
+    with pytest.raises(InputError, match=message):
+        infer_from("fp32", *options)
+
+
+def test_a_corpus_of_another_model_is_refused_for_search_and_for_adding(at_golden_run, golden_corpora, tmp_path):
+    argv = foreign_run(at_golden_run, tmp_path)
+    with pytest.raises(InputError, match=r"encoded/fp32: was encoded by another model"):
+        run_inference(parse_inference_options([*argv, "--encoded_corpus", "encoded/fp32"]))
+    with pytest.raises(SystemExit) as stop:
+        encode_main([*argv, "--out", "encoded/fp32"])
+    assert stop.value.code == 2
+
+
+def test_the_script_encodes_what_inference_then_searches(at_golden_run, golden_predictions):
+    finished = bash(SCRIPTS / "encode.sh", "run", "val", "encoded/by script", *ON_THE_CPU, cwd=at_golden_run)
+    n_videos = len(golden_predictions[1][""]["video2idx"])
+    assert finished.stdout == f"encoded/by script: {n_videos} videos, {n_videos} of them added now\n"
+    assert_same_file(infer_from("by script", "--eval_id", "by script"), golden_predictions[1][""])
+    assert "usage: encode.sh" in bash(SCRIPTS / "encode.sh", "run", "val", cwd=at_golden_run, code=2).stderr
+
+
+def test_encoding_refuses_what_it_cannot_keep_or_find(at_golden_run, run_main):
+    argv = ["--model_dir", "run", "--out", "encoded/refused", *ON_THE_CPU]
+    for options, message in (
+        (["--retrieval_dtype", "bf16"], "kept in fp32 or fp16"),
+        (["--eval_split_name", "test_challenge"], "has no videos of split test_challenge"),
+        (["--vid_feat_path", "nowhere.h5"], "nowhere.h5"),
+    ):
+        finished = run_main(encode_main, [*argv, *options])
+        assert finished.code == 2
+        assert message in finished.err
 
 
 def test_trimming_leaves_the_references_video_ranking(at_golden_run):

@@ -171,6 +171,25 @@ def test_blocks_change_nothing(case):
             np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("query_block", "queries_per_pass", "n_passes"), [(2, 4, 3), (2, 5, 3), (3, 1, 4), (100, 100, 1), (4, 1000, 1)]
+)
+def test_many_queries_are_answered_as_block_by_block_with_few_passes_over_the_corpus(
+    monkeypatch, query_block, queries_per_pass, n_passes
+):
+    case = a_case([3, 12, 11, 1, 3], n_queries=10, query_block=query_block, queries_per_pass=queries_per_pass)
+    searcher, queries, passes = case.searcher(), case.queries(), []
+    blocks = list(searcher.query_blocks(len(queries)))
+    one_by_one = [searcher.search(queries[block]) for block in blocks]
+    go_through = EncodedCorpus.blocks
+    monkeypatch.setattr(EncodedCorpus, "blocks", lambda corpus, n: passes.append(n) or go_through(corpus, n))
+    for found, expected in zip(searcher.search_all(queries), one_by_one, strict=True):
+        for part, other in zip(found, expected, strict=True):
+            for name, values in vars(other).items():
+                np.testing.assert_allclose(getattr(part, name), values, rtol=1e-5)
+    assert len(passes) == n_passes
+
+
 def a_case(n_clips: list[int], max_ctx_l: int = 12, n_queries: int = 2, **search: int) -> Case:
     generator = torch.Generator().manual_seed(0)
     shapes = (len(n_clips), max_ctx_l, 2, D), (n_queries, 2, D), (n_queries, 2, D), (2, 5)

@@ -87,7 +87,7 @@ def test_the_results_folder_is_named_after_the_run(finished):
 def test_all_artefacts_are_there_and_nothing_else(finished):
     stem = "tvr_val_predictions_VCMR_SVMR_VR"
     final = "inference_tvr_val_whole_predictions_VCMR_SVMR_VR"
-    expected = {"opt.json", "code.zip", "model.ckpt", "train.log.txt", "eval.log.txt", "tensorboard_log"}
+    expected = {"opt.json", "code.zip", "model.ckpt", "last.ckpt", "train.log.txt", "eval.log.txt", "tensorboard_log"}
     expected |= {f"best_{stem}.json", f"best_{stem}_metrics.json"}
     expected |= {f"{final}{nms}{kind}.json" for nms in ("", "_nms_thd_0.5") for kind in ("", "_metrics")}
     latest = {f"latest_{stem}.json", f"latest_{stem}_metrics.json"}  # there unless the last epoch was the best
@@ -264,7 +264,7 @@ def test_the_stop_task_decides(options, stop_task, names):
     trainer.run()
     ((_, metrics),) = metrics_of(Path(opt.results_dir))
     assert set(metrics) == {"SVMR", "VR", "SVMR_by_type", "VR_by_type"}
-    assert trainer.best_score == pytest.approx(sum(metrics[stop_task][name] for name in names))
+    assert trainer.place.best_score == pytest.approx(sum(metrics[stop_task][name] for name in names))
     assert (Path(opt.results_dir) / "best_tvr_val_predictions_SVMR_VR.json").is_file()
 
 
@@ -335,8 +335,8 @@ def test_a_loss_that_is_not_finite_is_named(run_main, tiny_corpus, tmp_path, mon
     monkeypatch.setattr("method_tvr.model.video_cl", lambda scores: scores.sum() * float("nan"))
     finished = run_main(train.main, tiny_corpus.options(exp_id="x", n_epoch=1, results_root=tmp_path))
     assert finished.code == 2
-    assert "the loss of epoch 0 is not finite" in finished.err
-    assert "loss_vcl" in finished.err
+    assert "epoch 0, step 0: the loss is not finite" in finished.err
+    assert "loss_vcl nan" in finished.err
     assert not list(tmp_path.rglob("model.ckpt"))
 
 

@@ -1,4 +1,6 @@
 import copy
+import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from standalone_eval.eval import eval_retrieval, metrics_table
 from standalone_eval.files import BadInput
-from standalone_eval.metrics import Rule, hits_at_k, moment_iou, right_moments
+from standalone_eval.metrics import Rule, hits_at_k, moment_iou, recalls_by_type, right_moments
 from tests.golden_files import load_json, load_jsonl
 
 GOLDEN_CASES = [
@@ -199,11 +201,26 @@ def test_type_shares_are_reported(submission, ground_truth):
     assert next(iter(by_type)) == "v-0.5-r1"
 
 
+def test_many_types_take_no_more_than_few():
+    """A mask for each type, as many as there are queries, would be 400 MB."""
+    n = 20_000
+    hits = {"r1": np.arange(n) % 3 == 0}
+    tracemalloc.start()
+    found = recalls_by_type(hits, [f"type {i:05d}" for i in range(n)])
+    assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    tracemalloc.stop()
+    assert [found[f"type {i:05d}-r1"] for i in range(4)] == [100.0, 0.0, 0.0, 100.0]
+    assert found["desc_type_ratio"].startswith("type 00000 0.01 type 00001 0.01 ")
+
+
 def test_unusable_input_is_refused_with_every_reason(submission, ground_truth):
     submission["VCMR"].pop()
     submission["SVMR"][0]["predictions"][0][1] = float("nan")
     with pytest.raises(BadInput, match=r"VCMR: desc_id of the annotations has no entry(.|\n)*SVMR: NaN"):
         eval_retrieval(submission, ground_truth)
+
+
+DEEP = json.loads("[" * 900 + "]" * 900)  # deeper than Python writes out from here
 
 
 @pytest.mark.parametrize(
@@ -218,6 +235,14 @@ def test_unusable_input_is_refused_with_every_reason(submission, ground_truth):
         ({"desc_id": 2}, "desc_id appears more than once"),
         ({"desc_id": True}, "desc_id is missing or not an integer"),
         ({"type": None}, "type is missing"),
+        ({"type": "v\ud800"}, "type is missing"),
+        ({"ts": [0, 10**400]}, "ts is not"),
+        ({"ts": [0, 1e39]}, "ts is not"),  # past float32
+        ({"ts": [[0, 1]] * 101}, "ts is not .* 1 to 100 such spans"),
+        ({"ts": DEEP}, "ts is not"),
+        ({"desc_id": DEEP}, "desc_id is missing or not an integer"),
+        ({"vid_name": DEEP}, "vid_name is missing"),
+        ({"type": DEEP}, "type is missing"),
     ],
 )
 def test_malformed_ground_truth_is_refused(submission, ground_truth, change, message):

@@ -137,7 +137,7 @@ def make_zip(arguments):
 def test_zip_holds_both_splits_with_their_tasks_and_no_folders(zip_arguments, submission, tmp_path):
     result = make_zip(zip_arguments)
     assert result.returncode == 0, result.stderr
-    assert "left out SVMR" in result.stdout
+    assert "left out 'SVMR'" in result.stdout
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.namelist() == ["tvr_val_submission.json", "tvr_test_public_submission.json"]
         val, test = (json.loads(archive.read(name)) for name in archive.namelist())
@@ -219,3 +219,22 @@ def test_eval_sh_refuses_splits_without_ground_truth(files, tmp_path, split, mes
 
 def test_eval_sh_says_how_it_is_used():
     assert_refused(run("bash", EVAL_SH, "val"), "usage: eval.sh SPLIT_NAME SUBMISSION SAVE_PATH")
+
+
+def test_pipes_and_devices_are_refused(files, tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait forever
+    assert_refused(evaluate(FOLDER / "eval.py", tmp_path / "pipe", files[1], tmp_path / "m.json"), "not a regular file")
+    assert_refused(evaluate(FOLDER / "eval.py", files[0], "/dev/zero", tmp_path / "m.json"), "not a regular file")
+
+
+def test_zip_holds_what_was_checked_and_nothing_else(zip_arguments, submission, write, tmp_path):
+    (clean,) = [json.loads(json.dumps(submission))]
+    submission["../../evil"] = "x"
+    submission["\ud800"] = ["x" * 1000]
+    submission["VCMR"][0] |= {"note": float("nan"), "deep": [[[]]]}
+    write(submission, "val.json")
+    result = make_zip(zip_arguments)
+    assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert archive.namelist() == ["tvr_val_submission.json", "tvr_test_public_submission.json"]
+        assert json.loads(archive.read(archive.namelist()[0])) == clean

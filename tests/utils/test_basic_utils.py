@@ -1,5 +1,6 @@
 """Errors, whole files, JSON and progress."""
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from utils.basic_utils import (
     InputError,
     command_line,
     first_few,
+    named_when_full,
     progress,
     read_json,
     read_jsonl,
@@ -62,6 +64,47 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=PROJECT_ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+
+
+def test_the_old_file_can_be_kept(tmp_path):
+    for content in ("first", "second", "third"):
+        with whole_file(tmp_path / "file.txt", tmp_path / "old.txt") as part:
+            part.write_text(content)
+    assert (tmp_path / "file.txt").read_text() == "third"
+    assert (tmp_path / "old.txt").read_text() == "second"
+    assert sorted(os.listdir(tmp_path)) == ["file.txt", "old.txt"]
+
+
+def test_file_and_folder_are_on_the_disk_before_and_after_the_renaming(tmp_path, monkeypatch):
+    path, synced, fsync = tmp_path / "file.txt", [], os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append((os.path.isdir(f"/proc/self/fd/{handle}"), path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_json({}, path)
+    assert synced == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_named_and_leaves_the_old_files(tmp_path, number):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fill() -> None:
+        with whole_file(path, tmp_path / "older.txt"):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(InputError, match=r"file\.txt: cannot be written .*: make room"):
+        fill()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
+    with pytest.raises(PermissionError), named_when_full(tmp_path):
+        raise PermissionError(errno.EACCES, "no")
 
 
 def test_files_are_as_readable_as_any_other(tmp_path):
@@ -130,6 +173,29 @@ def test_missing_and_broken_json_is_refused_by_name(tmp_path):
         read_json(tmp_path / "a.json")
     with pytest.raises(InputError, match="cannot be read"):
         read_json(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_json, read_jsonl])
+def test_pipes_devices_and_folders_are_refused_and_links_followed(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait forever
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(InputError, match=r"cannot be read .it is not a regular file.: look elsewhere"):
+            read(path, "look elsewhere")
+    (tmp_path / "file").write_text("{}")
+    (tmp_path / "link").symlink_to("file")
+    assert read(tmp_path / "link") in ({}, [{}])
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b"\xff", b"\xef\xbb\xbf{}", b"NaN", b"1e999", b'"\\ud800"', b"\0"])
+def test_hostile_json_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    for read in (read_json, read_jsonl):
+        with pytest.raises(InputError, match=r"a\.json.*: is not valid JSON") as caught:
+            read(tmp_path / "a.json")
+        assert len(str(caught.value)) < 500
 
 
 def test_the_first_few_names_say_how_many_there_are():

@@ -1,14 +1,16 @@
 """Feature files are written whole and read with checks."""
 
 import multiprocessing
+import os
 import pickle
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 
 from utils.basic_utils import InputError
-from utils.feature_file import FeatureFile, new_feature_file
+from utils.feature_file import FeatureError, FeatureFile, new_feature_file
 
 
 def rows(n: int = 4, size: int = 3) -> np.ndarray:
@@ -160,3 +162,149 @@ def test_workers_can_read_what_was_opened_before_them(path, start):
 def test_a_pickled_reader_opens_the_file_again(path):
     again = pickle.loads(pickle.dumps(FeatureFile(path)))
     np.testing.assert_array_equal(again.read("video"), rows())
+
+
+def external_link(h5_file):
+    h5_file["video"] = h5py.ExternalLink("pipe", "x")
+
+
+def soft_link(h5_file):
+    h5_file["video"] = h5py.SoftLink("/there")
+
+
+def virtual(h5_file):
+    layout = h5py.VirtualLayout((4, 3), "f4")
+    layout[:] = h5py.VirtualSource("pipe", "x", shape=(4, 3))
+    h5_file.create_virtual_dataset("video", layout)
+
+
+def virtual_without_end(h5_file):
+    """Its shape is that of the source, which asking for the shape would open."""
+    layout = h5py.VirtualLayout((4, 3), "f4", maxshape=(None, 3))
+    source = h5py.VirtualSource("pipe", "x", shape=(4, 3), maxshape=(None, 3))
+    layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+    h5_file.create_virtual_dataset("video", layout)
+
+
+def external_storage(h5_file):
+    h5_file.create_dataset("video", (4, 3), "f4", external=[("pipe", 0, h5py.h5f.UNLIMITED)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (external_link, "is a link"),
+        (soft_link, "is a link"),
+        (virtual, "values in other files"),
+        (virtual_without_end, "values in other files"),
+        (external_storage, "values in other files"),
+    ],
+)
+def test_nothing_outside_the_file_is_opened(tmp_path, make, message):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait forever
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as h5_file:
+        h5_file["there"] = rows()
+        make(h5_file)
+    features = FeatureFile(tmp_path / "a.h5")
+    assert features.keys() == ["there", "video"]
+    for ask in (features.read, features.form, features.shape):
+        with pytest.raises(FeatureError, match=message):
+            ask("video")
+    np.testing.assert_array_equal(features.read("there"), rows())
+
+
+@pytest.mark.parametrize("key", ["group/video", "/there", "group/../there", ".", "", "\0", "\udcff"])
+def test_keys_are_names_and_no_paths(tmp_path, key):
+    with h5py.File(tmp_path / "a.h5", "w") as h5_file:
+        h5_file["there"] = rows()
+        h5_file["group/video"] = rows()
+    with pytest.raises(InputError, match=r"a\.h5"):
+        FeatureFile(tmp_path / "a.h5").read(key)
+
+
+def test_names_that_are_not_utf8_are_names_too(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as h5_file:
+        space = h5py.h5s.create_simple((4, 3))
+        h5py.h5d.create(h5_file.id, b"\xff", h5py.h5t.IEEE_F32LE, space).write(h5py.h5s.ALL, h5py.h5s.ALL, rows())
+    features = FeatureFile(tmp_path / "a.h5")
+    (key,) = features.keys()
+    np.testing.assert_array_equal(features.read(key), rows())
+
+
+COMPOUND = np.dtype([("a", "f4")])
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [COMPOUND, np.complex64, np.bool_, "S4", h5py.string_dtype(), h5py.vlen_dtype(np.float32), h5py.ref_dtype],
+)
+def test_types_that_are_no_floats_are_refused_unread(tmp_path, dtype):
+    with h5py.File(tmp_path / "a.h5", "w") as h5_file:
+        h5_file.create_dataset("video", (4, 3), dtype)
+    with pytest.raises(FeatureError, match="expected floats"):
+        FeatureFile(tmp_path / "a.h5").read("video")
+
+
+def unallocated(h5_file):
+    h5_file.create_dataset("video", (1 << 40, 3), "f4")
+
+
+def compressed(h5_file):
+    h5_file.create_dataset("video", (1 << 24, 1 << 10), "f4", compression="gzip")[:9] = 1
+
+
+def in_a_huge_chunk(h5_file):
+    h5_file.create_dataset("video", (4, 3), "f4", chunks=(1 << 14, 1 << 14), maxshape=(None, None))
+
+
+def wide(h5_file):
+    h5_file.create_dataset("video", (1, 1 << 18), "f4")
+
+
+def compressed_twice(h5_file):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((4, 3))
+    properties.set_deflate(9)
+    properties.set_deflate(9)
+    space = h5py.h5s.create_simple((4, 3))
+    h5py.h5d.create(h5_file.id, b"video", h5py.h5t.IEEE_F32LE, space, dcpl=properties)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (unallocated, "claims .* MiB"),
+        (compressed, "claims .* MiB"),
+        (in_a_huge_chunk, "claims .* MiB"),
+        (wide, "expected at most"),
+        (compressed_twice, "more than once"),
+    ],
+)
+def test_shapes_that_the_file_cannot_hold_are_refused_before_memory_is_taken(tmp_path, make, message):
+    with h5py.File(tmp_path / "a.h5", "w") as h5_file:
+        make(h5_file)
+    tracemalloc.start()
+    with pytest.raises(FeatureError, match=message):
+        FeatureFile(tmp_path / "a.h5").read("video")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_the_width_of_a_model_is_no_absurd_one(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as h5_file:
+        wide(h5_file)
+    with pytest.raises(FeatureError, match="expected at most"):
+        FeatureFile(tmp_path / "a.h5").width()
+
+
+def test_silence_may_be_compressed_to_nothing(tmp_path):
+    shape = (20_000, 768)  # eight hours of subtitles
+    with h5py.File(tmp_path / "a.h5", "w") as h5_file:
+        h5_file.create_dataset("video", shape, "f4", compression="gzip")[:1] = 0
+    assert not FeatureFile(tmp_path / "a.h5").read("video").any()
+
+
+def test_pipes_are_no_feature_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not found"):
+        FeatureFile(tmp_path / "pipe")

@@ -1,0 +1,121 @@
+"""A run's results folder: logs and curves that a resumed run goes on with, and the code that ran."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from torch.utils.tensorboard import SummaryWriter
+
+from utils.basic_utils import InputError, named_when_full, sync, whole_file
+
+LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
+
+
+class RunFiles:
+    """A run's results folder.
+
+    Args:
+        results_dir: the folder, made here for a new run.
+        known: for a run that is resumed, what `lengths` returned when its state was saved: whatever was logged since
+            is cut off, because it will be logged again. None for a new run.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+
+    def __init__(self, results_dir: Path, known: Mapping[str, int] | None = None) -> None:
+        self.dir = results_dir
+        if known is None:
+            self._make()
+        else:
+            self._cut_back(known)
+        self._synced: dict[str, int] = {}
+        self.writer = SummaryWriter(str(self.dir / CURVES))
+
+    def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
+        """TensorBoard curves of an epoch's losses, and its line in train.log.txt."""
+        for name, value in losses.items():
+            self.writer.add_scalar(f"{tag}/{name}", value, epoch)
+        if tag == "Train":
+            line = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            self._append(LOSS_LOG, f"[Epoch] {epoch:03d} [Loss] {line}")
+
+    def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
+        """TensorBoard curves of an epoch's recalls, and its line in eval.log.txt."""
+        for task in ("VCMR", "SVMR"):
+            for thd in sorted({name.split("-")[0] for name in metrics.get(task, {})}):
+                curves = {name: value for name, value in metrics[task].items() if name.startswith(f"{thd}-")}
+                self.writer.add_scalars(f"Eval/{task}-{thd}", curves, epoch)
+        if "VR" in metrics:
+            self.writer.add_scalars("Eval/VR", metrics["VR"], epoch)
+        self._append(METRICS_LOG, f"[Epoch] {epoch:03d} [Metrics] {orjson.dumps(metrics).decode()}")
+
+    def lengths(self) -> dict[str, int]:
+        """Bytes in each log and file of curves, which are safely on the disk when this returns."""
+        self.writer.flush()
+        lengths = {name: path.stat().st_size for name, path in self._logs().items()}
+        for name, length in lengths.items():
+            if self._synced.get(name) != length:
+                sync(self.dir / name)
+        self._synced = lengths
+        return lengths
+
+    def save_code(self) -> None:
+        """Keep the method's code beside what it computed, in code.zip."""
+        package = Path(__file__).resolve().parent
+        with whole_file(self.dir / "code.zip") as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for source in sorted([*package.glob("*.py"), *package.glob("scripts/*.sh")]):
+                archive.write(source, Path(package.name) / source.relative_to(package))
+
+    def close(self) -> None:
+        """Write the last curves."""
+        self.writer.close()
+
+    def discard(self) -> None:
+        """Remove the folder, of a run that failed before it had anything worth keeping."""
+        self.writer.close()
+        shutil.rmtree(self.dir)
+
+    def _make(self) -> None:
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as err:
+            raise InputError(
+                f"{self.dir}: cannot be made ({err.strerror}): choose another --results_root or --exp_id"
+            ) from err
+
+    def _append(self, name: str, line: str) -> None:
+        """Add a line whole: a disk that fills up leaves none of it."""
+        entry = f"{time.strftime('%Y_%m_%d_%H_%M_%S')} {line}\n".encode()
+        path = self.dir / name
+        with named_when_full(path), open(path, "ab", buffering=0) as log:
+            length = log.tell()
+            if log.write(entry) < len(entry):
+                log.truncate(length)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _logs(self) -> dict[str, Path]:
+        """{name relative to the folder: path} of logs and files of curves that are there."""
+        paths = [self.dir / LOSS_LOG, self.dir / METRICS_LOG, *(self.dir / CURVES).rglob("events*")]
+        return {str(path.relative_to(self.dir)): path for path in paths if path.is_file()}
+
+    def _cut_back(self, known: Mapping[str, int]) -> None:
+        for part in self.dir.glob(".*.part"):  # what kills left half written
+            part.unlink()
+        for name, path in self._logs().items():
+            length = path.stat().st_size
+            if name not in known:
+                path.unlink()
+            elif length > known[name]:
+                os.truncate(path, known[name])
+            elif length < known[name]:
+                print(f"warning: {path}: its last {known[name] - length} bytes are lost", file=sys.stderr)

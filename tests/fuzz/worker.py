@@ -1,0 +1,109 @@
+"""The process in which hostile inputs are read: `python -m tests.fuzz.worker READER FIRST COUNT FOLDER`.
+
+It prints a line of JSON before and after each input. What it does not survive, whoever started it notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+from random import Random
+
+from tests.fuzz.readers import READERS, Reader, quiet
+
+ADDRESS_SPACE = 3 << 30  # on top of what the libraries take
+# what no reader of data has any business with
+FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "shutil.unpack")
+forbidden_calls: list[str] = []
+watched: list[str] = []  # the folder of the input that is being read
+
+
+def _audit(event: str, args: tuple[object, ...]) -> None:
+    if not watched:
+        return
+    if event in FORBIDDEN or (event == "pickle.find_class"):
+        forbidden_calls.append(f"{event} {args!r:.200}")
+    elif event == "open" and isinstance(args[0], str | os.PathLike) and isinstance(args[2], int):
+        path = os.path.abspath(os.fsdecode(args[0]))
+        if args[2] & (os.O_WRONLY | os.O_RDWR) and not path.startswith((watched[0], "/dev/null")):
+            forbidden_calls.append(f"writes {path}")
+
+
+def _reset_peak() -> None:
+    """Begin anew with the most memory that this process has had (Linux; else a peak hides later lower ones)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _resident(name: str) -> int:
+    """VmRSS, what this process has in memory, or VmHWM, the most of it so far: bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def attempt(reader: Reader, name: str, number: int, folder: Path) -> tuple[str, str]:
+    """Make input `number` in `folder` and read it: ("refused" or "used" or "finding", what was found)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with quiet():
+        reader.write(Random(f"{name}/{number}"), folder)
+    size, outcome, detail = _size(folder), "used", ""
+    forbidden_calls.clear()
+    _reset_peak()
+    held = _resident("VmRSS")
+    watched.append(str(folder.resolve()))
+    try:
+        with quiet():
+            reader.read(folder)
+    except reader.refusal as err:
+        outcome, detail = "refused", str(err)[:200]
+    except BaseException:
+        outcome, detail = "finding", traceback.format_exc(limit=-6)
+    finally:
+        watched.clear()
+    taken, allowed = _resident("VmHWM") - held, reader.memory[0] + reader.memory[1] * size
+    if taken > allowed:
+        outcome, detail = "finding", f"{size} bytes took {taken} bytes of memory (allowed: {allowed}); {detail}"
+    if forbidden_calls:
+        outcome, detail = "finding", f"reached for {forbidden_calls[:3]}"
+    return outcome, detail
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ADDRESS_SPACE
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """Read `COUNT` inputs of a reader from number `FIRST` on, each in FOLDER."""
+    name, first, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    out, reader = sys.stdout, READERS[name]
+    warnings.simplefilter("ignore")
+    tempfile.gettempdir()  # writes a file to find out
+    attempt(reader, name, first, folder / "in")  # imports what it needs, before limits and counting
+    _limit_memory()
+    sys.addaudithook(_audit)
+    for number in range(first, first + count):
+        print(json.dumps({"begin": number}), file=out, flush=True)
+        outcome, detail = attempt(reader, name, number, folder / "in")
+        if outcome == "finding":  # kept for whoever started this, out of the way of the next input
+            shutil.copytree(folder / "in", folder / str(number), symlinks=True, ignore=shutil.ignore_patterns("pipe"))
+        print(json.dumps({"end": number, "outcome": outcome, "detail": detail}), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
