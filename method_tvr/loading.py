@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import torch
 from easydict import EasyDict
-from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from method_tvr.packed_store import PackedStore
+from method_tvr.ranks import ALONE, Ranks
 from method_tvr.start_end_dataset import Batch, start_end_collate
 from utils.basic_utils import InputError
 from utils.model_utils import available_cpus
@@ -24,16 +25,26 @@ class BatchLoader:
     """Batches of a dataset, the same ones in the same order wherever its features are.
 
     Packed features need no worker processes: one thread makes batches ahead, or none when they are on the device.
+    Of several ranks each makes its share of every batch, which has no rows where a batch is smaller than their number.
 
     Args:
         dataset: of items for `start_end_collate`; one whose features are a `PackedStore` makes batches itself.
         batch_size: items a batch.
         opt: `max_ctx_l` and `trim_padding`; `num_workers` and `no_pin_memory` for features on disk.
-        sampler: order of the items, by default that of the dataset.
+        sampler: order of the items, by default that of the dataset; the same one on all ranks.
+        ranks: who shares the batches.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, opt: EasyDict, sampler: Iterable[int] | None = None) -> None:
-        indices = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last=False)
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        opt: EasyDict,
+        sampler: Iterable[int] | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        whole = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last=False)
+        indices = _Shares(whole, ranks)
         ctx_length = None if opt.trim_padding else opt.max_ctx_l
         self._batches: _PackedBatches | _DiskBatches
         if isinstance(dataset.features, PackedStore):
@@ -48,8 +59,30 @@ class BatchLoader:
         return iter(self._batches)
 
 
+class _Shares(Sampler[list[int]]):
+    """One rank's part of each batch."""
+
+    def __init__(self, batches: BatchSampler, ranks: Ranks) -> None:
+        self._batches, self._ranks = batches, ranks
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            yield batch[self._ranks.slice_of(len(batch))]
+
+
+def _made(make: Callable[[list[int]], Batch], indices: list[int]) -> Batch:
+    """The batch of some items. That of none has the tensors that any has, without rows."""
+    if indices:
+        return make(indices)
+    _, batch = make([0])
+    return [], {name: tensor[:0] for name, tensor in batch.items()}
+
+
 class _PackedBatches:
-    def __init__(self, dataset: Any, indices: BatchSampler, ctx_length: int | None) -> None:
+    def __init__(self, dataset: Any, indices: _Shares, ctx_length: int | None) -> None:
         self._dataset, self._indices, self._ctx_length = dataset, indices, ctx_length
 
     def __len__(self) -> int:
@@ -69,8 +102,7 @@ class _PackedBatches:
                 yield ahead.popleft().result()
 
     def _make(self, indices: list[int]) -> Batch:
-        batch: Batch = self._dataset.batch(indices, self._ctx_length)
-        return batch
+        return _made(partial(self._dataset.batch, ctx_length=self._ctx_length), indices)
 
 
 class _DiskBatches:
@@ -80,11 +112,12 @@ class _DiskBatches:
     would make it a RuntimeError whose message is a traceback.
     """
 
-    def __init__(self, dataset: Any, indices: BatchSampler, ctx_length: int | None, opt: EasyDict) -> None:
+    def __init__(self, dataset: Any, indices: _Shares, ctx_length: int | None, opt: EasyDict) -> None:
         self.loader = DataLoader(
-            _ErrorsAsItems(dataset),
-            batch_sampler=indices,
-            collate_fn=partial(_collate, ctx_length=ctx_length),
+            _BatchesOfItems(dataset, ctx_length),
+            sampler=indices,  # its "items" are whole batches
+            batch_size=None,
+            collate_fn=_as_it_is,
             num_workers=min(opt.num_workers, available_cpus()),
             pin_memory=torch.cuda.is_available() and not opt.no_pin_memory,
             generator=torch.Generator(),  # else loading would draw from the global one, which dropout draws from
@@ -100,20 +133,22 @@ class _DiskBatches:
             yield batch
 
 
-class _ErrorsAsItems(Dataset[Any]):
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+class _BatchesOfItems(Dataset[Any]):
+    def __init__(self, dataset: Any, ctx_length: int | None) -> None:
+        self._dataset, self._ctx_length = dataset, ctx_length
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, indices: list[int]) -> Batch | InputError:
         try:
-            return self._dataset[index]
+            return _made(self._of_items, indices)
         except InputError as err:
             return InputError(str(err))  # of the plain kind, which every process can unpickle
 
+    def _of_items(self, indices: list[int]) -> Batch:
+        return start_end_collate([self._dataset[index] for index in indices], self._ctx_length)
 
-def _collate(items: Sequence[Any], ctx_length: int | None) -> Batch | InputError:
-    errors = [item for item in items if isinstance(item, InputError)]
-    return errors[0] if errors else start_end_collate(items, ctx_length)
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

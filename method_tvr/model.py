@@ -24,10 +24,12 @@ from method_tvr.model_components import (
     init_weights,
     pool_clips,
 )
+from method_tvr.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # least length of a vector in a cosine
 MODALITIES = ("video", "sub")
+LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
 # Videos of a batch that are encoded together: on the CPU so few that what a layer wrote is still in the caches when the
 # next one reads it; on a GPU so many that it does not wait for its host, all of them unless their lengths matter.
 CPU_GROUP, TRIMMED_GPU_GROUP = 16, 64
@@ -276,6 +278,7 @@ class ReLoCLNet(nn.Module):
         generator: torch.Generator | None = None,
         trim_padding: bool = False,
         amp_dtype: torch.dtype | None = None,
+        ranks: Ranks = ALONE,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss of a batch of queries, each with its own video.
 
@@ -286,53 +289,61 @@ class ReLoCLNet(nn.Module):
             generator: CPU generator that negatives are drawn with.
             trim_padding: see `encode_videos`.
             amp_dtype: run the encoders in this dtype (bfloat16); scores and losses stay in float32.
+            ranks: processes that each have a share of the batch in `batch`. All return the loss of the whole batch, and
+                the sum of their gradients is its gradient.
 
         Returns:
             The total loss, and its terms by the names they are logged under (weights applied, detached).
         """
         settings = settings or self.config
-        mask = batch["ctx_mask"]
-        with torch.autocast(mask.device.type, amp_dtype, enabled=amp_dtype is not None):
-            query = self.encode_query(batch["query_feat"], batch["query_mask"])
-            groups = self.encode_videos(batch, trim_padding)
+        share = ranks.share(batch)
+        own = share.batch
+        with torch.autocast(own["ctx_mask"].device.type, amp_dtype, enabled=amp_dtype is not None):
+            query = self.encode_query(own["query_feat"], own["query_mask"])
+            groups = self.encode_videos(own, trim_padding)
         query = {m: q.float() for m, q in query.items()}
-        scores = self._batch_scores(query, groups, mask.shape, settings)
+        own_scores = self._batch_scores(query, share.gather_queries(query), groups, own["ctx_mask"].shape[1], settings)
+        scores = share.gather_scores(own_scores)
+        labels = share.gather_labels({name: own[name] for name in LABELS})
 
         losses = {}
         if settings.lw_st_ed:
-            loss = span_loss(scores["st_logits"], scores["ed_logits"], batch["st_ed_indices"])
+            loss = span_loss(scores["st_logits"], scores["ed_logits"], labels["st_ed_indices"])
             losses["loss_st_ed"] = settings.lw_st_ed * loss
         if settings.lw_fcl:
-            per_modality = [frame_cl(scores[f"{m}_clips"], batch["match_labels"], mask) for m in self.modalities]
+            clip_labels = labels["match_labels"], labels["ctx_mask"]
+            per_modality = [frame_cl(scores[f"{m}_clips"], *clip_labels) for m in self.modalities]
             losses["loss_fcl"] = settings.lw_fcl * _mean(per_modality)
         if settings.lw_vcl:
             losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t())
         if "video" in scores:
             losses.update(ranking_losses(scores["video"].t(), settings, generator or torch.default_generator))
 
-        total = torch.stack(list(losses.values())).sum() if losses else mask.new_zeros((), dtype=torch.float32)
+        total = torch.stack(list(losses.values())).sum() if losses else labels["ctx_mask"].new_zeros(())
         return total, {name: loss.detach() for name, loss in {**losses, "loss_overall": total}.items()}
 
     def _batch_scores(
         self,
         query: Mapping[str, torch.Tensor],
+        queries: Mapping[str, torch.Tensor],
         groups: Sequence[EncodedVideos],
-        shape: torch.Size,
+        n_clips: int,
         settings: LossSettings,
     ) -> dict[str, torch.Tensor]:
-        """What the losses that are on compare, the videos of the batch one a row.
+        """What the losses that are on compare, n videos one a row.
 
         Args:
-            query: {modality: (N, D)}.
-            groups: the videos of the batch.
-            shape: N and L of the batch.
+            query: {modality: (n, D)}, the queries of these videos.
+            queries: {modality: (N, D)}, all queries of the batch.
+            groups: the videos.
+            n_clips: L of the batch.
             settings: says which losses are on.
 
         Returns:
-            Of each query with its own video (N, L): `st_logits`, `ed_logits`, `{modality}_clips` (dot products with
-            h2). Of each video with each query (N, N): `video_cl`, `video`.
+            Of each query with its own video (n, L): `st_logits`, `ed_logits`, `{modality}_clips` (dot products with
+            h2). Of each video with each query (n, N): `video_cl`, `video`.
         """
-        n, n_clips = shape
+        n, n_queries = (len(of_all[self.modalities[0]]) for of_all in (query, queries))
         parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         for rows, mask, h2, h3 in groups:
             own = {m: q[rows] for m, q in query.items()}
@@ -344,9 +355,9 @@ class ReLoCLNet(nn.Module):
                 for m in self.modalities:
                     parts[f"{m}_clips"].append(F.pad(torch.einsum("nd,nld->nl", own[m], h2[m]), beyond))
             if settings.lw_vcl:
-                parts["video_cl"].append(self.video_cl_scores(query, h2, mask).t())
-            if (settings.lw_neg_ctx or settings.lw_neg_q) and n > 1:  # a batch of one has no negatives
-                parts["video"].append(self.video_scores(query, h3, mask).t())
+                parts["video_cl"].append(self.video_cl_scores(queries, h2, mask).t())
+            if (settings.lw_neg_ctx or settings.lw_neg_q) and n_queries > 1:  # a batch of one has no negatives
+                parts["video"].append(self.video_scores(queries, h3, mask).t())
         numbers = torch.arange(n)
         back = torch.cat([numbers[group.rows] for group in groups]).argsort().to(groups[0].mask.device)
         return {name: torch.cat(tensors)[back] for name, tensors in parts.items()}

@@ -62,4 +62,4 @@ def test_items_can_be_drawn_in_another_order(tmp_path):
 def test_workers_that_are_spawned_get_all_they_need(tmp_path):
     batches = loader(Items(tmp_path, 2, set()), 1)._batches.loader
     dataset, collate = pickle.loads(pickle.dumps((batches.dataset, batches.collate_fn)))
-    assert collate([dataset[1]])[0] == [1]
+    assert collate(dataset[[1]])[0] == [1]

@@ -1,0 +1,84 @@
+"""Exact answers over a corpus in shards, each searched by another process: what is kept of each shard's answers.
+
+A shard is a range of the corpus's entries, numbered from 0 within it. First each shard's best videos are merged into
+the corpus's; then each shard finds moments in its own among these, and the moments are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from method_tvr.retrieval import IMPOSSIBLE, NO_ENTRY, Moments
+
+FILLING = -1.0  # weight of a video that only fills a row up: its spans score below all others, or -0
+
+
+def merge_videos(
+    entries: Sequence[torch.Tensor], scores: Sequence[torch.Tensor], keep: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best videos of the corpus out of the best ones of each shard.
+
+    Args:
+        entries: per shard (Nq, V_i) int64, entries of the corpus; each shard's `keep` best, or all it has.
+        scores: per shard (Nq, V_i).
+        keep: videos kept per query.
+
+    Returns:
+        Entries (Nq, V) and scores (Nq, V), best first, V <= keep; equal scores in order of entry, whatever the shards.
+    """
+    all_entries, in_order = torch.cat(list(entries), dim=1).sort(dim=1)
+    all_scores = torch.cat(list(scores), dim=1).gather(1, in_order)
+    best_scores, best = all_scores.sort(dim=1, descending=True, stable=True)
+    return all_entries.gather(1, best[:, :keep]), best_scores[:, :keep]
+
+
+def videos_of_shard(entries: torch.Tensor, weights: torch.Tensor, shard: range) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of each query's videos that a shard has, as `Searcher.search_moments` takes them.
+
+    Args:
+        entries: (Nq, V) int64, entries of the corpus.
+        weights: (Nq, V) factor of each video's moments, not negative.
+        shard: the entries that it has, at least one.
+
+    Returns:
+        Entries (Nq, W) int64 of the shard and their weights (Nq, W), W as many as the query that has most of them, and
+        at least 1. Where a query has fewer, rows are filled up; `moments_of_shard` leaves out what is found there.
+    """
+    inside = (entries >= shard.start) & (entries < shard.stop)
+    width = max(1, int(inside.sum(dim=1).max()))
+    first = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    found = inside.gather(1, first)
+    own = torch.where(found, entries.gather(1, first) - shard.start, 0)
+    return own, torch.where(found, weights.gather(1, first), FILLING)
+
+
+def moments_of_shard(moments: Moments, shard: range) -> Moments:
+    """What `search_moments` found in the videos of `videos_of_shard`, with entries of the corpus and no fillings."""
+    found = (moments.entry != NO_ENTRY) & ~np.signbit(moments.score)
+    return Moments(
+        np.where(found, moments.entry + shard.start, NO_ENTRY),
+        moments.st,
+        moments.ed,
+        np.where(found, moments.score, np.float32(IMPOSSIBLE)),
+    )
+
+
+def merge_moments(parts: Sequence[Moments], keep: int) -> Moments:
+    """The best moments of the corpus out of the best ones of each shard.
+
+    Args:
+        parts: of the same queries, with entries of the corpus; each shard's `keep` best, or all it has.
+        keep: moments kept per query.
+
+    Returns:
+        At most `keep` moments a query, best first; equal scores in order of entry, start and end, whatever the shards.
+    """
+    entry, st, ed, score = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("entry", "st", "ed", "score")
+    )
+    missing = entry == NO_ENTRY
+    best = np.lexsort((ed, st, entry, -score, missing), axis=1)[:, :keep]
+    return Moments(*(np.take_along_axis(column, best, axis=1) for column in (entry, st, ed, score)))
