@@ -32,9 +32,8 @@ class Packing:
         self.order = np.lexsort((n_rows, n_clips))  # position -> entry
         shapes = np.stack([n_clips, n_rows], axis=1)[self.order]
         self._n_clips = shapes[:, 0]
-        self._changes = (
-            np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
-        )  # positions where another shape begins
+        another = (shapes[1:] != shapes[:-1]).any(axis=1)
+        self._changes = np.flatnonzero(another) + 1  # positions where another shape begins
         self.bounds = np.concatenate([[0], np.cumsum(shapes[:, 1])])  # position p has rows [bounds[p], bounds[p + 1])
 
     def blocks(self, max_rows: int) -> Iterator[tuple[slice, list[Run]]]:
