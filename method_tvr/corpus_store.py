@@ -6,12 +6,13 @@
     part-00000/norms.npy      (M, R) float32, lengths of these rows
 
 Parts never change. `corpus_writer` makes them, this module reads them. What is read is checked: the descriptions and
-the sizes of all parts when a corpus is opened, a part's rows when they are first needed.
+the sizes of all parts when a corpus is opened, a part's rows and their lengths when they are first needed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import mmap
 import os
@@ -24,11 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Video
 from method_tvr.checkpoint import Checkpoint
-from utils.basic_utils import InputError, first_few, first_line, read_json, write_json
+from method_tvr.packing import row_norms
+from utils.basic_utils import InputError, first_few, read_json, write_json
 from utils.content_digest import content_digest
 
 FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
@@ -37,6 +40,9 @@ PART_PREFIX = "part-"
 DTYPES = ("float32", "float16")
 MAX_MAPPED = 256  # parts that are mapped at a time: each takes two file handles
 RELEASE_BYTES = 1 << 26  # read from mapped parts before their pages are given back
+CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
+NORM_TOLERANCE = 1e-3  # relative; machines round differently
+NPY_START = 10  # bytes of an npy file before its text: magic number, version, length of the text
 MADE_BY = ("model", "modalities", "hidden_size")
 # the options that rows depend on
 OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfeat", "no_norm_tfeat")
@@ -129,16 +135,18 @@ class CorpusStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.recipe = read_recipe(self.folder)
-        self.parts = [_read_part(path, self.recipe) for path in sorted(self.folder.iterdir()) if _is_part(path)]
+        self.parts = [_read_part(path, self.recipe) for path in _part_folders(self.folder)]
         self.where: dict[str, tuple[int, int]] = {}
         for number, part in enumerate(self.parts):
             for place, name in enumerate(part.names):
                 other, _ = self.where.setdefault(name, (number, place))
-                if self.where[name] != (number, place):
+                if other != number:
                     raise InputError(
                         f"{part.folder}: video {name} is in {self.parts[other].folder.name} already: remove one of the "
                         "two parts, and encode again what only it had"
                     )
+                if self.where[name] != (number, place):
+                    raise InputError(f"{part.folder}: has video {name} twice: {_remedy(part.folder)}")
         self._mapped: OrderedDict[int, MappedPart] = OrderedDict()  # the longest unused first
         self._whole: set[int] = set()  # parts whose files have been compared with their digests
         self._bytes_read = 0
@@ -195,9 +203,8 @@ class CorpusStore:
 
     def release(self) -> None:
         """Give back the memory of pages read so far; the files' cache in the system stays."""
-        for array in (array for part in self._mapped.values() for array in part):
-            assert isinstance(array.base, mmap.mmap)
-            array.base.madvise(mmap.MADV_DONTNEED)
+        for part in self._mapped.values():
+            _give_back(part)
         self._bytes_read = 0
 
     def _map(self, number: int) -> MappedPart:
@@ -208,11 +215,14 @@ class CorpusStore:
                 for name, said in part.files.items():
                     if _digest(part.folder / name) != said["sha256"]:
                         raise InputError(f"{part.folder / name}: is damaged: {_remedy(part.folder)}")
-                self._whole.add(number)
             rows = _map_array(part.folder, ROWS, (n_rows, n_modalities, recipe.hidden_size), recipe.dtype)
-            return MappedPart(rows, _map_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
+            mapped = MappedPart(rows, _map_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
         except OSError as err:
             raise InputError(f"{part.folder}: cannot be read ({err.strerror or err}): check the disk") from err
+        if number not in self._whole:
+            _check_norms(part.folder, mapped)
+            self._whole.add(number)
+        return mapped
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
@@ -259,7 +269,8 @@ def read_recipe(folder: Path) -> Recipe:
     if content.keys() != accepted.keys() or not all(type(content[name]) in accepted[name] for name in accepted):
         raise InputError(f"{path}: does not describe an encoded corpus: encode again into another folder")
     recipe = Recipe(**{**content, "modalities": tuple(content["modalities"])})
-    if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not recipe.modalities:
+    named = bool(recipe.modalities) and all(type(name) is str for name in recipe.modalities)
+    if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not named:
         raise InputError(f"{path}: describes an impossible corpus: encode again into another folder")
     return recipe
 
@@ -275,18 +286,24 @@ def _read_part(folder: Path, recipe: Recipe) -> Part:
         raise InputError(f"{folder}: is a part of another corpus: {_remedy(folder)}")
     if not _describes_part(content, recipe.max_ctx_l):
         raise InputError(f"{folder / INDEX}: does not describe a part: {_remedy(folder)}")
-    n_clips, n_rows = (np.array(content[name], dtype=np.int64) for name in ("n_clips", "n_rows"))
     for name in (ROWS, NORMS):
         path, expected = folder / name, content["files"][name]["bytes"]
         size = path.stat().st_size if path.is_file() else None
         if size != expected:
             found = "is missing" if size is None else f"has {size} bytes instead of {expected}"
             raise InputError(f"{path}: {found}: {_remedy(folder)}")
+    row_bytes = len(recipe.modalities) * recipe.hidden_size * np.dtype(recipe.dtype).itemsize
+    if sum(content["n_rows"]) * row_bytes > content["files"][ROWS]["bytes"]:  # before numbers become int64
+        raise InputError(f"{folder / ROWS}: has fewer rows than {INDEX} says: {_remedy(folder)}")
+    n_clips, n_rows = (np.array(content[name], dtype=np.int64) for name in ("n_clips", "n_rows"))
     return Part(folder, content["names"], content["durations"], n_clips, n_rows, content["files"])
 
 
-def _is_part(path: Path) -> bool:
-    return re.fullmatch(PART_PREFIX + r"\d+", path.name) is not None
+def _part_folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if re.fullmatch(PART_PREFIX + "[0-9]+", path.name))
+    except OSError as err:
+        raise InputError(f"{folder}: cannot be read ({err.strerror}): check the path") from err
 
 
 def _describes_part(content: dict[str, Any], max_rows: int) -> bool:
@@ -298,6 +315,7 @@ def _describes_part(content: dict[str, Any], max_rows: int) -> bool:
         all(
             type(name) is str
             and type(duration) in (int, float)
+            and 0 < duration < math.inf
             and type(n_clips) is int
             and type(n_rows) is int
             and 1 <= n_clips <= n_rows <= max_rows
@@ -312,16 +330,45 @@ def _describes_part(content: dict[str, Any], max_rows: int) -> bool:
 def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     path = folder / name
     with open(path, "rb") as file:
-        try:
-            np.lib.format.read_magic(file)
-            found = np.lib.format.read_array_header_1_0(file)
-        except ValueError as err:
-            raise InputError(f"{path}: is no array ({first_line(err)}): {_remedy(folder)}") from err
+        start = file.read(NPY_START)
+        text = file.read(int.from_bytes(start[-2:], "little"))
         origin, size = file.tell(), os.fstat(file.fileno()).st_size
-    if found != (shape, False, np.dtype(dtype)) or size != origin + math.prod(shape) * np.dtype(dtype).itemsize:
-        raise InputError(f"{path}: holds {found[0]} {found[2]} instead of {shape} {dtype}: {_remedy(folder)}")
+    # numpy would interpret the text; ours is always the same but for the blanks that fill it up
+    wanted = npy_header(shape, dtype)
+    same = start[:-2] == wanted[: NPY_START - 2] and text.strip() == wanted[NPY_START:].strip()
+    if not same or size != origin + math.prod(shape) * np.dtype(dtype).itemsize:
+        raise InputError(f"{path}: is no array of shape {shape} in {dtype}: {_remedy(folder)}")
     # copy on write: torch wants writable arrays, and nothing writes to these
     return np.memmap(path, dtype, "c", origin, shape)
+
+
+def npy_header(shape: Sequence[int], dtype: str) -> bytes:
+    """What an npy file of version 1.0 begins with: a magic number, the length of a text, the text."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
+    return header.getvalue()
+
+
+def _check_norms(folder: Path, mapped: MappedPart) -> None:
+    """Refuse rows that are no finite numbers, and norms that are not theirs: their scores would be no numbers."""
+    step, bytes_read = max(1, CHECKED_BYTES // mapped.rows[0].nbytes), 0
+    for first in range(0, len(mapped.rows), step):
+        some = slice(first, first + step)
+        found, actual = torch.from_numpy(mapped.norms[:, some]), row_norms(torch.from_numpy(mapped.rows[some])).t()
+        if not actual.isfinite().all() or not found.allclose(actual, rtol=NORM_TOLERANCE, atol=0):
+            raise InputError(f"{folder / NORMS}: does not hold the lengths of the rows: {_remedy(folder)}")
+        bytes_read += mapped.rows[some].nbytes
+        if bytes_read > RELEASE_BYTES:
+            _give_back(mapped)
+            bytes_read = 0
+
+
+def _give_back(part: MappedPart) -> None:
+    """Give back the memory of a part's pages."""
+    for array in part:
+        assert isinstance(array.base, mmap.mmap)
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _digest(path: Path) -> str:

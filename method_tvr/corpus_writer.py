@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,7 @@ from method_tvr.corpus_store import (
     ROWS,
     CorpusStore,
     Recipe,
+    npy_header,
     recipe_seal,
     write_recipe,
     write_sealed,
@@ -131,11 +133,7 @@ def _write_array(path: Path, shape: Sequence[int], dtype: str, chunks: Iterable[
     """Write an npy file of consecutive chunks; returns its size and digest."""
     digest = hashlib.sha256()
     with open(path, "wb") as out:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
-        np.lib.format.write_array_header_1_0(out, header)
-        out.flush()
-        digest.update(path.read_bytes())
-        for chunk in chunks:
+        for chunk in chain([np.frombuffer(npy_header(shape, dtype), np.uint8)], chunks):
             data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
             out.write(data)
             digest.update(data)
@@ -164,7 +162,7 @@ def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = 
         path.mkdir(parents=True, exist_ok=True)
         if not (path / DESCRIPTION).exists() and any(not other.name.startswith(".") for other in path.iterdir()):
             raise InputError(f"{path}: is not empty and no encoded corpus: name a new folder")
-        lock = open(path / ".lock", "a")  # noqa: SIM115 (closed below)
+        lock = open(path / ".lock", "a", opener=_open_here)  # noqa: SIM115 (closed below)
     except OSError as err:
         raise InputError(f"{path}: no corpus can be written there ({err.strerror}): name another folder") from err
     with lock:
@@ -177,6 +175,11 @@ def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = 
             shutil.rmtree(left_over, ignore_errors=True)
         yield writer
         writer.finish_part()
+
+
+def _open_here(path: str, flags: int) -> int:
+    """Open a file, but no link out of the folder, and no pipe, which would have to be waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _be_alone(lock: IO[str], folder: Path) -> None:

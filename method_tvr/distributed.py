@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from method_tvr.ranks import Ranks, Share
+from utils.basic_utils import InputError
 from utils.model_utils import named_generator
 
 T = TypeVar("T")
@@ -41,9 +42,12 @@ class ProcessRanks(Ranks):
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
     def close(self) -> None:
-        """Wait for all, and leave the group."""
+        """Wait for all, and leave the group, as far as that can be left before the process ends.
+
+        gloo's part ends with the process: torch 2.4 sometimes hangs in destroying a group of it.
+        """
         self.barrier()
-        if self.device.type == "cuda":  # gloo's groups end with the process: torch 2.4 sometimes hangs in closing one
+        if self.device.type == "cuda":
             dist.destroy_process_group()
 
     def share(self, batch: Mapping[str, torch.Tensor]) -> Share:
@@ -89,14 +93,21 @@ class ProcessRanks(Ranks):
         dist.gather_object(value, gathered)
         return gathered or []
 
+    def all_gather(self, value: T) -> list[T]:
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
     def check_equal(self, tensors: Iterable[torch.Tensor], what: str) -> None:
         found = hashlib.sha256()
         for tensor in tensors:
             found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digests: list[Any] = [None] * self.size
-        dist.all_gather_object(digests, found.hexdigest())
+        digests = self.all_gather(found.hexdigest())
         if len(set(digests)) > 1:
-            raise RuntimeError(f"{what} differ between processes: digests by rank are {', '.join(digests)}")
+            raise InputError(
+                f"{what} differ between processes (digests by rank: {', '.join(digest[:12] for digest in digests)}): "
+                "make sure that all see the same files and have the same versions installed"
+            )
 
 
 class _GatheredShare(Share):

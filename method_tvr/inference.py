@@ -13,15 +13,19 @@ from easydict import EasyDict
 
 from method_tvr.annotations import Query, Video
 from method_tvr.checkpoint import Checkpoint, load_checkpoint
-from method_tvr.config import OFF, TASKS, dataset_of, find_path, parse_inference_options
+from method_tvr.config import dataset_of, find_path, parse_inference_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, open_features
 from method_tvr.corpus_store import CorpusStore, Recipe
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.launch import launch, processes_to_launch, started
 from method_tvr.loading import Batch, BatchLoader
 from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.options import OFF, TASKS
 from method_tvr.packing import Corpus
 from method_tvr.predictions import MAX_PREDICTIONS, CorpusTimes, RankedRows, write_predictions
-from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.ranks import ALONE, Ranks
+from method_tvr.retrieval import CorpusSearch, EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.sharding import ShardedSearcher
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
 from method_tvr.stored_corpus import StoredCorpus
 from standalone_eval.eval import metrics_table
@@ -29,6 +33,7 @@ from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device
 
+CPU = torch.device("cpu")
 RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -107,8 +112,9 @@ def predict(
     tasks: Sequence[str],
     device: torch.device,
     store: CorpusStore | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, RankedRows]:
-    """Answer all queries of a split.
+    """Answer all queries of a split, of whose videos and queries each process encodes its share.
 
     Args:
         model: in evaluation mode, on `device`.
@@ -116,6 +122,7 @@ def predict(
         opt: search and loading options.
         tasks: of VCMR, SVMR and VR. SVMR alone encodes only the videos that queries are about.
         store: has the videos encoded already; their features are not looked at then.
+        ranks: the processes that search together; all return the same.
 
     Returns:
         {task: RankedRows}, up to `max_before_nms` rows a query, in the order of `tasks`.
@@ -124,26 +131,31 @@ def predict(
     if set(tasks) == {"SVMR"}:
         asked = {query.vid_name for query in split.queries}
         videos = [video for video in videos if video.vid_name in asked]
-    dataset = StartEndEvalDataset(split.queries, videos, features, "context")
+    shard = range(len(videos))[ranks.slice_of(len(videos))]
+    own = videos[shard.start : shard.stop] or videos[:1]  # a process without a share takes part like any
+    own_queries = split.queries[ranks.slice_of(len(split.queries))]
+    dataset = StartEndEvalDataset(own_queries, own, features, "context")
     corpus: Corpus
     if store is not None:
-        corpus = StoredCorpus(store, [video.vid_name for video in videos], device)
+        corpus = StoredCorpus(store, [video.vid_name for video in own], device)
     else:
         context_batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt), "encoding videos")
         dtype = RETRIEVAL_DTYPES[opt.retrieval_dtype]
         corpus = encode_corpus(model, context_batches, device, opt.trim_padding, dtype)
     dataset.set_data_mode("query")
     query_batches = progress(BatchLoader(dataset, opt.eval_query_bsz, opt), "encoding queries")
-    queries = EncodedQueries.concatenate(
-        [encode_queries(model, prepare_batch_inputs(batch, device)) for _, batch in query_batches]
-    )
+    encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in query_batches]
+    everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
+    queries = EncodedQueries.concatenate(everyones).to(device)
     kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
-    searcher = Searcher(corpus, *kernels, search_settings(opt))
+    searcher: CorpusSearch = Searcher(corpus, *kernels, search_settings(opt))
+    if ranks.size > 1:
+        searcher = ShardedSearcher(searcher, shard, len(videos), ranks)
     return search_tasks(searcher, queries, split.queries, videos, opt.clip_length, tasks)
 
 
 def search_tasks(
-    searcher: Searcher,
+    searcher: CorpusSearch,
     queries: EncodedQueries,
     asked: Sequence[Query],
     videos: Sequence[Video],
@@ -209,17 +221,20 @@ def evaluate_split(
     device: torch.device,
     path: Path,
     store: CorpusStore | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, dict[str, Any]]:
     """Predict, write the prediction file and, with ground truth, its metrics; both again after NMS if asked for.
 
     Args:
-        model, split, features, opt, tasks, device, store: see `predict`.
+        model, split, features, opt, tasks, device, store, ranks: see `predict`; the main process writes the files.
         path: prediction file; the others are named after it: `…_metrics.json`, `…_nms_thd_{thd}.json` and so on.
 
     Returns:
-        Metrics without NMS; empty when the split has no ground truth.
+        Metrics without NMS; empty when the split has no ground truth, and on other processes than the main one.
     """
-    rows = predict(model, split, features, opt, tasks, device, store)
+    rows = predict(model, split, features, opt, tasks, device, store, ranks)
+    if not ranks.is_main:
+        return {}
     metrics = _write(rows, split, opt, path)
     if opt.nms_thd != OFF:
         max_before_nms = opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS
@@ -284,19 +299,23 @@ def open_query_features(opt: EasyDict) -> FeatureStore:
     )
 
 
-def run_inference(opt: EasyDict) -> dict[str, dict[str, Any]]:
+def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None) -> dict[str, dict[str, Any]]:
     """Inference as the command line does it.
 
     Args:
         opt: from `parse_inference_options`.
+        ranks: the processes that do it together.
+        device: where this one computes, by default where the options say.
 
     Returns:
-        Metrics without NMS; empty when the split has no ground truth.
+        Metrics as `evaluate_split` returns them.
     """
     checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
     checkpoint.note_if_unknown()
-    ensure_dataset(opt)
-    device = choose_device(opt.device)
+    if ranks.is_main:
+        ensure_dataset(opt)
+    ranks.barrier()
+    device = choose_device(opt.device) if device is None else device
     store = open_store(opt, checkpoint) if opt.encoded_corpus is not None else None
     features = open_features(opt, device) if store is None else open_query_features(opt)
     features.note_unknown_files()
@@ -313,7 +332,7 @@ def run_inference(opt: EasyDict) -> dict[str, dict[str, Any]]:
     model = checkpoint.build_model(device)
     name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
     path = Path(opt.model_dir) / name
-    metrics = evaluate_split(model, split, features, opt, tasks, device, path, store)
+    metrics = evaluate_split(model, split, features, opt, tasks, device, path, store, ranks)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
     if metrics:
         print(metrics_table(metrics))
@@ -334,7 +353,12 @@ def _tasks(opt: EasyDict, split: EvalSplit) -> list[str]:
 @command_line
 def main() -> None:
     """Command line of inference."""
-    run_inference(parse_inference_options())
+    opt = parse_inference_options()
+    n = processes_to_launch(opt.device_ids)
+    if n > 1:
+        launch(sys.argv, n)
+    with started(opt.device, opt.device_ids) as (ranks, device):
+        run_inference(opt, ranks, device)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def launch(argv: Sequence[str], n: int) -> NoReturn:
 def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes that this one was started with, if there are any, for the time of the block.
 
-    Of several, only the main one prints. When the block raises on one of them, all end with an exit code that is not 0,
+    A process that is one of several ends with the block. Of several, only the main one prints. When the block raises on one of them, all end with an exit code that is not 0,
     and the one that raised first says why: as `command_line` does, or with a traceback.
 
     Args:
@@ -114,6 +114,7 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
         ranks = ProcessRanks(own, dist.PrefixStore("group", store), rank, size)
         yield ranks, own
         ranks.close()
+        _end(0)
 
 
 def _device(device: int, device_ids: Sequence[int], local_rank: int) -> torch.device:
@@ -154,10 +155,18 @@ def _failing_together(store: dist.Store, rank: int) -> Iterator[None]:
         code = _report(err)
         for stream in heard:
             stream.flush()
-        # other threads may be waiting for processes that will not answer, which would keep this one from ending
-        os._exit(code)
-    finally:
-        sys.stdout, sys.stderr = heard
+        _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process at once.
+
+    Threads of gloo may be waiting for processes that will not answer, which would keep this one from ending, or are
+    still there when the interpreter takes itself apart, which then aborts.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _first_to_fail(store: dist.Store) -> bool:

@@ -16,12 +16,13 @@ from easydict import EasyDict
 
 from method_tvr.chance import chance_level
 from method_tvr.checkpoint import load_checkpoint
-from method_tvr.config import TASKS, dataset_of, parse_inference_options
+from method_tvr.config import dataset_of, parse_inference_options
 from method_tvr.corpus import EvalSplit, load_eval_split, open_features
 from method_tvr.curves import read_curves
 from method_tvr.feature_store import FeatureStore
 from method_tvr.inference import evaluate_rows, predict
 from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.options import TASKS
 from method_tvr.plots import draw_run
 from method_tvr.timelines import example_timelines
 from standalone_eval.metrics import Rule

@@ -88,11 +88,15 @@ class Ranks:
         """Each process's `value` (arrays, say) in order of rank on the main one, and [] on the others."""
         return [value]
 
+    def all_gather(self, value: T) -> list[T]:
+        """Each process's `value` in order of rank, on all of them; tensors in it must be on the CPU."""
+        return [value]
+
     def check_equal(self, tensors: Iterable[torch.Tensor], what: str) -> None:
         """Make sure that tensors, such as the parameters, are bit for bit the same on all processes.
 
         Raises:
-            RuntimeError: they are not; `what` names them.
+            InputError: they are not; `what` names them.
         """
 
 

@@ -6,6 +6,7 @@ are scored first, spans only in the videos kept, only in the band of allowed len
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,6 +94,10 @@ class EncodedQueries:
         """Several batches, one after another."""
         return cls(torch.cat([part.video for part in parts]), torch.cat([part.span for part in parts]))
 
+    def to(self, device: torch.device) -> EncodedQueries:
+        """The same on a device."""
+        return EncodedQueries(self.video.to(device), self.span.to(device))
+
     def __len__(self) -> int:
         return len(self.video)
 
@@ -138,7 +143,70 @@ class EncodedCorpus(Corpus):
             yield Block(self.rows[rows], self._norms[:, rows], runs)
 
 
-class Searcher:
+class CorpusSearch(ABC):
+    """Answers queries over a corpus, wherever its videos are.
+
+    Attributes:
+        settings: what is searched for.
+    """
+
+    settings: SearchSettings
+
+    @abstractmethod
+    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best videos of queries, in one pass over the corpus.
+
+        Args:
+            queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
+
+        Returns:
+            Entries (Nq, V) int64 and scores s (Nq, V), best first, V <= max_vcmr_video.
+        """
+
+    @abstractmethod
+    def search_moments(
+        self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
+    ) -> Moments:
+        """Best moments of a block of queries in the videos given for each.
+
+        Args:
+            queries: Nq queries.
+            entries: (Nq, V) int64.
+            video_weights: (Nq, V) factor of each video's moments, or None for 1.
+        """
+
+    @torch.inference_mode()
+    def search(self, queries: EncodedQueries) -> tuple[Moments, RankedVideos]:
+        """VCMR and VR of one block of queries."""
+        return self._moments_in(queries, *self.search_videos(queries))
+
+    @torch.inference_mode()
+    def search_all(self, queries: EncodedQueries) -> Iterator[tuple[Moments, RankedVideos]]:
+        """VCMR and VR of any number of queries, with as few passes over the corpus as the settings allow.
+
+        Yields:
+            The answers to each of `query_blocks`.
+        """
+        blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
+        for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
+            of_pass = queries[several]
+            entries, scores = self.search_videos(of_pass)
+            for block in self.query_blocks(len(of_pass)):
+                yield self._moments_in(of_pass[block], entries[block], scores[block])
+
+    def _moments_in(
+        self, queries: EncodedQueries, entries: torch.Tensor, scores: torch.Tensor
+    ) -> tuple[Moments, RankedVideos]:
+        weights = torch.exp(self.settings.q2c_alpha * scores)
+        moments = self.search_moments(queries, entries, weights)
+        return moments, RankedVideos(entries.cpu().numpy(), weights.cpu().numpy())
+
+    def query_blocks(self, n_queries: int) -> Iterator[slice]:
+        """Slices of at most `query_block` queries."""
+        return _slices(n_queries, self.settings.query_block)
+
+
+class Searcher(CorpusSearch):
     """Answers queries over an encoded corpus, exactly.
 
     Args:
@@ -159,14 +227,6 @@ class Searcher:
 
     @torch.inference_mode()
     def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
-        """Best videos of queries, in one pass over the corpus.
-
-        Args:
-            queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
-
-        Returns:
-            Entries (Nq, V) int64 and scores s (Nq, V), best first, V <= max_vcmr_video.
-        """
         keep = min(self.settings.max_vcmr_video, len(self.corpus))
         blocks = [queries.video[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
         best = [_BestVideos(keep) for _ in blocks]
@@ -228,49 +288,12 @@ class Searcher:
     def search_moments(
         self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
     ) -> Moments:
-        """Best moments of a block of queries in the videos given for each.
-
-        Args:
-            queries: Nq queries.
-            entries: (Nq, V) int64.
-            video_weights: (Nq, V) factor of each video's moments, or None for 1.
-        """
         p_st, p_ed, n_clips = self.span_probabilities(queries, entries)
         if video_weights is not None:
             p_st = p_st * video_weights.unsqueeze(2)
         score, video, st, ed = best_spans(p_st, p_ed, n_clips, self.settings)
         entry = entries.gather(1, video).masked_fill(score < 0, NO_ENTRY)
         return Moments(entry.cpu().numpy(), st.cpu().numpy(), ed.cpu().numpy(), score.cpu().numpy())
-
-    @torch.inference_mode()
-    def search(self, queries: EncodedQueries) -> tuple[Moments, RankedVideos]:
-        """VCMR and VR of one block of queries."""
-        return self._moments_in(queries, *self.search_videos(queries))
-
-    @torch.inference_mode()
-    def search_all(self, queries: EncodedQueries) -> Iterator[tuple[Moments, RankedVideos]]:
-        """VCMR and VR of any number of queries, with as few passes over the corpus as the settings allow.
-
-        Yields:
-            The answers to each of `query_blocks`.
-        """
-        blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
-        for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
-            of_pass = queries[several]
-            entries, scores = self.search_videos(of_pass)
-            for block in self.query_blocks(len(of_pass)):
-                yield self._moments_in(of_pass[block], entries[block], scores[block])
-
-    def _moments_in(
-        self, queries: EncodedQueries, entries: torch.Tensor, scores: torch.Tensor
-    ) -> tuple[Moments, RankedVideos]:
-        weights = torch.exp(self.settings.q2c_alpha * scores)
-        moments = self.search_moments(queries, entries, weights)
-        return moments, RankedVideos(entries.cpu().numpy(), weights.cpu().numpy())
-
-    def query_blocks(self, n_queries: int) -> Iterator[slice]:
-        """Slices of at most `query_block` queries."""
-        return _slices(n_queries, self.settings.query_block)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

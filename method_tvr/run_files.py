@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,71 @@ from torch.utils.tensorboard import SummaryWriter
 from utils.basic_utils import InputError, named_when_full, sync, whole_file
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
+HOLD_TRIES, HOLD_PAUSE_S = 40, 0.25  # a killed run's loading processes hold its folder for some seconds more
 
 
-class RunFiles:
-    """A run's results folder.
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a results folder for the time of the block.
+
+    Raises:
+        InputError: another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        for attempt in range(1, HOLD_TRIES + 1):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == HOLD_TRIES:
+                    raise InputError(
+                        f"{folder}: another process is training in it: wait until it ends, or stop it"
+                    ) from None
+                time.sleep(HOLD_PAUSE_S)
+            except OSError as err:  # some network file systems have no locks
+                print(f"note: {folder} cannot be locked ({err.strerror}): do not resume it twice", file=sys.stderr)
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+class RunLog:
+    """What a run reports, as a process takes it that does not write files: nothing is kept.
+
+    Args:
+        results_dir: the run's results folder.
+    """
+
+    def __init__(self, results_dir: Path) -> None:
+        self.dir = results_dir
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        """A point of a TensorBoard curve."""
+
+    def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
+        """TensorBoard curves of an epoch's losses, and its line in train.log.txt."""
+
+    def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
+        """TensorBoard curves of an epoch's recalls, and its line in eval.log.txt."""
+
+    def lengths(self) -> dict[str, int]:
+        """Bytes in each log and file of curves, which are safely on the disk when this returns."""
+        return {}
+
+    def save_code(self) -> None:
+        """Keep the method's code beside what it computed, in code.zip."""
+
+    def close(self) -> None:
+        """Write the last curves."""
+
+    def discard(self) -> None:
+        """Remove the folder, of a run that failed before it had anything worth keeping."""
+
+
+class RunFiles(RunLog):
+    """The files in a run's results folder. No other process can have them until `close`.
 
     Args:
         results_dir: the folder, made here for a new run.
@@ -29,39 +92,41 @@ class RunFiles:
             is cut off, because it will be logged again. None for a new run.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made, or another process has it.
     """
 
     def __init__(self, results_dir: Path, known: Mapping[str, int] | None = None) -> None:
-        self.dir = results_dir
+        super().__init__(results_dir)
+        self._held = ExitStack()
         if known is None:
             self._make()
+            self._held.enter_context(held(self.dir))
         else:
             self._cut_back(known)
         self._synced: dict[str, int] = {}
-        self.writer = SummaryWriter(str(self.dir / CURVES))
+        self._writer = SummaryWriter(str(self.dir / CURVES))
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
 
     def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
-        """TensorBoard curves of an epoch's losses, and its line in train.log.txt."""
         for name, value in losses.items():
-            self.writer.add_scalar(f"{tag}/{name}", value, epoch)
+            self.log_scalar(f"{tag}/{name}", value, epoch)
         if tag == "Train":
             line = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
             self._append(LOSS_LOG, f"[Epoch] {epoch:03d} [Loss] {line}")
 
     def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
-        """TensorBoard curves of an epoch's recalls, and its line in eval.log.txt."""
         for task in ("VCMR", "SVMR"):
             for thd in sorted({name.split("-")[0] for name in metrics.get(task, {})}):
                 curves = {name: value for name, value in metrics[task].items() if name.startswith(f"{thd}-")}
-                self.writer.add_scalars(f"Eval/{task}-{thd}", curves, epoch)
+                self._writer.add_scalars(f"Eval/{task}-{thd}", curves, epoch)
         if "VR" in metrics:
-            self.writer.add_scalars("Eval/VR", metrics["VR"], epoch)
+            self._writer.add_scalars("Eval/VR", metrics["VR"], epoch)
         self._append(METRICS_LOG, f"[Epoch] {epoch:03d} [Metrics] {orjson.dumps(metrics).decode()}")
 
     def lengths(self) -> dict[str, int]:
-        """Bytes in each log and file of curves, which are safely on the disk when this returns."""
-        self.writer.flush()
+        self._writer.flush()
         lengths = {name: path.stat().st_size for name, path in self._logs().items()}
         for name, length in lengths.items():
             if self._synced.get(name) != length:
@@ -70,19 +135,17 @@ class RunFiles:
         return lengths
 
     def save_code(self) -> None:
-        """Keep the method's code beside what it computed, in code.zip."""
         package = Path(__file__).resolve().parent
         with whole_file(self.dir / "code.zip") as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for source in sorted([*package.glob("*.py"), *package.glob("scripts/*.sh")]):
                 archive.write(source, Path(package.name) / source.relative_to(package))
 
     def close(self) -> None:
-        """Write the last curves."""
-        self.writer.close()
+        self._writer.close()
+        self._held.close()
 
     def discard(self) -> None:
-        """Remove the folder, of a run that failed before it had anything worth keeping."""
-        self.writer.close()
+        self.close()
         shutil.rmtree(self.dir)
 
     def _make(self) -> None:

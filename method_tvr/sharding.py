@@ -11,9 +11,39 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from method_tvr.retrieval import IMPOSSIBLE, NO_ENTRY, Moments
+from method_tvr.ranks import Ranks
+from method_tvr.retrieval import IMPOSSIBLE, NO_ENTRY, CorpusSearch, EncodedQueries, Moments
 
 FILLING = -1.0  # weight of a video that only fills a row up: its spans score below all others, or -0
+
+
+class ShardedSearcher(CorpusSearch):
+    """Searches a corpus of which each process has a shard: all ask the same, and get the answers of the whole corpus.
+
+    Args:
+        own: searches this process's shard; anything else when the shard is empty.
+        shard: the entries of the corpus that are in it.
+        n_entries: of the whole corpus.
+        ranks: the processes.
+    """
+
+    def __init__(self, own: CorpusSearch, shard: range, n_entries: int, ranks: Ranks) -> None:
+        self.settings = own.settings
+        self._own, self._shard, self._ranks = own, shard, ranks
+        self._keep = min(self.settings.max_vcmr_video, n_entries)
+
+    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
+        entries, scores = (found[:, : len(self._shard)] for found in self._own.search_videos(queries))
+        shares = self._ranks.all_gather(((entries + self._shard.start).cpu(), scores.cpu()))
+        best = merge_videos([entries for entries, _ in shares], [scores for _, scores in shares], self._keep)
+        return best[0].to(entries.device), best[1].to(entries.device)
+
+    def search_moments(
+        self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
+    ) -> Moments:
+        weights = torch.ones(entries.shape, device=entries.device) if video_weights is None else video_weights
+        own = self._own.search_moments(queries, *videos_of_shard(entries, weights, self._shard))
+        return merge_moments(self._ranks.all_gather(moments_of_shard(own, self._shard)), self.settings.max_moments)
 
 
 def merge_videos(

@@ -54,10 +54,10 @@ class StopSignals:
             self._postponing = False
         self.raise_if_asked()
 
-    def raise_if_asked(self) -> None:
-        """Raise `Stopped` if a signal came."""
-        if self.asked is not None:
-            raise Stopped(self.asked)
+    def raise_if_asked(self, anyone: bool = False) -> None:
+        """Raise `Stopped` if a signal came, here or to another process of the run (`anyone`)."""
+        if self.asked is not None or anyone:
+            raise Stopped(self.asked or signal.SIGTERM)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a loading process has inherited this; it ends with the one that started it

@@ -2,13 +2,16 @@
 
 A run can be stopped at any moment and gone on with: all that changes while it runs is in the model, the optimiser, and
 the trainer's `place`, `meter`, `negatives` and files, which `Trainer._save` writes and `Trainer._go_on_from` reads.
+Several processes may train together (`ranks`): all run this code, and the main one writes files.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +21,18 @@ from torch.utils.data import RandomSampler
 
 from method_tvr.annotations import Query
 from method_tvr.checkpoint import save_checkpoint
-from method_tvr.config import OFF, dataset_of, parse_inference_options, parse_train_options, save_options
+from method_tvr.config import dataset_of, parse_inference_options, parse_train_options, save_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.inference import evaluate_split, run_inference
+from method_tvr.launch import launch, processes_to_launch, started
 from method_tvr.loading import BatchLoader
 from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.run_files import RunFiles
+from method_tvr.options import OFF
+from method_tvr.ranks import ALONE, Ranks
+from method_tvr.run_files import RunFiles, RunLog, held
 from method_tvr.start_end_dataset import StartEndDataset, prepare_batch_inputs
 from method_tvr.step_guard import NotFiniteError, StepGuard, not_finite
 from method_tvr.stopping import StopSignals, resumable
@@ -81,16 +87,26 @@ class Trainer:
         opt: options from `parse_train_options`, with `results_dir`.
         saved: for a run that is resumed, where it goes on; None: at its beginning.
         signals: what SIGTERM and Ctrl-C are told to.
+        ranks: the processes that train together.
+        device: where this one computes, by default where the options say.
 
     Raises:
         InputError: something that the options name is missing or wrong; nothing has been written then.
     """
 
-    def __init__(self, opt: EasyDict, saved: SavedRun | None = None, signals: StopSignals | None = None) -> None:
-        self.opt = opt
+    def __init__(
+        self,
+        opt: EasyDict,
+        saved: SavedRun | None = None,
+        signals: StopSignals | None = None,
+        ranks: Ranks = ALONE,
+        device: torch.device | None = None,
+    ) -> None:
+        self.opt, self.ranks = opt, ranks
         self.signals = signals or StopSignals()
         seed_everything(opt.seed)
-        self.device = choose_device(opt.device)
+        ranks.seed_dropout(opt.seed)
+        self.device = choose_device(opt.device) if device is None else device
         self.features = open_features(opt, self.device)
         self.features.note_unknown_files()
         self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, opt.clip_length)
@@ -116,8 +132,9 @@ class Trainer:
         if saved is not None:
             self._go_on_from(saved)
             known = saved.state.log_lengths
-        self.files = RunFiles(Path(opt.results_dir), known)
-        if opt.resume is None:
+        ranks.check_equal(self.model.parameters(), "the model's parameters")
+        self.files = RunFiles(Path(opt.results_dir), known) if ranks.is_main else RunLog(Path(opt.results_dir))
+        if opt.resume is None and ranks.is_main:
             save_options(opt, self.files.dir)
             self.files.save_code()
 
@@ -125,7 +142,7 @@ class Trainer:
         """Train until the last epoch or until `max_es_cnt` epochs brought nothing better."""
         print(
             f"{count_parameters(self.model):,} parameters, {len(self.train_set):,} training queries, "
-            f"{self.steps_per_epoch} steps an epoch, on {self.device}; results in {self.files.dir}"
+            f"{self.steps_per_epoch} steps an epoch, on {self._where()}; results in {self.files.dir}"
         )
         if self.opt.resume is not None:
             print(f"going on with {self.place}", flush=True)
@@ -142,7 +159,11 @@ class Trainer:
                     raise self._reported(err) from err
             else:
                 self._end_epoch()
-        self.files.close()
+
+    def _where(self) -> str:
+        return (
+            f"{self.device}" if self.ranks.size == 1 else f"{self.ranks.size} processes, the main one on {self.device}"
+        )
 
     def _train_epoch(self) -> None:
         """The steps of the epoch that are not done yet."""
@@ -153,28 +174,31 @@ class Trainer:
         settings = loss_settings(self.opt, self.model.config, epoch)
         order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * self.opt.bsz :]
-        for queries, batch in progress(
-            BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left), f"epoch {epoch:03d}"
-        ):
+        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks)
+        for _, batch in progress(loader, f"epoch {epoch:03d}"):
             before = RandomStates.take(self.device), self.negatives.get_state()
+            first = self.place.step * self.opt.bsz
+            whole = [self.train_set.queries[i] for i in order[first : first + self.opt.bsz]]
             try:
-                self._step(queries, batch, settings)
+                self._step(whole, batch, settings)
             except NotFiniteError:
                 if self.guard.checks_before_update:
                     self._save_as_before_step(*before)
                 raise
-            if self.signals.asked or self._save_is_due():
+            asked = self.ranks.any(self.signals.asked is not None)
+            if asked or self._save_is_due():
                 self._save()
-            self.signals.raise_if_asked()
+            self.signals.raise_if_asked(asked)
         self.guard.check()
         self.files.log_losses(epoch, self.meter.means(), "Train")
         self.place.phase = EVALUATION
         self._save()
 
     def _step(self, queries: Sequence[Query], batch: dict[str, torch.Tensor], settings: LossSettings) -> None:
+        """One update from this process's share of a batch; `queries` are those of the whole batch."""
         opt, place = self.opt, self.place
         inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
-        loss, losses = self.model(inputs, settings, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp])
+        loss, losses = self.model(inputs, settings, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks)
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # a last batch of one query has no ranking loss, and maybe no other is on
             try:
@@ -184,10 +208,11 @@ class Trainer:
                     raise
                 terms = {name: float(term) for name, term in losses.items()}
                 raise not_finite(f"a gradient ({first_line(err)})", place.epoch, place.step, queries, terms) from err
+        self.ranks.sum_gradients(self.model.parameters())
         self.guard.watch(place.epoch, place.step, queries, losses)
         if opt.grad_clip != OFF:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), opt.grad_clip)
-        self.files.writer.add_scalar("Train/LR", opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
+        self.files.log_scalar("Train/LR", opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
         self.optimizer.step()
         self.meter.add(losses)
         place.step += 1
@@ -195,7 +220,9 @@ class Trainer:
     def _reported(self, err: NotFiniteError) -> InputError:
         """Write all about a step that is not finite to a file, for the error that ends the run."""
         path = self.files.dir / NOT_FINITE
-        write_json(err.report, path, indent=True)
+        if self.ranks.is_main:
+            write_json(err.report, path, indent=True)
+        self.ranks.barrier()  # the first to end ends all
         return InputError(
             f"{err}; all of it is in {path}. What was saved is from before it. Check the features of this batch, "
             "start a new run with a lower --lr, or resume with --detect_anomaly to see which operation it comes from"
@@ -205,7 +232,7 @@ class Trainer:
         """Evaluate the epoch that was trained, keep it if it is the best, and say what comes next."""
         epoch = self.place.epoch
         if self.eval_split is None:
-            save_checkpoint(self.files.dir / BEST, self.model, epoch)
+            self._save_best(epoch)
         else:
             self._evaluate_losses(epoch)
             self._keep_if_better(epoch, self._evaluate(epoch))
@@ -231,16 +258,23 @@ class Trainer:
     def _save(self) -> None:
         """Write all that the run needs to go on from here."""
         self.guard.check()
-        state = TrainingState(
-            place=self.place,
-            optimizer=self.optimizer.state_dict(),
-            meter=self.meter.state_dict(),
-            negatives=self.negatives.get_state(),
-            chance=RandomStates.take(self.device),
-            log_lengths=self.files.lengths(),
-            queries=self.queries_digest,
-        )
-        save_training_state(self.files.dir, self.model, state)
+        chance = self.ranks.gather(RandomStates.take(self.device))
+        if self.ranks.is_main:
+            state = TrainingState(
+                place=self.place,
+                optimizer=self.optimizer.state_dict(),
+                meter=self.meter.state_dict(),
+                negatives=self.negatives.get_state(),
+                chance=chance,
+                log_lengths=self.files.lengths(),
+                queries=self.queries_digest,
+            )
+            save_training_state(self.files.dir, self.model, state)
+        self.ranks.barrier()  # whoever ends the run next must not end it while the main process writes
+
+    def _save_best(self, epoch: int) -> None:
+        if self.ranks.is_main:
+            save_checkpoint(self.files.dir / BEST, self.model, epoch)
 
     def _save_as_before_step(self, chance: RandomStates, negatives: torch.Tensor) -> None:
         """Save after a step that ended before its update; it has drawn from the generators that had these states."""
@@ -254,7 +288,7 @@ class Trainer:
                 f"{saved.path}: the run was started with other queries than {self.opt.train_path} and "
                 f"{self.opt.eval_path} have now: put those back, or start a new run"
             )
-        saved.restore(self.model, self.optimizer, self.meter, self.negatives, self.device)
+        saved.restore(self.model, self.optimizer, self.meter, self.negatives, self.device, self.ranks.rank)
         self.place = saved.state.place
 
     # ---------------------------------------------------------------- evaluation
@@ -267,9 +301,10 @@ class Trainer:
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}")
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.opt.clip_length)
-        for _, batch in progress(BatchLoader(dataset, self.opt.bsz, self.opt), "losses on the evaluation split"):
+        loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks)
+        for _, batch in progress(loader, "losses on the evaluation split"):
             inputs = prepare_batch_inputs(batch, self.device)
-            _, losses = self.model(inputs, settings, negatives, self.opt.trim_padding)
+            _, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, ranks=self.ranks)
             meter.add(losses)
         self.files.log_losses(epoch, meter.means(), "Eval_Loss")
 
@@ -278,9 +313,9 @@ class Trainer:
         assert self.eval_split is not None
         opt = self.opt
         self.model.eval()
-        tasks = opt.eval_tasks_at_training
-        metrics = evaluate_split(
-            self.model, self.eval_split, self.features, opt, tasks, self.device, self._prediction_path("latest")
+        tasks, path = opt.eval_tasks_at_training, self._prediction_path("latest")
+        metrics = self.ranks.broadcast(
+            evaluate_split(self.model, self.eval_split, self.features, opt, tasks, self.device, path, ranks=self.ranks)
         )
         self.files.log_metrics(epoch, metrics)
         task = opt.stop_task
@@ -300,9 +335,10 @@ class Trainer:
             return
         self.place.best_score = score
         self.place.epochs_without_better = 0
-        save_checkpoint(self.files.dir / BEST, self.model, epoch)
-        for latest in self.files.dir.glob("latest_*"):
-            latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
+        self._save_best(epoch)
+        if self.ranks.is_main:
+            for latest in self.files.dir.glob("latest_*"):
+                latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
 
 
 def results_dir(opt: EasyDict) -> Path:
@@ -326,9 +362,11 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
     return parse_inference_options(argv)
 
 
-def train(opt: EasyDict, saved: SavedRun | None, signals: StopSignals) -> None:
+def train(
+    opt: EasyDict, saved: SavedRun | None, signals: StopSignals, ranks: Ranks, device: torch.device | None
+) -> None:
     """All epochs of a run, or those that are left of it; a new run's folder is removed when nothing came of it."""
-    trainer = Trainer(opt, saved, signals)
+    trainer = Trainer(opt, saved, signals, ranks, device)
     try:
         trainer.run()
     except Exception:
@@ -336,33 +374,46 @@ def train(opt: EasyDict, saved: SavedRun | None, signals: StopSignals) -> None:
         if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
             trainer.files.discard()
         raise
+    finally:
+        trainer.files.close()
 
 
-def run(opt: EasyDict, signals: StopSignals) -> None:
+def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch.device | None = None) -> None:
     """A run from its beginning, or from where it was stopped, to the evaluation of its best model."""
     folder = Path(opt.results_dir)
+    ranks.barrier()  # what others have left behind is read once the main process has the folder
     saved = load_saved_run(folder) if opt.resume is not None else None
     phase = saved.state.place.phase if saved is not None else None
     if phase == FINISHED:
         print(f"{folder}: the run is finished, there is nothing left to do")
         return
     if phase != INFERENCE:
-        train(opt, saved, signals)
+        train(opt, saved, signals, ranks, device)
     if opt.eval_path is not None:
         print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
-        run_inference(final_inference_options(opt))
-    mark_finished(folder)
+        run_inference(final_inference_options(opt), ranks, device)
+    if ranks.is_main:
+        mark_finished(folder)
 
 
 @command_line
 def main() -> None:
     """Command line of training."""
     opt = parse_train_options()
-    if opt.resume is None:
-        opt.results_dir = str(results_dir(opt))
-    ensure_dataset(opt)
-    with resumable(Path(opt.results_dir)) as signals:
-        run(opt, signals)
+    n = processes_to_launch(opt.device_ids)
+    if n > 1:
+        launch(sys.argv, n)
+    with started(opt.device, opt.device_ids) as (ranks, device):
+        if opt.detect_anomaly and ranks.size > 1:
+            raise InputError("--detect_anomaly finds operations of one process only: resume the run with one")
+        if opt.resume is None:
+            opt.results_dir = ranks.broadcast(str(results_dir(opt)))
+        if ranks.is_main:
+            ensure_dataset(opt)
+        ranks.barrier()
+        folder = Path(opt.results_dir)
+        with resumable(folder) as signals, held(folder) if opt.resume and ranks.is_main else nullcontext():
+            run(opt, signals, ranks, device)
 
 
 if __name__ == "__main__":

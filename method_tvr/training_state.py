@@ -57,7 +57,7 @@ class TrainingState:
         optimizer: the optimiser's state_dict.
         meter: the epoch's `LossMeter.state_dict`.
         negatives: state of the generator that the epoch's negatives are drawn with.
-        chance: states of the global generators.
+        chance: states of the global generators, of each process.
         log_lengths: of `RunFiles.lengths`.
         queries: `queries_digest` of what it trains and is evaluated on.
     """
@@ -66,13 +66,14 @@ class TrainingState:
     optimizer: dict[str, Any]
     meter: dict[str, Any]
     negatives: torch.Tensor
-    chance: RandomStates
+    chance: list[RandomStates]
     log_lengths: dict[str, int]
     queries: str
 
     def to_plain(self) -> dict[str, Any]:
         """As plain types and tensors on the CPU."""
-        plain: dict[str, Any] = _on_cpu({**vars(self), "place": asdict(self.place), "chance": self.chance.to_plain()})
+        chance = [states.to_plain() for states in self.chance]
+        plain: dict[str, Any] = _on_cpu({**vars(self), "place": asdict(self.place), "chance": chance})
         return plain
 
     @classmethod
@@ -82,7 +83,7 @@ class TrainingState:
         Raises:
             KeyError, TypeError, AttributeError, ValueError: it is something else.
         """
-        place, chance = Place(**plain["place"]), RandomStates.from_plain(plain["chance"])
+        place, chance = Place(**plain["place"]), [RandomStates.from_plain(states) for states in plain["chance"]]
         if place.phase not in PHASES:
             raise ValueError(f"phase {place.phase!r}")
         return cls(**{**plain, "place": place, "chance": chance})
@@ -103,8 +104,11 @@ class SavedRun:
         meter: LossMeter,
         negatives: torch.Generator,
         device: torch.device,
+        rank: int = 0,
     ) -> None:
         """Give all that changes while a run trains its saved values, the global random generators among it.
+
+        These are of the process with number `rank`. One that had none when the run was saved keeps its own.
 
         Raises:
             InputError: they are another run's.
@@ -114,7 +118,8 @@ class SavedRun:
             optimizer.load_state_dict(self.state.optimizer)
             meter.load_state_dict(self.state.meter)
             negatives.set_state(self.state.negatives)
-            self.state.chance.give_back(device)
+            for states in self.state.chance[rank : rank + 1]:
+                states.give_back(device)
             fits = all(
                 moment.shape == parameter.shape
                 for parameter, state in optimizer.state.items()

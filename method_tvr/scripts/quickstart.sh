@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a bare machine to a trained model, its recalls and a picture, in one command:
-#   bash method_tvr/scripts/quickstart.sh [any training option of method_tvr/config.py]
+#   bash method_tvr/scripts/quickstart.sh [any training option of method_tvr/options.py]
 # Every command that it runs is shown as one would type it, in the project's folder after `source setup.sh`.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train a model, with the settings of the paper unless an option says otherwise:
-#   bash method_tvr/scripts/train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [any option of method_tvr/config.py]
+#   bash method_tvr/scripts/train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [any option of method_tvr/options.py]
 #   DSET           tvr | mini (generated on first use)
 #   CTX_MODE       video_sub_tef | video_sub
 #   VID_FEAT_TYPE  resnet | i3d | resnet_i3d

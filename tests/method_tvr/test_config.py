@@ -6,8 +6,6 @@ import time
 import pytest
 
 from method_tvr.config import (
-    NOT_INHERITED,
-    build_parser,
     find_model_dir,
     find_path,
     load_options,
@@ -15,6 +13,7 @@ from method_tvr.config import (
     parse_train_options,
     save_options,
 )
+from method_tvr.options import NOT_INHERITED, build_parser
 from utils.basic_utils import PROJECT_ROOT, InputError
 
 DEFAULTS = {

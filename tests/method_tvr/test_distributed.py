@@ -260,6 +260,7 @@ def exchanged(ranks: Ranks) -> dict[str, Any]:
         "seed": torch.initial_seed(),
         "broadcast": ranks.broadcast({"folder": f"of {ranks.rank}"}),
         "gathered": ranks.gather(mine),
+        "gathered by all": ranks.all_gather(mine),
         "any": (ranks.any(False), ranks.any(ranks.rank == ranks.size - 1)),
         "main": ranks.is_main,
     }
@@ -272,8 +273,9 @@ def test_objects_are_exchanged(results):
         found = result["exchanged"]
         assert found["broadcast"] == {"folder": "of 0"}
         assert found["any"] == (False, True)
-        expected = [[10 * r, 10 * r + 1, 10 * r + 2] for r in range(n)] if rank == 0 else []
-        assert [array.tolist() for array in found["gathered"]] == expected
+        expected = [[10 * r, 10 * r + 1, 10 * r + 2] for r in range(n)]
+        assert [array.tolist() for array in found["gathered"]] == (expected if rank == 0 else [])
+        assert [array.tolist() for array in found["gathered by all"]] == expected
     alone = exchanged(ALONE)
     assert (alone["broadcast"], alone["any"], len(alone["gathered"])) == ({"folder": "of 0"}, (False, True), 1)
 
@@ -282,7 +284,7 @@ def unequal(ranks: Ranks) -> str:
     tensors = [torch.zeros(3), torch.full((2,), float(ranks.rank == 1)) * 1e-30]
     try:
         ranks.check_equal(tensors, "parameters")
-    except RuntimeError as err:
+    except InputError as err:
         return str(err)
     return ""
 

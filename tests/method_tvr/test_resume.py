@@ -406,7 +406,7 @@ def test_a_log_that_does_not_fit_ends_the_run_clearly(start, resume, whole, monk
     log = RunFiles._append
 
     def append(self: RunFiles, name: str, line: str) -> None:
-        self.writer.flush()  # its thread must not meet the limit
+        self._writer.flush()  # its thread must not meet the limit
         with largest_file(sum(len(text) + 21 for text in logged(whole, name)[:2])):
             log(self, name, line)
 

@@ -1,0 +1,216 @@
+"""Every option once: name, default, help, and where it may be given."""
+
+from __future__ import annotations
+
+import argparse
+
+from method_tvr.dset_configs import DATASETS, VIDEO_FILES
+
+TASKS = ("VCMR", "SVMR", "VR")
+OFF = -1  # value that switches an epoch, count or threshold off
+
+# what inference does not take over from the opt.json of training
+NOT_INHERITED = frozenset(
+    {
+        "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
+        "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
+        "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
+        "save_every", "detect_anomaly", "encoded_corpus",
+    }
+)  # fmt: skip
+
+# what may be typed anew when a run is resumed: where it runs, where its files are now, and how it is watched over
+CHANGEABLE_ON_RESUME = frozenset(
+    {
+        "resume", "results_root", "device", "device_ids", "num_workers", "feature_cache", "feature_cache_dir",
+        "no_core_driver", "no_pin_memory", "save_every", "detect_anomaly", "train_path", "eval_path",
+        "desc_bert_path", "sub_bert_path", "vid_feat_path", "video_duration_idx_path",
+    }
+)  # fmt: skip
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but for options whose help says in words where theirs comes from."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _general_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("general").add_argument
+    add("--dset_name", choices=sorted(DATASETS), help="dataset; names its paths and properties")
+    add("--eval_split_name", default="val", help="split to evaluate; test means test_public")
+    add("--debug", action="store_true", help="a few batches only, no workers, features from disk")
+    add("--data_ratio", type=float, default=1.0, help="use the first fraction of the training queries")
+    add("--results_root", default="results", help="folder that results folders are made in")
+    add("--exp_id", help="name of this run, part of its results folder's name")
+    add("--seed", type=int, default=2018, help="seed of all sources of chance")
+    add("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
+    add(
+        "--device_ids",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="CUDA devices of several processes; more than one starts a process for each, as NGPU=N or torchrun do. "
+        "One alone is chosen by --device",
+    )
+    add("--num_workers", type=int, default=8, help="processes that read features from disk, 0: the main one does")
+    add(
+        "--feature_cache",
+        choices=("disk", "ram", "device"),
+        default="ram",
+        help="where features are while the run needs them: disk reads the h5 files item by item; ram packs them once "
+        "into a cache beside each h5 and maps it; device holds them where the model is",
+    )
+    add("--cache_dtype", choices=("float32", "float16"), default="float32", help="number type of packed features")
+    add("--feature_cache_dir", help="folder for the caches of packed features (default: beside each h5)")
+    add("--no_core_driver", action="store_true", help="the same as --feature_cache disk")
+    add("--no_pin_memory", action="store_true", help="do not use pinned memory when copying to CUDA")
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("training").add_argument
+    add("--lr", type=float, default=1e-4, help="peak learning rate")
+    add("--lr_warmup_proportion", type=float, default=0.01, help="share of all steps over which lr grows")
+    add("--wd", type=float, default=0.01, help="weight decay")
+    add("--n_epoch", type=int, default=100, help="most epochs")
+    add(
+        "--max_es_cnt",
+        type=int,
+        default=10,
+        help="stop after more than this many epochs without a better one, -1: never",
+    )
+    add("--stop_task", choices=TASKS, default="VCMR", help="task whose recall decides which epoch is best")
+    add(
+        "--eval_tasks_at_training",
+        nargs="+",
+        choices=TASKS,
+        default=list(TASKS),
+        help="tasks evaluated after each epoch",
+    )
+    add("--bsz", type=int, default=128, help="batch size in training")
+    add("--eval_query_bsz", type=int, default=50, help="queries answered at a time")
+    add("--eval_context_bsz", type=int, default=200, help="videos encoded at a time")
+    add("--eval_untrained", action="store_true", help="evaluate once before training")
+    add("--grad_clip", type=float, default=OFF, help="clip the global gradient norm, -1: off")
+    add("--save_every", type=int, default=200, help="steps until last.ckpt is saved again, 0: only around evaluations")
+    add(
+        "--resume",
+        metavar="MODEL_DIR",
+        help="go on with a run that was stopped: its results folder as a path, a name under results_root, or a pattern "
+        "of either; other options come from its opt.json",
+    )
+    add("--detect_anomaly", action="store_true", help="name the operation that a NaN comes from, at half the speed")
+
+
+def _loss_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("losses").add_argument
+    add("--margin", type=float, default=0.1, help="margin of the hinge ranking loss")
+    add("--lw_neg_q", type=float, default=1, help="weight of the ranking loss with a negative query")
+    add("--lw_neg_ctx", type=float, default=1, help="weight of the ranking loss with a negative video")
+    add("--lw_st_ed", type=float, default=0.01, help="weight of the span loss")
+    add("--lw_fcl", type=float, default=0.03, help="weight of FrameCL")
+    add("--lw_vcl", type=float, default=0.03, help="weight of VideoCL")
+    add("--train_span_start_epoch", type=int, default=0, help="epoch from which the span loss counts, -1: never")
+    add("--ranking_loss_type", choices=("hinge", "lse"), default="hinge", help="form of the ranking loss")
+    add("--hard_negative_start_epoch", type=int, default=20, help="epoch from which negatives are hard, -1: never")
+    add("--hard_pool_size", type=int, default=20, help="hard negatives are drawn among this many best-scored ones")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("data").add_argument
+    add("--max_sub_l", type=int, default=50, help="recorded only")
+    add("--max_desc_l", type=int, default=30, help="most tokens of a query")
+    add("--max_ctx_l", type=int, default=128, help="most clips of a video; longer ones are averaged down")
+    add("--train_path", help="training annotations, jsonl (default: the dataset's)")
+    add("--eval_path", help="annotations to evaluate on, jsonl (default: the dataset's)")
+    add("--desc_bert_path", help="query features, h5 (default: the dataset's)")
+    add("--sub_bert_path", help="subtitle features, h5 (default: the dataset's)")
+    add("--vid_feat_path", help="video features, h5 (default: the dataset's for --vid_feat_type)")
+    add(
+        "--vid_feat_type",
+        choices=sorted(VIDEO_FILES),
+        default="resnet_i3d",
+        help="which of the dataset's video features",
+    )
+    add("--video_duration_idx_path", help="video2dur_idx json (default: the dataset's)")
+    add("--sub_feat_size", type=int, help="subtitle feature size without tef (default: read from the file)")
+    add("--q_feat_size", type=int, help="query feature size (default: read from the file)")
+    add("--vid_feat_size", type=int, help="video feature size without tef (default: read from the file)")
+    add("--ctx_mode", default="video_sub_tef", help="what context is made of: video, sub and maybe tef, joined by _")
+    add("--no_norm_vfeat", action="store_true", help="do not L2-normalise video features")
+    add("--no_norm_tfeat", action="store_true", help="do not L2-normalise query and subtitle features")
+    add("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("model").add_argument
+    add("--max_position_embeddings", type=int, default=300, help="recorded only")
+    add("--hidden_size", type=int, default=384, help="D")
+    add("--n_heads", type=int, default=8, help="attention heads")
+    add("--input_drop", type=float, default=0.1, help="dropout of projections and positions")
+    add("--drop", type=float, default=0.1, help="dropout inside the attention blocks")
+    add("--conv_kernel_size", type=int, default=5, help="kernel of the start and end predictors, odd")
+    add("--conv_stride", type=int, default=1, help="must be 1")
+    add("--initializer_range", type=float, default=0.02, help="standard deviation of initial weights")
+
+
+def _prediction_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("prediction").add_argument
+    add("--min_pred_l", type=int, help="fewest clips from start to end boundary (default: the dataset's, 2)")
+    add("--max_pred_l", type=int, help="spans are shorter than this many clips (default: the dataset's, 16)")
+    add("--q2c_alpha", type=float, default=30, help="video scores weigh exp(q2c_alpha * score)")
+    add("--max_before_nms", type=int, default=200, help="spans kept per query; see --nms_from_all")
+    add("--max_vcmr_video", type=int, default=100, help="videos per query in which moments are looked for")
+    add(
+        "--nms_thd",
+        type=float,
+        default=OFF,
+        help="additionally write predictions after temporal NMS at this IoU, -1: off",
+    )
+    add(
+        "--nms_from_all",
+        action="store_true",
+        help="NMS sees all max_before_nms spans, not just the 100 of the reference",
+    )
+
+
+def _speed_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "speed; what is off by default changes numbers, README.md says how much"
+    ).add_argument
+    add("--trim_padding", action=argparse.BooleanOptionalAction, default=False, help="compute nothing for padded clips")
+    add("--amp", choices=("off", "bf16"), default="off", help="precision of the encoders in training")
+    add("--retrieval_dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of the searched corpus")
+    add("--retrieval_bsz", type=int, default=256, help="queries searched at a time; memory grows with it")
+
+
+def _inference_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("inference").add_argument
+    add("--model_dir", required=True, help="results folder: a path, a name under results_root, or a pattern of either")
+    add("--eval_id", help="name of this evaluation, part of the file names (default: the model folder's exp_id)")
+    add("--tasks", nargs="+", choices=TASKS, help="what to predict (default: all that the split allows)")
+    add(
+        "--encoded_corpus",
+        metavar="CORPUS_DIR",
+        help="search the split's videos in this folder, which encode_corpus.py wrote, instead of encoding them",
+    )
+
+
+def build_parser(inference: bool) -> argparse.ArgumentParser:
+    """The command line of training or inference."""
+    parser = argparse.ArgumentParser(
+        description="Inference with a trained model: an option typed here wins, else the model's opt.json"
+        if inference
+        else "Training of ReLoCLNet",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    for add_group in (
+        _general_options, _training_options, _loss_options, _data_options, _model_options, _prediction_options,
+        _speed_options,
+    ):  # fmt: skip
+        add_group(parser)
+    if inference:
+        _inference_options(parser)
+    return parser
