@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -45,8 +47,17 @@ class Report:
         if save_dir is not None and len(self.findings) <= 50:
             kept = save_dir / f"{name}-{number}"
             shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(folder, kept, symlinks=True, ignore=shutil.ignore_patterns("pipe"))
+            keep(folder, kept)
             (kept / "what_happened.txt").write_text(detail)
+
+
+def keep(folder: Path, copy: Path) -> None:
+    """Copy an input, but for pipes: reading them never ends."""
+
+    def pipes(parent: str, names: list[str]) -> list[str]:
+        return [name for name in names if stat.S_ISFIFO(os.lstat(os.path.join(parent, name)).st_mode)]
+
+    shutil.copytree(folder, copy, symlinks=True, ignore=pipes)
 
 
 def fuzz(

@@ -34,7 +34,7 @@ class Calls:
 
 def write_checkpoint(rng: Random, path: Path, good: dict[str, Any]) -> None:
     """A checkpoint at `path`, in either of torch's forms, made hostile in one of a few ways."""
-    content = {"model": dict(good["model"]), "model_cfg": dict(good["model_cfg"]), "epoch": good["epoch"]}
+    content = {**good, "model": dict(good["model"]), "model_cfg": dict(good["model_cfg"])}
     kind = rng.choice((0, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 5))
     if kind == 0:
         marker = str(path.parent / "marker")

@@ -49,7 +49,7 @@ def hostile_json(rng: Random, tree: Any) -> bytes:
     for number in range(rng.choice((1, 1, 2, 4))):
         marker = f"@RAW{number}@"
         raw[marker] = rng.choice(RAW_VALUES)
-        parent, key = _some_place(rng, tree)
+        parent, key = some_place(rng, tree)
         kind = rng.randrange(4)
         if parent is None:
             tree = marker if rng.random() < 0.2 else tree
@@ -68,7 +68,7 @@ def hostile_json(rng: Random, tree: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _some_place(rng: Random, tree: Any) -> tuple[Any, Any]:
+def some_place(rng: Random, tree: Any) -> tuple[Any, Any]:
     """A container and a key of it, or (None, None)."""
     parent, key, node = None, None, tree
     while isinstance(node, dict | list) and node and (parent is None or rng.random() < 0.7):

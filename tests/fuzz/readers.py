@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -254,6 +255,15 @@ def _document(tree: object) -> Callable[[Random, Path], object]:
     return lambda rng, folder: (folder / "in").write_bytes(hostile_document(rng, tree))
 
 
+def _in_module(name: str, function: str) -> Callable[..., object]:
+    """A function of a module beside this one, which is imported when it is needed: most readers do without torch."""
+    return lambda *args: getattr(import_module(f"tests.fuzz.{name}"), function)(*args)
+
+
+def _of_module(name: str) -> Reader:
+    return Reader(_in_module(name, "write"), _in_module(name, "read"))
+
+
 READERS = {
     "durations": Reader(_document(VIDEOS), _read_videos),
     "annotations": Reader(_document(QUERIES), _read_queries),
@@ -263,6 +273,8 @@ READERS = {
     "features": Reader(_write_features, _read_features, memory=(320 * MIB, 300)),
     "feature_cache": Reader(_write_cache, _read_cache),
     "checkpoint": Reader(_write_checkpoint, _read_checkpoint),
+    "training_state": _of_module("hostile_training_state"),
+    "encoded_corpus": _of_module("hostile_corpus"),
 }
 
 

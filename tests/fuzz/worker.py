@@ -17,11 +17,14 @@ import warnings
 from pathlib import Path
 from random import Random
 
+from tests.fuzz.harness import keep
 from tests.fuzz.readers import READERS, Reader, quiet
 
 ADDRESS_SPACE = 3 << 30  # on top of what the libraries take
 # what no reader of data has any business with
 FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "shutil.unpack")
+# what changes folders, and how many of its arguments name paths
+CHANGES = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.rename": 2, "shutil.rmtree": 1}
 forbidden_calls: list[str] = []
 watched: list[str] = []  # the folder of the input that is being read
 
@@ -31,10 +34,22 @@ def _audit(event: str, args: tuple[object, ...]) -> None:
         return
     if event in FORBIDDEN or (event == "pickle.find_class"):
         forbidden_calls.append(f"{event} {args!r:.200}")
-    elif event == "open" and isinstance(args[0], str | os.PathLike) and isinstance(args[2], int):
-        path = os.path.abspath(os.fsdecode(args[0]))
-        if args[2] & (os.O_WRONLY | os.O_RDWR) and not path.startswith((watched[0], "/dev/null")):
-            forbidden_calls.append(f"writes {path}")
+    elif event == "os.truncate" or (
+        event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+    ):
+        _note_elsewhere(event, args[0], follow=True)
+    elif event in CHANGES and not (isinstance(args[-1], int) and args[-1] >= 0):  # not within an open folder
+        for path in args[: CHANGES[event]]:
+            _note_elsewhere(event, path, follow=False)
+
+
+def _note_elsewhere(event: str, path: object, follow: bool) -> None:
+    """Note a path that is written to and lies outside the input's folder, links followed at its end or not."""
+    if isinstance(path, str | bytes | os.PathLike):
+        name = os.fsdecode(path)
+        real = os.path.realpath(name if follow else os.path.dirname(name) or ".")
+        if not (real + os.sep).startswith(watched[0] + os.sep) and real != os.devnull:
+            forbidden_calls.append(f"{event} {name}")
 
 
 def _reset_peak() -> None:
@@ -101,7 +116,7 @@ def main() -> None:
         print(json.dumps({"begin": number}), file=out, flush=True)
         outcome, detail = attempt(reader, name, number, folder / "in")
         if outcome == "finding":  # kept for whoever started this, out of the way of the next input
-            shutil.copytree(folder / "in", folder / str(number), symlinks=True, ignore=shutil.ignore_patterns("pipe"))
+            keep(folder / "in", folder / str(number))
         print(json.dumps({"end": number, "outcome": outcome, "detail": detail}), file=out, flush=True)
 
 
