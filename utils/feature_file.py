@@ -111,6 +111,17 @@ class FeatureFile:
         except _DAMAGED as err:
             raise InputError(f"{self.path}: its keys cannot be read ({first_line(err)}): the file is damaged") from err
 
+    def feature_keys(self) -> list[str]:
+        """Keys of two-dimensional arrays: features, and not what says more about them, such as `-mask`.
+
+        Raises:
+            InputError: there is none.
+        """
+        keys = [key for key in self.keys() if len(self.shape(key)) == 2]
+        if not keys:
+            raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
+        return keys
+
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of `keys` that the file does not have, in their order, each once."""
         there = set(self.keys())
@@ -138,20 +149,30 @@ class FeatureFile:
                 return self._checked_width(key, shape[1])
         raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
 
-    def read(self, key: str, width: int | None = None) -> np.ndarray:
-        """Read a feature array.
+    def read(self, key: str, width: int | None = None, rows: range | None = None) -> np.ndarray:
+        """Read a feature array, or some rows of it.
 
         Args:
             key: vid_name or desc_id.
             width: expected feature size D, or None for any.
+            rows: consecutive ones, the only ones to be read; as many of them as there are.
 
         Returns:
-            (rows, D) float32, rows >= 1, finite.
+            (rows, D) float32, finite; rows >= 1 of a whole array.
         """
-        array = self._load(self._features(key, width), key).astype(np.float32, copy=False)
+        which = () if rows is None else slice(rows.start, rows.stop)
+        array = self._load(self._features(key, width), key, which).astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise FeatureError(self.path, key, "holds NaN or Inf: extract it again")
         return array
+
+    def numbers(self, key: str) -> np.ndarray:
+        """An array of any shape and kind of number that says more about features, such as the lengths of lines."""
+        dataset = self._dataset(key)
+        if dataset.dtype.kind not in "biuf":
+            raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: is this the right file?")
+        self._check_size(dataset, key)
+        return self._load(dataset, key)
 
     def form(self, key: str, width: int | None = None) -> tuple[int, int, str]:
         """(rows, D, dtype's name) of a feature array, checked as `read` does but without reading its values."""
@@ -201,9 +222,9 @@ class FeatureFile:
             if len(set(filters)) < len(filters):
                 raise FeatureError(self.path, key, "is compressed more than once: write it again, without that")
 
-    def _load(self, dataset: h5py.Dataset, key: str) -> np.ndarray:
+    def _load(self, dataset: h5py.Dataset, key: str, which: slice | tuple[()] = ()) -> np.ndarray:
         with self._naming(key):
-            return np.asarray(dataset[()])
+            return np.asarray(dataset[which])
 
     def _dataset(self, key: str) -> h5py.Dataset:
         """A dataset that lies in this file itself; nothing else is opened, which may be any file or device."""

@@ -1,0 +1,194 @@
+"""A file of named groups of arrays that only grows: whatever stops the writer, the groups before stay readable.
+
+A record is a frame (magic, length and CRC-32 of the header), the header as JSON, and the bytes of the arrays, whose
+CRC-32 the header holds. A record that was not written whole is noticed by that, and cut off when the file is opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from utils.basic_utils import named_when_full
+
+_FRAME = struct.Struct("<4sII")
+_MAGIC = b"item"
+_MOST_HEADER_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 20
+_SYNC_EVERY_S = 2.0  # of the work since then, a power cut may take; a kill takes nothing that was appended
+_KINDS = "biuf"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A group of arrays in the file.
+
+    Args:
+        source: what the group was made from, as the writer described it.
+        about: plain values kept with it.
+        forms: dtype and shape of each array by its key, in the order of their bytes.
+        start: place of the first byte.
+        crc: CRC-32 of all bytes.
+    """
+
+    source: str
+    about: dict[str, Any]
+    forms: dict[str, tuple[str, tuple[int, ...]]]
+    start: int
+    crc: int
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(_n_bytes(dtype, shape) for dtype, shape in self.forms.values())
+
+
+def _n_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    n_bytes = np.dtype(dtype).itemsize
+    for side in shape:
+        n_bytes *= side
+    return n_bytes
+
+
+class ItemLog:
+    """Appends groups of arrays to a file and reads them back; one process at a time.
+
+    Args:
+        path: of the file, made when it is not there. What a kill or a power cut left of a last record is cut off.
+
+    Attributes:
+        items: the groups by name; of two with one name, the later.
+        lost_bytes: how much was cut off, 0 after a clean end.
+        damaged: names whose bytes are not those that were written; they are not among `items`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.items: dict[str, Item] = {}
+        self.damaged: list[str] = []
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        size = os.fstat(self._handle).st_size
+        self._end = self._scan(size)
+        self.lost_bytes = size - self._end
+        if self.lost_bytes:
+            os.ftruncate(self._handle, self._end)
+        self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file; everything in it would survive a power cut."""
+        os.fsync(self._handle)
+        os.close(self._handle)
+
+    def append(self, name: str, arrays: Mapping[str, np.ndarray], source: str, about: Mapping[str, Any]) -> None:
+        """Add a group, which replaces one of that name.
+
+        Args:
+            name: of the group.
+            arrays: booleans, integers or floats, by key.
+            source: what it was made from.
+            about: strings and numbers to keep with it.
+
+        Raises:
+            InputError: there is no room; the file stays as it was.
+            TypeError: an array is of another kind.
+        """
+        in_order = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        forms = {key: (array.dtype.str, array.shape) for key, array in in_order.items()}
+        odd = [key for key, array in in_order.items() if array.dtype.kind not in _KINDS]
+        if odd:
+            raise TypeError(f"{name}: {odd[0]} is an array of {in_order[odd[0]].dtype}, not of numbers")
+        blocks = [array.reshape(-1).view(np.uint8).data for array in in_order.values()]
+        crc = 0
+        for block in blocks:
+            crc = zlib.crc32(block, crc)
+        content = {"name": name, "source": source, "about": dict(about), "arrays": forms, "crc": crc}
+        header = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        frame = _FRAME.pack(_MAGIC, len(header), zlib.crc32(header)) + header
+        start = self._end + len(frame)
+        self._write([memoryview(frame), *blocks])
+        self.items[name] = Item(source, dict(about), forms, start, crc)
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a group by key, or None when their bytes have changed since they were written."""
+        item = self.items[name]
+        data = np.empty(item.n_bytes, np.uint8)
+        crc = 0
+        for at, block in self._blocks(item):
+            data[at : at + len(block)] = np.frombuffer(block, np.uint8)
+            crc = zlib.crc32(block, crc)
+        if crc != item.crc:
+            return None
+        arrays, at = {}, 0
+        for key, (dtype, shape) in item.forms.items():
+            n_bytes = _n_bytes(dtype, shape)
+            arrays[key] = data[at : at + n_bytes].view(dtype).reshape(shape)
+            at += n_bytes
+        return arrays
+
+    def _write(self, blocks: list[memoryview]) -> None:
+        at = self._end
+        with named_when_full(self.path):
+            try:
+                for block in blocks:
+                    while block:
+                        written = os.pwrite(self._handle, block, at)
+                        if not written:
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                        block, at = block[written:], at + written
+            except OSError:
+                os.ftruncate(self._handle, self._end)
+                raise
+        self._end = at
+        if time.monotonic() - self._synced_at > _SYNC_EVERY_S:
+            os.fsync(self._handle)
+            self._synced_at = time.monotonic()
+
+    def _scan(self, size: int) -> int:
+        """Index the whole records of a file of `size` bytes; returns where the last one ends."""
+        end = 0
+        while (record := self._header_at(end, size)) is not None:
+            name, item = record
+            self.items.pop(name, None)
+            end = item.start + item.n_bytes
+            if self._crc_of(item) == item.crc:
+                self.items[name] = item
+            else:
+                self.damaged.append(name)
+        return end
+
+    def _header_at(self, at: int, size: int) -> tuple[str, Item] | None:
+        """The record that begins at a place, or None when no whole one does."""
+        frame = os.pread(self._handle, _FRAME.size, at)
+        if len(frame) < _FRAME.size:
+            return None
+        magic, length, crc = _FRAME.unpack(frame)
+        if magic != _MAGIC or length > min(_MOST_HEADER_BYTES, size - at):
+            return None
+        header = os.pread(self._handle, length, at + _FRAME.size)
+        if len(header) < length or zlib.crc32(header) != crc:
+            return None
+        content = orjson.loads(header)
+        forms = {key: (dtype, tuple(shape)) for key, (dtype, shape) in content["arrays"].items()}
+        start = at + _FRAME.size + length
+        item = Item(content["source"], content["about"], forms, start, content["crc"])
+        return (content["name"], item) if start + item.n_bytes <= size else None
+
+    def _crc_of(self, item: Item) -> int:
+        crc = 0
+        for _, block in self._blocks(item):
+            crc = zlib.crc32(block, crc)
+        return crc
+
+    def _blocks(self, item: Item) -> Iterator[tuple[int, bytes]]:
+        """The bytes of a group in pieces, each with its place among them; fewer where the file ends before."""
+        for at in range(0, item.n_bytes, _BLOCK_BYTES):
+            yield at, os.pread(self._handle, min(_BLOCK_BYTES, item.n_bytes - at), item.start + at)

@@ -1,0 +1,242 @@
+"""Token features of subtitles -> one feature a clip, as in TVRetrieval.
+
+    python utils/text_feature/convert_sub_feature_word_to_clip.py --src_h5_file sub_tokens.h5 \\
+        --sub_meta_path subtitles.jsonl --vid_clip_h5_file video.h5 --tgt_h5_file sub_max_cl-1.5.h5
+
+A line belongs to the clips that it overlaps in time; a clip pools the tokens from its first line to its last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from utils.basic_utils import InputError, command_line, first_few, progress
+from utils.feature_file import FeatureError, FeatureFile, new_feature_file
+from utils.provenance import made_with, properties
+from utils.text_feature.corpus_rows import Rows, subtitle_lines
+
+LENGTHS_SUFFIX, MASK_SUFFIX = "-lengths", "-mask"
+POOLS = ("max", "avg")
+SCRIPT = "utils/text_feature/convert_sub_feature_word_to_clip.py"
+
+
+class TokenFile(FeatureFile):
+    """Token features of subtitles: `{vid_name}: (tokens, D)` and `{vid_name}-lengths: (lines,)`."""
+
+    def lengths(self, vid_name: str) -> np.ndarray:
+        """Tokens of each line of a video: (n_lines,) int64."""
+        key = vid_name + LENGTHS_SUFFIX
+        lengths = self.numbers(key)
+        if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 0).any():
+            raise FeatureError(self.path, key, f"expected a row of lengths, found {lengths.dtype} {lengths.shape}")
+        return lengths.astype(np.int64)
+
+
+@dataclass
+class Report:
+    """What became of the videos.
+
+    Args:
+        done: videos written.
+        silent: those among them without subtitles: all their clips are zero.
+        failed: reasons by vid_name; these videos are not in the file.
+        past_the_end: lines by vid_name that begin after the video's last clip and are in none.
+        unused: videos that have subtitles but no clips.
+    """
+
+    done: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    past_the_end: dict[str, int] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+def clip_lines(lines: Sequence[Mapping[str, Any]], n_clips: int, clip_length: float) -> list[tuple[int, int] | None]:
+    """First and last line of each clip, None where nobody speaks.
+
+    Args:
+        lines: with `start` and `end` in seconds; a line is in clips floor(start / clip_length) to
+            ceil(end / clip_length) - 1.
+        n_clips: of the video; lines beyond are in no clip.
+        clip_length: seconds.
+    """
+    spans: list[tuple[int, int] | None] = [None] * n_clips
+    for i, line in enumerate(lines):
+        first = max(0, math.floor(line["start"] / clip_length))
+        for clip in range(first, min(n_clips, math.ceil(line["end"] / clip_length))):
+            span = spans[clip]
+            spans[clip] = (i if span is None else span[0], i)
+    return spans
+
+
+def pool_clips(
+    tokens: np.ndarray, lengths: np.ndarray, spans: Sequence[tuple[int, int] | None], pool: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pool the tokens of each clip.
+
+    Args:
+        tokens: (n_tokens, D) float32, those of all lines one after the other.
+        lengths: (n_lines,) tokens of each line; lines beyond count as the last one, as in TVRetrieval.
+        spans: first and last line of each clip, or None.
+        pool: "max" or "avg".
+
+    Returns:
+        (n_clips, D) float32, zero where nothing was pooled, and the mask (n_clips,) float32, 1 where something was.
+    """
+    features = np.zeros((len(spans), tokens.shape[1]), np.float32)
+    mask = np.zeros(len(spans), np.float32)
+    bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    last_line = len(lengths) - 1
+    for clip, span in enumerate(spans):
+        if span is None or last_line < 0:
+            continue
+        rows = tokens[bounds[min(span[0], last_line)] : bounds[min(span[1], last_line) + 1]]
+        if len(rows):
+            features[clip] = rows.max(axis=0) if pool == "max" else rows.mean(axis=0)
+            mask[clip] = 1.0
+    return features, mask
+
+
+def convert(
+    token_h5: str | os.PathLike[str],
+    subs_jsonl: Rows,
+    n_clips_of: Mapping[str, int] | str | os.PathLike[str],
+    out_h5: str | os.PathLike[str],
+    clip_length: float = 1.5,
+    pool: str = "max",
+) -> Report:
+    """Write `{vid_name}: (n_clips, D)` and `{vid_name}-mask: (n_clips,)`, whole or not at all.
+
+    Args:
+        token_h5: `{vid_name}: (tokens, D)` and `{vid_name}-lengths: (lines,)` tokens of each line.
+        subs_jsonl: `{"vid_name", "sub": [{"text", "start", "end"}, …]}` the tokens were made from, or such rows; there
+            may be more lines than `lengths`. A video that is not in it is silent.
+        n_clips_of: clips of each video: numbers, or the h5 file with its video features.
+        out_h5: the file to write.
+        clip_length: seconds.
+        pool: "max" or "avg".
+
+    Raises:
+        InputError: a file cannot be read, no video has subtitles, or the options make no sense.
+    """
+    if pool not in POOLS:
+        raise InputError(f"--pool_type {pool}: expected one of {', '.join(POOLS)}")
+    if not (math.isfinite(clip_length) and clip_length > 0):
+        raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
+    lines_of = subtitle_lines(subs_jsonl)
+    n_clips = n_clips_of if isinstance(n_clips_of, Mapping) else clips_in(n_clips_of)
+    if not any(name in lines_of for name in n_clips):
+        raise InputError(
+            f"{_name(subs_jsonl)}: no subtitles of any video, such as {next(iter(n_clips), '')}: other names?"
+        )
+    source = TokenFile(token_h5)
+    width, keys = source.width(), set(source.keys())
+    report = Report(unused=[name for name in lines_of if name not in n_clips])
+    record = made_with(
+        SCRIPT, "sub", ["numpy"], **{**properties(source.made_by()), "clip_length": clip_length, "pooling": pool}
+    )
+    with new_feature_file(out_h5, **record) as out:
+        for name in progress(n_clips, "subtitles to clips", len(n_clips)):
+            spans = clip_lines(lines_of.get(name, []), n_clips[name], clip_length)
+            try:
+                tokens, lengths = _tokens_of(name, source, keys, lines_of, width)
+            except FeatureError as err:
+                report.failed[name] = err.reason
+                continue
+            features, mask = pool_clips(tokens, lengths, spans, pool)
+            out.put(name, features)
+            out.put(name + MASK_SUFFIX, mask)
+            _count(report, name, lines_of.get(name, []), n_clips[name] * clip_length, spoken=bool(mask.any()))
+        if not report.done:
+            name, reason = next(iter(report.failed.items()))
+            raise InputError(f"{token_h5}: has features of none of the videos ({name}: {reason}): extract them first")
+    return report
+
+
+def _tokens_of(
+    name: str, source: TokenFile, keys: set[str], lines_of: Mapping[str, list[dict[str, Any]]], width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (n_tokens, D) and lengths (n_lines,) of a video, both empty for one without a word."""
+    lines = lines_of.get(name, [])
+    nothing = np.zeros((0, width), np.float32), np.zeros(0, np.int64)
+    if name not in keys and not any(line["text"].strip() for line in lines):
+        return nothing
+    if name not in keys:
+        raise FeatureError(source.path, name, "has subtitles, but no token features: extract them")
+    if name + LENGTHS_SUFFIX not in keys:
+        raise FeatureError(source.path, name, f"has tokens, but no {name}{LENGTHS_SUFFIX}: extract it again")
+    lengths = source.lengths(name)
+    if len(lengths) > len(lines):
+        raise FeatureError(
+            source.path, name, f"has tokens of {len(lengths)} lines, the subtitles have {len(lines)}: other subtitles?"
+        )
+    if not lengths.sum():
+        return nothing
+    tokens = source.read(name, width)
+    if lengths.sum() != len(tokens):
+        raise FeatureError(source.path, name, f"has {len(tokens)} tokens, its lengths sum to {lengths.sum()}")
+    return tokens, lengths
+
+
+def _count(report: Report, name: str, lines: Sequence[Mapping[str, Any]], duration: float, spoken: bool) -> None:
+    report.done.append(name)
+    if not spoken:
+        report.silent.append(name)
+    late = sum(line["start"] >= duration for line in lines)
+    if late:
+        report.past_the_end[name] = late
+
+
+def _name(rows: Rows) -> str:
+    return str(rows) if isinstance(rows, str | os.PathLike) else "subtitles"
+
+
+def clips_in(video_h5: str | os.PathLike[str]) -> dict[str, int]:
+    """Number of clips of each video of a feature file, in the file's order."""
+    video = FeatureFile(video_h5)
+    return {name: video.form(name)[0] for name in video.feature_keys()}
+
+
+def _tell(report: Report) -> None:
+    for name, reason in report.failed.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    if report.past_the_end:
+        print(
+            f"note: {sum(report.past_the_end.values())} lines begin after the last clip of their video and are in "
+            f"none: {first_few(list(report.past_the_end))}",
+            file=sys.stderr,
+        )
+    if report.unused:
+        print(f"note: subtitles of videos without clips: {first_few(report.unused)}", file=sys.stderr)
+    if report.silent:
+        print(f"note: no clip with subtitles, all zero: {first_few(report.silent)}", file=sys.stderr)
+    print(f"{len(report.done)} videos written, {len(report.silent)} silent, {len(report.failed)} left out")
+
+
+@command_line
+def main() -> None:
+    """Command line of `convert`."""
+    parser = argparse.ArgumentParser(description="Token features of subtitles -> one feature a clip")
+    parser.add_argument("--src_h5_file", required=True, help="token features and lengths, of extract_text_features.py")
+    parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    parser.add_argument("--sub_meta_path", required=True, help="jsonl of preprocess_subtitles.py")
+    parser.add_argument("--vid_clip_h5_file", required=True, help="video features, which say how many clips there are")
+    parser.add_argument("--clip_length", type=float, default=1.5, help="seconds (default %(default)s)")
+    parser.add_argument("--pool_type", choices=POOLS, default="max", help="(default %(default)s)")
+    opt = parser.parse_args()
+    report = convert(
+        opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file, opt.tgt_h5_file, opt.clip_length, opt.pool_type
+    )
+    _tell(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Queries and subtitles as text tools read them: from jsonl files, or from rows that are in memory already."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from utils.basic_utils import InputError, read_jsonl
+
+Path: TypeAlias = str | os.PathLike[str]
+Row: TypeAlias = Mapping[str, Any]
+Rows: TypeAlias = Path | Sequence[Path | Row]  # a jsonl file, several, or rows
+
+
+def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
+    """Each row, with words for its place: "train.jsonl, line 3", "row 3"."""
+    items: Sequence[Path | Row] = [rows] if isinstance(rows, str | os.PathLike) else rows
+    for number, item in enumerate(items, start=1):
+        if isinstance(item, Mapping):
+            yield f"row {number}", item
+        else:
+            yield from ((f"{item}, line {i}", row) for i, row in enumerate(read_jsonl(item), start=1))
+
+
+def query_texts(queries: Rows) -> dict[str, str]:
+    """Sentences by desc_id as text, in order.
+
+    Raises:
+        InputError: a file cannot be read, a row lacks `desc_id` or `desc`, or two have one desc_id.
+    """
+    texts: dict[str, str] = {}
+    for where, row in named_rows(queries):
+        desc_id, desc = row.get("desc_id"), row.get("desc")
+        if not isinstance(desc_id, int) or isinstance(desc_id, bool) or not isinstance(desc, str):
+            raise InputError(f'{where}: expected {{"desc_id": number, "desc": sentence, …}}: mend the row')
+        if str(desc_id) in texts:
+            raise InputError(f"{where}: desc_id {desc_id} is there twice: give each query its own number")
+        texts[str(desc_id)] = desc
+    return texts
+
+
+def subtitle_lines(subs: Rows) -> dict[str, list[dict[str, Any]]]:
+    """Lines `{"text": str, "start": seconds, "end": seconds}` by vid_name, in order.
+
+    Raises:
+        InputError: a file cannot be read, a row is not `{"vid_name", "sub": [line, …]}`, or a video is there twice.
+    """
+    lines_of: dict[str, list[dict[str, Any]]] = {}
+    for where, row in named_rows(subs):
+        name, lines = row.get("vid_name"), row.get("sub")
+        if not isinstance(name, str) or not isinstance(lines, list) or not all(map(_is_line, lines)):
+            raise InputError(
+                f'{where}: expected {{"vid_name": …, "sub": [{{"text", "start", "end"}}, …]}}: '
+                "make it with utils/text_feature/preprocess_subtitles.py"
+            )
+        if name in lines_of:
+            raise InputError(f"{where}: {name} is there twice: remove one")
+        lines_of[name] = lines
+    return lines_of
+
+
+def _is_line(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and isinstance(line.get("text"), str)
+        and _is_time(line.get("start"))
+        and _is_time(line.get("end"))
+    )
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,90 @@
+"""The text of subtitle files, whatever encoding they were saved in."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from utils.basic_utils import InputError
+
+# the longest mark first: that of UTF-32 begins with that of UTF-16
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+WESTERN = "cp1252"  # what Windows calls latin-1: the same letters, and the quotation marks that latin-1 lacks
+# Those in which subtitles are found; among all that Python knows, rare ones win by accident on files this short.
+GUESSES = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256"),
+    *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
+)
+INSTALL = "pip install -r utils/text_feature/requirements.txt"
+
+
+def decode(data: bytes, encoding: str | None = None) -> tuple[str, str | None]:
+    """The text in `data`.
+
+    UTF-8 comes first, because text in another encoding is next to never valid UTF-8; then what a byte order mark says;
+    then a guess. (TVRetrieval took iso-8859-1 first, which never fails, and garbles UTF-8.)
+
+    Args:
+        data: bytes of a text file.
+        encoding: name of its encoding, None to find out.
+
+    Returns:
+        the text without byte order mark, and what was guessed ("read as cp1252 …") or None when it is certain.
+
+    Raises:
+        InputError: the bytes are not in `encoding`, or there is no such encoding.
+    """
+    if encoding is not None:
+        return _decode_as(data, encoding), None
+    for mark, name in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return data.decode(name, errors="replace"), None
+    if data.count(0) > len(data) // 4:  # Western text in UTF-16 without a mark: every other byte is zero
+        name = "utf-16-be" if data[:2].startswith(b"\0") else "utf-16-le"
+        return data.decode(name, errors="replace"), f"read as {name}, which it seems to be"
+    try:
+        return data.decode("utf-8"), None
+    except UnicodeDecodeError:
+        name, note = _guess(data)
+    return data.decode(name, errors="replace"), note
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise `InputError` unless there is an encoding of text called that."""
+    try:
+        "".encode(encoding)
+    except LookupError as err:
+        raise InputError(f"there is no encoding {encoding!r}: give a name that Python knows, such as cp1250") from err
+
+
+def _decode_as(data: bytes, encoding: str) -> str:
+    check_encoding(encoding)
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as err:
+        raise InputError(f"is not {encoding} (byte {err.start}): give another encoding, or none") from err
+
+
+def _guess(data: bytes) -> tuple[str, str]:
+    """Name of the encoding that `data` most likely has, and what to tell the user."""
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return WESTERN, f"not UTF-8, read as {WESTERN}: for a guess by its content, {INSTALL}"
+    matches = from_bytes(re.sub(rb"[\d:,.\s>-]+", b" ", data), cp_isolation=list(GUESSES))
+    best = matches.best()
+    if best is None:
+        return WESTERN, f"not UTF-8, read as {WESTERN} for want of a better guess"
+    # On a tie the most common one: Western and Central European letters make texts that look equally likely.
+    western = WESTERN in best.could_be_from_charset or any(
+        match.encoding == WESTERN and match.chaos <= best.chaos and match.coherence >= best.coherence
+        for match in matches
+    )
+    name = WESTERN if western else best.encoding
+    return name, f"not UTF-8, read as {name}, which is a guess"

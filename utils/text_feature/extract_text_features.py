@@ -1,0 +1,201 @@
+"""Token features of queries, or of subtitles, with a hidden layer of a language model.
+
+    python utils/text_feature/extract_text_features.py --model_name_or_path MODEL --query_file train.jsonl val.jsonl \\
+        --tgt_h5_file query.h5
+    python utils/text_feature/extract_text_features.py --model_name_or_path MODEL --sub_meta_path subtitles.jsonl \\
+        --tgt_h5_file sub_tokens.h5
+
+A killed extraction goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from utils.basic_utils import InputError, command_line, first_few, progress, write_jsonl
+from utils.model_utils import choose_device
+from utils.provenance import made_with
+from utils.resumable_features import Extraction
+from utils.text_feature.chunks import chunk_lines, cut_lines
+from utils.text_feature.corpus_rows import Path, Rows, query_texts, subtitle_lines
+from utils.text_feature.text_encoder import TextEncoder
+
+SCRIPT = "utils/text_feature/extract_text_features.py"
+PACKAGES = ("torch", "transformers", "tokenizers")
+LENGTHS_SUFFIX = "-lengths"
+QUERY_LENGTH, SUB_LENGTH = 32, 256  # with special tokens, as in TVRetrieval
+QUERIES_AT_A_TIME, VIDEOS_AT_A_TIME = 512, 16  # enough to sort by length, few enough to lose to a kill
+
+
+@dataclass
+class Report:
+    """What became of the queries or videos.
+
+    Args:
+        done: names in the file: desc_ids as text, or vid_names.
+        failed: reasons by name; these are not in the file.
+        cut: names of queries, or of videos with lines, that were too long and lost their last tokens.
+    """
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    cut: list[str] = field(default_factory=list)
+
+
+def extract_queries(queries: Rows, encoder: TextEncoder, out_h5: Path, tokens_jsonl: Path | None = None) -> Report:
+    """Write `{desc_id: (n_tokens, size)}` float32; whole or not at all, and resumable.
+
+    Args:
+        queries: rows with `desc_id` and `desc`, or jsonl files of them.
+        encoder: whose `max_length` cuts them.
+        out_h5: the file to write.
+        tokens_jsonl: file for `{"desc_id", "tokens": [str, …]}`, the tokens that the features belong to.
+
+    Raises:
+        InputError: a row lacks something, two queries have one desc_id, or no query has words.
+    """
+    texts = query_texts(queries)
+    with _extraction(out_h5, "query", encoder) as features:
+        todo = [name for name, text in texts.items() if not features.done(name, _digest(text))]
+        for group in _groups(todo, QUERIES_AT_A_TIME, "queries"):
+            ids, cut = cut_lines(encoder.tokenizer.ids([texts[name] for name in group]), encoder.max_tokens)
+            for i, (name, array) in enumerate(zip(group, encoder.encode_ids(ids), strict=True)):
+                if len(array):
+                    features.put(name, {name: array}, _digest(texts[name]), {"cut": int(i in cut)})
+                else:
+                    features.failed(name, "has no words: write the query, or remove it")
+        report = _report(features, texts)
+    if not report.done:
+        raise InputError(f"{out_h5}: not written, no query has words")
+    if tokens_jsonl is not None:
+        ids_of = zip(texts, encoder.tokenizer.ids(list(texts.values())), strict=True)
+        tokens = ((name, encoder.tokenizer.tokens(ids[: encoder.max_tokens])) for name, ids in ids_of)
+        write_jsonl(({"desc_id": int(name), "tokens": row} for name, row in tokens), tokens_jsonl)
+    return report
+
+
+def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: Path, tokens_jsonl: Path | None = None) -> Report:
+    """Write `{vid_name}: (n_tokens, size)` float32, the tokens of all its lines, and `{vid_name}-lengths` int16.
+
+    A video's lines are put together into chunks of whole lines that the encoder takes in at once. A line longer than a
+    chunk is cut. Whole or not at all, and resumable.
+
+    Args:
+        subs: rows `{"vid_name", "sub": [{"text", "start", "end"}, …]}`, or a jsonl file of them; a video without lines
+            has no tokens.
+        encoder: whose `max_length` is that of a chunk.
+        out_h5: the file to write.
+        tokens_jsonl: file for `{"vid_name", "tokens": [[str, …] for each line]}`.
+
+    Raises:
+        InputError: a row lacks something, or a video is there twice.
+    """
+    texts_of = {name: [line["text"] for line in lines] for name, lines in subtitle_lines(subs).items()}
+    with _extraction(out_h5, "sub", encoder) as features:
+        todo = [name for name, texts in texts_of.items() if not features.done(name, _digest(*texts))]
+        for group in _groups(todo, VIDEOS_AT_A_TIME, "subtitles"):
+            cut_of = {name: _line_ids(texts_of[name], encoder) for name in group}
+            for name, array in _encode_lines({name: ids for name, (ids, _) in cut_of.items()}, encoder).items():
+                ids, cut = cut_of[name]
+                lengths = np.array([len(line) for line in ids], np.int16)
+                arrays = {name: array, name + LENGTHS_SUFFIX: lengths}
+                features.put(name, arrays, _digest(*texts_of[name]), {"cut": len(cut)})
+        report = _report(features, texts_of)
+    if tokens_jsonl is not None:
+        lines_of = ((name, _line_ids(texts, encoder)[0]) for name, texts in texts_of.items())
+        rows = ({"vid_name": name, "tokens": [*map(encoder.tokenizer.tokens, ids)]} for name, ids in lines_of)
+        write_jsonl(rows, tokens_jsonl)
+    return report
+
+
+def _line_ids(texts: Sequence[str], encoder: TextEncoder) -> tuple[list[list[int]], list[int]]:
+    """Token ids of each line of a video, and the positions of lines that were cut."""
+    return cut_lines(encoder.tokenizer.line_ids(texts), encoder.max_tokens)
+
+
+def _encode_lines(ids_of: Mapping[str, list[list[int]]], encoder: TextEncoder) -> dict[str, np.ndarray]:
+    """Features (n_tokens, size) of all lines of some videos; the chunks of all of them are batched together."""
+    chunks = [
+        (name, [token for line in chunk for token in ids[line]])
+        for name, ids in ids_of.items()
+        for chunk in chunk_lines([len(line) for line in ids], encoder.max_tokens)
+    ]
+    parts: dict[str, list[np.ndarray]] = {name: [np.zeros((0, encoder.size), np.float32)] for name in ids_of}
+    for (name, _), array in zip(chunks, encoder.encode_ids([ids for _, ids in chunks]), strict=True):
+        parts[name].append(array)
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _report(features: Extraction, names: Iterable[str]) -> Report:
+    failed = dict(features.failures)
+    done = [name for name in names if name not in failed]
+    return Report(done, failed, [name for name in done if features.about(name)["cut"]])
+
+
+def _extraction(out_h5: Path, kind: str, encoder: TextEncoder) -> Extraction:
+    properties = encoder.properties()
+    recipe = {"script": SCRIPT, "kind": kind, **properties}
+    return Extraction(out_h5, recipe, made_with(SCRIPT, kind, PACKAGES, **properties))
+
+
+def _digest(*texts: str) -> str:
+    """What tells whether a query, or the lines of a video, have changed."""
+    sha = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        sha.update(f"{len(data)} ".encode() + data)
+    return sha.hexdigest()[:16]
+
+
+def _groups(names: Sequence[str], size: int, desc: str) -> Iterator[Sequence[str]]:
+    starts = range(0, len(names), size)
+    return (names[start : start + size] for start in progress(starts, desc, len(starts)))
+
+
+def _tell(report: Report, what: str, encoder: TextEncoder) -> None:
+    for name, reason in report.failed.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    if report.cut:
+        print(f"note: cut to {encoder.max_tokens} tokens: {what} {first_few(report.cut)}", file=sys.stderr)
+    print(f"{len(report.done)} {what} written, {encoder.size} numbers a token; {len(report.failed)} left out")
+
+
+@command_line
+def main() -> None:
+    """Command line of `extract_queries` and `extract_subtitles`."""
+    parser = argparse.ArgumentParser(description="Token features of queries or subtitles")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--query_file", nargs="+", help="jsonl files with desc_id and desc; all go into one h5 file")
+    source.add_argument("--sub_meta_path", help="jsonl of preprocess_subtitles.py")
+    parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    parser.add_argument("--tokens_jsonl", help="jsonl to write the tokens to")
+    parser.add_argument("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (%(default)s)")
+    parser.add_argument("--layer", type=int, default=-2, help="hidden layer (default %(default)s, second to last)")
+    parser.add_argument(
+        "--max_length",
+        type=int,
+        help=f"tokens with special ones: of a query (default {QUERY_LENGTH}), of a chunk of lines ({SUB_LENGTH})",
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="sequences at a time (default %(default)s)")
+    parser.add_argument("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster, features are rounded")
+    opt = parser.parse_args()
+    max_length = opt.max_length or (QUERY_LENGTH if opt.query_file else SUB_LENGTH)
+    device = choose_device(opt.device)
+    check_source = query_texts if opt.query_file else subtitle_lines
+    check_source(opt.query_file or opt.sub_meta_path)  # before a model is loaded
+    encoder = TextEncoder(opt.model_name_or_path, opt.layer, max_length, device, opt.batch_size, opt.bf16)
+    if opt.query_file:
+        _tell(extract_queries(opt.query_file, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "queries", encoder)
+    else:
+        _tell(extract_subtitles(opt.sub_meta_path, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "videos", encoder)
+
+
+if __name__ == "__main__":
+    main()

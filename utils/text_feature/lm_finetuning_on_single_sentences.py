@@ -1,0 +1,219 @@
+"""Fine-tune a masked language model on a corpus' queries, or on its queries and subtitles.
+
+    python utils/text_feature/lm_finetuning_on_single_sentences.py --mode sub_query \\
+        --train_data_file tvr_train_release.jsonl --sub_meta_path subtitles.jsonl --output_dir roberta_sub_query
+
+Modes: `query_only`, each query an example of up to 32 tokens; `sub_query`, the subtitles of the queries' videos as
+well, in chunks of whole lines of up to 256 tokens, and four batches a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import InputError, command_line
+from utils.model_utils import choose_device
+from utils.text_feature.chunks import chunk_lines, cut_lines
+from utils.text_feature.corpus_rows import named_rows, query_texts, subtitle_lines
+from utils.text_feature.masked_lm import Settings, fine_tune, held_out_loss
+from utils.text_feature.pretrained import Tokenizer, load_masked_lm, longest_sequence, save_model
+
+SCRIPT = "utils/text_feature/lm_finetuning_on_single_sentences.py"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a mode sets unless options say otherwise."""
+
+    block_size: int
+    accumulation_steps: int
+    subtitles: bool
+
+
+MODES = {"query_only": Mode(32, 1, subtitles=False), "sub_query": Mode(256, 4, subtitles=True)}
+
+
+def query_examples(queries: str, tokenizer: Tokenizer, block_size: int) -> list[list[int]]:
+    """Token ids of each query, at most `block_size` with special tokens; blank queries left out."""
+    lines, _ = cut_lines(tokenizer.ids(list(query_texts(queries).values())), block_size - len(tokenizer.special))
+    return [line for line in lines if line]
+
+
+def subtitle_examples(subs: str, queries: str, tokenizer: Tokenizer, block_size: int) -> list[list[int]]:
+    """Token ids of the chunks of the subtitles of the queries' videos.
+
+    Raises:
+        InputError: a query names no video, or none of the videos has subtitles.
+    """
+    videos: dict[str, None] = {}
+    for where, row in named_rows(queries):
+        if not isinstance(row.get("vid_name"), str):
+            raise InputError(f"{where}: has no vid_name, whose subtitles are wanted: or choose --mode query_only")
+        videos[row["vid_name"]] = None
+    lines_of = subtitle_lines(subs)
+    if not any(name in lines_of for name in videos):
+        raise InputError(f"{subs}: has subtitles of none of the videos of {queries}: other names?")
+    max_tokens = block_size - len(tokenizer.special)
+    examples = []
+    for name in videos:
+        ids, _ = cut_lines(tokenizer.line_ids([line["text"] for line in lines_of.get(name, [])]), max_tokens)
+        for chunk in chunk_lines([len(line) for line in ids], max_tokens, drop_short_last=True):
+            examples.append([token for line in chunk for token in ids[line]])
+    return [example for example in examples if example]
+
+
+def read_examples(
+    mode: str, queries: str, subs: str | None, tokenizer: Tokenizer, block_size: int
+) -> dict[str, list[list[int]]]:
+    """Examples by what they are: "queries" and, in sub_query, "chunks of subtitles"."""
+    examples = {"queries": query_examples(queries, tokenizer, block_size)}
+    if MODES[mode].subtitles:
+        if subs is None:
+            raise InputError("--mode sub_query needs --sub_meta_path, the jsonl of preprocess_subtitles.py")
+        examples["chunks of subtitles"] = subtitle_examples(subs, queries, tokenizer, block_size)
+    if not any(examples.values()):
+        raise InputError(f"{queries}: has not one query with words")
+    return examples
+
+
+def held_out_table(rows: Sequence[tuple[str, float]]) -> str:
+    """A table of losses on the held-out part and their perplexities."""
+    lines = [f"{'held-out part':<20}{'loss':>10}{'perplexity':>14}"]
+    lines += [f"{name:<20}{loss:>10.4f}{math.exp(min(loss, 700.0)):>14.2f}" for name, loss in rows]
+    return "\n".join(lines)
+
+
+def check_output(folder: str, overwrite: bool) -> None:
+    """Refuse, before hours of training, a folder that is there: only a model's folder is replaced, and if asked to.
+
+    Raises:
+        InputError: it is there and may not be replaced.
+    """
+    path = Path(folder)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{folder}: is there already: name another --output_dir, or give --overwrite_output_dir")
+    if not (path / "config.json").is_file():
+        raise InputError(f"{folder}: is no model's folder, and is not overwritten: name another --output_dir")
+
+
+def _run(opt: argparse.Namespace) -> None:
+    check_output(opt.output_dir, opt.overwrite_output_dir)
+    mode = MODES[opt.mode]
+    block_size = mode.block_size if opt.block_size is None else opt.block_size
+    settings = _settings(opt, mode)
+    settings.check()
+    device = choose_device(-1 if opt.no_cuda else opt.device)
+    tokenizer = Tokenizer(opt.model_name_or_path)
+    if block_size <= len(tokenizer.special):
+        raise InputError(f"--block_size {block_size}: leaves no room between the special tokens")
+    train = read_examples(opt.mode, opt.train_data_file, opt.sub_meta_path, tokenizer, block_size)
+    held_out = None
+    if opt.eval_data_file is not None:
+        held_out = _all(read_examples(opt.mode, opt.eval_data_file, opt.sub_meta_path, tokenizer, block_size))
+    loaded = load_masked_lm(opt.model_name_or_path)
+    _check_model(opt, loaded.model, loaded.untrained, block_size)
+    print(", ".join(f"{len(examples)} {what}" for what, examples in train.items()), flush=True)
+    table = [("before", held_out_loss(loaded.model, tokenizer, held_out, settings, device))] if held_out else []
+    losses = fine_tune(loaded.model, tokenizer, _all(train), settings, device)
+    if held_out:
+        table.append(("after", held_out_loss(loaded.model, tokenizer, held_out, settings, device)))
+        print(held_out_table(table))
+    record = {
+        "made_by": SCRIPT,
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+        "model": loaded.name,
+        "mode": opt.mode,
+        "block_size": block_size,
+        **asdict(settings),
+        "examples": {what: len(rows) for what, rows in train.items()},
+        "losses": losses,
+        "held_out": dict(table),
+    }
+    save_model(loaded.model, tokenizer, opt.output_dir, record)
+    tenth = max(len(losses) // 10, 1)
+    print(
+        f"{len(losses)} steps, training loss {sum(losses[:tenth]) / tenth:.4f} in the first tenth, "
+        f"{sum(losses[-tenth:]) / tenth:.4f} in the last; saved in {opt.output_dir}"
+    )
+
+
+def _check_model(opt: argparse.Namespace, model: Any, untrained: frozenset[str], block_size: int) -> None:
+    longest = longest_sequence(model)
+    if longest is not None and block_size > longest:
+        raise InputError(f"--block_size {block_size}: {opt.model_name_or_path} takes {longest} tokens at most")
+    if opt.model_type is not None and opt.model_type != model.config.model_type:
+        raise InputError(f"--model_type {opt.model_type}: {opt.model_name_or_path} is a {model.config.model_type}")
+    if untrained:
+        print(f"note: {opt.model_name_or_path} has no masked-LM head: a new one is trained", flush=True)
+
+
+def _settings(opt: argparse.Namespace, mode: Mode) -> Settings:
+    steps = opt.gradient_accumulation_steps
+    return Settings(
+        n_epochs=opt.num_train_epochs,
+        batch_size=opt.per_gpu_train_batch_size,
+        accumulation_steps=mode.accumulation_steps if steps is None else steps,
+        learning_rate=opt.learning_rate,
+        adam_epsilon=opt.adam_epsilon,
+        weight_decay=opt.weight_decay,
+        warmup_steps=opt.warmup_steps,
+        max_grad_norm=opt.max_grad_norm,
+        mlm_probability=opt.mlm_probability,
+        seed=opt.seed,
+        bf16=opt.bf16,
+    )
+
+
+def _all(examples: dict[str, list[list[int]]]) -> list[list[int]]:
+    return [example for rows in examples.values() for example in rows]
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Settings()
+    parser = argparse.ArgumentParser(description="Masked-LM fine-tuning on queries and subtitles")
+    add = parser.add_argument
+    add("--train_data_file", required=True, help="jsonl of the training queries: desc_id, desc, and vid_name")
+    add("--output_dir", required=True, help="folder for the model: written whole, or not at all")
+    add("--mode", choices=MODES, default="query_only", help="(default %(default)s)")
+    add("--sub_meta_path", help="jsonl of preprocess_subtitles.py, for sub_query")
+    add("--eval_data_file", help="jsonl of held-out queries: their loss before and after is printed")
+    add("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (default %(default)s)")
+    add("--overwrite_output_dir", action="store_true", help="replace the model that is in --output_dir")
+    add("--block_size", type=int, help="tokens of an example, with special ones: default 32, in sub_query 256")
+    add("--mlm_probability", type=float, default=default.mlm_probability, help="(default %(default)s)")
+    add("--num_train_epochs", type=int, default=default.n_epochs, help="(default %(default)s)")
+    add("--per_gpu_train_batch_size", type=int, default=default.batch_size, help="examples (default %(default)s)")
+    add("--gradient_accumulation_steps", type=int, help="batches a step: default 1, in sub_query 4")
+    add("--learning_rate", type=float, default=default.learning_rate, help="(default %(default)s)")
+    add("--weight_decay", type=float, default=default.weight_decay, help="(default %(default)s)")
+    add("--adam_epsilon", type=float, default=default.adam_epsilon, help="(default %(default)s)")
+    add("--max_grad_norm", type=float, default=default.max_grad_norm, help="(default %(default)s)")
+    add("--warmup_steps", type=int, default=default.warmup_steps, help="(default %(default)s)")
+    add("--seed", type=int, default=default.seed, help="(default %(default)s)")
+    add("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
+    add("--no_cuda", action="store_true", help="the same as --device -1")
+    add("--bf16", action="store_true", help="compute in bfloat16; weights and losses stay in float32")
+    old = parser.add_argument_group("accepted for older commands", "they ask for what is done anyway")
+    old.add_argument("--model_type", help="checked against the model")
+    old.add_argument("--do_train", action="store_true", help=argparse.SUPPRESS)
+    old.add_argument("--do_eval", action="store_true", help=argparse.SUPPRESS)
+    old.add_argument("--mlm", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+@command_line
+def main() -> None:
+    """Command line."""
+    _run(_parser().parse_args())
+
+
+if __name__ == "__main__":
+    main()

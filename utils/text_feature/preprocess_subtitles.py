@@ -1,0 +1,193 @@
+"""Subtitle files of a corpus -> one jsonl, as `tvqa_preprocessed_subtitles.jsonl` of TVRetrieval.
+
+    python utils/text_feature/preprocess_subtitles.py --srt_dir SUBTITLES --save_path subtitles.jsonl
+
+Each line is `{"vid_name": str, "sub": [{"text": str, "start": seconds, "end": seconds}, …]}`, lines by start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import (
+    InputError,
+    command_line,
+    first_few,
+    progress,
+    read_bytes,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+from utils.text_feature.decode_text import check_encoding
+from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
+
+LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*")  # "show.en.srt", "show.pt-BR.vtt"
+SHOWN_PROBLEMS = 20
+
+
+@dataclass
+class Report:
+    """What became of a folder of subtitles.
+
+    Args:
+        n_lines: subtitle lines by vid_name, 0 for a silent video.
+        problems: sentences by vid_name, only of videos that have some.
+        missing: videos that were asked for and have no file; they have no lines.
+        unused: files that belong to none of the videos asked for.
+    """
+
+    n_lines: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
+def preprocess(
+    folder: str | os.PathLike[str],
+    vid_names: Sequence[str] | None,
+    out_jsonl: str | os.PathLike[str],
+    encoding: str | None = None,
+) -> Report:
+    """Clean the subtitle files of a folder into one jsonl, written whole or not at all.
+
+    Args:
+        folder: with one `vid_name.srt` or `.vtt` a video; `vid_name.en.srt` is taken when it is the only one.
+        vid_names: the videos, in the order wanted; one without a file gets a row without lines and is reported. None
+            for one video a file, by name.
+        out_jsonl: the file to write.
+        encoding: of all files; None to find out for each.
+
+    Raises:
+        InputError: there is no such folder or encoding, no subtitle file in it, or none of any of the videos.
+    """
+    if encoding is not None:
+        check_encoding(encoding)
+    files = _subtitle_files(Path(folder))
+    names = sorted(files) if vid_names is None else list(dict.fromkeys(vid_names))
+    chosen = {name: _files_of(name, files) for name in names}
+    report = Report(missing=[name for name in names if not chosen[name]])
+    if names and len(report.missing) == len(names):
+        raise InputError(
+            f"{folder}: has no subtitle file of any of the videos, such as {names[0]}.srt: "
+            "files are found by the videos' names"
+        )
+    used = {path for paths in chosen.values() for path in paths}
+    report.unused = sorted(path.name for paths in files.values() for path in paths if path not in used)
+    rows = (_row(name, chosen[name], encoding, report) for name in progress(names, "subtitles", len(names)))
+    write_jsonl(rows, out_jsonl)
+    return report
+
+
+def _subtitle_files(folder: Path) -> dict[str, list[Path]]:
+    """Files by name without suffix."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as err:
+        raise InputError(f"{folder}: cannot be read ({err.strerror}): give a folder of .srt or .vtt files") from err
+    files: dict[str, list[Path]] = {}
+    for path in paths:
+        if not path.name.startswith("."):
+            files.setdefault(path.stem, []).append(path)
+    if not files:
+        raise InputError(f"{folder}: has no .srt or .vtt file: check the path")
+    return files
+
+
+def _files_of(vid_name: str, files: Mapping[str, list[Path]]) -> list[Path]:
+    """The files that can be meant by a video: those of its very name, else those that add a language to it."""
+    if vid_name in files:
+        return files[vid_name]
+    return [
+        path
+        for stem, paths in files.items()
+        if stem.startswith(vid_name) and LANGUAGE.fullmatch(stem, len(vid_name))
+        for path in paths
+    ]
+
+
+def _row(vid_name: str, paths: Sequence[Path], encoding: str | None, report: Report) -> dict[str, Any]:
+    lines: list[dict[str, Any]] = []
+    problems: list[str] = []
+    if len(paths) > 1:
+        names = first_few([path.name for path in paths])
+        problems.append(f"{paths[0]}: taken for {vid_name}, which has several files: {names}")
+    if paths:
+        try:
+            lines, found = read_subtitles(paths[0], encoding)
+            problems += found
+        except InputError as err:
+            problems.append(str(err))
+    report.n_lines[vid_name] = len(lines)
+    if problems:
+        report.problems[vid_name] = problems
+    return {"vid_name": vid_name, "sub": lines}
+
+
+def read_vid_names(path: str | os.PathLike[str]) -> list[str]:
+    """Names of videos, each once, from a jsonl whose rows have `vid_name` or from a text file with one name a line.
+
+    Raises:
+        InputError: there is no name in it, or a row without one.
+    """
+    if Path(path).suffix == ".jsonl":
+        rows = read_jsonl(path)
+        bad = next((i for i, row in enumerate(rows, start=1) if not isinstance(row.get("vid_name"), str)), None)
+        if bad is not None:
+            raise InputError(f"{path}, line {bad}: has no vid_name: give a file whose rows name their videos")
+        names = [row["vid_name"] for row in rows]
+    else:
+        try:
+            names = read_bytes(path).decode("utf-8-sig").split("\n")
+        except UnicodeDecodeError as err:
+            raise InputError(f"{path}: is not UTF-8: give one vid_name a line") from err
+    names = [name.strip() for name in names]
+    found = list(dict.fromkeys(name for name in names if name))
+    if not found:
+        raise InputError(f"{path}: names no video: give one vid_name a line")
+    return found
+
+
+def _tell(report: Report) -> None:
+    problems: Iterable[str] = [problem for problems in report.problems.values() for problem in problems]
+    for problem in list(problems)[:SHOWN_PROBLEMS]:
+        print(f"note: {problem}", file=sys.stderr)
+    n_problems = sum(map(len, report.problems.values()))
+    if n_problems > SHOWN_PROBLEMS:
+        print(f"note: {n_problems - SHOWN_PROBLEMS} more (--report_file names all)", file=sys.stderr)
+    if report.missing:
+        print(f"note: no subtitle file, taken for silent: {first_few(report.missing)}", file=sys.stderr)
+    if report.unused:
+        print(f"note: files of no video asked for: {first_few(report.unused)}", file=sys.stderr)
+    silent = sum(n == 0 for n in report.n_lines.values())
+    print(f"{len(report.n_lines)} videos, {silent} of them without lines; {sum(report.n_lines.values())} lines")
+
+
+@command_line
+def main() -> None:
+    """Command line of `preprocess`."""
+    parser = argparse.ArgumentParser(description="Subtitle files (.srt, .vtt) of a corpus -> one jsonl")
+    parser.add_argument("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
+    parser.add_argument("--save_path", required=True, help="jsonl to write")
+    parser.add_argument(
+        "--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files"
+    )
+    parser.add_argument("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
+    parser.add_argument("--report_file", help="JSON to write: lines, problems, missing and unused files")
+    opt = parser.parse_args()
+    vid_names = None if opt.vid_names is None else read_vid_names(opt.vid_names)
+    report = preprocess(opt.srt_dir, vid_names, opt.save_path, opt.encoding)
+    if opt.report_file:
+        write_json(vars(report), opt.report_file, indent=True)
+    _tell(report)
+
+
+if __name__ == "__main__":
+    main()

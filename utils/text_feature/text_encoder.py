@@ -1,0 +1,111 @@
+"""Sentences and subtitle lines -> token features of a language model's hidden layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.basic_utils import InputError
+from utils.text_feature.pretrained import Tokenizer, batches_by_length, load_encoder, longest_sequence
+
+
+class TextEncoder:
+    """Encodes text with a hidden layer of any text encoder of `transformers`.
+
+    Args:
+        model_name_or_path: a folder that `save_pretrained` has written, or a name on the hub. No code of it is run.
+        layer: which hidden layer, -1 the last, -2 the one before, as in TVRetrieval; 0 the embeddings.
+        max_length: tokens of a sequence with special tokens; longer ones are cut.
+        device: where the model computes.
+        batch_size: sequences at a time.
+        bf16: compute in bfloat16 where that is safe (torch.autocast); the features stay float32, with its rounding.
+
+    Attributes:
+        size: of a token's features.
+        max_tokens: `max_length` without special tokens.
+
+    Raises:
+        InputError: the model cannot be loaded, has no such layer, or no positions for `max_length` tokens.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        layer: int = -2,
+        max_length: int = 32,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+        bf16: bool = False,
+    ) -> None:
+        self.tokenizer = Tokenizer(model_name_or_path)
+        self._pretrained = load_encoder(model_name_or_path)
+        self.device, self.batch_size, self.bf16 = torch.device(device), batch_size, bf16
+        self._model = self._pretrained.model.to(self.device)
+        self.size: int = self._model.config.hidden_size
+        self.layer, self.max_length = layer, max_length
+        self.max_tokens = max_length - len(self.tokenizer.special)
+        self._check(model_name_or_path)
+
+    @cached_property
+    def _weights(self) -> str:
+        return self._pretrained.digest()
+
+    def _check(self, name: str) -> None:
+        n_layers = self._model.config.num_hidden_layers
+        if not -n_layers - 1 <= self.layer <= n_layers:
+            raise InputError(f"--layer {self.layer}: {name} has {n_layers}: give {-n_layers - 1} to {n_layers}")
+        longest = longest_sequence(self._model)
+        if self.max_tokens < 1 or (longest is not None and self.max_length > longest):
+            raise InputError(
+                f"--max_length {self.max_length}: {name} takes {len(self.tokenizer.special) + 1} to "
+                f"{longest or 'any number of'} tokens"
+            )
+        if self.batch_size < 1:
+            raise InputError(f"--batch_size {self.batch_size}: expected at least 1")
+
+    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
+        """Token features of each sentence, special tokens removed.
+
+        Args:
+            sentences: text; what is longer than `max_tokens` is cut, a blank one has no tokens.
+
+        Returns:
+            (n_tokens, size) float32 for each, in the order given, the same however they are batched (up to 1e-5).
+        """
+        return self.encode_ids([ids[: self.max_tokens] for ids in self.tokenizer.ids(sentences)])
+
+    def encode_ids(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Token features of sequences of token ids without special tokens, at most `max_tokens` each: see `encode`."""
+        features = [np.zeros((0, self.size), np.float32) for _ in sequences]
+        positions = [i for i, ids in enumerate(sequences) if len(ids)]
+        for batch in batches_by_length([len(sequences[i]) for i in positions], self.batch_size):
+            chosen = [positions[i] for i in batch]
+            for i, array in zip(chosen, self._encode_batch([sequences[i] for i in chosen]), strict=True):
+                features[i] = array
+        return features
+
+    @torch.inference_mode()
+    def _encode_batch(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        special = self.tokenizer.special
+        ids, mask = self.tokenizer.padded([special.around(ids) for ids in sequences])  # (B, longest)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            out = self._model(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
+            )
+        hidden = out.hidden_states[self.layer].float().cpu().numpy()  # (B, longest, size)
+        first = len(special.before)
+        return [hidden[row, first : first + len(ids)].copy() for row, ids in enumerate(sequences)]
+
+    def properties(self) -> dict[str, Any]:
+        """What decides the features, for `utils.provenance`: model, weights, layer, max_length; and the precision."""
+        return {
+            "model": self._pretrained.name,
+            "weights": self._weights,
+            "layer": str(self.layer),
+            "max_length": self.max_length,
+            "precision": "bfloat16" if self.bf16 else "float32",
+        }
