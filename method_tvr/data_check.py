@@ -16,9 +16,10 @@ from pathlib import Path
 
 from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.data_check_features import Source, check_clip_counts, check_source
-from method_tvr.data_report import Defects, aligned, file_size, size_text
+from method_tvr.data_report import Defects
 from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few
+from utils.tables import aligned, file_size, size_text
 
 LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments
 TEST_SPLIT = "test_public"

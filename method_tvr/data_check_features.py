@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 
-from method_tvr.data_report import Defects, aligned
+from method_tvr.data_report import Defects
 from method_tvr.dset_configs import DatasetConfig
 from utils.basic_utils import InputError, first_few, progress
 from utils.feature_file import FeatureError, FeatureFile
+from utils.tables import aligned
 
 MASK_SUFFIX = "-mask"
 CLIPS_APART = 1  # rounding at a video's end

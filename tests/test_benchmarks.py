@@ -15,6 +15,7 @@ from tests.benchmarks import (
     bench_corpus_store,
     bench_encoding,
     bench_evaluation,
+    bench_extraction,
     bench_retrieval,
     bench_training_step,
     bench_val_inference,
@@ -114,6 +115,13 @@ def test_val_inference_is_measured_stage_by_stage(figures, tmp_path):
     seconds = {row["work"]: row["timing"]["seconds"] for row in content["rows"]}
     assert sum(seconds.values()) == pytest.approx(2 * seconds["all of it"])
     assert all(seconds[stage] > 0 for stage in bench_val_inference.STAGES)
+
+
+def test_extraction_agrees_with_decoding_first(figures):
+    argv = ["--model", "torchvision/resnet18", "--copies", "2", "--windows", "0", "--lengths", "2", "--repeats", "1"]
+    content = figures(bench_extraction.main, [*argv, "--sources", "bikes", "--frame_rate", "0.5", "--batch", "3"])
+    assert notes(content)["bikes, extraction"].endswith("5 frames each through the model, rows equal")
+    assert "GiB at most" in notes(content)["2 s of video, 160 x 68"]
 
 
 RANKED = np.array([[7, 3, 5, 9]])

@@ -1,13 +1,22 @@
-"""The states of the global random generators, taken and given back."""
+"""The states of the global random generators, taken and given back.
+
+A state that was saved may have been damaged or made to do harm: numpy reads wherever a state says that it is, torch
+nearly so, and there are states with which some draws never end.
+"""
 
 from __future__ import annotations
 
+import math
 import random
+import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+N_WORDS = 624  # in the Mersenne Twister, which Python, numpy and torch all draw from
+TORCH_POSITION = struct.Struct("<8xi4xQ")  # in a state of torch: how many draws until new words are made, the next word
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,60 @@ class RandomStates:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> RandomStates:
-        """Back from `to_plain`."""
-        python, numpy = plain["python"], plain["numpy"]
-        key = numpy["state"]["key"].numpy().astype(np.uint32)
+        """Back from `to_plain`.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ValueError: it is something else.
+        """
+        python, numpy, cuda = plain["python"], plain["numpy"], plain["cuda"]
+        *words, place = _integers(python["words"], N_WORDS + 1)
+        key, pos = _integers(numpy["state"]["key"], N_WORDS), numpy["state"]["pos"]
+        _check_twister(words, place)
+        _check_twister(key, pos)
+        check_torch_state(plain["cpu"])
+        version, kind, has_gauss = python["version"], numpy["bit_generator"], numpy["has_gauss"]
+        for value, known in ((version, random.getstate()[:1]), (kind, ("MT19937",)), (has_gauss, (0, 1))):
+            if type(value) is not type(known[0]) or value not in known:
+                raise ValueError("states of other generators")
+        for deviate in (numpy["gauss"], 0.0 if python["gauss"] is None else python["gauss"]):
+            if type(deviate) is not float or not math.isfinite(deviate):
+                raise ValueError("a generator's state with a normal deviate that is none")
+        if cuda is not None and (cuda.dtype != torch.uint8 or cuda.ndim != 1):
+            raise ValueError(f"a CUDA generator's state of {tuple(cuda.shape)} {cuda.dtype}")
+        state = {"key": np.array(key, dtype=np.uint32), "pos": pos}
         return cls(
-            (python["version"], tuple(python["words"].tolist()), python["gauss"]),
-            {**numpy, "state": {**numpy["state"], "key": key}},
+            (version, (*words, place), python["gauss"]),
+            {"bit_generator": kind, "state": state, "has_gauss": has_gauss, "gauss": numpy["gauss"]},
             plain["cpu"],
-            plain["cuda"],
+            cuda,
         )
+
+
+def check_torch_state(state: Any) -> None:
+    """Refuse what is no state of a generator of torch on the CPU.
+
+    Raises:
+        TypeError, ValueError: it is none; torch would refuse it, or read past its words.
+    """
+    own = torch.Generator().get_state()
+    if not isinstance(state, torch.Tensor) or (state.dtype, state.shape) != (own.dtype, own.shape):
+        raise TypeError(f"a {type(state).__name__} that is no state of a generator")
+    left, pos = TORCH_POSITION.unpack_from(bytes(state.tolist()))
+    if not 1 <= left <= left + pos <= N_WORDS + 1:
+        raise ValueError(f"a generator's state with {left} draws left from word {pos} on")
+
+
+def _integers(tensor: torch.Tensor, n: int) -> list[int]:
+    if tensor.dtype != torch.int64 or tensor.shape != (n,):
+        raise ValueError(f"a generator's state of {tuple(tensor.shape)} {tensor.dtype} instead of {n} integers")
+    numbers: list[int] = tensor.tolist()
+    return numbers
+
+
+def _check_twister(words: list[int], pos: Any) -> None:
+    if type(pos) is not int or not 0 <= pos <= N_WORDS:
+        raise ValueError("a generator's state whose position is none")
+    if not all(0 <= word < 1 << 32 for word in words):
+        raise ValueError("a generator's state of other than 32-bit words")
+    if not any(words[1:]) and words[0] < 1 << 31:  # the other bits of the first word do not count
+        raise ValueError("a generator's state that gives nothing but zeros")

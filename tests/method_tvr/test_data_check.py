@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from method_tvr.data_check import main
-from method_tvr.data_report import aligned, size_text
 from tests.shell import run_script
 from utils.mini_files import video_feature_path
+from utils.tables import aligned, size_text
 
 if TYPE_CHECKING:
     from tests.method_tvr.conftest import Corpus

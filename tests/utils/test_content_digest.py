@@ -66,3 +66,11 @@ def test_lists_that_stand_for_endlessly_many_values_are_refused():
         nested = [nested, nested]
     with pytest.raises(ValueError, match="values"):
         content_digest(nested)
+
+
+def test_values_nested_too_deeply_have_no_digest():
+    value: list = []
+    for _ in range(60):
+        value = [value]
+    with pytest.raises(ValueError, match="deep in each other"):
+        content_digest(value)

@@ -1,0 +1,340 @@
+"""A folder of videos, subtitle files and sentences -> a corpus: see extract_features.sh.
+
+Each step can be stopped at any moment. The same command goes on, and does again only what depends on files or options
+that have changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import InputError, command_line, write_jsonl
+from utils.model_utils import choose_device
+from utils.own_corpus.clips import write_clips
+from utils.own_corpus.files import check_agreement, write_annotations, write_manifest
+from utils.own_corpus.layout import Layout, corpus_folder, name_in_files
+from utils.own_corpus.queries import (
+    LeftOut,
+    Query,
+    check_names,
+    fit_to_videos,
+    other_durations,
+    past_the_end,
+    read_queries,
+)
+from utils.own_corpus.splits import Split, divide, in_both
+from utils.own_corpus.steps import Steps, content_stamp
+from utils.own_corpus.summary import Outcome, told
+from utils.resumable_features import file_stamp
+from utils.text_feature.convert_sub_feature_word_to_clip import clips_in, convert
+from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
+from utils.text_feature.preprocess_subtitles import preprocess
+from utils.text_feature.text_encoder import TextEncoder
+from utils.video_feature import extract_frame_features, extract_i3d_features
+from utils.video_feature.convert_feature_frm_to_clip import POOLS
+from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
+from utils.video_feature.frames import find_videos
+from utils.video_feature.i3d_weights import load_i3d
+from utils.video_feature.image_models import ImageModel, load_image_model
+
+SCRIPT = "utils/extract_features.py"
+SHOWN = 5  # names of those that a note is about
+MAX_CTX_L = 128  # clips of a video that a model takes in by default
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What encodes frames, windows of frames, and sentences."""
+
+    image: ImageModel
+    i3d: I3DModel | None
+    i3d_name: str
+    text: TextEncoder
+
+
+@dataclass
+class _Corpus:
+    """A corpus in the making: what was asked for, and what is known by now."""
+
+    opt: argparse.Namespace
+    layout: Layout
+    models: _Models
+    steps: Steps
+    videos: dict[str, Path]
+    queries: list[Query]
+    failed: dict[str, str] = field(default_factory=dict)
+    durations: dict[str, float] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    without_file: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def fail(self, failed: Mapping[str, str]) -> None:
+        """Take videos out, each with its reason."""
+        self.failed.update(failed)
+        self.durations = {name: length for name, length in self.durations.items() if name not in self.failed}
+        if not self.durations:
+            raise InputError(f"no video could be used: {'; '.join(list(self.failed.values())[:3])}")
+
+    def note(self, text: str, names: list[str]) -> None:
+        """Note something about some names, if there are any."""
+        self.notes += _counted(text, names)
+
+
+def _counted(text: str, names: Sequence[str]) -> list[str]:
+    return [f"{text} ({len(names)}): {', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}"] if names else []
+
+
+def make_corpus(opt: argparse.Namespace) -> Outcome:
+    """Make all files of a corpus, going on from what is there.
+
+    Args:
+        opt: as parsed by `_parse`.
+
+    Raises:
+        InputError: something given is wrong, or no video can be used.
+    """
+    _check_numbers(opt)
+    queries = read_queries(opt.queries)
+    videos = find_videos(opt.videos)
+    check_names(queries, videos)
+    out = corpus_folder(opt.out)
+    models = _load_models(opt)
+    image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
+    layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
+    layout.intermediate.mkdir(exist_ok=True)
+    corpus = _Corpus(opt, layout, models, Steps(layout.steps), videos, queries)
+    for step, work in _STEPS.items():
+        if step != "I3D" or models.i3d is not None:
+            with corpus.steps.timed(step):
+                work(corpus)
+    outcome = _finish(corpus, divide(corpus.queries, corpus.durations, opt.val_share))
+    if opt.remove_intermediate:
+        shutil.rmtree(layout.intermediate)
+    return outcome
+
+
+def _check_numbers(opt: argparse.Namespace) -> None:
+    for name in ("frame_rate", "clip_length"):
+        if not 0 < getattr(opt, name) < math.inf:
+            raise InputError(f"--{name} {getattr(opt, name)}: must be above 0")
+    if opt.frame_rate * opt.clip_length < 1:
+        raise InputError(
+            f"--frame_rate {opt.frame_rate:g}: leaves clips of {opt.clip_length:g} s without a frame: give at least "
+            f"{1 / opt.clip_length:.2f}"
+        )
+    if not 0 <= opt.val_share < 1:
+        raise InputError(f"--val_share {opt.val_share}: must be at least 0 and below 1")
+
+
+def _load_models(opt: argparse.Namespace) -> _Models:
+    """All models, so that one that is missing is told of before hours of work with the others."""
+    device = choose_device(opt.device)
+    text = TextEncoder(opt.text_model, opt.layer, QUERY_LENGTH, device, opt.text_batch_size, opt.bf16)
+    image = load_image_model(opt.image_model, opt.image_weights, device=device)
+    if opt.i3d_weights is None:
+        return _Models(image, None, "", text)
+    net, weights = load_i3d(opt.i3d_weights)
+    name = f"i3d_rgb{weights.n_classes or ''}"  # of Kinetics-400 or 600, by their classifiers
+    return _Models(image, I3DModel(net, device, opt.i3d_value_range), name, text)
+
+
+def _read_subtitles(corpus: _Corpus) -> None:
+    """Clean subtitle files into one jsonl; without a folder, nobody speaks in any video."""
+    opt, path, names = corpus.opt, corpus.layout.subtitles, sorted(corpus.videos)
+    if opt.subtitles is None:
+        write_jsonl(({"vid_name": name, "sub": []} for name in names), path)
+        corpus.notes.append("no --subtitles: the subtitle features of all videos are zero")
+        return
+    report = preprocess(opt.subtitles, names, path, opt.encoding)
+    corpus.without_file = report.missing
+    corpus.note("subtitle files that belong to no video", report.unused)
+    corpus.notes += [problem for problems in report.problems.values() for problem in problems]
+
+
+def _extract_frames(corpus: _Corpus) -> None:
+    opt = corpus.opt
+    report = extract_frame_features.extract(
+        corpus.videos,
+        corpus.models.image,
+        corpus.layout.frames,
+        opt.frame_rate,
+        opt.folder_rate,
+        opt.image_batch_size,
+        opt.decode_threads,
+    )
+    corpus.durations = dict(report.durations)
+    corpus.fail(report.failed)
+
+
+def _extract_i3d(corpus: _Corpus) -> None:
+    opt, model = corpus.opt, corpus.models.i3d
+    assert model is not None
+    report = extract_i3d_features.extract(
+        {name: corpus.videos[name] for name in corpus.durations},
+        model,
+        corpus.layout.i3d_windows,
+        clip_length=opt.clip_length,
+        folder_rate=opt.folder_rate or opt.frame_rate,
+        batch_size=opt.i3d_batch_size,
+        decode_threads=opt.decode_threads,
+    )
+    corpus.fail(report.failed)
+
+
+def _make_clips(corpus: _Corpus) -> None:
+    opt, layout, names = corpus.opt, corpus.layout, sorted(corpus.durations)
+    i3d = layout.i3d_windows if layout.i3d else None
+    sources = [path for path in (layout.frames, i3d) if path is not None]
+    made_of = {"videos": names, "frames": [file_stamp(path) for path in sources]}
+    if not corpus.steps.is_done(layout.video, made_of):
+        write_clips(SCRIPT, names, layout.frames, i3d, layout.video, opt.clip_length, opt.pool)
+        corpus.steps.done(layout.video, made_of)
+
+
+def _extract_queries(corpus: _Corpus) -> None:
+    """Encode the queries that fit the videos; the others are left out."""
+    corpus.queries, corpus.left_out = fit_to_videos(corpus.queries, corpus.durations, corpus.failed)
+    if not corpus.queries:
+        if corpus.left_out:
+            raise InputError(f"no query is about a video that can be used: {corpus.left_out[0]}")
+        return
+    rows = [{"desc_id": query.desc_id, "desc": query.desc} for query in corpus.queries]
+    report = extract_queries(rows, corpus.models.text, corpus.layout.query)
+    corpus.left_out += [
+        LeftOut(query, report.failed[str(query.desc_id)])
+        for query in corpus.queries
+        if str(query.desc_id) in report.failed
+    ]
+    corpus.queries = [query for query in corpus.queries if str(query.desc_id) not in report.failed]
+    corpus.note(f"queries cut to {corpus.models.text.max_tokens} tokens, by desc_id", report.cut)
+    late = past_the_end(corpus.queries, corpus.durations)
+    corpus.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
+
+
+def _make_sub_clips(corpus: _Corpus) -> None:
+    """Encode subtitle lines, and pool their tokens to clips."""
+    layout, models = corpus.layout, corpus.models
+    made_of: dict[str, Any] = {"subtitles": content_stamp(layout.subtitles), "video": file_stamp(layout.video)}
+    made_of |= models.text.properties() | {"max_length": SUB_LENGTH}
+    if not corpus.steps.is_done(layout.sub, made_of):
+        corpus.steps.done(layout.sub, made_of, _new_sub_clips(corpus))
+    corpus.notes += corpus.steps.notes(layout.sub)
+
+
+def _new_sub_clips(corpus: _Corpus) -> list[str]:
+    """Write the subtitle features; what is worth knowing of them."""
+    opt, layout, device = corpus.opt, corpus.layout, corpus.models.text.device
+    encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, device, opt.text_batch_size, opt.bf16)
+    report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
+    clips = convert(layout.sub_tokens, layout.subtitles, clips_in(layout.video), layout.sub, opt.clip_length, opt.pool)
+    if clips.failed:
+        name, reason = next(iter(clips.failed.items()))
+        raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")
+    cut = _counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
+    late = _counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
+    return cut + late
+
+
+_STEPS = {
+    "subtitle files": _read_subtitles,
+    "frames": _extract_frames,
+    "I3D": _extract_i3d,
+    "clips": _make_clips,
+    "queries": _extract_queries,
+    "subtitles": _make_sub_clips,
+}
+
+
+def _finish(corpus: _Corpus, splits: dict[str, Split]) -> Outcome:
+    """Check that all features agree, and write what names them."""
+    layout, opt = corpus.layout, corpus.opt
+    with corpus.steps.timed("check"):
+        n_clips = check_agreement(layout, splits, corpus.durations)
+        written = write_annotations(layout, splits, corpus.durations)
+    silent = [name for name in corpus.without_file if name in corpus.durations]
+    corpus.note("videos without a subtitle file, whose subtitle features are zero", silent)
+    corpus.note(
+        "videos both trained on and evaluated on, which makes the evaluation look better than it is", in_both(splits)
+    )
+    others = other_durations(corpus.queries, corpus.durations)
+    corpus.note('queries whose "duration" is not that of their video, and was replaced', [q.where for q in others])
+    long = [name for name, n in n_clips.items() if n > MAX_CTX_L]
+    corpus.note(
+        f"videos of more than {MAX_CTX_L} clips, averaged down to so many (another number: --max_ctx_l; inference can "
+        "search them in windows: --long_videos windows)",
+        long,
+    )
+    features = [layout.video, layout.sub, *([layout.query] if corpus.queries else [])]
+    about = {
+        "made_by": SCRIPT,
+        "options": vars(opt),
+        "failed": corpus.failed,
+        "left_out": [str(query) for query in corpus.left_out],
+        "notes": corpus.notes,
+    }
+    write_manifest(layout, [*written, *features], **about)
+    return Outcome(
+        layout,
+        opt.text_model,
+        splits,
+        corpus.durations,
+        n_clips,
+        corpus.failed,
+        corpus.left_out,
+        corpus.notes,
+        corpus.steps.seconds,
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument_group("what there is").add_argument
+    add("--videos", required=True, metavar="DIR", help="video files, or a folder of pictures for each video")
+    add("--subtitles", metavar="DIR", help=".srt or .vtt files called as the videos; without it all is silent")
+    add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl of desc, vid_name, ts; see README.md")
+    add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
+    add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
+    add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")
+    add("--folder_rate", type=float, help="pictures a second in folders; default: --frame_rate")
+    add = parser.add_argument_group("models").add_argument
+    add("--image_model", default="resnet152", help="resnet152 (default), torchvision/NAME or timm/NAME")
+    add("--image_weights", metavar="FILE", help="its state dict; by default the library downloads what it has")
+    add("--i3d_weights", metavar="FILE", help="adds I3D features with these weights (.pt, .pth, or .npz)")
+    add("--i3d_value_range", choices=VALUE_RANGES, default="[0,1]", help="of the pixels that I3D sees; default [0,1]")
+    add("--text_model", default="roberta-base", help="folder of a text encoder, or its name on the hub; %(default)s")
+    add("--layer", type=int, default=-2, help="of the text model: -2 (default) the second to last")
+    add = parser.add_argument_group("features").add_argument
+    add("--frame_rate", type=float, default=3.0, help="frames a second for the image model; default 3")
+    add("--clip_length", type=float, default=1.5, help="seconds of a clip; default 1.5")
+    add("--pool", choices=sorted(POOLS), default="max", help="how frames and tokens become clips; default max")
+    add = parser.add_argument_group("running").add_argument
+    add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
+    add("--image_batch_size", type=int, default=32, help="frames at a time; default 32")
+    add("--i3d_batch_size", type=int, default=4, help="windows at a time; default 4")
+    add("--text_batch_size", type=int, default=64, help="sentences at a time; default 64")
+    add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
+    add("--bf16", action="store_true", help="the text model computes in bfloat16: faster, features are rounded")
+    add(
+        "--remove_intermediate",
+        action="store_true",
+        help="remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning",
+    )
+    return parser.parse_args(argv)
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line; see `--help`."""
+    print(told(make_corpus(_parse(argv))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Frame features -> one feature a clip, as in TVRetrieval.
+
+    python utils/video_feature/convert_feature_frm_to_clip.py --src_h5_file frames.h5 --tgt_h5_file max_cl-1.5.h5 \\
+        --pool_type max
+
+A frame belongs to the clip that it lies in; a clip pools its frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from utils.basic_utils import InputError, command_line, progress
+from utils.feature_file import FeatureFile, new_feature_file
+from utils.provenance import contradictions, made_from, properties
+from utils.video_feature.sampling import SAMPLE_OFFSET
+
+SCRIPT = "utils/video_feature/convert_feature_frm_to_clip.py"
+POOLS = {"max": np.maximum, "avg": np.add}
+TVR_FRAME_RATE = 3.0
+ON_THE_EDGE = 1e-6  # clips: a time this close before one, which rounding alone may be, is in it
+
+
+def frame_times(n_frames: int, frame_rate: float = TVR_FRAME_RATE) -> np.ndarray:
+    """(n_frames,) seconds at which frames lie: frame k at (k + 0.3) / frame_rate.
+
+    With 3 frames a second, frame k of second n is at n + {3, 13, 23}/30 s, as TVRetrieval has it.
+    """
+    return (np.arange(n_frames) + SAMPLE_OFFSET) / frame_rate
+
+
+def frames_to_clips(
+    frames: np.ndarray, times: np.ndarray, clip_length: float, pool: str, n_clips: int | None = None
+) -> np.ndarray:
+    """Pool the frames of each clip.
+
+    Args:
+        frames: (n_frames, …) float32, at least one.
+        times: (n_frames,) seconds of each, in any order; a frame is in clip floor(time / clip_length).
+        clip_length: seconds.
+        pool: "max" or "avg".
+        n_clips: of the video, by default as many as it takes to have the last frame. Frames after the last clip count
+            to that.
+
+    Returns:
+        (n_clips, …) float32. A clip without a frame takes the frame that is nearest to its middle.
+    """
+    clip_of = np.floor(np.asarray(times) / clip_length + ON_THE_EDGE).astype(np.int64)
+    n_clips = int(clip_of.max()) + 1 if n_clips is None else n_clips
+    clip_of = np.clip(clip_of, 0, n_clips - 1)
+    order = np.argsort(clip_of, kind="stable")
+    filled, starts, counts = np.unique(clip_of[order], return_index=True, return_counts=True)
+    ordered = frames if np.array_equal(order, np.arange(len(order))) else frames[order]
+    pooled = POOLS[pool].reduceat(ordered, starts, axis=0)
+    if pool == "avg":
+        pooled = pooled / counts.astype(np.float32).reshape(-1, *[1] * (frames.ndim - 1))
+    if len(filled) == n_clips:
+        return pooled.astype(np.float32, copy=False)
+    clips = frames[_nearest(np.asarray(times), (np.arange(n_clips) + 0.5) * clip_length)].astype(np.float32)
+    clips[filled] = pooled
+    return clips
+
+
+def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """(n,) numbers of the times that are nearest to n moments; the earlier of two that are as near."""
+    order = np.argsort(times, kind="stable")
+    later = np.searchsorted(times[order], moments).clip(max=len(times) - 1)
+    earlier = (later - 1).clip(min=0)
+    is_later = np.abs(times[order[later]] - moments) < np.abs(times[order[earlier]] - moments)
+    return order[np.where(is_later, later, earlier)]
+
+
+def convert(
+    src_h5: str | os.PathLike[str],
+    tgt_h5: str | os.PathLike[str],
+    pool: str = "max",
+    clip_length: float = 1.5,
+    frame_rate: float | None = None,
+    n_clips_of: Mapping[str, int] | None = None,
+) -> int:
+    """Write `{vid_name: (n_clips, D)}`, whole or not at all; one video is in memory at a time.
+
+    Args:
+        src_h5: `{vid_name: (n_frames, D)}`.
+        tgt_h5: the file to write.
+        pool: "max" or "avg".
+        clip_length: seconds.
+        frame_rate: frames a second in `src_h5`; by default what the file says of itself, else 3.
+        n_clips_of: clips of each video, see `frames_to_clips`; by default each has as many as its frames reach.
+
+    Returns:
+        Number of videos.
+
+    Raises:
+        InputError: the file cannot be read, its frames were not taken at `frame_rate`, or options make no sense.
+    """
+    if pool not in POOLS:
+        raise InputError(f"--pool_type {pool}: expected one of {', '.join(POOLS)}")
+    if not (math.isfinite(clip_length) and clip_length > 0):
+        raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
+    source = FeatureFile(src_h5)
+    attributes = source.made_by()
+    rate = _frame_rate(source, attributes, frame_rate)
+    names = source.feature_keys()
+    if n_clips_of is not None and (unknown := [name for name in names if name not in n_clips_of]):
+        raise InputError(f"{src_h5}: has {unknown[0]}, whose number of clips is not known: leave it out, or give that")
+    known = {**properties(attributes), "frame_rate": rate, "clip_length": clip_length, "pooling": pool}
+    if known.get("normalised") != "none":
+        known.pop("normalised", None)  # pooled, normalised rows are not normalised any more
+    with new_feature_file(tgt_h5, **made_from([attributes], SCRIPT, "video", ["numpy"], **known)) as out:
+        for name in progress(names, "frames to clips"):
+            frames = source.read(name)
+            n_clips = None if n_clips_of is None else n_clips_of[name]
+            out.put(name, frames_to_clips(frames, frame_times(len(frames), rate), clip_length, pool, n_clips))
+    return len(names)
+
+
+def _frame_rate(source: FeatureFile, attributes: Mapping[str, Any], typed: float | None) -> float:
+    if typed is None:
+        recorded = properties(attributes).get("frame_rate", TVR_FRAME_RATE)
+        if isinstance(recorded, str) or recorded <= 0:
+            raise InputError(f"{source.path}: says that its frame_rate is {recorded}: give --frame_rate")
+        return float(recorded)
+    if not (math.isfinite(typed) and typed > 0):
+        raise InputError(f"--frame_rate {typed}: expected frames a second, more than 0")
+    for _, recorded, _ in contradictions(attributes, {"frame_rate": typed}):
+        raise InputError(f"{source.path}: was made at {recorded} frames a second, not {typed}: leave --frame_rate out")
+    return typed
+
+
+@command_line
+def main() -> None:
+    """Command line of `convert`."""
+    parser = argparse.ArgumentParser(description="Frame features -> one feature a clip")
+    parser.add_argument("--src_h5_file", required=True, help="frame features, {vid_name: (frames, size)}")
+    parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    parser.add_argument("--pool_type", choices=sorted(POOLS), default="max", help="(default %(default)s)")
+    parser.add_argument("--clip_length", type=float, default=1.5, help="seconds (default %(default)s)")
+    parser.add_argument("--frame_rate", type=float, help="frames a second (default: what the file says, else 3)")
+    opt = parser.parse_args()
+    n = convert(opt.src_h5_file, opt.tgt_h5_file, opt.pool_type, opt.clip_length, opt.frame_rate)
+    print(f"{opt.tgt_h5_file}: {n} videos")
+
+
+if __name__ == "__main__":
+    main()

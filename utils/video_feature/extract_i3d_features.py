@@ -1,0 +1,193 @@
+"""I3D features of clips: videos -> {video: (clips, 1024)}.
+
+    python utils/video_feature/extract_i3d_features.py --videos DIR --out i3d.h5 --weights rgb_kinetics600.pt
+
+As for TVR's, two overlapping windows of 23 frames are taken out of each 3 seconds, which are 45 frames. The names and
+forms of weights that are understood are described in `i3d_weights.py`. Stopped at any moment, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.basic_utils import InputError, command_line
+from utils.model_utils import choose_device
+from utils.provenance import made_with, weights_digest
+from utils.resumable_features import Scalar
+from utils.video_feature.command import add_video_options, check_batch_size, finish
+from utils.video_feature.frames import find_videos
+from utils.video_feature.i3d import FEATURE_SIZE, I3D
+from utils.video_feature.i3d_weights import load_i3d
+from utils.video_feature.image_models import centre_crop
+from utils.video_feature.pipeline import Looking, Report, extract_each
+from utils.video_feature.sampling import Resize
+from utils.video_feature.weights_file import without_counters
+
+SCRIPT = "utils/video_feature/extract_i3d_features.py"
+PACKAGES = ("torch", "av", "numpy")
+FRAME_RATE = 15.0
+CLIP_LENGTH = 1.5
+BATCH_SIZE = 4
+SIDE = 224
+VALUE_RANGES = {"[0,1]": (1 / 255, 0.0), "[-1,1]": (2 / 255, -1.0)}  # (scale, shift) of bytes
+
+
+class I3DModel:
+    """I3D on a device.
+
+    Args:
+        net: with its weights.
+        device: where it runs.
+        value_range: of the pixels that it sees, one of `VALUE_RANGES`.
+
+    Attributes:
+        size: 1024.
+        weights: digest of its weights.
+    """
+
+    size = FEATURE_SIZE
+
+    def __init__(self, net: I3D, device: torch.device, value_range: str = "[0,1]") -> None:
+        if value_range not in VALUE_RANGES:
+            raise InputError(f"--value_range {value_range}: is none of {', '.join(VALUE_RANGES)}")
+        self.value_range, self.device = value_range, device
+        self.weights = weights_digest(without_counters(net.state_dict()))
+        self._net = net.eval().to(device)
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Features of windows.
+
+        Args:
+            windows: (B, T, 224, 224, 3) uint8, RGB.
+
+        Returns:
+            (B, 1024) float32.
+        """
+        scale, shift = VALUE_RANGES[self.value_range]
+        pixels = torch.from_numpy(windows).to(self.device).permute(0, 4, 1, 2, 3)
+        with torch.inference_mode():
+            found: np.ndarray = self._net(pixels * scale + shift).cpu().numpy()
+        return found
+
+
+def load_i3d_model(path: str | Path, device: torch.device, value_range: str = "[0,1]") -> I3DModel:
+    """The network with the weights of a file.
+
+    Raises:
+        InputError: the file or the range of values cannot be used.
+    """
+    return I3DModel(load_i3d(path)[0], device, value_range)
+
+
+def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]:
+    """Two windows of each block of frames: its first half and its last, the middle frame of an odd number in both.
+
+    A block at the end that is short is filled up by repeating its last frame.
+
+    Args:
+        frames: (H, W, 3) each.
+        block: frames in two clips, 45 in TVR.
+
+    Yields:
+        (ceil(block / 2), H, W, 3).
+    """
+    length = -(-block // 2)
+    while part := list(islice(frames, block)):
+        part += part[-1:] * (block - len(part))
+        yield np.stack(part[:length])
+        yield np.stack(part[-length:])
+
+
+def extract(
+    videos: Mapping[str, str | os.PathLike[str]],
+    model: I3DModel,
+    out_h5: str | os.PathLike[str],
+    frame_rate: float = FRAME_RATE,
+    clip_length: float = CLIP_LENGTH,
+    folder_rate: float | None = None,
+    batch_size: int = BATCH_SIZE,
+    decode_threads: int = 0,
+) -> Report:
+    """Write `{name: (n, 1024)}`: row i belongs to clip i. The number of rows is even; `merge_align_i3d` cuts them.
+
+    Args:
+        videos: {name: video file, or folder of pictures}.
+        model: see `load_i3d_model`.
+        out_h5: the feature file; another run with the same model and rates goes on with it.
+        frame_rate: frames a second; 15 in TVR.
+        clip_length: seconds; 1.5 in TVR.
+        folder_rate: pictures a second in folders; frame_rate if None.
+        batch_size: windows that go through the model at once.
+        decode_threads: 0 for as many as there are cores.
+
+    Raises:
+        InputError: an option has no meaning, or nothing can be written there. What is wrong with a video is in the
+            report.
+    """
+    check_batch_size(batch_size)
+    if clip_length <= 0 or (block := round(2 * clip_length * frame_rate)) < 2:
+        raise InputError(f"--clip_length {clip_length}: clips have no frame in them at {frame_rate:g} frames a second")
+
+    def batches(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        windows = windows_of((centre_crop(frame, SIDE) for frame in frames), block)
+        while batch := list(islice(windows, batch_size)):
+            yield np.stack(batch)
+
+    looking = Looking(frame_rate, Resize(SIDE), batches, folder_rate, decode_threads)
+    properties: dict[str, Scalar] = {
+        "model": "i3d",
+        "weights": model.weights,
+        "layer": "avg_pool",
+        "frame_rate": float(frame_rate),
+        "clip_length": float(clip_length),
+        "pooling": "avg",
+        "normalised": "none",
+        "value_range": model.value_range,
+    }
+    recipe = {**properties, "folder_rate": float(folder_rate or frame_rate)}
+    return extract_each(videos, looking, model, out_h5, recipe, made_with(SCRIPT, "video", PACKAGES, **properties))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_video_options(parser, FRAME_RATE, BATCH_SIZE, "windows that go through the model at once")
+    add = parser.add_argument_group("model").add_argument
+    add("--weights", required=True, help="state dict (.pt, .pth), or TensorFlow's variables (.npz)")
+    add("--clip_length", type=float, default=CLIP_LENGTH, help=f"seconds a clip; default {CLIP_LENGTH}")
+    add(
+        "--value_range",
+        default="[0,1]",
+        choices=VALUE_RANGES,
+        help="of pixels; default [0,1] as for TVR's features, although the public weights were trained on [-1,1]",
+    )
+    return parser
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module; see `--help`."""
+    args = _parser().parse_args(argv)
+    videos = find_videos(args.videos)
+    model = load_i3d_model(args.weights, choose_device(args.device), args.value_range)
+    report = extract(
+        videos,
+        model,
+        args.out,
+        args.frame_rate,
+        args.clip_length,
+        args.folder_rate,
+        args.batch_size,
+        args.decode_threads,
+    )
+    finish(report, args.out, args.durations)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Image models that turn frames into features: torchvision's and timm's, with their own preprocessing.
+
+model = load_image_model("resnet152", Path("resnet152.pth"))
+features = model(frames)  # (B, 224, 224, 3) uint8, RGB -> (B, 2048) float32
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.basic_utils import InputError, first_few, first_line
+from utils.provenance import weights_digest
+from utils.video_feature.sampling import Resize
+from utils.video_feature.weights_file import fill, read_state_dict, without_counters
+
+POOLED = "pool5"
+# of torchvision's ResNets. res5c is the output of the last block, 2048x7x7. c3 is read as in feature pyramids, where C2
+# to C5 are the outputs of conv2_x to conv5_x: 512x28x28. Maps are flattened, channels first.
+MAPS = {"res5c": "layer4", "c3": "layer2"}
+LAYERS = (POOLED, *MAPS)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a model expects of a picture.
+
+    Args:
+        resize: how large it is made first.
+        crop: side of the square that is cut out of its middle.
+        mean, std: of each channel, for values in [0, 1].
+    """
+
+    resize: Resize
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def value_range(self) -> str:
+        """Its name in the record of a feature file."""
+        known: dict[object, str] = {_IMAGENET: "imagenet", _HALF: "[-1,1]", ((0.0,) * 3, (1.0,) * 3): "[0,1]"}
+        return known.get((self.mean, self.std), f"mean {self.mean} std {self.std}")
+
+
+def centre_crop(frame: np.ndarray, side: int) -> np.ndarray:
+    """(side, side, 3) view of the middle of a frame (H, W, 3), both sides of which are as long at least."""
+    top, left = (round((length - side) / 2) for length in frame.shape[:2])  # as torchvision does
+    return frame[top : top + side, left : left + side]
+
+
+class ImageModel:
+    """A model in evaluation mode on a device.
+
+    Args:
+        name: as the record of its features has it.
+        net: takes (B, 3, side, side) float32, gives (B, D) or (B, C, H, W).
+        layer: which its output is.
+        preparation: of pictures.
+        weights: digest of its weights.
+        device: where it runs.
+
+    Attributes:
+        size: D of its features.
+    """
+
+    def __init__(
+        self, name: str, net: nn.Module, layer: str, preparation: Preparation, weights: str, device: torch.device
+    ) -> None:
+        self.name, self.layer, self.preparation, self.weights, self.device = name, layer, preparation, weights, device
+        self._net = net.eval().to(device).to(memory_format=torch.channels_last)
+        mean, std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preparation.mean, preparation.std)
+        )
+        self._scale, self._shift = 1 / (255 * std), mean / std
+        side = preparation.crop
+        self.size = self(np.zeros((1, side, side, 3), np.uint8)).shape[1]
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Features of pictures.
+
+        Args:
+            frames: (B, crop, crop, 3) uint8, RGB, resized and cropped as `preparation` says.
+
+        Returns:
+            (B, size) float32.
+        """
+        pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            found = self._net(pixels * self._scale - self._shift)
+        return found.flatten(1).float().cpu().numpy()
+
+
+def load_image_model(
+    name: str,
+    weights: str | Path | None = None,
+    layer: str = POOLED,
+    device: torch.device | None = None,
+) -> ImageModel:
+    """A model without its classifier.
+
+    Args:
+        name: "resnet152", "torchvision/NAME" or "timm/NAME".
+        weights: file with its state dict; None for those that the library downloads.
+        layer: "pool5" for what goes into the classifier; see `MAPS` for others, of torchvision's ResNets.
+        device: the CPU if None.
+
+    Raises:
+        InputError: there is no such model or layer, or its weights cannot be had.
+    """
+    library, _, short_name = name.rpartition("/")
+    if layer not in LAYERS:
+        raise InputError(f"--layer {layer}: is none of {', '.join(LAYERS)}")
+    if name == "resnet152" or library == "torchvision":
+        net, preparation, digest = _torchvision_model(short_name, weights, layer)
+    elif name.startswith("timm/"):
+        if layer != POOLED:
+            raise InputError(f"--layer {layer}: {name} offers {POOLED} only, which is what goes into its classifier")
+        net, preparation, digest = _timm_model(name.removeprefix("timm/"), weights)
+    else:
+        raise InputError(f"--model {name}: give resnet152, torchvision/NAME or timm/NAME")
+    name = short_name if library == "torchvision" else name
+    return ImageModel(name, net, layer, preparation, digest, device or torch.device("cpu"))
+
+
+def _torchvision_model(name: str, weights: str | Path | None, layer: str) -> tuple[nn.Module, Preparation, str]:
+    from torchvision import models  # takes seconds, which those who use timm or I3D need not spend
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise InputError(f"--model torchvision/{name}: torchvision has no such image model: {first_few(known, 100)}")
+    net = models.get_model(name, weights=None)
+    head = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not head:
+        raise InputError(f"--model torchvision/{name}: has no linear classifier that could be left out")
+    _leave_out(net, head[-1])
+    variants = models.get_model_weights(name)
+    # of ResNet-152's two the older, which was the only one when TVR's features were made
+    published = variants.IMAGENET1K_V1 if name == "resnet152" else variants.DEFAULT
+    if weights is None:
+        with _downloading(f"torchvision/{name}"):
+            fill(net, published.get_state_dict(progress=True), f"torchvision's {published}", head[-1])
+    else:
+        fill(net, read_state_dict(weights), str(weights), head[-1])
+    digest = weights_digest(without_counters(net.state_dict()))
+    preset = published.transforms()
+    resize = Resize(preset.resize_size[0], _interpolation(preset.interpolation.value))
+    preparation = Preparation(resize, preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
+    return (net if layer == POOLED else _until(net, name, layer)), preparation, digest
+
+
+def _leave_out(net: nn.Module, path: str) -> None:
+    parent, _, last = path.rpartition(".")
+    setattr(net.get_submodule(parent), last, nn.Identity())
+
+
+def _until(net: nn.Module, name: str, layer: str) -> nn.Module:
+    """The layers of a ResNet up to the one that gives a map."""
+    names = [child for child, _ in net.named_children()]
+    if MAPS[layer] not in names:
+        raise InputError(f"--layer {layer}: {name} is no ResNet, {POOLED} is what it offers")
+    wanted = names[: names.index(MAPS[layer]) + 1]
+    return nn.Sequential(*(net.get_submodule(child) for child in wanted))
+
+
+def _timm_model(name: str, weights: str | Path | None) -> tuple[nn.Module, Preparation, str]:
+    if not find_spec("timm"):
+        raise InputError(f"--model timm/{name}: needs timm: pip install -r utils/video_feature/requirements.txt")
+    timm: Any = import_module("timm")
+    if "/" not in name and ":" not in name and not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('.')[0][:8]}*")
+        raise InputError(f"--model timm/{name}: timm has no such model; names like it: {first_few(near) or 'none'}")
+    if weights is None:
+        with _downloading(f"timm/{name}"):
+            net = timm.create_model(name, pretrained=True, num_classes=0)
+    else:
+        net = timm.create_model(name, pretrained=False, num_classes=0)
+        heads = net.pretrained_cfg.get("classifier") or "classifier"
+        fill(net, read_state_dict(weights), str(weights), heads if isinstance(heads, str) else heads[0])
+    digest = weights_digest(without_counters(net.state_dict()))
+    return net, _timm_preparation(name, timm.data.resolve_model_data_config(net)), digest
+
+
+def _timm_preparation(name: str, config: dict[str, Any]) -> Preparation:
+    height, width = config["input_size"][-2:]
+    mode = config.get("crop_mode") or "center"
+    if height != width or mode not in {"center", "squash"}:
+        raise InputError(f"--model timm/{name}: wants pictures of {height} x {width}, {mode}, which is not offered")
+    side = math.floor(height / config["crop_pct"])
+    resize = Resize(side, _interpolation(config["interpolation"]), square=mode == "squash")
+    return Preparation(resize, height, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _interpolation(name: str) -> Any:
+    return name if name in {"bilinear", "bicubic"} else "bicubic"
+
+
+@contextlib.contextmanager
+def _downloading(model: str) -> Iterator[None]:
+    """Make a download that fails a message: libraries raise what their HTTP clients do, which is anything."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as err:
+        raise InputError(
+            f"--model {model}: its weights cannot be downloaded ({type(err).__name__}: {first_line(err)}): "
+            "get them where there is a network, and give the file: --weights FILE"
+        ) from err

@@ -1,0 +1,145 @@
+"""I3D features of several files, such as one a show, merged into one with as many clips as the ResNet features have.
+
+python utils/video_feature/merge_align_i3d.py --src_h5_files i3d_bbt.h5 i3d_friends.h5 --resnet_h5_file resnet.h5 \\
+    --tgt_h5_file i3d_cl-1.5.h5
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from utils.basic_utils import InputError, command_line, first_few, progress
+from utils.feature_file import FeatureFile, new_feature_file
+from utils.provenance import Property, contradictions, joined, made_from, properties
+
+SCRIPT = "utils/video_feature/merge_align_i3d.py"
+FEW_CLIPS, FEW_SHARE = 3, 0.1  # what two ways of counting clips differ by; more is another clip length or video
+
+
+@dataclass
+class Report:
+    """What became of the videos.
+
+    Args:
+        done: videos written.
+        far_apart: those among them that had many clips more or fewer, with both numbers: (I3D, ResNet).
+        only_i3d, only_resnet: videos that are not in the other; they are not written.
+    """
+
+    done: list[str] = field(default_factory=list)
+    far_apart: dict[str, tuple[int, int]] = field(default_factory=dict)
+    only_i3d: list[str] = field(default_factory=list)
+    only_resnet: list[str] = field(default_factory=list)
+
+
+def align(features: np.ndarray, n_clips: int) -> np.ndarray:
+    """(L, D) cut to, or filled up with zero rows to, (n_clips, D)."""
+    missing = n_clips - len(features)
+    return features[:n_clips] if missing <= 0 else np.pad(features, ((0, missing), (0, 0)))
+
+
+def merge_align(
+    src_h5s: Sequence[str | os.PathLike[str]], resnet_h5: str | os.PathLike[str], tgt_h5: str | os.PathLike[str]
+) -> Report:
+    """Write `{vid_name: (n_clips, D)}` of all files, whole or not at all; one video is in memory at a time.
+
+    Args:
+        src_h5s: files of `{vid_name: (L, D)}`, no video in two of them.
+        resnet_h5: features of the same videos, which say how many clips each has.
+        tgt_h5: the file to write.
+
+    Raises:
+        InputError: a file cannot be read, files do not go together, or no video is in both.
+    """
+    resnet = FeatureFile(resnet_h5)
+    sources = [FeatureFile(path) for path in src_h5s]
+    _check_alike(sources, resnet)
+    source_of = _sources(sources)
+    there = set(resnet.feature_keys())
+    report = Report(
+        only_i3d=[name for name in source_of if name not in there],
+        only_resnet=[name for name in resnet.feature_keys() if name not in source_of],
+    )
+    names = sorted(there & source_of.keys())
+    if not names:
+        raise InputError(f"{resnet_h5}: has none of the videos, such as {first_few(report.only_i3d, 1)}: other names?")
+    width = source_of[names[0]].width()
+    attributes = [source.made_by() for source in sources]
+    known = functools.reduce(joined, attributes, properties(attributes[0]))
+    # rows that are cut or filled up have the length of the clips that they stand beside
+    known |= _clip_length(resnet)
+    with new_feature_file(tgt_h5, **made_from(attributes, SCRIPT, "video", ["numpy"], **known)) as out:
+        for name in progress(names, "aligning"):
+            features, n_clips = source_of[name].read(name, width), resnet.form(name)[0]
+            out.put(name, align(features, n_clips))
+            report.done.append(name)
+            if abs(len(features) - n_clips) > max(FEW_CLIPS, FEW_SHARE * n_clips):
+                report.far_apart[name] = len(features), n_clips
+    return report
+
+
+def _check_alike(sources: Sequence[FeatureFile], resnet: FeatureFile) -> None:
+    """Refuse files of different makings, and clips of another length than those they are aligned with."""
+    first, *others = sources
+    for other in others:
+        for name, here, there in contradictions(first.made_by(), other.made_by()):
+            raise InputError(
+                f"{other.path}: its {name} is {there}, that of {first.path} is {here}: extract all in one way"
+            )
+    for source in sources:
+        for _, here, there in contradictions(source.made_by(), _clip_length(resnet)):
+            raise InputError(
+                f"{source.path}: has clips of {here} s, {resnet.path} of {there} s: make both with one clip length"
+            )
+
+
+def _clip_length(file: FeatureFile) -> dict[str, Property]:
+    """What a file says of the length of its clips."""
+    return {name: value for name, value in properties(file.made_by()).items() if name == "clip_length"}
+
+
+def _sources(files: Sequence[FeatureFile]) -> dict[str, FeatureFile]:
+    """The file that has each video."""
+    source_of: dict[str, FeatureFile] = {}
+    for file in files:
+        for name in file.feature_keys():
+            if name in source_of:
+                raise InputError(f"{file.path}: {name} is in {source_of[name].path} too: give each video once")
+            source_of[name] = file
+    return source_of
+
+
+def _tell(report: Report) -> None:
+    for names, where in ((report.only_i3d, "ResNet"), (report.only_resnet, "I3D")):
+        if names:
+            print(f"left out, without {where} features: {first_few(names)}", file=sys.stderr)
+    if report.far_apart:
+        named = [f"{name} ({i3d} and {resnet})" for name, (i3d, resnet) in report.far_apart.items()]
+        print(
+            f"warning: I3D and ResNet differ much in their numbers of clips; another clip length? {first_few(named)}",
+            file=sys.stderr,
+        )
+
+
+@command_line
+def main() -> None:
+    """Command line of `merge_align`."""
+    parser = argparse.ArgumentParser(description="I3D features of several files, merged and aligned with ResNet's")
+    parser.add_argument("--src_h5_files", required=True, nargs="+", help="I3D features, {vid_name: (clips, size)}")
+    parser.add_argument("--resnet_h5_file", required=True, help="clip features that say how many clips there are")
+    parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    opt = parser.parse_args()
+    report = merge_align(opt.src_h5_files, opt.resnet_h5_file, opt.tgt_h5_file)
+    _tell(report)
+    print(f"{opt.tgt_h5_file}: {len(report.done)} videos")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""ResNet and I3D clip features, each L2-normalised, side by side: the features of the paper's setting.
+
+python utils/video_feature/normalize_and_concat.py --resnet_h5_file resnet_max.h5 --i3d_h5_file i3d_aligned.h5 \\
+    --tgt_h5_file resnet_i3d_cat.h5
+
+Train with them with --no_norm_vfeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import numpy as np
+
+from utils.basic_utils import InputError, command_line, first_few, progress
+from utils.feature_file import FeatureFile, new_feature_file
+from utils.provenance import contradictions, joined, made_from, properties
+
+SCRIPT = "utils/video_feature/normalize_and_concat.py"
+NORM_EPS = 1e-5
+
+
+def normalized(features: np.ndarray) -> np.ndarray:
+    """Divide each row of (L, D) by its L2 norm + 1e-5; rows of zeros stay so."""
+    return features / (np.linalg.norm(features, axis=-1, keepdims=True) + NORM_EPS)
+
+
+def concat(resnet: np.ndarray, i3d: np.ndarray) -> np.ndarray:
+    """(L, D1) and (L, D2) -> (L, D1 + D2), each half L2-normalised, ResNet first."""
+    return np.concatenate([normalized(resnet), normalized(i3d)], axis=1)
+
+
+def normalize_and_concat(
+    resnet_h5: str | os.PathLike[str], i3d_h5: str | os.PathLike[str], tgt_h5: str | os.PathLike[str]
+) -> int:
+    """Write `{vid_name: (L, D1 + D2)}`, whole or not at all; one video is in memory at a time.
+
+    Args:
+        resnet_h5, i3d_h5: `{vid_name: (L, D)}` of the same videos with the same numbers of clips.
+        tgt_h5: the file to write.
+
+    Returns:
+        Number of videos.
+
+    Raises:
+        InputError: a file cannot be read, or they differ in their videos, numbers of clips or clip length.
+    """
+    resnet, i3d = FeatureFile(resnet_h5), FeatureFile(i3d_h5)
+    records = [resnet.made_by(), i3d.made_by()]
+    for name, here, there in contradictions(*records):
+        if name == "clip_length":
+            raise InputError(f"{i3d_h5}: has clips of {there} s, {resnet_h5} of {here} s: make both with one length")
+    names = resnet.feature_keys()
+    for one, other in ((resnet, i3d), (i3d, resnet)):
+        missing = other.missing(one.feature_keys())
+        if missing:
+            raise InputError(f"{other.path}: lacks videos of {one.path}: {first_few(missing)}: run merge_align_i3d.py")
+    sizes = resnet.width(), i3d.width()
+    about = {**joined(*map(properties, records)), "normalised": "L2 per half"}
+    with new_feature_file(tgt_h5, **made_from(records, SCRIPT, "video", ["numpy"], **about)) as out:
+        for name in progress(names, "joining"):
+            halves = resnet.read(name, sizes[0]), i3d.read(name, sizes[1])
+            if len(halves[0]) != len(halves[1]):
+                raise InputError(
+                    f"{i3d_h5}, key {name}: has {len(halves[1])} clips, {resnet_h5} has {len(halves[0])}: run "
+                    "merge_align_i3d.py"
+                )
+            out.put(name, concat(*halves))
+    return len(names)
+
+
+@command_line
+def main() -> None:
+    """Command line of `normalize_and_concat`."""
+    parser = argparse.ArgumentParser(description="ResNet and I3D clip features, each L2-normalised, side by side")
+    parser.add_argument("--resnet_h5_file", required=True, help="first half, {vid_name: (clips, size)}")
+    parser.add_argument("--i3d_h5_file", required=True, help="second half, of merge_align_i3d.py")
+    parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    opt = parser.parse_args()
+    n = normalize_and_concat(opt.resnet_h5_file, opt.i3d_h5_file, opt.tgt_h5_file)
+    print(f"{opt.tgt_h5_file}: {n} videos")
+
+
+if __name__ == "__main__":
+    main()

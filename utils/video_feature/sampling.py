@@ -1,0 +1,77 @@
+"""Which frame of a video is looked at when, and in which size: no video is opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+SAMPLE_OFFSET = 0.3  # TVR's frames, 3 a second, lie at n + {3, 13, 23}/30 s: (k + 0.3) / 3
+TOLERANCE_S = 1e-3  # Matroska rounds timestamps to milliseconds
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def sample_times(frame_rate: float) -> Iterator[float]:
+    """Times in seconds at which a video is looked at, without end: frame k at (k + 0.3) / frame_rate.
+
+    With 3 frames a second these are the times that TVRetrieval gives its frames.
+    """
+    for number in count():
+        yield (number + SAMPLE_OFFSET) / frame_rate
+
+
+def shown_at(
+    times: Iterable[float], frames: Iterable[tuple[float, T]], end: Callable[[], float]
+) -> Iterator[tuple[float, T]]:
+    """What is shown at each of the times: the last frame whose timestamp is not later.
+
+    Args:
+        times: seconds, rising.
+        frames: (timestamp in seconds, frame), rising. The first one is also shown before its time.
+        end: gives, after the last frame, the second at which that is no longer shown.
+
+    Yields:
+        (time, frame) for all times before the end, but at least for the first time. When the times run out, the rest
+        of the frames is left unread.
+    """
+    waiting = iter(times)
+    time = next(waiting, None)
+    current: list[T] = []
+    n_shown = 0
+    for start, frame in frames:
+        while current and time is not None and time + TOLERANCE_S < start:
+            yield time, current[0]
+            n_shown, time = n_shown + 1, next(waiting, None)
+        if time is None:
+            return
+        current = [frame]
+    while current and time is not None and (time < end() or not n_shown):
+        yield time, current[0]
+        n_shown, time = n_shown + 1, next(waiting, None)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How large frames come out of the decoder.
+
+    Args:
+        shorter_side: pixels; the longer one follows, so that shapes look as they are meant to.
+        interpolation: of the scaler; both look at all pixels when they make pictures smaller.
+        square: both sides get that length, whatever the shape.
+    """
+
+    shorter_side: int
+    interpolation: Interpolation = "bilinear"
+    square: bool = False
+
+    def size(self, width: float, height: float) -> tuple[int, int]:
+        """(width, height) of a frame that is meant to be seen as `width` x `height`; rounded as torchvision does."""
+        if self.square:
+            return self.shorter_side, self.shorter_side
+        if width <= height:
+            return self.shorter_side, max(self.shorter_side, int(self.shorter_side * height / width))
+        return max(self.shorter_side, int(self.shorter_side * width / height)), self.shorter_side
