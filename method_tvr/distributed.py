@@ -93,6 +93,7 @@ class ProcessRanks(Ranks):
         dist.gather_object(value, gathered)
         return gathered or []
 
+    @torch.inference_mode(False)  # a search is in it, and gloo's threads, which fill in what is received, are not
     def all_gather(self, value: T) -> list[T]:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)

@@ -88,8 +88,9 @@ def launch(argv: Sequence[str], n: int) -> NoReturn:
 def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes that this one was started with, if there are any, for the time of the block.
 
-    A process that is one of several ends with the block. Of several, only the main one prints. When the block raises on one of them, all end with an exit code that is not 0,
-    and the one that raised first says why: as `command_line` does, or with a traceback.
+    A process that is one of several ends with the block. Of several, only the main one prints. When the block raises on
+    one of them, all end with an exit code that is not 0, and the one that raised first says why: as `command_line`
+    does, or with a traceback.
 
     Args:
         device: CUDA device of a process that is alone; -1 for the CPU.
@@ -115,6 +116,17 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
         yield ranks, own
         ranks.close()
         _end(0)
+
+
+@contextmanager
+def naming_lost_processes() -> Iterator[None]:
+    """Make an error in what processes exchange an `InputError`: another one has ended."""
+    try:
+        yield
+    except RuntimeError as err:
+        if not _in_exchange(err):
+            raise
+        raise InputError(f"lost another process, which may have been killed ({first_line(err)})") from err
 
 
 def _device(device: int, device_ids: Sequence[int], local_rank: int) -> torch.device:
@@ -146,9 +158,11 @@ def _failing_together(store: dist.Store, rank: int) -> Iterator[None]:
     if rank:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process)
     try:
-        yield
+        with naming_lost_processes():
+            yield
     except BaseException as err:
-        if _first_to_fail(store):
+        unheard = isinstance(err, SystemExit) and rank > 0  # it said why where nobody hears it: another will speak
+        if not unheard and _first_to_fail(store):
             sys.stdout, sys.stderr = heard
         else:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -180,8 +194,6 @@ def _report(err: BaseException) -> int:
     """Say what happened as a command does, and return its exit code."""
 
     def fail() -> None:
-        if isinstance(err, RuntimeError) and _in_exchange(err):
-            raise InputError(f"lost another process, which may have been killed ({first_line(err)})") from err
         raise err
 
     try:

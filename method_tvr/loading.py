@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,6 +121,7 @@ class _DiskBatches:
             collate_fn=_as_it_is,
             num_workers=min(opt.num_workers, available_cpus()),
             pin_memory=torch.cuda.is_available() and not opt.no_pin_memory,
+            worker_init_fn=_outlive_signals,
             generator=torch.Generator(),  # else loading would draw from the global one, which dropout draws from
         )
 
@@ -148,6 +150,14 @@ class _BatchesOfItems(Dataset[Any]):
 
     def _of_items(self, indices: list[int]) -> Batch:
         return start_end_collate([self._dataset[index] for index in indices], self._ctx_length)
+
+
+def _outlive_signals(number: int) -> None:
+    """Let a worker process end with the one that started it, and not before.
+
+    torchrun, SLURM and others send SIGTERM to all processes of a run, and the main one has a step to finish then.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+MOST_BATCHES = 1 << 53  # beyond which floats do not count
 LOSS_NAMES = ("loss_st_ed", "loss_fcl", "loss_vcl", "loss_neg_ctx", "loss_neg_q", "loss_overall")
 
 
@@ -29,6 +30,16 @@ class LossMeter:
         return {"sums": dict(self._sums), "batches": self._batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ValueError: it is something else.
+        """
+        sums, batches = state["sums"], state["batches"]
+        if type(batches) is not int or not 0 <= batches < MOST_BATCHES:
+            raise ValueError("a number of batches that is none")
         for name, total in self._sums.items():
-            total.copy_(state["sums"][name])
-        self._batches = state["batches"]
+            if sums[name].shape != total.shape or sums[name].dtype != total.dtype:
+                raise ValueError(f"a sum of {name} of {tuple(sums[name].shape)} {sums[name].dtype}")
+            total.copy_(sums[name])
+        self._batches = batches

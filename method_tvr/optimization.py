@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 MAX_GRAD_NORM = 1.0  # of each parameter tensor on its own
+MOMENTS = ("next_m", "next_v")  # of its gradients and of their squares
 
 
 def _warmup_linear(p: float, warmup: float) -> float:
@@ -84,7 +85,7 @@ class BertAdam(Optimizer):
         _clip_each(grads)
         for p in params:
             if not self.state[p]:
-                self.state[p] = {"next_m": torch.zeros_like(p), "next_v": torch.zeros_like(p)}
+                self.state[p] = {name: torch.zeros_like(p) for name in MOMENTS}
         next_m = [self.state[p]["next_m"] for p in params]
         next_v = [self.state[p]["next_v"] for p in params]
         # lists of tensors at a time: a handful of fused kernels instead of a dozen per parameter
@@ -103,9 +104,37 @@ class BertAdam(Optimizer):
         return {**super().state_dict(), "steps_done": self.steps_done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = dict(state_dict)
-        self.steps_done = state.pop("steps_done")
-        super().load_state_dict(state)
+        """Go on from what `state_dict` returned for an optimiser of the same parameters with the same settings.
+
+        Unlike torch's own this takes nothing over but tensors of the right shapes, copied, and the number of steps.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ValueError, RuntimeError: it is something else.
+        """
+        if state_dict["param_groups"] != self.state_dict()["param_groups"]:
+            raise ValueError("an optimiser with other settings")
+        steps_done, saved = state_dict["steps_done"], state_dict["state"]
+        if type(steps_done) is not int or not 0 <= steps_done <= self.t_total:
+            raise ValueError(f"an optimiser that has not done between 0 and {self.t_total} steps")
+        parameters = dict(enumerate(p for group in self.param_groups for p in group["params"]))
+        if not saved.keys() <= parameters.keys():
+            raise ValueError("an optimiser of other parameters")
+        state = {parameters[number]: _moments(parameters[number], moments) for number, moments in saved.items()}
+        self.state.clear()
+        self.state.update(state)
+        self.steps_done = steps_done
+
+
+def _moments(parameter: torch.Tensor, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of a parameter's moments."""
+    moments = {name: torch.zeros_like(parameter) for name in MOMENTS}
+    for name, moment in moments.items():
+        if saved[name].shape != moment.shape or not saved[name].is_floating_point():
+            raise ValueError(
+                f"{name} of {tuple(saved[name].shape)} {saved[name].dtype} for a parameter of {tuple(moment.shape)}"
+            )
+        moment.copy_(saved[name])
+    return moments
 
 
 def _clip_each(grads: list[torch.Tensor]) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import time
 import zipfile
@@ -171,9 +172,24 @@ class RunFiles(RunLog):
         paths = [self.dir / LOSS_LOG, self.dir / METRICS_LOG, *(self.dir / CURVES).rglob("events*")]
         return {str(path.relative_to(self.dir)): path for path in paths if path.is_file()}
 
+    def _check_ordinary(self) -> None:
+        """Refuse links, which may lead out of the folder, and pipes, which would be waited for.
+
+        Raises:
+            InputError: a log or a curve is one, or a folder where a file should be.
+        """
+        curves = self.dir / CURVES
+        kinds = {self.dir / LOSS_LOG: (stat.S_ISREG,), self.dir / METRICS_LOG: (stat.S_ISREG,), curves: (stat.S_ISDIR,)}
+        below = [] if curves.is_symlink() else curves.rglob("*")
+        for path, allowed in (kinds | dict.fromkeys(below, (stat.S_ISREG, stat.S_ISDIR))).items():
+            if os.path.lexists(path) and not any(is_kind(path.lstat().st_mode) for is_kind in allowed):
+                raise InputError(f"{path}: is a link or no ordinary file: put a copy of what it stands for there")
+
     def _cut_back(self, known: Mapping[str, int]) -> None:
+        self._check_ordinary()
         for part in self.dir.glob(".*.part"):  # what kills left half written
-            part.unlink()
+            if not part.is_dir():
+                part.unlink()
         for name, path in self._logs().items():
             length = path.stat().st_size
             if name not in known:

@@ -61,8 +61,6 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a loading process has inherited this; it ends with the one that started it
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,12 +1,13 @@
 """Kill training again and again, resume it each time, and compare what comes out with a run that nothing happened to.
 
-    python tests/kill_and_resume.py [--kills 20] [--seed 1] [--epochs 8] [--fork] [--out DIR]
+    python tests/kill_and_resume.py [--kills 20] [--processes 1] [--seed 1] [--epochs 8] [--fork] [--out DIR]
 
-Each run is a process of its own on a tiny generated corpus and on the CPU. It notes down what it
-is doing at the moment (in a step, saving, evaluating, or something else), so that kills can be aimed: they take turns
-between any moment and each of these, after a random number of times that it was begun and a random delay. A run that
-finishes before its kill is compared, and the next one is started, until there were enough kills. Runs end with exit
-code 0 when model.ckpt, the losses, the metrics and all random states are equal, bit for bit.
+Each run is one process or several on a tiny generated corpus and on the CPU. Its main process notes down what it is
+doing at the moment (in a step, saving, evaluating, or something else), so that kills can be aimed: they take turns
+between any moment and each of these, after a random number of times that it was begun and a random delay. Of several
+processes a random one is killed, and the others have to end by themselves. A run that finishes before its kill is
+compared, and the next one is started, until there were enough kills. The campaign ends with exit code 0 when
+model.ckpt, the losses, the metrics and all random states are equal, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import argparse
 import multiprocessing
 import os
 import random
+import socket
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -30,19 +33,21 @@ sys.path.insert(0, str(PROJECT_ROOT))
 
 from method_tvr import train, training_state  # noqa: E402
 from method_tvr.checkpoint import load_checkpoint  # noqa: E402
-from method_tvr.training_state import BEST, LAST, load_saved_run  # noqa: E402
+from method_tvr.training_state import BEST, FINISHED, LAST, load_saved_run  # noqa: E402
 from utils.content_digest import content_digest  # noqa: E402
 from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path  # noqa: E402
 from utils.mini_tvr import TINY, generate  # noqa: E402
 
 ANY, STEP, SAVING, EVALUATION = "any moment", "step", "saving", "evaluation"
 POLL_S = 0.0002
+LIMIT_S = 60  # for processes to notice that one of them was killed
 AIMS = (ANY, STEP, SAVING, EVALUATION)
 MOMENTS = {b"-": "elsewhere", b"s": STEP, b"w": SAVING, b"e": EVALUATION}
 
 
-def train_noting_moments(note_path: Path, output_path: Path, arguments: list[str]) -> None:
+def train_noting_moments(environment: dict[str, str], note_path: Path, output_path: Path, arguments: list[str]) -> None:
     """In a process of its own: train, and keep a letter of `MOMENTS` in the file at `note_path`."""
+    os.environ |= environment
     output = os.open(output_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -73,8 +78,8 @@ def train_noting_moments(note_path: Path, output_path: Path, arguments: list[str
 class Runs:
     """Training runs on a tiny corpus below `root`."""
 
-    def __init__(self, root: Path, start_method: str, epochs: int) -> None:
-        self.root = root
+    def __init__(self, root: Path, start_method: str, epochs: int, n_processes: int) -> None:
+        self.root, self.n_processes = root, n_processes
         self.processes: Any = multiprocessing.get_context(start_method)
         self.moment = root / "moment"
         corpus = root / "mini"
@@ -91,12 +96,19 @@ class Runs:
         options = {"dset_name": "tvr", "exp_id": "kill", "save_every": 2, "n_epoch": epochs, **small, **paths}
         self.options = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
 
-    def start(self, *arguments: str) -> BaseProcess:
-        self.moment.write_bytes(b"-")
-        told = self.moment, self.root / "output.txt", list(arguments)
-        process: BaseProcess = self.processes.Process(target=train_noting_moments, args=told)
-        process.start()
-        return process
+    def start(self, *arguments: str) -> list[BaseProcess]:
+        """The processes of a run, the main one first; that one tells its moments."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        group: list[BaseProcess] = []
+        for rank in range(self.n_processes):
+            note = self.moment if rank == 0 else self.root / f"moment_{rank}"
+            note.write_bytes(b"-")
+            environment = {**meeting, "RANK": str(rank), "WORLD_SIZE": str(self.n_processes)}
+            told = environment, note, self.root / "output.txt", list(arguments)
+            group.append(self.processes.Process(target=train_noting_moments, args=told))
+            group[-1].start()
+        return group
 
     def new(self, name: str) -> list[str]:
         """Arguments of a new run, whose results folder will be the only one below `name`."""
@@ -107,16 +119,32 @@ class Runs:
             next((self.root / name).glob("tvr-*/opt.json"), Path("/")).parent if (self.root / name).is_dir() else None
         )
 
-    def finish(self, process: BaseProcess) -> None:
-        process.join()
-        if process.exitcode != 0:
-            output = (self.root / "output.txt").read_text()
-            sys.exit(f"a run ended with exit code {process.exitcode}: {output[-3000:]}")
+    def finish(self, group: Sequence[BaseProcess]) -> None:
+        for process in group:
+            process.join()
+        codes = [process.exitcode for process in group]
+        if any(codes):
+            self.stop(f"a run ended with exit codes {codes}")
+
+    def kill(self, group: Sequence[BaseProcess], victim: BaseProcess) -> None:
+        """Kill one process, and wait for the others, which must not go on without it."""
+        victim.kill()
+        for process in group:
+            process.join(LIMIT_S)
+        codes = [process.exitcode for process in group]
+        for process in group:
+            process.kill()
+        if None in codes:
+            self.stop(f"{LIMIT_S} s after one process of a run was killed, the exit codes are {codes}")
+
+    def stop(self, what: str) -> NoReturn:
+        sys.exit(f"{what}: {(self.root / 'output.txt').read_text()[-3000:]}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many kills")
+    parser.add_argument("--processes", type=int, default=1, help="how many processes a run has")
     parser.add_argument("--epochs", type=int, default=8, help="length of a run")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments")
     parser.add_argument("--out", help="folder that runs are kept in (default: a temporary one, removed at the end)")
@@ -124,7 +152,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         start_method = "fork" if args.fork else "spawn"
-        runs = Runs(Path(args.out or temporary), start_method, args.epochs)
+        runs = Runs(Path(args.out or temporary), start_method, args.epochs, args.processes)
         campaign(runs, args.kills, random.Random(args.seed))
 
 
@@ -146,22 +174,26 @@ def campaign(runs: Runs, kills: int, chance: random.Random) -> None:
     print(f"{sum(tally.values())} kills ({hit}); {compared} runs finished, all equal to the one without a kill")
 
 
-def kill_until_finished(runs: Runs, name: str, kills: int, tally: Counter[str], chance: random.Random) -> BaseProcess:
-    """Start a run, kill it and resume it until it finishes or there were `kills`; returns the process that is left."""
+def kill_until_finished(
+    runs: Runs, name: str, kills: int, tally: Counter[str], chance: random.Random
+) -> list[BaseProcess]:
+    """Start a run, kill it and resume it until it finishes or there were `kills`; returns the processes left."""
     while True:
         folder = runs.folder(name)
         begun = folder is not None and (folder / "opt.json").exists()
-        process = runs.start("--resume", str(folder)) if begun else runs.start(*runs.new(name))
+        group = runs.start("--resume", str(folder)) if begun else runs.start(*runs.new(name))
         number = sum(tally.values())
-        if number >= kills or not aim(runs, process, AIMS[number % len(AIMS)], chance):
-            return process
-        process.kill()
-        process.join()
-        moment = MOMENTS[runs.moment.read_bytes()]
+        if number >= kills or not aim(runs, group[0], AIMS[number % len(AIMS)], chance):
+            return group
+        moment, victim = MOMENTS[runs.moment.read_bytes()], chance.randrange(len(group))
+        runs.kill(group, group[victim])
         tally[moment] += 1
         saved = load_saved_run(runs.folder(name)) if runs.folder(name) else None
         where = saved.state.place if saved else "nothing saved yet"
-        print(f"kill {number + 1}, {name}: in {moment}; goes on with: {where}", flush=True)
+        if any(process.exitcode == 0 for process in group) and not (saved and saved.state.place.phase == FINISHED):
+            runs.stop("a process of a run that was killed has ended as if it had finished")
+        whom = f" process {victim}" if len(group) > 1 else ""
+        print(f"kill {number + 1}, {name}:{whom} in {moment}; goes on with: {where}", flush=True)
 
 
 def aim(runs: Runs, process: BaseProcess, what: str, chance: random.Random) -> bool:

@@ -37,7 +37,7 @@ def _audit(event: str, args: tuple[object, ...]) -> None:
     elif event == "os.truncate" or (
         event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
     ):
-        _note_elsewhere(event, args[0], follow=True)
+        _note_elsewhere(event, args[0], follow=event != "open" or not args[2] & os.O_NOFOLLOW)
     elif event in CHANGES and not (isinstance(args[-1], int) and args[-1] >= 0):  # not within an open folder
         for path in args[: CHANGES[event]]:
             _note_elsewhere(event, path, follow=False)
@@ -47,7 +47,8 @@ def _note_elsewhere(event: str, path: object, follow: bool) -> None:
     """Note a path that is written to and lies outside the input's folder, links followed at its end or not."""
     if isinstance(path, str | bytes | os.PathLike):
         name = os.fsdecode(path)
-        real = os.path.realpath(name if follow else os.path.dirname(name) or ".")
+        parent, base = os.path.split(name)
+        real = os.path.realpath(name) if follow else os.path.join(os.path.realpath(parent or "."), base)
         if not (real + os.sep).startswith(watched[0] + os.sep) and real != os.devnull:
             forbidden_calls.append(f"{event} {name}")
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ from method_tvr.loading import BatchLoader
 from method_tvr.model import LossSettings
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.ranks import ALONE, Ranks
+from tests.method_tvr.processes import LIMIT_S, results_of, run_ranks
 from tests.method_tvr.test_loading import Items
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 from tests.shell import PROJECT_ROOT
@@ -33,7 +30,6 @@ BATCHES = (12, 7, 12, 2, 1, 5, 3, 12, 9, 4)  # rows of each step's batch; four p
 AGREE = 1e-5
 NO_DROPOUT = replace(SMALL, input_drop=0.0, drop=0.0)
 STRONG = LossSettings(lw_st_ed=0.5, lw_fcl=0.5, lw_vcl=0.5, hard_pool_size=3)
-LIMIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -109,40 +105,6 @@ def train(case: Case, ranks: Ranks) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- processes
-
-
-def _run_rank(rank: int, n: int, port: int, folder: Path, work: Callable[..., Any]) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for stream, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder / f"{name}_{rank}", os.O_WRONLY | os.O_CREAT), stream)
-    torch.set_num_threads(1)
-    with started(-1, [0]) as (ranks, _):
-        torch.save(work(ranks), folder / f"result_{rank}")
-        print(f"rank {rank} is done", flush=True)
-
-
-def run_ranks(n: int, folder: Path, work: Callable[..., Any]) -> list[int]:
-    """Run `work(ranks)` in `n` processes, results and output into `folder`; their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    # imported once for all; an optimiser's first step imports torch._dynamo
-    context.set_forkserver_preload(["torch._dynamo", "pytest", "method_tvr.launch", "method_tvr.model"])
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    processes = [context.Process(target=_run_rank, args=(rank, n, port, folder, work)) for rank in range(n)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(LIMIT_S)
-        if process.is_alive():
-            process.kill()
-            pytest.fail(f"a process did not end within {LIMIT_S} s")
-    return [process.exitcode or 0 for process in processes]
-
-
-def results_of(n: int, folder: Path, work: Callable[..., Any]) -> list[Any]:
-    codes = run_ranks(n, folder, work)
-    assert codes == [0] * n, [(folder / f"err_{rank}").read_text() for rank in range(n)]
-    return [torch.load(folder / f"result_{rank}", weights_only=False) for rank in range(n)]
 
 
 def all_work(ranks: Ranks) -> dict[str, Any]:

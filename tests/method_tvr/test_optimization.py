@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +164,61 @@ def test_all_is_decayed_but_biases_and_layernorm_weights():
     assert all("bias" in name or "LayerNorm.weight" in name for name in plain_names)
     assert {"video_cross_layernorm.weight", "sub_cross_layernorm.weight"} <= decayed_names
     assert {"video_cross_layernorm.bias", "query_encoder.output.LayerNorm.weight"} <= plain_names
+
+
+def saved_and_fresh() -> tuple[dict[str, Any], BertAdam]:
+    """The state of an optimiser that has done a step, and another one of the same model."""
+    optimizers = []
+    for _ in range(2):
+        layer = nn.Linear(2, 3)
+        optimizers.append(BertAdam(layer.parameters(), lr=0.1, warmup=0.2, t_total=8))
+    used, fresh = optimizers
+    for parameter in used.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    used.step()
+    return used.state_dict(), fresh
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("steps_done", -1),
+        ("steps_done", 9),
+        ("steps_done", 1.0),
+        ("steps_done", 10**400),
+        ("param_groups 0 lr", 0.2),
+        ("param_groups 0 b1", "0.9"),
+        ("param_groups 0 params", [0]),
+        ("param_groups", []),
+        ("state 0 next_m", torch.zeros(2, 3)),
+        ("state 0 next_v", torch.zeros(3, 2, dtype=torch.complex64)),
+        ("state 0 next_v", "x"),
+        ("state 0", {"next_m": torch.zeros(3, 2)}),
+        ("state 0", None),
+        ("state 2", {"next_m": torch.zeros(3, 2), "next_v": torch.zeros(3, 2)}),
+        ("state x", {}),
+        ("state", []),
+    ],
+)
+def test_a_state_of_another_optimizer_is_refused_and_changes_nothing(path, value):
+    state, optimizer = saved_and_fresh()
+    *folders, name = (int(part) if part.isdigit() else part for part in path.split())
+    inner: Any = state
+    for folder in folders:
+        inner = inner[folder]
+    inner[name] = value
+    with pytest.raises((KeyError, TypeError, AttributeError, ValueError)):
+        optimizer.load_state_dict(state)
+    assert optimizer.steps_done == 0
+    assert not any(optimizer.state.values())
+
+
+def test_restored_moments_are_copies_that_can_be_written():
+    state, optimizer = saved_and_fresh()
+    state["state"][0]["next_m"] = kept = torch.full((1,), 2.0).expand(3, 2)  # all in one place
+    optimizer.load_state_dict(state)
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert (kept == 2).all()
+    assert optimizer.steps_done == 2
