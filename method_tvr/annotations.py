@@ -34,11 +34,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Video:
-    """One video of a split: its duration in seconds and the index that predictions name it by."""
+    """One video of a split: its duration in seconds and the index that predictions name it by.
+
+    With `clips`, those clips of it alone, which are searched as if they were a video of their own.
+    """
 
     vid_name: str
     duration: float
     idx: int
+    clips: range | None = None
 
 
 def load_videos(path: str | Path) -> dict[str, dict[str, Video]]:

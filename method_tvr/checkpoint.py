@@ -1,4 +1,7 @@
-"""Saving and loading `model.ckpt` = {"model": state dict, "model_cfg": dict, "epoch": int}, and a digest of it."""
+"""Saving and loading `model.ckpt` = {"model": state dict, "model_cfg": dict, "epoch": int}, and a digest of it.
+
+Ours also hold `features`, what is known of the features that the model was trained on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import tarfile
 import types
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -20,11 +23,14 @@ import torch
 from method_tvr.model import ModelConfig, ReLoCLNet
 from utils.basic_utils import InputError, first_line, whole_file
 from utils.content_digest import content_digest
+from utils.provenance import KINDS, Property, properties
 
 FORMAT_VERSION = 1
 BYTEARRAY = pickle.BYTEARRAY8[0]  # makes room before it reads
 MADE_BY = "ReLoCLNet method_tvr/train.py"
 UNKNOWN = "unknown"
+
+FeatureRecords = dict[str, dict[str, Property]]  # {"video", "sub", "query": decisive properties, see utils.provenance}
 
 
 class _DictWithAttributes(dict):
@@ -88,6 +94,7 @@ class Checkpoint:
     """What a `model.ckpt` holds; `made_by` is 'unknown' for files that do not say.
 
     `training` is what a `last.ckpt` holds besides, see `TrainingState`; not checked beyond the digest.
+    `features` are the records of the files that the model was trained on; empty in older files.
     """
 
     state: dict[str, torch.Tensor]
@@ -95,10 +102,16 @@ class Checkpoint:
     epoch: int
     made_by: str
     training: dict[str, Any] | None = None
+    features: FeatureRecords = field(default_factory=dict)
+
+    @property
+    def has_record(self) -> bool:
+        """Whether it says what made it."""
+        return self.made_by != UNKNOWN
 
     def note_if_unknown(self) -> None:
         """Say that a checkpoint carries no record of what made it, as those of the original do not."""
-        if self.made_by == UNKNOWN:
+        if not self.has_record:
             print("note: the checkpoint does not say what made it; taken for one of the original's", file=sys.stderr)
 
     def build_model(self, device: torch.device | str = "cpu") -> ReLoCLNet:
@@ -108,14 +121,18 @@ class Checkpoint:
         return model.to(device).eval()
 
 
-def save_checkpoint(path: str | os.PathLike[str], model: ReLoCLNet, epoch: int) -> None:
+def save_checkpoint(
+    path: str | os.PathLike[str], model: ReLoCLNet, epoch: int, features: FeatureRecords | None = None
+) -> None:
     """Write a checkpoint of plain types, which `torch.load(path, weights_only=True)` reads, whole or not at all."""
-    write_content(path, checkpoint_content(model, epoch))
+    write_content(path, checkpoint_content(model, epoch, features))
 
 
-def checkpoint_content(model: ReLoCLNet, epoch: int) -> dict[str, Any]:
-    """What a checkpoint of the model holds, but for the digest."""
+def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | None = None) -> dict[str, Any]:
+    """What a checkpoint of the model holds, but for the digest; without `features` when nothing is known of them."""
+    known = {"features": features} if features else {}
     return {
+        **known,
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         "model_cfg": model.config.to_dict(),
         "epoch": epoch,
@@ -156,8 +173,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         version = content.get("format_version", FORMAT_VERSION)
         if type(version) is not int or version != FORMAT_VERSION:
             raise ValueError(f"format_version {reprlib.repr(version)}, this code reads {FORMAT_VERSION}")
-        intact = "digest" not in content or _digest_fits(content)
-        state, model_cfg, epoch = content["model"], content["model_cfg"], int(content.get("epoch", -1))
+        # whatever has a state of training has a digest, which also bounds what that state can be
+        intact = _digest_fits(content) if "digest" in content else "training" not in content
+        # a dict alone: torch obeys what other ones may carry besides
+        state, model_cfg, epoch = dict(content["model"]), content["model_cfg"], int(content.get("epoch", -1))
         config = ModelConfig.from_dict(model_cfg)
         if not all(type(value) in (bool, int, float, str) for value in vars(config).values()):
             raise TypeError("its model_cfg holds something other than numbers and names")
@@ -166,7 +185,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         found = {str(name): tensor.shape for name, tensor in state.items()}
         if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > os.path.getsize(path):
             raise ValueError("its weights are more than the file can hold")
-        made_by = str(content.get("made_by", UNKNOWN))
+        made_by, features = str(content.get("made_by", UNKNOWN)), _feature_records(content.get("features", {}))
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
             f"{path}: is not a ReLoCLNet checkpoint ({type(err).__name__}: {err}): "
@@ -180,7 +199,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if expected != found:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
-    return Checkpoint(state, config, epoch, made_by, content.get("training"))
+    return Checkpoint(state, config, epoch, made_by, content.get("training"), features)
+
+
+def _feature_records(saved: Any) -> FeatureRecords:
+    if not isinstance(saved, dict) or not all(isinstance(record, dict) for record in saved.values()):
+        raise TypeError("its record of features is none")
+    return {kind: properties(saved[kind]) for kind in KINDS if kind in saved}
 
 
 def _digest_fits(content: dict[str, Any]) -> bool:

@@ -110,10 +110,23 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
             f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
             "encoded with: leave the option out"
         )
+    _check_asking(opt, typed)
     _finish(opt)
     _check(opt)
     keep_to_known_places(opt, saved, {*typed, "train_path"}, opt.model_dir)  # inference reads no training queries
     return opt
+
+
+def _check_asking(opt: EasyDict, typed: set[str]) -> None:
+    """Options of sentences that are asked, instead of a split's queries."""
+    asked = opt.query is not None or opt.query_file is not None
+    if asked and "tasks" in typed:
+        raise InputError("--tasks: are those of the split's queries, which --query is asked instead of: leave one out")
+    if not asked and typed & {"top_k", "text_model"}:
+        name = min(typed & {"top_k", "text_model"})
+        raise InputError(f"--{name}: is for sentences that are asked: give --query or --query_file too")
+    if opt.top_k <= 0:
+        raise InputError(f"--top_k {opt.top_k} must be above 0")
 
 
 def _check_saved(saved: dict[str, Any], model_dir: str) -> dict[str, Any]:

@@ -18,19 +18,27 @@ from utils.basic_utils import InputError, first_few
 DEBUG_BATCHES = 3
 
 
-def open_features(opt: EasyDict, device: torch.device) -> FeatureStore:
-    """The feature store that the options describe; `device` is the model's."""
+def open_features(opt: EasyDict, device: torch.device, with_queries: bool = True, average: bool = True) -> FeatureStore:
+    """The feature store that the options describe.
+
+    Args:
+        opt: the options.
+        device: the model's.
+        with_queries: False leaves the file of query features alone.
+        average: see `FeatureStore`.
+    """
     paths = {"video": opt.vid_feat_path, "sub": opt.sub_bert_path}
     sizes = {"video": opt.vid_feat_size, "sub": opt.sub_feat_size, "query": opt.q_feat_size}
     parts = opt.ctx_mode.split("_")
     described: dict[str, Any] = {
         "context_paths": {m: find_path(paths[m]) for m in MODALITIES if m in parts},
-        "query_path": find_path(opt.desc_bert_path),
+        "query_path": find_path(opt.desc_bert_path) if with_queries else None,
         "normalize": {"video": not opt.no_norm_vfeat, "sub": not opt.no_norm_tfeat, "query": not opt.no_norm_tfeat},
         "max_ctx_l": opt.max_ctx_l,
         "max_desc_l": opt.max_desc_l,
         "use_tef": "tef" in parts,
         "sizes": sizes,
+        "average": average,
     }
     if opt.feature_cache == "disk":
         return FeatureStore(**described)
@@ -72,6 +80,20 @@ def load_train_queries(opt: EasyDict, features: FeatureStore) -> list[Query]:
         queries = queries[: DEBUG_BATCHES * opt.bsz]
     features.require(queries, (query.vid_name for query in queries if query.vid_name), path)
     return queries
+
+
+def listed_videos(opt: EasyDict) -> list[Video]:
+    """The videos of the split named by the options, in file order.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = find_path(opt.video_duration_idx_path)
+    splits = load_videos(path)
+    videos = list(splits.get(opt.eval_split_name, {}).values())
+    if not videos:
+        raise InputError(f"{path}: has no videos of split {opt.eval_split_name}: it has {', '.join(splits)}")
+    return videos[: DEBUG_BATCHES * opt.eval_context_bsz] if opt.debug else videos
 
 
 def load_eval_split(opt: EasyDict, features: FeatureStore) -> EvalSplit:

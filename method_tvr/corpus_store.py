@@ -2,7 +2,8 @@
 
     corpus.json               what all parts were made with
     part-00000/index.json     its videos; sizes and digests of the two files beside it
-    part-00000/rows.npy       (R, M, D) float32 or float16, encodings of the videos' clips, in order of length
+    part-00000/rows.npy       (R, M, D) float32 or float16, encodings of the videos' clips, in order of length;
+                              of a video that was cut, those of its windows one after another
     part-00000/norms.npy      (M, R) float32, lengths of these rows
 
 Parts never change. `corpus_writer` makes them, this module reads them. What is read is checked: the descriptions and
@@ -17,6 +18,7 @@ import math
 import mmap
 import os
 import re
+import reprlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -30,7 +32,9 @@ from easydict import EasyDict
 
 from method_tvr.annotations import Video
 from method_tvr.checkpoint import Checkpoint
+from method_tvr.options import AVERAGE, WINDOWS
 from method_tvr.packing import row_norms
+from method_tvr.windows import Windows, chosen_windows
 from utils.basic_utils import InputError, first_few, read_json, write_json
 from utils.content_digest import content_digest
 
@@ -50,7 +54,10 @@ OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfea
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the rows of a corpus depend on: the model, options that go by their names, and how rows are kept."""
+    """What the rows of a corpus depend on: the model, options that go by their names, and how rows are kept.
+
+    With a `window_overlap`, videos of more than `max_ctx_l` clips were cut into windows; with 0, averaged down.
+    """
 
     model: str  # digest
     modalities: tuple[str, ...]
@@ -62,6 +69,7 @@ class Recipe:
     trim_padding: bool
     no_norm_vfeat: bool
     no_norm_tfeat: bool
+    window_overlap: int = 0
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, opt: EasyDict, dtype: str) -> Recipe:
@@ -69,7 +77,24 @@ class Recipe:
         config = checkpoint.config
         options = {name: opt[name] for name in OPTIONS}
         digest = content_digest({"model_cfg": config.to_dict(), "model": checkpoint.state})
-        return cls(digest, config.modalities, config.hidden_size, dtype, **options)
+        windows = chosen_windows(opt, config.conv_kernel_size)
+        overlap = windows.overlap if windows else 0
+        return cls(digest, config.modalities, config.hidden_size, dtype, **options, window_overlap=overlap)
+
+    @property
+    def windows(self) -> Windows | None:
+        """How long videos were cut, if they were."""
+        return Windows(self.max_ctx_l, self.window_overlap) if self.window_overlap else None
+
+    def rows_fit(self, n_clips: int, n_rows: int) -> bool:
+        """Whether a video of so many clips can have so many rows."""
+        if n_clips > self.max_ctx_l and self.windows:
+            return n_rows == self.windows.count(n_clips) * self.max_ctx_l
+        return 1 <= n_clips <= n_rows <= self.max_ctx_l
+
+    def content(self) -> dict[str, Any]:
+        """What is written of it; of averaged videos that which was written before there were windows."""
+        return {name: value for name, value in asdict(self).items() if name != "window_overlap" or value}
 
     def check_same(self, wanted: Recipe, folder: Path) -> None:
         """Refuse a corpus that was made in another way than is `wanted`.
@@ -81,6 +106,18 @@ class Recipe:
             raise InputError(
                 f"{folder}: was encoded by another model (digest {self.model[:12]}…, this one's is "
                 f"{wanted.model[:12]}…): give the model that encoded it, or encode again into another folder"
+            )
+        overlaps = self.window_overlap, wanted.window_overlap
+        if bool(overlaps[0]) != bool(overlaps[1]):
+            there, here = (WINDOWS if overlap else AVERAGE for overlap in overlaps)
+            raise InputError(
+                f"{folder}: was encoded with --long_videos {there}, but this run has {here}: give the same, or encode "
+                "again into another folder"
+            )
+        if overlaps[0] < overlaps[1]:
+            raise InputError(
+                f"{folder}: its windows share {overlaps[0]} clips, but spans of this run's --max_pred_l need "
+                f"{overlaps[1]}: give a smaller --max_pred_l, or encode again into another folder"
             )
         for name in (*OPTIONS, "dtype"):
             there, here = getattr(self, name), getattr(wanted, name)
@@ -98,7 +135,7 @@ class Part:
     Attributes:
         folder: where it is.
         names, durations: (n,) vid_name and seconds.
-        n_clips, n_rows: (n,) int64.
+        n_clips, n_rows: (n,) int64; rows of a video that was cut are those of all its windows.
         files: {file name: {"bytes": size, "sha256": digest}}.
     """
 
@@ -185,6 +222,11 @@ class CorpusStore:
                         "another folder"
                     )
 
+    def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
+        """How many clips each of these videos has, before any are averaged or cut; all have to be there."""
+        where = [self.where[name] for name in vid_names]
+        return [int(self.parts[part].n_clips[place]) for part, place in where]
+
     def mapped(self, number: int) -> MappedPart:
         """The arrays of a part; the files are compared with their digests the first time."""
         if number in self._mapped:
@@ -248,7 +290,7 @@ def _seal(content: dict[str, Any]) -> str:
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """Begin a corpus."""
-    write_sealed(folder / DESCRIPTION, {"format_version": FORMAT_VERSION, **asdict(recipe)})
+    write_sealed(folder / DESCRIPTION, {"format_version": FORMAT_VERSION, **recipe.content()})
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -262,29 +304,32 @@ def read_recipe(folder: Path) -> Recipe:
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise InputError(
-            f"{path}: has format version {version}, this code reads {FORMAT_VERSION}: encode again into another folder"
+            f"{path}: has format version {reprlib.repr(version)}, this code reads {FORMAT_VERSION}: encode again into "
+            "another folder"
         )
     kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
     accepted = {field.name: kinds.get(str(field.type), (list,)) for field in fields(Recipe)}
+    content = {"window_overlap": 0, **content}
     if content.keys() != accepted.keys() or not all(type(content[name]) in accepted[name] for name in accepted):
         raise InputError(f"{path}: does not describe an encoded corpus: encode again into another folder")
     recipe = Recipe(**{**content, "modalities": tuple(content["modalities"])})
     named = bool(recipe.modalities) and all(type(name) is str for name in recipe.modalities)
-    if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not named:
+    cut = recipe.window_overlap == 0 or 0 < recipe.window_overlap < recipe.max_ctx_l
+    if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not named or not cut:
         raise InputError(f"{path}: describes an impossible corpus: encode again into another folder")
     return recipe
 
 
 def recipe_seal(recipe: Recipe) -> str:
     """By what a part says which corpus it is of."""
-    return _seal(asdict(recipe))
+    return _seal(recipe.content())
 
 
 def _read_part(folder: Path, recipe: Recipe) -> Part:
     content = _read_sealed(folder / INDEX, _remedy(folder))
     if content.get("corpus") != recipe_seal(recipe):
         raise InputError(f"{folder}: is a part of another corpus: {_remedy(folder)}")
-    if not _describes_part(content, recipe.max_ctx_l):
+    if not _describes_part(content, recipe):
         raise InputError(f"{folder / INDEX}: does not describe a part: {_remedy(folder)}")
     for name in (ROWS, NORMS):
         path, expected = folder / name, content["files"][name]["bytes"]
@@ -306,7 +351,7 @@ def _part_folders(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: cannot be read ({err.strerror}): check the path") from err
 
 
-def _describes_part(content: dict[str, Any], max_rows: int) -> bool:
+def _describes_part(content: dict[str, Any], recipe: Recipe) -> bool:
     columns: list[Any] = [content.get(name) for name in ("names", "durations", "n_clips", "n_rows")]
     if not all(isinstance(column, list) and column for column in columns) or len({len(c) for c in columns}) != 1:
         return False
@@ -318,7 +363,7 @@ def _describes_part(content: dict[str, Any], max_rows: int) -> bool:
             and 0 < duration < math.inf
             and type(n_clips) is int
             and type(n_rows) is int
-            and 1 <= n_clips <= n_rows <= max_rows
+            and recipe.rows_fit(n_clips, n_rows)
             for name, duration, n_clips, n_rows in zip(*columns, strict=True)
         )
         and isinstance(files, dict)

@@ -62,7 +62,8 @@ class CorpusWriter:
         Args:
             video: not in the corpus yet.
             n_clips: L.
-            rows: (R, M, D) float32 encodings of its clips and of the padding after them, on any device.
+            rows: (R, M, D) float32 encodings of its clips and of the padding after them, on any device; of a video
+                that was cut, those of its windows one after another.
 
         Raises:
             InputError: it is there already, its encodings are not finite, or nothing can be written.
@@ -162,7 +163,9 @@ def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = 
         path.mkdir(parents=True, exist_ok=True)
         if not (path / DESCRIPTION).exists() and any(not other.name.startswith(".") for other in path.iterdir()):
             raise InputError(f"{path}: is not empty and no encoded corpus: name a new folder")
-        lock = open(path / ".lock", "a", opener=_open_here)  # noqa: SIM115 (closed below)
+        # no link that leads elsewhere is followed, and no pipe waited for
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.fdopen(os.open(path / ".lock", flags, 0o666), "a")
     except OSError as err:
         raise InputError(f"{path}: no corpus can be written there ({err.strerror}): name another folder") from err
     with lock:
@@ -172,14 +175,10 @@ def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = 
         writer = CorpusWriter(path, part_bytes)
         writer.store.recipe.check_same(recipe, path)
         for left_over in path.glob(f"{UNFINISHED}*"):  # of runs that were killed
-            shutil.rmtree(left_over, ignore_errors=True)
+            if left_over.is_dir():  # rmtree waits for ever for what a pipe might say
+                shutil.rmtree(left_over, ignore_errors=True)
         yield writer
         writer.finish_part()
-
-
-def _open_here(path: str, flags: int) -> int:
-    """Open a file, but no link out of the folder, and no pipe, which would have to be waited for."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _be_alone(lock: IO[str], folder: Path) -> None:

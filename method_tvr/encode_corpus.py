@@ -15,33 +15,20 @@ from pathlib import Path
 
 from easydict import EasyDict
 
-from method_tvr.annotations import Video, load_videos
 from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import find_path, parse_inference_options
-from method_tvr.corpus import DEBUG_BATCHES, ensure_dataset, open_features
+from method_tvr.corpus import ensure_dataset, listed_videos, open_features
 from method_tvr.corpus_store import Recipe
 from method_tvr.corpus_writer import adding_to
-from method_tvr.inference import check_model_fits, encode_videos
+from method_tvr.encoding import encode_videos
+from method_tvr.inference import check_model_fits
 from method_tvr.loading import BatchLoader
 from method_tvr.start_end_dataset import StartEndEvalDataset
+from method_tvr.windows import joined
 from utils.basic_utils import InputError, command_line, progress
 from utils.model_utils import choose_device
 
 STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
-
-
-def listed_videos(opt: EasyDict) -> list[Video]:
-    """The videos of the split, in file order.
-
-    Raises:
-        InputError: there are none.
-    """
-    path = find_path(opt.video_duration_idx_path)
-    splits = load_videos(path)
-    videos = list(splits.get(opt.eval_split_name, {}).values())
-    if not videos:
-        raise InputError(f"{path}: has no videos of split {opt.eval_split_name}: it has {', '.join(splits)}")
-    return videos[: DEBUG_BATCHES * opt.eval_context_bsz] if opt.debug else videos
 
 
 def run_encoding(opt: EasyDict, out: str) -> None:
@@ -61,13 +48,15 @@ def run_encoding(opt: EasyDict, out: str) -> None:
                 f"{len(videos) - len(new)} of {len(videos)} videos are in {out} already: encoding the other {len(new)}"
             )
         if new:
-            features = open_features(opt, device)
+            windows = writer.store.recipe.windows
+            features = open_features(opt, device, with_queries=False, average=windows is None)
             features.note_unknown_files()
-            check_model_fits(checkpoint.config, features, opt.model_dir)
+            check_model_fits(checkpoint, features, opt.model_dir, opt.clip_length)
             features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
-            batches = BatchLoader(StartEndEvalDataset([], new, features, "context"), opt.eval_context_bsz, opt)
+            entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
+            batches = BatchLoader(StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt)
             encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
-            for video, (n_clips, rows) in progress(zip(new, encoded, strict=True), "encoding videos", len(new)):
+            for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
                 writer.add(video, n_clips, rows)
     print(f"{out}: {len(writer.store) + len(new)} videos, {len(new)} of them added now")
 

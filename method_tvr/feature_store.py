@@ -17,8 +17,10 @@ import numpy as np
 from method_tvr.annotations import Query
 from utils.basic_utils import InputError, first_few
 from utils.feature_file import FeatureFile
+from utils.provenance import Property, properties
 
 TEF_SIZE = 2
+ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
 
 
@@ -76,11 +78,12 @@ class FeatureStore:
 
     Args:
         context_paths: {modality: h5 file of `{vid_name: (L, D)}`}.
-        query_path: h5 file of `{desc_id: (Lq, D)}`.
+        query_path: h5 file of `{desc_id: (Lq, D)}`, None when no query's features are asked for.
         normalize: {modality or "query": whether rows are L2-normalised}.
         max_ctx_l, max_desc_l: most clips of a video (longer ones are averaged down) and tokens of a query (cut).
         use_tef: append temporal endpoint features to each modality.
         sizes: {modality or "query": feature size without tef}, checked against the files; may be left out.
+        average: False leaves longer videos as they are; they are to be asked for `max_ctx_l` clips or fewer at a time.
 
     Raises:
         InputError: (any method) a file, key or array is missing or not as it should be.
@@ -89,21 +92,24 @@ class FeatureStore:
     def __init__(
         self,
         context_paths: Mapping[str, str | os.PathLike[str]],
-        query_path: str | os.PathLike[str],
+        query_path: str | os.PathLike[str] | None,
         normalize: Mapping[str, bool],
         max_ctx_l: int,
         max_desc_l: int,
         use_tef: bool,
         sizes: Mapping[str, int | None],
+        average: bool = True,
     ) -> None:
         self.modalities = tuple(context_paths)
         self.max_ctx_l = max_ctx_l
         self.max_desc_l = max_desc_l
         self.use_tef = use_tef
-        self._preparation = {m: Preparation(max_ctx_l, True, normalize[m]) for m in self.modalities}
-        self._preparation["query"] = Preparation(max_desc_l, False, normalize["query"])
+        max_rows = max_ctx_l if average else ALL_ROWS
+        self._preparation = {m: Preparation(max_rows, average, normalize[m]) for m in self.modalities}
         self._files = {kind: FeatureFile(path) for kind, path in context_paths.items()}
-        self._files["query"] = FeatureFile(query_path)
+        if query_path is not None:
+            self._preparation["query"] = Preparation(max_desc_l, False, normalize["query"])
+            self._files["query"] = FeatureFile(query_path)
         self.sizes = {kind: file.width() for kind, file in self._files.items()}
         for kind, size in self.sizes.items():
             if sizes.get(kind) not in (None, size):
@@ -129,9 +135,9 @@ class FeatureStore:
         """Subtitle clip features: (L <= max_ctx_l, D) float32, tef included when used."""
         return self.context(vid_name)["sub"]
 
-    def context(self, vid_name: str) -> dict[str, np.ndarray]:
-        """Clip features of all modalities of a video: {modality: (L, D)} with one L."""
-        raw = {m: self._raw(m, vid_name) for m in self.modalities}
+    def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
+        """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""
+        raw = {m: self._raw(m, vid_name, clips) for m in self.modalities}
         self._check_clip_counts(vid_name, {m: len(features) for m, features in raw.items()})
         return {m: self._clips(self._preparation[m](features)) for m, features in raw.items()}
 
@@ -145,8 +151,17 @@ class FeatureStore:
             listed = ", ".join(f"{count} in {self.paths[m]}" for m, count in counts.items())
             raise InputError(f"{vid_name}: its modalities differ in their number of clips: {listed}: align the files")
 
-    def _raw(self, kind: str, key: str) -> np.ndarray:
-        return self._files[kind].read(key, self.sizes[kind])
+    def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
+        """How many clips videos have, before any are averaged, in the files of all modalities."""
+        counts = []
+        for vid_name in vid_names:
+            of_each = {m: self._files[m].form(vid_name, self.sizes[m])[0] for m in self.modalities}
+            self._check_clip_counts(vid_name, of_each)
+            counts.append(of_each[self.modalities[0]])
+        return counts
+
+    def _raw(self, kind: str, key: str, rows: range | None = None) -> np.ndarray:
+        return self._files[kind].read(key, self.sizes[kind], rows)
 
     def _prepared(self, kind: str, key: str) -> np.ndarray:
         return self._preparation[kind](self._raw(kind, key))
@@ -162,7 +177,7 @@ class FeatureStore:
         Raises:
             InputError: naming the first keys that are missing and how many are.
         """
-        lacking = set(self._missing("query", (str(query.desc_id) for query in queries)))
+        lacking = set(self._missing("query", (str(query.desc_id) for query in queries)) if queries else ())
         missing = [query for query in queries if str(query.desc_id) in lacking]
         if missing:
             first = missing[0]
@@ -180,8 +195,18 @@ class FeatureStore:
                     "was it extracted with another split?"
                 )
 
+    @property
+    def records(self) -> dict[str, dict[str, Property]]:
+        """{modality or "query": the decisive properties that its file says it was made with}."""
+        return {kind: properties(file.made_by()) for kind, file in self._files.items()}
+
+    @property
+    def unrecorded(self) -> list[str]:
+        """The modalities, or "query", whose files do not say what made them."""
+        return [kind for kind, file in self._files.items() if "made_by" not in file.made_by()]
+
     def note_unknown_files(self) -> None:
         """Say which feature files carry no record of what made them."""
-        unknown = [str(file.path) for file in self._files.values() if "made_by" not in file.made_by()]
+        unknown = [str(self.paths[kind]) for kind in self.unrecorded]
         if unknown:
             print(f"note: no record of what made these features: {', '.join(unknown)}", file=sys.stderr)

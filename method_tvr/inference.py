@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,96 +12,31 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Query, Video
+from method_tvr.answering import Answerer, open_answerer
+from method_tvr.asking import Asker, print_answers, read_sentences, write_answers
 from method_tvr.checkpoint import Checkpoint, load_checkpoint
 from method_tvr.config import dataset_of, find_path, parse_inference_options
-from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, open_features
+from method_tvr.corpus import EvalSplit, ensure_dataset, listed_videos, load_eval_split, open_features
 from method_tvr.corpus_store import CorpusStore, Recipe
+from method_tvr.encoding import encode_queries
+from method_tvr.feature_records import check_clip_length, check_trained_on, note_not_compared
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.launch import launch, processes_to_launch, started
-from method_tvr.loading import Batch, BatchLoader
-from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.loading import BatchLoader
+from method_tvr.model import ReLoCLNet
 from method_tvr.options import OFF, TASKS
-from method_tvr.packing import Corpus
-from method_tvr.predictions import MAX_PREDICTIONS, CorpusTimes, RankedRows, write_predictions
+from method_tvr.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.ranks import ALONE, Ranks
-from method_tvr.retrieval import CorpusSearch, EncodedCorpus, EncodedQueries, Searcher, SearchSettings
-from method_tvr.sharding import ShardedSearcher
+from method_tvr.retrieval import EncodedQueries
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.stored_corpus import StoredCorpus
+from method_tvr.text_models import open_text_model
+from method_tvr.windows import Windows, chosen_windows
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device
 
 CPU = torch.device("cpu")
-RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@torch.inference_mode()
-def encode_videos(
-    model: ReLoCLNet, batches: Iterable[Batch], device: torch.device, trim_padding: bool = False
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Encode videos: h3 of all modalities, with the padded rows that boundary scores need.
-
-    Args:
-        model: in evaluation mode, on `device`.
-        batches: of videos.
-        device: where encodings stay.
-        trim_padding: see `ReLoCLNet.encode_videos`; no padded row is kept then.
-
-    Yields:
-        For each video, in their order, its number of clips L and its rows (R, M, D) float32.
-    """
-    reach = 0 if trim_padding else model.config.conv_kernel_size // 2
-    for _, batch in batches:
-        inputs, lengths = prepare_batch_inputs(batch, device), batch["ctx_lengths"].tolist()
-        encoded: dict[int, torch.Tensor] = {}
-        for videos in model.encode_videos(inputs, trim_padding):
-            h3 = torch.stack([videos.h3[m] for m in model.modalities], dim=2)  # (n, L, M, D)
-            numbers = torch.arange(len(lengths))[videos.rows]
-            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers.tolist(), h3, strict=True)}
-        for i, length in enumerate(lengths):
-            yield length, encoded[i]
-
-
-@torch.inference_mode()
-def encode_corpus(
-    model: ReLoCLNet,
-    batches: Iterable[Batch],
-    device: torch.device,
-    trim_padding: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> EncodedCorpus:
-    """Encode videos once and keep them in memory.
-
-    Args:
-        model, batches, device, trim_padding: see `encode_videos`.
-        dtype: of the encoded corpus.
-    """
-    rows, n_clips = [], []
-    for length, encoded in encode_videos(model, batches, device, trim_padding):
-        rows.append(encoded.to(dtype))
-        n_clips.append(length)
-    return EncodedCorpus(rows, n_clips, dtype)
-
-
-@torch.inference_mode()
-def encode_queries(model: ReLoCLNet, batch: dict[str, torch.Tensor]) -> EncodedQueries:
-    """Encode a batch of queries as a corpus is searched with them."""
-    query = model.encode_query(batch["query_feat"], batch["query_mask"])
-    return EncodedQueries.build(query, model.span_queries(query), model.modalities)
-
-
-def search_settings(opt: EasyDict) -> SearchSettings:
-    """What the options say about the search."""
-    return SearchSettings(
-        q2c_alpha=opt.q2c_alpha,
-        max_vcmr_video=opt.max_vcmr_video,
-        max_moments=opt.max_before_nms,
-        min_pred_l=opt.min_pred_l,
-        max_pred_l=opt.max_pred_l,
-        query_block=opt.retrieval_bsz,
-    )
 
 
 def predict(
@@ -112,6 +47,7 @@ def predict(
     tasks: Sequence[str],
     device: torch.device,
     store: CorpusStore | None = None,
+    windows: Windows | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, RankedRows]:
     """Answer all queries of a split, of whose videos and queries each process encodes its share.
@@ -122,6 +58,7 @@ def predict(
         opt: search and loading options.
         tasks: of VCMR, SVMR and VR. SVMR alone encodes only the videos that queries are about.
         store: has the videos encoded already; their features are not looked at then.
+        windows: how long videos are cut; None averages them down.
         ranks: the processes that search together; all return the same.
 
     Returns:
@@ -131,63 +68,27 @@ def predict(
     if set(tasks) == {"SVMR"}:
         asked = {query.vid_name for query in split.queries}
         videos = [video for video in videos if video.vid_name in asked]
-    shard = range(len(videos))[ranks.slice_of(len(videos))]
-    own = videos[shard.start : shard.stop] or videos[:1]  # a process without a share takes part like any
-    own_queries = split.queries[ranks.slice_of(len(split.queries))]
-    dataset = StartEndEvalDataset(own_queries, own, features, "context")
-    corpus: Corpus
-    if store is not None:
-        corpus = StoredCorpus(store, [video.vid_name for video in own], device)
-    else:
-        context_batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt), "encoding videos")
-        dtype = RETRIEVAL_DTYPES[opt.retrieval_dtype]
-        corpus = encode_corpus(model, context_batches, device, opt.trim_padding, dtype)
-    dataset.set_data_mode("query")
-    query_batches = progress(BatchLoader(dataset, opt.eval_query_bsz, opt), "encoding queries")
-    encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in query_batches]
+    answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
+    own = StartEndEvalDataset(split.queries[ranks.slice_of(len(split.queries))], videos, features, "query")
+    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt), "encoding queries")
+    encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in batches]
     everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
-    queries = EncodedQueries.concatenate(everyones).to(device)
-    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
-    searcher: CorpusSearch = Searcher(corpus, *kernels, search_settings(opt))
-    if ranks.size > 1:
-        searcher = ShardedSearcher(searcher, shard, len(videos), ranks)
-    return search_tasks(searcher, queries, split.queries, videos, opt.clip_length, tasks)
+    return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(device), split.queries, tasks)
 
 
-def search_tasks(
-    searcher: CorpusSearch,
-    queries: EncodedQueries,
-    asked: Sequence[Query],
-    videos: Sequence[Video],
-    clip_length: float,
-    tasks: Sequence[str],
+def answer_tasks(
+    answerer: Answerer, queries: EncodedQueries, asked: Sequence[Query], tasks: Sequence[str]
 ) -> dict[str, RankedRows]:
-    """Answer encoded queries over an encoded corpus.
-
-    Args:
-        searcher: over the corpus of `videos`, one entry each in their order.
-        queries, asked: Nq queries, encoded and as annotated.
-        videos, clip_length: what entries and clips mean.
-        tasks: see `predict`.
-
-    Returns:
-        {task: RankedRows}.
-    """
-    times = CorpusTimes.whole_videos(videos, clip_length)
-    entry_of = {video.vid_name: entry for entry, video in enumerate(videos)}
-    blocks = list(searcher.query_blocks(len(queries)))
+    """Answer queries of a split, encoded and as annotated; see `predict`."""
     parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
     if "VCMR" in parts or "VR" in parts:
-        for moments, ranked in progress(searcher.search_all(queries), "answering queries", total=len(blocks)):
+        for moments, videos in answerer.search(queries):
             if "VCMR" in parts:
-                parts["VCMR"].append(times.moment_rows(moments))
+                parts["VCMR"].append(moments)
             if "VR" in parts:
-                parts["VR"].append(times.video_rows(ranked))
+                parts["VR"].append(videos)
     if "SVMR" in parts:
-        for block in progress(blocks, "answering queries in their own videos"):
-            own = torch.tensor([[entry_of[query.vid_name]] for query in asked[block] if query.vid_name])
-            svmr = searcher.search_moments(queries[block], own.to(queries.video.device))
-            parts["SVMR"].append(times.moment_rows(svmr))
+        parts["SVMR"].append(answerer.search_in(queries, [str(query.vid_name) for query in asked]))
     return {task: RankedRows.concatenate(rows) for task, rows in parts.items()}
 
 
@@ -221,18 +122,20 @@ def evaluate_split(
     device: torch.device,
     path: Path,
     store: CorpusStore | None = None,
+    windows: Windows | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, dict[str, Any]]:
     """Predict, write the prediction file and, with ground truth, its metrics; both again after NMS if asked for.
 
     Args:
-        model, split, features, opt, tasks, device, store, ranks: see `predict`; the main process writes the files.
+        model, split, features, opt, tasks, device, store, windows, ranks: see `predict`; the main process writes the
+            files.
         path: prediction file; the others are named after it: `…_metrics.json`, `…_nms_thd_{thd}.json` and so on.
 
     Returns:
         Metrics without NMS; empty when the split has no ground truth, and on other processes than the main one.
     """
-    rows = predict(model, split, features, opt, tasks, device, store, ranks)
+    rows = predict(model, split, features, opt, tasks, device, store, windows, ranks)
     if not ranks.is_main:
         return {}
     metrics = _write(rows, split, opt, path)
@@ -253,12 +156,19 @@ def _write(rows: dict[str, RankedRows], split: EvalSplit, opt: EasyDict, path: P
     return metrics
 
 
-def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str) -> None:
-    """Refuse features of other sizes than the model was trained on, and more of them than it has positions for.
+def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: str, clip_length: float) -> None:
+    """Refuse features of other sizes or another making than the model was trained on, and more than it can take.
+
+    Args:
+        checkpoint: of the model.
+        features: of the run.
+        model_dir: where the model lies, for messages.
+        clip_length: what the options say, in seconds.
 
     Raises:
         InputError: naming the feature file or the option.
     """
+    config = checkpoint.config
     tef = TEF_SIZE if features.use_tef else 0
     trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
     for kind, size in features.sizes.items():
@@ -273,6 +183,9 @@ def check_model_fits(config: ModelConfig, features: FeatureStore, model_dir: str
                 f"--{name} {getattr(features, name)}: the model in {model_dir} was trained with "
                 f"{getattr(config, name)}: give at most that"
             )
+    check_trained_on(checkpoint.features, features, model_dir)
+    note_not_compared(checkpoint, features, model_dir)
+    check_clip_length(features, clip_length)
 
 
 def open_store(opt: EasyDict, checkpoint: Checkpoint) -> CorpusStore:
@@ -310,33 +223,87 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
     Returns:
         Metrics as `evaluate_split` returns them.
     """
+    checkpoint = _load_checkpoint(opt, ranks)
+    device = choose_device(opt.device) if device is None else device
+    store, windows = _how_encoded(opt, checkpoint)
+    features = open_features(opt, device, average=windows is None) if store is None else open_query_features(opt)
+    features.note_unknown_files()
+    check_model_fits(checkpoint, features, opt.model_dir, opt.clip_length)
+    split = load_eval_split(opt, features)
+    if store is not None:
+        _check_store(store, split.videos, split.name)
+    tasks = _tasks(opt, split)
+    model = checkpoint.build_model(device)
+    name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
+    path = Path(opt.model_dir) / name
+    metrics = evaluate_split(model, split, features, opt, tasks, device, path, store, windows, ranks)
+    print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
+    if metrics:
+        print(metrics_table(metrics))
+    return metrics
+
+
+def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None) -> Asker:
+    """Answer new sentences over the videos of a split, as the command line does it.
+
+    Args:
+        opt: from `parse_inference_options`.
+        ranks: the processes that do it together; the main one encodes the sentences.
+        device: where this one computes, by default where the options say.
+
+    Returns:
+        What answers more of them.
+    """
+    sentences = read_sentences(opt.query, opt.query_file)
+    opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
+    checkpoint = _load_checkpoint(opt, ranks)
+    device = choose_device(opt.device) if device is None else device
+    text_model = open_text_model(opt, checkpoint, device) if ranks.is_main else None
+    videos = listed_videos(opt)
+    store, windows = _how_encoded(opt, checkpoint)
+    features = None
+    if store is None:
+        features = open_features(opt, device, with_queries=False, average=windows is None)
+        features.note_unknown_files()
+        check_model_fits(checkpoint, features, opt.model_dir, opt.clip_length)
+        features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
+    else:
+        _check_store(store, videos, opt.eval_split_name)
+    model = checkpoint.build_model(device)
+    answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
+    asker = Asker(model, answerer, videos, text_model, opt, ranks)
+    answers = asker.ask(sentences, opt.top_k)
+    if ranks.is_main:
+        path = Path(opt.model_dir) / f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_answers.json"
+        write_answers(path, answers, opt.eval_split_name, text_model)
+        print_answers(answers)
+        print(f"{len(sentences)} sentences over {len(videos)} videos: {path}")
+    return asker
+
+
+def _load_checkpoint(opt: EasyDict, ranks: Ranks) -> Checkpoint:
     checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
     checkpoint.note_if_unknown()
     if ranks.is_main:
         ensure_dataset(opt)
     ranks.barrier()
-    device = choose_device(opt.device) if device is None else device
-    store = open_store(opt, checkpoint) if opt.encoded_corpus is not None else None
-    features = open_features(opt, device) if store is None else open_query_features(opt)
-    features.note_unknown_files()
-    check_model_fits(checkpoint.config, features, opt.model_dir)
-    split = load_eval_split(opt, features)
-    if store is not None:
-        store.require(split.videos)
-        others = len(store) - len(split.videos)
-        if others:
-            print(
-                f"note: {store.folder}: {others} of its videos are not in {split.name}: not searched", file=sys.stderr
-            )
-    tasks = _tasks(opt, split)
-    model = checkpoint.build_model(device)
-    name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
-    path = Path(opt.model_dir) / name
-    metrics = evaluate_split(model, split, features, opt, tasks, device, path, store, ranks)
-    print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
-    if metrics:
-        print(metrics_table(metrics))
-    return metrics
+    return checkpoint
+
+
+def _how_encoded(opt: EasyDict, checkpoint: Checkpoint) -> tuple[CorpusStore | None, Windows | None]:
+    """Where videos are encoded already, if they are, and how long ones are cut, if they are."""
+    if opt.encoded_corpus is None:
+        return None, chosen_windows(opt, checkpoint.config.conv_kernel_size)
+    store = open_store(opt, checkpoint)
+    return store, store.recipe.windows
+
+
+def _check_store(store: CorpusStore, videos: Sequence[Video], split_name: str) -> None:
+    """Refuse an encoded corpus that lacks some of the split's videos, and say when it has others."""
+    store.require(videos)
+    others = len(store) - len(videos)
+    if others:
+        print(f"note: {store.folder}: {others} of its videos are not in {split_name}: not searched", file=sys.stderr)
 
 
 def _tasks(opt: EasyDict, split: EvalSplit) -> list[str]:
@@ -358,7 +325,10 @@ def main() -> None:
     if n > 1:
         launch(sys.argv, n)
     with started(opt.device, opt.device_ids) as (ranks, device):
-        run_inference(opt, ranks, device)
+        if opt.query is not None or opt.query_file is not None:
+            run_asking(opt, ranks, device)
+        else:
+            run_inference(opt, ranks, device)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from method_tvr.dset_configs import DATASETS, VIDEO_FILES
 
 TASKS = ("VCMR", "SVMR", "VR")
 OFF = -1  # value that switches an epoch, count or threshold off
+AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips
 
 # what inference does not take over from the opt.json of training
 NOT_INHERITED = frozenset(
@@ -194,6 +195,22 @@ def _inference_options(parser: argparse.ArgumentParser) -> None:
         "--encoded_corpus",
         metavar="CORPUS_DIR",
         help="search the split's videos in this folder, which encode_corpus.py wrote, instead of encoding them",
+    )
+    add(
+        "--long_videos",
+        choices=(AVERAGE, WINDOWS),
+        default=AVERAGE,
+        help="videos of more than max_ctx_l clips: averaged down, as in training, or cut into overlapping windows that "
+        "are each searched as a video, so that times are right",
+    )
+    add("--query", action="append", metavar="SENTENCE", help="ask this instead of the split's queries; repeatable")
+    add("--query_file", metavar="FILE.txt", help="ask these, one sentence a line")
+    add("--top_k", type=int, default=10, help="moments shown for each --query")
+    add(
+        "--text_model",
+        metavar="NAME_OR_FOLDER",
+        help="encodes each --query: the language model that made the query features (default: the one on record, once "
+        "you have said yes to it; the mini corpus needs none)",
     )
 
 

@@ -38,18 +38,30 @@ class PackedFeatures:
         """(N,) int64 numbers of keys, all of which must be there."""
         return np.array([self.packed.entries[key] for key in keys], dtype=np.int64)
 
-    def padded(self, entries: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
-        """Rows of N keys, zeros after each one's end: (N, length, D) float32, tef appended if asked for."""
+    def stretches(
+        self, keys: Sequence[str], rows: Sequence[range | None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 first rows and numbers of rows of keys, or, where `rows` are given, of these within each key's."""
+        entries = self.entries(keys)
+        starts, lengths = self.packed.starts[entries], self.packed.lengths[entries]
+        for number, some in enumerate(rows or ()):
+            if some is not None:
+                starts[number] += some.start
+                lengths[number] = min(some.stop, lengths[number]) - some.start
+        return starts, lengths
+
+    def padded(self, starts: np.ndarray, lengths: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
+        """N stretches of rows, zeros after each one's end: (N, length, D) float32, tef appended if asked for."""
         packed, width = self.packed, self.packed.rows.shape[1]
-        shape = (len(entries), length, width + TEF_SIZE * use_tef)
+        shape = (len(starts), length, width + TEF_SIZE * use_tef)
         # pages of numpy's zeros cost nothing before they are touched
         batch = torch.zeros(shape, pin_memory=True) if self._pin_memory else torch.from_numpy(np.zeros(shape, "f4"))
         rows = batch.numpy()
-        for row, start, n in zip(rows, packed.starts[entries], packed.lengths[entries], strict=True):
+        for row, start, n in zip(rows, starts, lengths, strict=True):
             row[:n, :width] = packed.rows[start : start + n]
             if use_tef:
                 row[:n, width:] = _tef(int(n))
-        self._bytes_read += int(packed.lengths[entries].sum()) * width * packed.rows.itemsize
+        self._bytes_read += int(lengths.sum()) * width * packed.rows.itemsize
         if self._bytes_read > RELEASE_BYTES:  # or a mapped corpus would come to count as this process's memory
             packed.release()
             self._bytes_read = 0
@@ -92,14 +104,13 @@ class DevicePackedFeatures(PackedFeatures):
             )
             self._rows[starts[group[0]] : starts[group[0]] + len(block)] = torch.from_numpy(block).to(device)
 
-    def padded(self, entries: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
+    def padded(self, starts: np.ndarray, lengths: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
         """As `PackedFeatures.padded`, on the device, which the host does not wait for."""
-        lengths = self.packed.lengths[entries]
         width = self._rows.shape[1]
         clip = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        source = to_device(np.repeat(self.packed.starts[entries], lengths) + clip, self.device)
-        target = to_device(np.repeat(np.arange(len(entries)) * length, lengths) + clip, self.device)
-        batch = torch.zeros((len(entries), length, width + TEF_SIZE * use_tef), device=self.device)
+        source = to_device(np.repeat(starts, lengths) + clip, self.device)
+        target = to_device(np.repeat(np.arange(len(starts)) * length, lengths) + clip, self.device)
+        batch = torch.zeros((len(starts), length, width + TEF_SIZE * use_tef), device=self.device)
         flat = batch.view(-1, batch.shape[2])
         flat[:, :width].index_copy_(0, target, self._rows.index_select(0, source).float())
         if use_tef:

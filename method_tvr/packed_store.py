@@ -19,7 +19,7 @@ class PackedStore(FeatureStore):
     """Features of a corpus, packed: mapped from caches on disk, or held on a device.
 
     Args:
-        context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes: see `FeatureStore`.
+        context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average: see `FeatureStore`.
         dtype: number type they are kept in, `float32` or `float16`; batches are float32.
         cache_dir: folder for caches, by default one beside each file.
         device: hold what has been required there, and make batches there; None makes them in host memory.
@@ -29,18 +29,19 @@ class PackedStore(FeatureStore):
     def __init__(
         self,
         context_paths: Mapping[str, str | os.PathLike[str]],
-        query_path: str | os.PathLike[str],
+        query_path: str | os.PathLike[str] | None,
         normalize: Mapping[str, bool],
         max_ctx_l: int,
         max_desc_l: int,
         use_tef: bool,
         sizes: Mapping[str, int | None],
+        average: bool = True,
         dtype: str = "float32",
         cache_dir: str | os.PathLike[str] | None = None,
         device: torch.device | None = None,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes)
+        super().__init__(context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average)
         self.device = device
         self._packed = {
             kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
@@ -50,10 +51,17 @@ class PackedStore(FeatureStore):
         self._on_device: dict[str, DevicePackedFeatures] = {}
         self._required: dict[str, dict[str, None]] = {kind: {} for kind in self._packed}  # in order, each once
 
-    def context(self, vid_name: str) -> dict[str, np.ndarray]:
-        """Clip features of all modalities of a video: {modality: (L, D)} with one L."""
+    def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
+        """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""
         self._check_keys([vid_name])
-        return {m: self._clips(self._prepared(m, vid_name)) for m in self.modalities}
+        which = slice(None) if clips is None else slice(clips.start, clips.stop)
+        return {m: self._clips(self._prepared(m, vid_name)[which]) for m in self.modalities}
+
+    def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
+        """How many clips videos have, before any are averaged."""
+        self._check_keys(vid_names)
+        some = self.modalities[0]
+        return [int(n) for n in self._packed[some].counts[self._host[some].entries(vid_names)]]
 
     def _prepared(self, kind: str, key: str) -> np.ndarray:
         self._check_usable(kind, [key])
@@ -85,7 +93,8 @@ class PackedStore(FeatureStore):
         desc_ids = [str(query.desc_id) for query in queries]
         self._check_usable("query", desc_ids)
         self._check_keys(names)
-        for kind, keys in {"query": desc_ids, **dict.fromkeys(self.modalities, names)}.items():
+        for kind in self._required:
+            keys = desc_ids if kind == "query" else names
             before = len(self._required[kind])
             self._required[kind].update(dict.fromkeys(keys))
             if len(self._required[kind]) > before:
@@ -101,18 +110,20 @@ class PackedStore(FeatureStore):
     def query_batch(self, desc_ids: Sequence[int]) -> dict[str, torch.Tensor]:
         """`query_feat` (N, Lq, D) padded to the longest, and `query_mask` (N, Lq) float32."""
         features = self._features("query")
-        entries = features.entries([str(desc_id) for desc_id in desc_ids])
-        lengths = features.packed.lengths[entries]
+        starts, lengths = features.stretches([str(desc_id) for desc_id in desc_ids])
         longest = int(lengths.max())
         mask = length_mask(to_device(lengths, features.device), longest)
-        return {"query_feat": features.padded(entries, longest), "query_mask": mask}
+        return {"query_feat": features.padded(starts, lengths, longest), "query_mask": mask}
 
-    def context_batch(self, vid_names: Sequence[str], ctx_length: int | None) -> dict[str, torch.Tensor]:
+    def context_batch(
+        self, vid_names: Sequence[str], ctx_length: int | None, clips: Sequence[range | None] | None = None
+    ) -> dict[str, torch.Tensor]:
         """Clip features of videos that have been required.
 
         Args:
             vid_names: N videos.
             ctx_length: padded length, None for that of the longest.
+            clips: those of each video that are asked for, by default and for None all.
 
         Returns:
             `{modality}_feat` (N, ctx_length, D) with `ctx_mask` (N, ctx_length) float32, and their numbers of clips
@@ -121,10 +132,9 @@ class PackedStore(FeatureStore):
         batch = {}
         for m in self.modalities:
             features = self._features(m)
-            entries = features.entries(vid_names)
-            lengths = features.packed.lengths[entries]
+            starts, lengths = features.stretches(vid_names, clips)
             padded_length = ctx_length or int(lengths.max())
-            batch[f"{m}_feat"] = features.padded(entries, padded_length, self.use_tef)
+            batch[f"{m}_feat"] = features.padded(starts, lengths, padded_length, self.use_tef)
         return {
             **batch,
             "ctx_mask": length_mask(to_device(lengths, features.device), padded_length),

@@ -52,10 +52,15 @@ class RankedRows:
         n = self.count[row]
         return list(zip(*(column[row, :n].tolist() for column in self._columns().values()), strict=True))
 
+    def of_queries(self, rows: np.ndarray) -> RankedRows:
+        """The rows of some queries, in the order given: (n,) numbers of queries."""
+        columns = {name: column[rows] for name, column in self._columns().items()}
+        return RankedRows(**columns, count=self.count[rows])
+
     def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
         """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
         valid = np.arange(self.video_idx.shape[1]) < np.minimum(self.count, max_before_nms)[:, None]
-        return self._select(nms_keep(self.st, self.ed, valid, nms_thd, group=self.video_idx))
+        return self._select(nms_keep(self.st, self.ed, valid, nms_thd, group=self.video_idx), MAX_PREDICTIONS)
 
     def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
         """The first `n` rows of each query."""
@@ -68,10 +73,10 @@ class RankedRows:
         rows[np.arange(rows.shape[1]) >= self.count[:, None]] = np.nan
         return rows
 
-    def _select(self, keep: np.ndarray) -> RankedRows:
-        order = np.argsort(~keep, axis=1, kind="stable")[:, :MAX_PREDICTIONS]  # kept rows first, in their order
+    def _select(self, keep: np.ndarray, n: int) -> RankedRows:
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :n]  # kept rows first, in their order
         columns = {name: np.take_along_axis(column, order, axis=1) for name, column in self._columns().items()}
-        return RankedRows(**columns, count=np.minimum(keep.sum(axis=1), MAX_PREDICTIONS))
+        return RankedRows(**columns, count=np.minimum(keep.sum(axis=1), n))
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name) for name in COLUMNS}
@@ -84,30 +89,60 @@ class CorpusTimes:
         video_idx: (Nv,) the index that predictions name each entry's video by.
         clip_length: (Nv,) seconds of a clip of each entry.
         offset: (Nv,) seconds at which each entry starts in its video.
+        first_clip: (Nv,) int64, clips of `clip_length` before each entry, besides the offset; by default none. Given,
+            entries of one video may overlap: what they share is one moment.
     """
 
-    def __init__(self, video_idx: np.ndarray, clip_length: np.ndarray, offset: np.ndarray) -> None:
+    def __init__(
+        self,
+        video_idx: np.ndarray,
+        clip_length: np.ndarray,
+        offset: np.ndarray,
+        first_clip: np.ndarray | None = None,
+    ) -> None:
         self.video_idx = video_idx
         self.clip_length = clip_length
         self.offset = offset
+        self.first_clip = first_clip
 
     @classmethod
-    def whole_videos(cls, videos: Sequence[Video], clip_length: float) -> CorpusTimes:
-        """One entry per video, all of one clip length."""
-        n = len(videos)
-        return cls(np.array([video.idx for video in videos]), np.full(n, clip_length), np.zeros(n))
+    def of_entries(cls, entries: Sequence[Video], clip_length: float) -> CorpusTimes:
+        """One entry for each video, or for some clips of it, all of one clip length."""
+        n = len(entries)
+        first_clip = None
+        if any(entry.clips for entry in entries):
+            first_clip = np.array([entry.clips.start if entry.clips else 0 for entry in entries], dtype=np.int64)
+        return cls(np.array([entry.idx for entry in entries]), np.full(n, clip_length), np.zeros(n), first_clip)
 
-    def moment_rows(self, moments: Moments) -> RankedRows:
-        """Moments as rows in seconds."""
-        entry = moments.entry
-        st, ed = (self.offset[entry] + boundary * self.clip_length[entry] for boundary in (moments.st, moments.ed))
-        return RankedRows(self.video_idx[entry], st, ed, moments.score, (entry != NO_ENTRY).sum(axis=1))
+    def moment_rows(self, moments: Moments, n: int | None = None) -> RankedRows:
+        """Moments as rows in seconds, at most `n` of each query. What overlapping entries share counts once."""
+        entry, count = moments.entry, (moments.entry != NO_ENTRY).sum(axis=1)
+        clips = moments.st, moments.ed
+        if self.first_clip is not None:
+            clips = moments.st + self.first_clip[entry], moments.ed + self.first_clip[entry]
+        st, ed = (self.offset[entry] + boundary * self.clip_length[entry] for boundary in clips)
+        rows = RankedRows(self.video_idx[entry], st, ed, moments.score, count)
+        if self.first_clip is None:
+            return rows if n is None else rows.best(n)
+        there = np.arange(entry.shape[1]) < count[:, None]
+        return rows._select(there & _first_of_its_kind(rows.video_idx, *clips), entry.shape[1] if n is None else n)
 
     def video_rows(self, ranked: RankedVideos) -> RankedRows:
         """Videos as rows [video_idx, 0, 0, score]."""
         zero = np.zeros_like(ranked.entry)
         count = np.full(len(ranked.entry), ranked.entry.shape[1])
         return RankedRows(self.video_idx[ranked.entry], zero, zero, ranked.score, count)
+
+
+def _first_of_its_kind(*columns: np.ndarray) -> np.ndarray:
+    """(Nq, K) bool: False on what equals something before it in its row, in all columns (Nq, K)."""
+    order = np.lexsort(columns, axis=1)  # which is stable
+    in_order = [np.take_along_axis(column, order, axis=1) for column in columns]
+    first = np.ones(order.shape, dtype=bool)
+    first[:, 1:] = np.any([column[:, 1:] != column[:, :-1] for column in in_order], axis=0)
+    found = np.empty_like(first)
+    np.put_along_axis(found, order, first, axis=1)
+    return found
 
 
 def write_predictions(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from method_tvr.best_entries import BestEntries, concatenated
 from method_tvr.model_components import pool_clips
 from method_tvr.packing import Block, Corpus, Packing, row_norms
 
@@ -63,7 +64,10 @@ class Moments:
 
 @dataclass
 class RankedVideos:
-    """Best videos of each query: entry (Nq, V) int64 and score (Nq, V) float32, exp(q2c_alpha * s)."""
+    """Best videos of each query: entry (Nq, V) int64 and score (Nq, V) float32, exp(q2c_alpha * s).
+
+    Where a video has several entries, it is named by the best of them.
+    """
 
     entry: np.ndarray
     score: np.ndarray
@@ -102,6 +106,11 @@ class EncodedQueries:
         return len(self.video)
 
     def __getitem__(self, rows: slice) -> EncodedQueries:
+        return EncodedQueries(self.video[rows], self.span[rows])
+
+    def of(self, numbers: np.ndarray) -> EncodedQueries:
+        """Some queries, in the order given."""
+        rows = torch.from_numpy(numbers).to(self.video.device)
         return EncodedQueries(self.video[rows], self.span[rows])
 
 
@@ -143,6 +152,25 @@ class EncodedCorpus(Corpus):
             yield Block(self.rows[rows], self._norms[:, rows], runs)
 
 
+@dataclass
+class Found:
+    """The best of a corpus for Nq queries, best first.
+
+    Attributes:
+        entries, entry_scores: (Nq, V) int64 and scores s, V <= max_vcmr_video: moments are looked for in these.
+        videos, video_scores: (Nq, U), U <= max_vcmr_video: the best entry of each of the best videos. The same, where
+            no video has several entries.
+    """
+
+    entries: torch.Tensor
+    entry_scores: torch.Tensor
+    videos: torch.Tensor
+    video_scores: torch.Tensor
+
+    def __getitem__(self, rows: slice) -> Found:
+        return Found(self.entries[rows], self.entry_scores[rows], self.videos[rows], self.video_scores[rows])
+
+
 class CorpusSearch(ABC):
     """Answers queries over a corpus, wherever its videos are.
 
@@ -153,32 +181,39 @@ class CorpusSearch(ABC):
     settings: SearchSettings
 
     @abstractmethod
-    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
-        """Best videos of queries, in one pass over the corpus.
+    def find(self, queries: EncodedQueries) -> Found:
+        """Best entries and videos of queries, in one pass over the corpus.
 
         Args:
             queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
-
-        Returns:
-            Entries (Nq, V) int64 and scores s (Nq, V), best first, V <= max_vcmr_video.
         """
 
     @abstractmethod
     def search_moments(
-        self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
+        self,
+        queries: EncodedQueries,
+        entries: torch.Tensor,
+        video_weights: torch.Tensor | None = None,
+        one_video: bool = False,
     ) -> Moments:
-        """Best moments of a block of queries in the videos given for each.
+        """Best moments of a block of queries in the entries given for each.
 
         Args:
             queries: Nq queries.
             entries: (Nq, V) int64.
-            video_weights: (Nq, V) factor of each video's moments, or None for 1.
+            video_weights: (Nq, V) factor of each entry's moments, or None for 1.
+            one_video: see `Searcher.span_probabilities`.
         """
+
+    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best videos of queries: the `videos` and `video_scores` of `find`."""
+        found = self.find(queries)
+        return found.videos, found.video_scores
 
     @torch.inference_mode()
     def search(self, queries: EncodedQueries) -> tuple[Moments, RankedVideos]:
         """VCMR and VR of one block of queries."""
-        return self._moments_in(queries, *self.search_videos(queries))
+        return self._moments_in(queries, self.find(queries))
 
     @torch.inference_mode()
     def search_all(self, queries: EncodedQueries) -> Iterator[tuple[Moments, RankedVideos]]:
@@ -190,16 +225,16 @@ class CorpusSearch(ABC):
         blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
         for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
             of_pass = queries[several]
-            entries, scores = self.search_videos(of_pass)
+            found = self.find(of_pass)
             for block in self.query_blocks(len(of_pass)):
-                yield self._moments_in(of_pass[block], entries[block], scores[block])
+                yield self._moments_in(of_pass[block], found[block])
 
-    def _moments_in(
-        self, queries: EncodedQueries, entries: torch.Tensor, scores: torch.Tensor
-    ) -> tuple[Moments, RankedVideos]:
-        weights = torch.exp(self.settings.q2c_alpha * scores)
-        moments = self.search_moments(queries, entries, weights)
-        return moments, RankedVideos(entries.cpu().numpy(), weights.cpu().numpy())
+    def _moments_in(self, queries: EncodedQueries, found: Found) -> tuple[Moments, RankedVideos]:
+        moments = self.search_moments(queries, found.entries, self._weights(found.entry_scores))
+        return moments, RankedVideos(found.videos.cpu().numpy(), self._weights(found.video_scores).cpu().numpy())
+
+    def _weights(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.exp(self.settings.q2c_alpha * scores)
 
     def query_blocks(self, n_queries: int) -> Iterator[slice]:
         """Slices of at most `query_block` queries."""
@@ -213,42 +248,57 @@ class Searcher(CorpusSearch):
         corpus: what is searched.
         st_kernel, ed_kernel: (kernel,) weights of the start and end predictors.
         settings: what is searched for.
+        video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
     """
 
     def __init__(
-        self, corpus: Corpus, st_kernel: torch.Tensor, ed_kernel: torch.Tensor, settings: SearchSettings
+        self,
+        corpus: Corpus,
+        st_kernel: torch.Tensor,
+        ed_kernel: torch.Tensor,
+        settings: SearchSettings,
+        video_of_entry: np.ndarray | None = None,
     ) -> None:
         self.corpus = corpus
         self.settings = settings
+        self._video_of_entry = None if video_of_entry is None else torch.from_numpy(video_of_entry).to(corpus.device)
         longest = int(corpus.n_rows.max())
         self._predictors = torch.stack(
             [_convolution_matrix(k.flatten(), longest) for k in (st_kernel, ed_kernel)], dim=1
         )
 
     @torch.inference_mode()
-    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
-        keep = min(self.settings.max_vcmr_video, len(self.corpus))
+    def find(self, queries: EncodedQueries) -> Found:
+        keep = self.settings.max_vcmr_video
         blocks = [queries.video[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
-        best = [_BestVideos(keep) for _ in blocks]
+        best = [BestEntries(keep) for _ in blocks]
+        of_each = None if self._video_of_entry is None else [BestEntries(keep, self._video_of_entry) for _ in blocks]
         for block in self.corpus.blocks(self.settings.clip_block):
             entries = torch.from_numpy(np.concatenate([run.entries for run in block.runs])).to(self.corpus.device)
-            for video_queries, best_of_block in zip(blocks, best, strict=True):
-                best_of_block.add(entries, _video_scores(video_queries, block))
-        found = [best_of_block.result() for best_of_block in best]
-        return torch.cat([entries for entries, _ in found]), torch.cat([scores for _, scores in found])
+            for number, video_queries in enumerate(blocks):
+                scores = _video_scores(video_queries, block)
+                best[number].add(entries, scores)
+                if of_each is not None:
+                    of_each[number].add(entries, scores)
+        found = concatenated([of_block.result() for of_block in best])
+        if of_each is None:
+            return Found(*found, *found)
+        return Found(*found, *concatenated([of_block.result() for of_block in of_each]))
 
     @torch.inference_mode()
     def span_probabilities(
-        self, queries: EncodedQueries, entries: torch.Tensor
+        self, queries: EncodedQueries, entries: torch.Tensor, one_video: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Start and end probabilities of queries in videos.
+        """Start and end probabilities of queries in entries.
 
         Args:
             queries: Nq queries.
-            entries: (Nq, V) int64, the videos looked at for each.
+            entries: (Nq, V) int64, those looked at for each.
+            one_video: a query's entries are parts of one video, which has one start and one end.
 
         Returns:
-            P_st, P_ed: (Nq, V, L) softmax over each video's clips, 0 past its end; and its number of clips (Nq, V).
+            P_st, P_ed: (Nq, V, L) softmax over the clips of each entry, or of the whole video, 0 past an entry's end;
+            and each entry's number of clips (Nq, V).
         """
         similarity = self._clip_similarity(queries, entries.cpu().numpy())  # (Nq * V, L)
         n_clips = torch.from_numpy(self.corpus.n_clips).to(entries.device)[entries]
@@ -256,8 +306,12 @@ class Searcher(CorpusSearch):
         predictors = self._predictors[:length, :, :length].flatten(1)  # (L, 2 * L)
         logits = (similarity @ predictors).view(len(similarity), 2, length)
         missing = torch.arange(length, device=logits.device) >= n_clips.reshape(-1, 1, 1)
-        probabilities = logits.masked_fill_(missing, -torch.inf).softmax(dim=-1)
-        p_st, p_ed = probabilities.view(*entries.shape, 2, -1).unbind(dim=2)
+        logits = logits.masked_fill_(missing, -torch.inf).view(*entries.shape, 2, length)
+        if one_video:
+            probabilities = logits.transpose(1, 2).flatten(2).softmax(dim=-1).view(len(entries), 2, -1, length)
+            p_st, p_ed = probabilities.unbind(dim=1)
+        else:
+            p_st, p_ed = logits.softmax(dim=-1).unbind(dim=2)
         return p_st, p_ed, n_clips
 
     def _clip_similarity(self, queries: EncodedQueries, entries: np.ndarray) -> torch.Tensor:
@@ -286,9 +340,13 @@ class Searcher(CorpusSearch):
 
     @torch.inference_mode()
     def search_moments(
-        self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
+        self,
+        queries: EncodedQueries,
+        entries: torch.Tensor,
+        video_weights: torch.Tensor | None = None,
+        one_video: bool = False,
     ) -> Moments:
-        p_st, p_ed, n_clips = self.span_probabilities(queries, entries)
+        p_st, p_ed, n_clips = self.span_probabilities(queries, entries, one_video)
         if video_weights is not None:
             p_st = p_st * video_weights.unsqueeze(2)
         score, video, st, ed = best_spans(p_st, p_ed, n_clips, self.settings)
@@ -310,35 +368,6 @@ def _video_scores(video_queries: torch.Tensor, block: Block) -> torch.Tensor:
         for_each = (cosine[run.rows].unflatten(0, (len(run.entries), -1))[:, : run.n_clips] for run in block.runs)
         pooled.append(torch.cat([pool_clips(similarity.transpose(1, 2)) for similarity in for_each]))
     return torch.stack(pooled).mean(dim=0)
-
-
-class _BestVideos:
-    """The best videos of a block of queries, while a corpus goes by."""
-
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._entries: list[torch.Tensor] = []
-        self._scores: list[torch.Tensor] = []
-        self._waiting = 0
-
-    def add(self, entries: torch.Tensor, scores: torch.Tensor) -> None:
-        """More entries (n,) and their scores (n, Nq)."""
-        self._entries.append(entries.expand(scores.shape[1], -1))
-        self._scores.append(scores.t())
-        self._waiting += len(entries)
-        if self._waiting > 32 * self._keep:  # keeps memory independent of the size of the corpus
-            self._drop_others()
-
-    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Entries (Nq, keep) and scores (Nq, keep), best first."""
-        self._drop_others()
-        return self._entries[0], self._scores[0]
-
-    def _drop_others(self) -> None:
-        scores, best = torch.cat(self._scores, dim=1).topk(self._keep, dim=1)
-        self._entries = [torch.cat(self._entries, dim=1).gather(1, best)]
-        self._scores = [scores]
-        self._waiting = self._keep
 
 
 def _convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:

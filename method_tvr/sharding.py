@@ -1,7 +1,8 @@
 """Exact answers over a corpus in shards, each searched by another process: what is kept of each shard's answers.
 
-A shard is a range of the corpus's entries, numbered from 0 within it. First each shard's best videos are merged into
-the corpus's; then each shard finds moments in its own among these, and the moments are merged.
+A shard is a range of the corpus's entries, numbered from 0 within it; it has all entries of a video or none. First each
+shard's best videos are merged into the corpus's; then each shard finds moments in its own among these, and the moments
+are merged.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from method_tvr.ranks import Ranks
-from method_tvr.retrieval import IMPOSSIBLE, NO_ENTRY, CorpusSearch, EncodedQueries, Moments
+from method_tvr.retrieval import IMPOSSIBLE, NO_ENTRY, CorpusSearch, EncodedQueries, Found, Moments
 
 FILLING = -1.0  # weight of a video that only fills a row up: its spans score below all others, or -0
 
@@ -23,26 +24,38 @@ class ShardedSearcher(CorpusSearch):
     Args:
         own: searches this process's shard; anything else when the shard is empty.
         shard: the entries of the corpus that are in it.
-        n_entries: of the whole corpus.
         ranks: the processes.
     """
 
-    def __init__(self, own: CorpusSearch, shard: range, n_entries: int, ranks: Ranks) -> None:
+    def __init__(self, own: CorpusSearch, shard: range, ranks: Ranks) -> None:
         self.settings = own.settings
         self._own, self._shard, self._ranks = own, shard, ranks
-        self._keep = min(self.settings.max_vcmr_video, n_entries)
 
-    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
-        entries, scores = (found[:, : len(self._shard)] for found in self._own.search_videos(queries))
-        shares = self._ranks.all_gather(((entries + self._shard.start).cpu(), scores.cpu()))
-        best = merge_videos([entries for entries, _ in shares], [scores for _, scores in shares], self._keep)
+    def find(self, queries: EncodedQueries) -> Found:
+        found = self._own.find(queries)
+        entries = self._merged(found.entries, found.entry_scores)
+        if found.videos is found.entries:
+            return Found(*entries, *entries)
+        return Found(*entries, *self._merged(found.videos, found.video_scores))
+
+    def _merged(self, entries: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best entries of the corpus out of this shard's and, from the other processes, those of theirs."""
+        own = slice(len(self._shard))
+        shares = self._ranks.all_gather(((entries[:, own] + self._shard.start).cpu(), scores[:, own].cpu()))
+        best = merge_videos(
+            [entries for entries, _ in shares], [scores for _, scores in shares], self.settings.max_vcmr_video
+        )
         return best[0].to(entries.device), best[1].to(entries.device)
 
     def search_moments(
-        self, queries: EncodedQueries, entries: torch.Tensor, video_weights: torch.Tensor | None = None
+        self,
+        queries: EncodedQueries,
+        entries: torch.Tensor,
+        video_weights: torch.Tensor | None = None,
+        one_video: bool = False,
     ) -> Moments:
         weights = torch.ones(entries.shape, device=entries.device) if video_weights is None else video_weights
-        own = self._own.search_moments(queries, *videos_of_shard(entries, weights, self._shard))
+        own = self._own.search_moments(queries, *videos_of_shard(entries, weights, self._shard), one_video)
         return merge_moments(self._ranks.all_gather(moments_of_shard(own, self._shard)), self.settings.max_moments)
 
 

@@ -111,7 +111,7 @@ class StartEndEvalDataset(Dataset[Item]):
             query = self.queries[index]
             return {"meta": query, "query_feat": self.features.query(query.desc_id)}
         video = self.videos[index]
-        context = self.features.context(video.vid_name)
+        context = self.features.context(video.vid_name, video.clips)
         return {"meta": video, **{f"{m}_feat": feat for m, feat in context.items()}}
 
     def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
@@ -121,7 +121,8 @@ class StartEndEvalDataset(Dataset[Item]):
             queries = [self.queries[index] for index in indices]
             return queries, self.features.query_batch([query.desc_id for query in queries])
         videos = [self.videos[index] for index in indices]
-        return videos, self.features.context_batch([video.vid_name for video in videos], ctx_length)
+        names, clips = [video.vid_name for video in videos], [video.clips for video in videos]
+        return videos, self.features.context_batch(names, ctx_length, clips)
 
 
 def start_end_collate(items: Sequence[Item], ctx_length: int | None) -> Batch:

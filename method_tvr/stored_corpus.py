@@ -23,7 +23,7 @@ class _Share:
 
 
 class StoredCorpus(Corpus):
-    """Videos of a corpus on disk, entries in the order of their names.
+    """Videos of a corpus on disk, entries in the order of their names; of one that was cut, an entry for each window.
 
     Rows come as float32 whatever they are kept in, and as copies or as views of the mapped files; in memory are only
     the rows in use, and some tens of bytes for each video.
@@ -39,15 +39,17 @@ class StoredCorpus(Corpus):
         self.dtype, self.device = torch.float32, device
         self._store = store
         where = np.array([store.where[name] for name in vid_names], dtype=np.int64).reshape(-1, 2)
-        self._part, place = where[:, 0], where[:, 1]
+        self._part, place, window = _entries(where, store)
         self.n_clips, self.n_rows, self._first_row = (np.empty_like(place) for _ in range(3))
         self._shares = []
         for part in np.unique(self._part).tolist():
             entries = np.flatnonzero(self._part == part)
-            entries = entries[np.argsort(place[entries])]
+            entries = entries[np.lexsort((window[entries], place[entries]))]
             table, places = store.parts[part], place[entries]
-            self.n_clips[entries], self.n_rows[entries] = table.n_clips[places], table.n_rows[places]
-            self._first_row[entries] = (np.cumsum(table.n_rows) - table.n_rows)[places]
+            size = store.recipe.max_ctx_l  # no video that was not cut has more rows, and any window has as many
+            self.n_clips[entries] = np.minimum(table.n_clips[places], size)
+            self.n_rows[entries] = np.minimum(table.n_rows[places], size)
+            self._first_row[entries] = (np.cumsum(table.n_rows) - table.n_rows)[places] + size * window[entries]
             self._shares.append(_Share(part, entries, Packing(self.n_clips[entries], self.n_rows[entries])))
 
     def rows_of(self, entry: int) -> torch.Tensor:
@@ -80,6 +82,17 @@ class StoredCorpus(Corpus):
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device).to(self.dtype)
+
+
+def _entries(where: np.ndarray, store: CorpusStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part, place in it, and number of the window, of each entry (Nv,), from part and place of each video (n, 2)."""
+    part, place = where.T
+    windows = store.recipe.windows
+    if windows is None:
+        return part, place, np.zeros_like(place)
+    counts = np.array([windows.count(store.parts[a].n_clips[b].item()) for a, b in where.tolist()], dtype=np.int64)
+    first = np.cumsum(counts) - counts
+    return part.repeat(counts), place.repeat(counts), np.arange(counts.sum()) - first.repeat(counts)
 
 
 def _joined(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:

@@ -11,9 +11,10 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Query, Video
+from method_tvr.answering import search_settings
 from method_tvr.corpus import EvalSplit
+from method_tvr.encoding import encode_corpus, encode_queries
 from method_tvr.feature_store import FeatureStore
-from method_tvr.inference import encode_corpus, encode_queries, search_settings
 from method_tvr.model import ReLoCLNet
 from method_tvr.retrieval import Searcher
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate

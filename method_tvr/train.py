@@ -23,9 +23,10 @@ from method_tvr.annotations import Query
 from method_tvr.checkpoint import save_checkpoint
 from method_tvr.config import dataset_of, parse_inference_options, parse_train_options, save_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
+from method_tvr.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.inference import evaluate_split, run_inference
-from method_tvr.launch import launch, processes_to_launch, started
+from method_tvr.launch import launch, naming_lost_processes, processes_to_launch, started
 from method_tvr.loading import BatchLoader
 from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
@@ -109,6 +110,8 @@ class Trainer:
         self.device = choose_device(opt.device) if device is None else device
         self.features = open_features(opt, self.device)
         self.features.note_unknown_files()
+        check_clip_length(self.features, opt.clip_length)
+        self.feature_records = self.features.records
         self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, opt.clip_length)
         self.eval_split: EvalSplit | None = None
         if opt.eval_path is not None:
@@ -188,7 +191,8 @@ class Trainer:
             asked = self.ranks.any(self.signals.asked is not None)
             if asked or self._save_is_due():
                 self._save()
-            self.signals.raise_if_asked(asked)
+            if asked:  # else a signal that came since then ends all together after the next step
+                self.signals.raise_if_asked(anyone=True)
         self.guard.check()
         self.files.log_losses(epoch, self.meter.means(), "Train")
         self.place.phase = EVALUATION
@@ -269,12 +273,12 @@ class Trainer:
                 log_lengths=self.files.lengths(),
                 queries=self.queries_digest,
             )
-            save_training_state(self.files.dir, self.model, state)
+            save_training_state(self.files.dir, self.model, state, self.feature_records)
         self.ranks.barrier()  # whoever ends the run next must not end it while the main process writes
 
     def _save_best(self, epoch: int) -> None:
         if self.ranks.is_main:
-            save_checkpoint(self.files.dir / BEST, self.model, epoch)
+            save_checkpoint(self.files.dir / BEST, self.model, epoch, self.feature_records)
 
     def _save_as_before_step(self, chance: RandomStates, negatives: torch.Tensor) -> None:
         """Save after a step that ended before its update; it has drawn from the generators that had these states."""
@@ -288,8 +292,13 @@ class Trainer:
                 f"{saved.path}: the run was started with other queries than {self.opt.train_path} and "
                 f"{self.opt.eval_path} have now: put those back, or start a new run"
             )
+        check_trained_on(saved.checkpoint.features, self.features, str(saved.path.parent))
+        self.feature_records = joined_records(saved.checkpoint.features, self.feature_records)
         saved.restore(self.model, self.optimizer, self.meter, self.negatives, self.device, self.ranks.rank)
-        self.place = saved.state.place
+        self.place = place = saved.state.place
+        done = place.epoch * self.steps_per_epoch + place.step
+        if place.epoch >= self.opt.n_epoch or place.step > self.steps_per_epoch or self.optimizer.steps_done != done:
+            raise InputError(f"{saved.path}: is at {place}, where this run does not come: was opt.json changed?")
 
     # ---------------------------------------------------------------- evaluation
 
@@ -412,7 +421,8 @@ def main() -> None:
             ensure_dataset(opt)
         ranks.barrier()
         folder = Path(opt.results_dir)
-        with resumable(folder) as signals, held(folder) if opt.resume and ranks.is_main else nullcontext():
+        alone = held(folder) if opt.resume and ranks.is_main else nullcontext()
+        with resumable(folder) as signals, naming_lost_processes(), alone:
             run(opt, signals, ranks, device)
 
 

@@ -14,12 +14,12 @@ import orjson
 import torch
 
 from method_tvr.annotations import Query
-from method_tvr.checkpoint import Checkpoint, checkpoint_content, load_checkpoint, write_content
+from method_tvr.checkpoint import Checkpoint, FeatureRecords, checkpoint_content, load_checkpoint, write_content
 from method_tvr.loss_meter import LossMeter
 from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import BertAdam
 from utils.basic_utils import InputError
-from utils.random_states import RandomStates
+from utils.random_states import RandomStates, check_torch_state
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "model.ckpt"
 
@@ -28,6 +28,9 @@ UNTRAINED, TRAINING, EVALUATION, INFERENCE, FINISHED = (
     "evaluation before training", "training", "evaluation", "final inference", "finished",
 )  # fmt: skip
 PHASES = (UNTRAINED, TRAINING, EVALUATION, INFERENCE, FINISHED)
+
+
+MOST = 1 << 53  # of anything that is counted: floats count no further
 
 
 @dataclass
@@ -39,6 +42,16 @@ class Place:
     step: int = 0  # steps of the epoch that are done
     best_score: float = -math.inf
     epochs_without_better: int = 0
+
+    def check(self) -> None:
+        """Refuse what no run can have come to.
+
+        Raises:
+            ValueError: it is that.
+        """
+        counts = all(_is_count(number) for number in (self.epoch, self.step, self.epochs_without_better))
+        if self.phase not in PHASES or not counts or type(self.best_score) is not float or math.isnan(self.best_score):
+            raise ValueError("a place in a run that there is not")
 
     def __str__(self) -> str:
         return (
@@ -84,8 +97,10 @@ class TrainingState:
             KeyError, TypeError, AttributeError, ValueError: it is something else.
         """
         place, chance = Place(**plain["place"]), [RandomStates.from_plain(states) for states in plain["chance"]]
-        if place.phase not in PHASES:
-            raise ValueError(f"phase {place.phase!r}")
+        place.check()
+        check_torch_state(plain["negatives"])
+        if not all(_is_count(length) for length in plain["log_lengths"].values()):
+            raise ValueError("lengths of logs that are none")
         return cls(**{**plain, "place": place, "chance": chance})
 
 
@@ -120,15 +135,12 @@ class SavedRun:
             negatives.set_state(self.state.negatives)
             for states in self.state.chance[rank : rank + 1]:
                 states.give_back(device)
-            fits = all(
-                moment.shape == parameter.shape
-                for parameter, state in optimizer.state.items()
-                for moment in state.values()
-            )
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, LookupError) as err:
             raise InputError(f"{self.path}: does not fit this run ({type(err).__name__}: {err}): {_REMEDY}") from err
-        if not fits:
-            raise InputError(f"{self.path}: its optimiser is not this model's: {_REMEDY}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST
 
 
 def _on_cpu(value: Any) -> Any:
@@ -148,9 +160,11 @@ def queries_digest(*splits: Sequence[Query]) -> str:
     return hashlib.sha256(orjson.dumps(rows)).hexdigest()
 
 
-def save_training_state(folder: Path, model: ReLoCLNet, state: TrainingState) -> None:
+def save_training_state(
+    folder: Path, model: ReLoCLNet, state: TrainingState, features: FeatureRecords | None = None
+) -> None:
     """Write last.ckpt; the one before it becomes previous.ckpt once the new one is whole."""
-    content = {**checkpoint_content(model, state.place.epoch), "training": state.to_plain()}
+    content = {**checkpoint_content(model, state.place.epoch, features), "training": state.to_plain()}
     write_content(folder / LAST, content, previous=folder / PREVIOUS)
 
 
@@ -159,7 +173,7 @@ def mark_finished(folder: Path) -> None:
     saved = load_saved_run(folder)
     assert saved is not None
     state = replace(saved.state, place=replace(saved.state.place, phase=FINISHED))
-    save_training_state(folder, saved.checkpoint.build_model(), state)
+    save_training_state(folder, saved.checkpoint.build_model(), state, saved.checkpoint.features)
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 

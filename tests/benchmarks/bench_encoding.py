@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from method_tvr.inference import encode_corpus
+from method_tvr.encoding import encode_corpus
 from method_tvr.loading import Batch
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.retrieval import EncodedCorpus

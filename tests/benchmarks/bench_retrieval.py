@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from method_tvr.inference import RETRIEVAL_DTYPES
+from method_tvr.answering import RETRIEVAL_DTYPES
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Moments, RankedVideos, Searcher, SearchSettings
 from tests.benchmarks.common import Report, Stopwatch, Timing, benchmark_parser, peak_memory_gb, start
 from tests.benchmarks.dense_retrieval import DenseMoments, DenseSearch

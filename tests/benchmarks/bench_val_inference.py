@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 from easydict import EasyDict
 
-from method_tvr import inference
+from method_tvr import answering, inference
 from method_tvr.checkpoint import load_checkpoint, save_checkpoint
 from method_tvr.config import load_options, parse_inference_options, parse_train_options, save_options
 from method_tvr.feature_store import TEF_SIZE
@@ -50,8 +50,8 @@ SPLIT = "val"
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "open features, read annotations": ((inference, "open_features"), (inference, "load_eval_split")),
     "load the model": ((inference, "load_checkpoint"),),
-    "load and encode videos": ((inference, "encode_corpus"),),
-    "answer queries": ((inference, "search_tasks"),),
+    "load and encode videos": ((answering, "encode_corpus"),),
+    "answer queries": ((inference, "answer_tasks"),),
     "load and encode queries": ((inference, "predict"),),
     "NMS": ((RankedRows, "after_nms"),),
     "write files": ((inference, "write_predictions"), (inference, "write_json")),

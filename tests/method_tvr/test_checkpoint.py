@@ -10,7 +10,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from method_tvr.checkpoint import load_checkpoint, save_checkpoint
+from method_tvr.checkpoint import load_checkpoint, save_checkpoint, write_content
 from method_tvr.model import ModelConfig
 from tests.golden_files import read_bytes
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
@@ -329,3 +329,19 @@ def test_a_tensor_that_shows_more_than_the_file_has_is_refused(tmp_path):
     content["extra"], content["digest"] = torch.zeros(1).expand(10**13), "0"
     torch.save(content, path)
     assert "stores fewer elements" in refuse(path, tmp_path / "marker")
+
+
+def test_a_state_of_training_needs_a_digest(tmp_path):
+    content, path = good() | {"training": {}}, tmp_path / "last.ckpt"
+    torch.save(content, path)
+    assert "does not have the digest" in refuse(path, tmp_path / "marker")
+    write_content(path, content)
+    assert load_checkpoint(path).training == {}
+
+
+def test_what_weights_carry_besides_is_not_obeyed(tmp_path):
+    content, path = good(), tmp_path / "model.ckpt"
+    content["model"] = OrderedDict(content["model"])
+    content["model"]._metadata = 3  # torch looks up versions there
+    torch.save(content, path)
+    load_checkpoint(path).build_model()

@@ -15,7 +15,8 @@ from method_tvr.checkpoint import save_checkpoint
 from method_tvr.config import parse_inference_options
 from method_tvr.corpus import EvalSplit
 from method_tvr.encode_corpus import main as encode_main
-from method_tvr.inference import encode_corpus, encode_queries, evaluate_rows, predict, run_inference
+from method_tvr.encoding import encode_corpus, encode_queries
+from method_tvr.inference import evaluate_rows, predict, run_inference
 from method_tvr.model import ReLoCLNet
 from method_tvr.retrieval import Searcher, SearchSettings
 from standalone_eval.eval import eval_retrieval
@@ -322,7 +323,7 @@ def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golde
 class FakeFeatures:
     """Random but fixed features; videos are called `v{number of clips}_…`."""
 
-    def context(self, vid_name: str) -> dict[str, np.ndarray]:
+    def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         n_clips = int(vid_name[1:].split("_")[0])
         random = np.random.default_rng([n_clips, len(vid_name)])
         sizes = {"video": SMALL.visual_input_size, "sub": SMALL.sub_input_size}

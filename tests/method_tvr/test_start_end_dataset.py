@@ -21,7 +21,7 @@ class FakeFeatures:
     def query(self, desc_id: int) -> np.ndarray:
         return np.full((desc_id, 3), desc_id, dtype=np.float32)
 
-    def context(self, vid_name: str) -> dict[str, np.ndarray]:
+    def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         n_clips = int(vid_name)
         return {"video": np.ones((n_clips, 5), np.float32), "sub": np.full((n_clips, 4), 2, np.float32)}
 

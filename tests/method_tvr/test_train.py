@@ -270,7 +270,7 @@ def test_the_stop_task_decides(options, stop_task, names):
 
 def test_without_evaluation_every_epoch_is_saved(options, monkeypatch):
     saved = []
-    monkeypatch.setattr(train, "save_checkpoint", lambda path, model, epoch: saved.append((Path(path).name, epoch)))
+    monkeypatch.setattr(train, "save_checkpoint", lambda path, model, epoch, _: saved.append((Path(path).name, epoch)))
     folder = run(options(n_epoch=3, eval_path=None))
     assert saved == [("model.ckpt", 0), ("model.ckpt", 1), ("model.ckpt", 2)]
     assert not (folder / "eval.log.txt").exists()

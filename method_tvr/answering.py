@@ -1,0 +1,150 @@
+"""Encoded queries -> rows in seconds: a corpus of videos, encoded or read from disk, opened to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from easydict import EasyDict
+
+from method_tvr.annotations import Video
+from method_tvr.corpus_store import CorpusStore
+from method_tvr.encoding import encode_corpus
+from method_tvr.feature_store import FeatureStore
+from method_tvr.loading import BatchLoader
+from method_tvr.model import ReLoCLNet
+from method_tvr.packing import Corpus
+from method_tvr.predictions import CorpusTimes, RankedRows
+from method_tvr.ranks import ALONE, Ranks
+from method_tvr.retrieval import CorpusSearch, EncodedQueries, Moments, Searcher, SearchSettings
+from method_tvr.sharding import ShardedSearcher
+from method_tvr.start_end_dataset import StartEndEvalDataset
+from method_tvr.stored_corpus import StoredCorpus
+from method_tvr.windows import Windows, most_sharing
+from utils.basic_utils import progress
+
+RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Answerer:
+    """Answers encoded queries over videos.
+
+    Args:
+        searcher: over a corpus with an entry for each of `entries`, which keeps moments enough for repeated ones.
+        entries: videos, or all windows of a video one after another.
+        clip_length: seconds of a clip.
+        max_moments: rows of a query at most.
+    """
+
+    def __init__(self, searcher: CorpusSearch, entries: Sequence[Video], clip_length: float, max_moments: int) -> None:
+        self._searcher, self._max_moments = searcher, max_moments
+        self._times = CorpusTimes.of_entries(entries, clip_length)
+        self._entries_of: dict[str, list[int]] = {}
+        for number, entry in enumerate(entries):
+            self._entries_of.setdefault(entry.vid_name, []).append(number)
+
+    def search(self, queries: EncodedQueries) -> Iterator[tuple[RankedRows, RankedRows]]:
+        """Moments in all videos (VCMR), and videos (VR), for a block of queries at a time."""
+        blocks = list(self._searcher.query_blocks(len(queries)))
+        answers = self._searcher.search_all(queries)
+        for moments, videos in progress(answers, "answering queries", total=len(blocks)):
+            yield self._rows(moments), self._times.video_rows(videos)
+
+    def search_in(self, queries: EncodedQueries, vid_names: Sequence[str]) -> RankedRows:
+        """Moments in one video for each query (SVMR).
+
+        Args:
+            queries: Nq queries.
+            vid_names: (Nq,) the video of each.
+        """
+        n_entries = np.array([len(self._entries_of[name]) for name in vid_names])
+        order, parts = np.argsort(n_entries, kind="stable"), []
+        for block in progress(list(self._blocks(n_entries[order])), "answering queries in their own videos"):
+            numbers, several = order[block], n_entries[order[block.start]] > 1
+            own = torch.tensor([self._entries_of[vid_names[number]] for number in numbers])
+            of_block, own = queries.of(numbers), own.to(queries.video.device)
+            parts.append(self._rows(self._searcher.search_moments(of_block, own, one_video=bool(several))))
+        return RankedRows.concatenate(parts).of_queries(np.argsort(order))
+
+    def _rows(self, moments: Moments) -> RankedRows:
+        return self._times.moment_rows(moments, self._max_moments)
+
+    def _blocks(self, n_entries: np.ndarray) -> Iterator[slice]:
+        """Slices of queries whose videos have equally many entries, the fewer queries the more entries these are."""
+        edges = [0, *(np.flatnonzero(np.diff(n_entries)) + 1).tolist(), len(n_entries)]
+        for first, last in pairwise(edges):
+            size = max(1, self._searcher.settings.query_block // int(n_entries[first]))
+            yield from (slice(at, min(at + size, last)) for at in range(first, last, size))
+
+
+def search_settings(opt: EasyDict) -> SearchSettings:
+    """What the options say about the search."""
+    return SearchSettings(
+        q2c_alpha=opt.q2c_alpha,
+        max_vcmr_video=opt.max_vcmr_video,
+        max_moments=opt.max_before_nms,
+        min_pred_l=opt.min_pred_l,
+        max_pred_l=opt.max_pred_l,
+        query_block=opt.retrieval_bsz,
+    )
+
+
+def open_answerer(
+    model: ReLoCLNet,
+    videos: Sequence[Video],
+    features: FeatureStore | None,
+    opt: EasyDict,
+    device: torch.device,
+    store: CorpusStore | None = None,
+    windows: Windows | None = None,
+    ranks: Ranks = ALONE,
+) -> Answerer:
+    """Encode videos, each process its share, or find them encoded, to be asked by all processes together.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        videos: what is searched.
+        features: of the videos; may be None with a `store`.
+        opt: search and loading options.
+        device: where encodings are compared.
+        store: has the videos encoded already; their features are not looked at then.
+        windows: how long videos are cut; None averages them down.
+        ranks: the processes that search together.
+    """
+    entries = list(videos)
+    if windows is not None:
+        source = features if store is None else store
+        assert source is not None
+        entries = windows.cut(videos, source.clip_counts([video.vid_name for video in videos]))
+    shard = _shard(entries, ranks)
+    own = entries[shard.start : shard.stop]
+    if not own:  # a process without a share takes part like any, with a video that it has no say about
+        own = [entry for entry in entries if entry.idx == entries[0].idx]
+    corpus: Corpus
+    if store is not None:
+        corpus = StoredCorpus(store, list(dict.fromkeys(entry.vid_name for entry in own)), device)
+    else:
+        assert features is not None
+        dataset = StartEndEvalDataset([], own, features, "context")
+        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt), "encoding videos")
+        corpus = encode_corpus(model, batches, device, opt.trim_padding, RETRIEVAL_DTYPES[opt.retrieval_dtype])
+    repeated = most_sharing(entries)  # of as many moments, so many may be one
+    settings = replace(search_settings(opt), max_moments=opt.max_before_nms * repeated)
+    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
+    video_of_entry = np.array([entry.idx for entry in own]) if any(entry.clips for entry in entries) else None
+    searcher: CorpusSearch = Searcher(corpus, *kernels, settings, video_of_entry)
+    if ranks.size > 1:
+        searcher = ShardedSearcher(searcher, shard, ranks)
+    return Answerer(searcher, entries, opt.clip_length, opt.max_before_nms)
+
+
+def _shard(entries: Sequence[Video], ranks: Ranks) -> range:
+    """This process's share of a corpus: all entries of a video or none."""
+    starts = [number for number, entry in enumerate(entries) if entry.clips is None or entry.clips.start == 0]
+    share = ranks.slice_of(len(entries))
+    first, last = (int(np.searchsorted(starts, number)) for number in (share.start, share.stop))
+    bounds = [*starts, len(entries)]
+    return range(bounds[first], bounds[last])
