@@ -23,7 +23,7 @@ from method_tvr.feature_records import check_clip_length, check_trained_on, note
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.launch import launch, processes_to_launch, started
 from method_tvr.loading import BatchLoader
-from method_tvr.model import ReLoCLNet
+from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options import OFF, TASKS
 from method_tvr.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.ranks import ALONE, Ranks
@@ -177,15 +177,22 @@ def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: 
                 f"{features.paths[kind]}: features are {size} wide, but the model in {model_dir} was "
                 f"trained on {trained_on[kind]}: give the features it was trained on"
             )
-    for name in ("max_ctx_l", "max_desc_l"):
-        if getattr(features, name) > getattr(config, name):
-            raise InputError(
-                f"--{name} {getattr(features, name)}: the model in {model_dir} was trained with "
-                f"{getattr(config, name)}: give at most that"
-            )
+    check_positions(config, features.max_ctx_l, features.max_desc_l, model_dir)
     check_trained_on(checkpoint.features, features, model_dir)
     note_not_compared(checkpoint, features, model_dir)
     check_clip_length(features, clip_length)
+
+
+def check_positions(config: ModelConfig, max_ctx_l: int, max_desc_l: int, model_dir: str) -> None:
+    """Refuse more clips or tokens than the model has positions for.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, asked in {"max_ctx_l": max_ctx_l, "max_desc_l": max_desc_l}.items():
+        most = getattr(config, name)
+        if asked > most:
+            raise InputError(f"--{name} {asked}: the model in {model_dir} was trained with {most}: give at most that")
 
 
 def open_store(opt: EasyDict, checkpoint: Checkpoint) -> CorpusStore:
@@ -257,6 +264,7 @@ def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     sentences = read_sentences(opt.query, opt.query_file)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     checkpoint = _load_checkpoint(opt, ranks)
+    check_positions(checkpoint.config, opt.max_ctx_l, opt.max_desc_l, opt.model_dir)
     device = choose_device(opt.device) if device is None else device
     text_model = open_text_model(opt, checkpoint, device) if ranks.is_main else None
     videos = listed_videos(opt)

@@ -361,7 +361,8 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
     argv = ["--model_dir", opt.results_dir, "--nms_thd", str(dataset_of(opt).final_nms_thd)]
     for name in (
         "eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz", "min_pred_l",
-        "max_pred_l", "retrieval_dtype", "retrieval_bsz", "feature_cache",
+        "max_pred_l", "retrieval_dtype", "retrieval_bsz", "feature_cache", "vid_feat_path", "sub_bert_path",
+        "desc_bert_path", "video_duration_idx_path",
     ):  # fmt: skip
         argv += [f"--{name}", str(opt[name])]
     for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all"):
@@ -398,11 +399,12 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
         return
     if phase != INFERENCE:
         train(opt, saved, signals, ranks, device)
-    if opt.eval_path is not None:
-        print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
-        run_inference(final_inference_options(opt), ranks, device)
-    if ranks.is_main:
-        mark_finished(folder)
+    with held(folder) if ranks.is_main and opt.resume is None else nullcontext():  # a resumed run has it already
+        if opt.eval_path is not None:
+            print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
+            run_inference(final_inference_options(opt), ranks, device)
+        if ranks.is_main:
+            mark_finished(folder)
 
 
 @command_line

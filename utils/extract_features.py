@@ -16,7 +16,7 @@ from typing import Any
 
 from utils.basic_utils import InputError, command_line, write_jsonl
 from utils.model_utils import choose_device
-from utils.own_corpus.clips import write_clips
+from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import check_agreement, write_annotations, write_manifest
 from utils.own_corpus.layout import Layout, corpus_folder, name_in_files
 from utils.own_corpus.queries import (
@@ -168,8 +168,9 @@ def _extract_frames(corpus: _Corpus) -> None:
         opt.image_batch_size,
         opt.decode_threads,
     )
-    corpus.durations = dict(report.durations)
+    corpus.durations = {name: round(seconds, 3) for name, seconds in report.durations.items()}
     corpus.fail(report.failed)
+    corpus.fail(badly_timed(corpus.layout.frames, corpus.durations, opt.frame_rate, opt.clip_length))
 
 
 def _extract_i3d(corpus: _Corpus) -> None:

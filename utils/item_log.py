@@ -1,13 +1,15 @@
 """A file of named groups of arrays that only grows: whatever stops the writer, the groups before stay readable.
 
 A record is a frame (magic, length and CRC-32 of the header), the header as JSON, and the bytes of the arrays, whose
-CRC-32 the header holds. A record that was not written whole is noticed by that, and cut off when the file is opened.
+CRC-32 the header holds. A record that was not written whole is noticed by that, and cut off when the file is opened;
+one that was damaged later is passed over.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 import time
 import zlib
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from utils.basic_utils import named_when_full
+from utils.basic_utils import InputError, named_when_full
 
 _FRAME = struct.Struct("<4sII")
 _MAGIC = b"item"
@@ -68,19 +70,29 @@ class ItemLog:
     Attributes:
         items: the groups by name; of two with one name, the later.
         lost_bytes: how much was cut off, 0 after a clean end.
-        damaged: names whose bytes are not those that were written; they are not among `items`.
+        damaged: what is not as it was written and not among `items`: names, and places ("bytes 0 to 99") without one.
+
+    Raises:
+        InputError: it is no plain file, or cannot be read and written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.items: dict[str, Item] = {}
         self.damaged: list[str] = []
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        size = os.fstat(self._handle).st_size
-        self._end = self._scan(size)
-        self.lost_bytes = size - self._end
-        if self.lost_bytes:
-            os.ftruncate(self._handle, self._end)
+        self._end = 0
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                self._end, self.lost_bytes = self._begin()
+            except BaseException:
+                os.close(self._handle)
+                raise
+        except OSError as err:
+            raise InputError(
+                f"{path}: cannot be read and written ({err.strerror}): "
+                "check its permissions, and move it away if it is no plain file"
+            ) from err
         self._synced_at = time.monotonic()
 
     def close(self) -> None:
@@ -152,11 +164,21 @@ class ItemLog:
             os.fsync(self._handle)
             self._synced_at = time.monotonic()
 
+    def _begin(self) -> tuple[int, int]:
+        """Index the file and cut off what is behind the last whole record: (where that ends, bytes cut off)."""
+        size = os.fstat(self._handle).st_size
+        end = self._scan(size)
+        if size > end:
+            os.ftruncate(self._handle, end)
+        return end, size - end
+
     def _scan(self, size: int) -> int:
         """Index the whole records of a file of `size` bytes; returns where the last one ends."""
         end = 0
-        while (record := self._header_at(end, size)) is not None:
-            name, item = record
+        while (found := self._next_record(end, size)) is not None:
+            at, name, item = found
+            if at > end:
+                self.damaged.append(f"bytes {end} to {at - 1}")
             self.items.pop(name, None)
             end = item.start + item.n_bytes
             if self._crc_of(item) == item.crc:
@@ -164,6 +186,19 @@ class ItemLog:
             else:
                 self.damaged.append(name)
         return end
+
+    def _next_record(self, at: int, size: int) -> tuple[int, str, Item] | None:
+        """The first whole record that begins at a place or after it, with where it begins; None when there is none."""
+        record = self._header_at(at, size)
+        if record is not None:
+            return at, *record
+        while len(block := os.pread(self._handle, _BLOCK_BYTES, at)) >= len(_MAGIC):
+            for match in re.finditer(_MAGIC, block):
+                place = at + match.start()
+                if (record := self._header_at(place, size)) is not None:
+                    return place, *record
+            at += len(block) - len(_MAGIC) + 1  # one may begin in this block and end in the next
+        return None
 
     def _header_at(self, at: int, size: int) -> tuple[str, Item] | None:
         """The record that begins at a place, or None when no whole one does."""

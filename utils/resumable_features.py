@@ -21,22 +21,25 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import h5py
 import numpy as np
 import orjson
 
 from utils.basic_utils import InputError, first_few, named_when_full, read_json, write_json
-from utils.feature_file import FeatureFile, new_feature_file
+from utils.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.item_log import ItemLog
 
 FOLDER_SUFFIX = ".partial"
 RECIPE, ITEMS = "recipe.json", "items"
 ATTRIBUTE = "extraction"  # of the finished file: recipe, items and failures as JSON
+
+_UNREADABLE = "unreadable"  # source of what stands in the folder for a damaged item of the earlier file
 
 Scalar = str | int | float | bool
 
@@ -78,12 +81,27 @@ class _FinishedFile(FeatureFile):
         except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
             return {}
 
+    def check(self, keys: Iterable[str]) -> None:
+        """Raise `InputError` when the arrays are not there, or damaged in what the file says of them.
+
+        Their values, of which there may be many gigabytes, are not read.
+        """
+        for key in keys:
+            self._numbers(key)
+
     def array(self, key: str) -> np.ndarray:
         """An array of any shape and kind of number."""
-        dataset = self._dataset(key)
-        self._check_size(dataset, key)
+        dataset = self._numbers(key)
         with self._naming(key):
             return np.asarray(dataset[()])
+
+    def _numbers(self, key: str) -> h5py.Dataset:
+        with self._naming(key):
+            dataset = self._dataset(key)
+            if dataset.dtype.kind not in "biuf":
+                raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: the file is damaged")
+            self._check_size(dataset, key)
+            return dataset
 
 
 class Extraction:
@@ -117,13 +135,14 @@ class Extraction:
         self._recipe: dict[str, Any] = orjson.loads(orjson.dumps(dict(recipe)))  # as it is read back
         self._attributes = dict(recipe if attributes is None else attributes)
         self._asked: dict[str, str] = {}
+        self._damaged: set[str] = set()  # items of the earlier file
 
     def __enter__(self) -> Extraction:
         self._lock = _locked(self.folder, self.path)
         try:
             self._discard_other_recipe()
-            self._log = ItemLog(self.folder / ITEMS)
             self._finished, self._kept = self._earlier_file()
+            self._log = ItemLog(self.folder / ITEMS)
         except BaseException:
             os.close(self._lock)
             raise
@@ -154,6 +173,7 @@ class Extraction:
             source: what it is made from, such as `file_stamp` of its video. One that has changed since is not done.
         """
         self._asked[name] = source
+        self._check_kept(name)
         theirs = self._source_of(name)
         if theirs not in {None, source}:
             _note(f"{name}: has changed since it was extracted, which is done anew")
@@ -195,8 +215,20 @@ class Extraction:
         self.failures[name] = reason
 
     def _source_of(self, name: str) -> str | None:
-        item = self._log.items.get(name) or self._kept.get(name)
-        return None if item is None or name in self.failures else item.source
+        item = self._log.items.get(name) or (None if name in self._damaged else self._kept.get(name))
+        if item is None or name in self.failures or item.source == _UNREADABLE:
+            return None
+        return item.source
+
+    def _check_kept(self, name: str) -> None:
+        """Forget an item of the earlier file that is damaged there."""
+        if self._finished is None or name in self._log.items or name not in self._kept or name in self._damaged:
+            return
+        try:
+            self._finished.check(self._kept[name].keys)
+        except InputError as err:
+            _note(f"{err}; {name} is extracted anew")
+            self._damaged.add(name)
 
     def _discard_other_recipe(self) -> None:
         """Begin the folder, or empty it when what it holds was made in another way."""
@@ -274,7 +306,23 @@ class Extraction:
                 yield from arrays.items()
             elif self._finished is not None:
                 for key in self._kept[name].keys:
-                    yield key, self._finished.array(key)
+                    try:
+                        array = self._finished.array(key)
+                    except FeatureError as err:
+                        self._give_up_unreadable(names)
+                        raise InputError(f"{err}: run the same command again, {name} is then extracted anew") from err
+                    yield key, array
+
+    def _give_up_unreadable(self, names: list[str]) -> None:
+        """Make the next run extract those anew whose values in the earlier file cannot be read."""
+        for name in names:
+            if self._finished is None or name in self._log.items:
+                continue
+            try:
+                for key in self._kept[name].keys:
+                    self._finished.array(key)
+            except FeatureError:
+                self._log.append(name, {}, _UNREADABLE, {})
 
 
 def _locked(folder: Path, out_h5: Path) -> int:

@@ -214,3 +214,9 @@ def test_the_mini_corpus_is_recognised_without_a_word(monkeypatch, model, tiny_c
     assert load_checkpoint(model / "model.ckpt").config.query_input_size == TINY.text_feat_size
     assert ask(model, query="Nora")[0]["moments"]
     ensure_dataset(parse_inference_options(options_of(model)))  # makes nothing where it is not asked to
+
+
+def test_more_tokens_than_the_model_has_positions_for_are_refused_over_an_encoded_corpus_too(model, tmp_path):
+    encode_corpus.main(["--model_dir", str(model), "--out", str(tmp_path / "encoded"), "--device", "-1"])
+    with pytest.raises(InputError, match="--max_desc_l 50: the model in"):
+        ask(model, query=["a b"], encoded_corpus=tmp_path / "encoded", max_desc_l=50)

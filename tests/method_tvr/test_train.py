@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from method_tvr import train
 from method_tvr.checkpoint import load_checkpoint
-from method_tvr.config import parse_train_options
+from method_tvr.config import parse_train_options, save_options
 from method_tvr.model import ModelConfig
 from method_tvr.optimization import BertAdam
-from method_tvr.train import Trainer, loss_settings
+from method_tvr.train import Trainer, final_inference_options, loss_settings
 from utils.mini_tvr import TINY
 
 RECALLS = {f"{thd}-r{k}" for thd in ("0.5", "0.7") for k in (1, 5, 10, 100)}
@@ -350,3 +350,14 @@ def test_tef_can_be_left_out(options, ctx_mode):
 def test_the_lse_ranking_loss_can_be_trained_with(options):
     losses = losses_of(run(options(n_epoch=1, ranking_loss_type="lse", eval_path=None)))[0]
     assert losses["loss_neg_ctx"] == pytest.approx(0.69, abs=0.2)  # log 2 while scores say nothing
+
+
+def test_the_final_evaluation_reads_the_files_that_a_resumed_run_was_given(options, tiny_corpus):
+    opt = options()
+    Path(opt.results_dir).mkdir()
+    save_options(opt, opt.results_dir)
+    names = ("vid_feat_path", "sub_bert_path", "desc_bert_path", "video_duration_idx_path")
+    for name in names:
+        opt[name] = f"moved/{Path(opt[name]).name}"
+    final = final_inference_options(opt)
+    assert [final[name] for name in names] == [opt[name] for name in names]

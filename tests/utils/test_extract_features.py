@@ -334,7 +334,7 @@ def model_dir(corpus: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: Made, monkeypatch, capsys) -> None:
     command = shlex.split(corpus.told.partition("Then ask it:\n\n")[2])
-    assert command[:3] == ["bash", "method_tvr/scripts/inference.sh", "tvr-video_sub_tef-tiny-*"]
+    assert command[:3] == ["bash", "method_tvr/scripts/inference.sh", "tvr-video_sub_tef-tiny-[0-9][0-9][0-9][0-9]_*"]
     question = "A rabbit comes out"
     argv = [question if text == "a sentence" else text for text in command[4:]]
     argv = ["--model_dir", str(model_dir), "--eval_split_name", command[3], *argv, "--device", "-1"]

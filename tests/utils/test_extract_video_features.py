@@ -189,6 +189,16 @@ def test_failed_videos_are_tried_again_and_others_are_not(tmp_path: Path) -> Non
     assert count_bars(folder, tmp_path / "f.h5") == []
 
 
+def test_a_video_without_a_decoder_does_not_end_the_extraction(tmp_path: Path) -> None:
+    coded = write_video(tmp_path / "a.avi", 10).read_bytes()
+    (tmp_path / "a.avi").write_bytes(coded.replace(b"H264", b"ZZZZ"))
+    videos = {"a": tmp_path / "a.avi", "b": write_video(tmp_path / "b.mp4", 25)}
+    looking = Looking(3.0, Resize(48), lambda frames: (frame[None] for frame in frames), decode_threads=1)
+    report = extract_each(videos, looking, lambda _: np.zeros((1, 2), np.float32), tmp_path / "f.h5", {}, {})
+    assert report.failed == {"a": f"{videos['a']}: there is no decoder for its codec: convert it"}
+    assert report.done == FeatureFile(tmp_path / "f.h5").keys() == ["b"]
+
+
 def test_features_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from method_tvr.dset_configs import split_name as method_split_name
 from utils.basic_utils import InputError
 from utils.feature_file import new_feature_file
-from utils.own_corpus.clips import write_clips
+from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.layout import corpus_folder, name_in_files
 from utils.own_corpus.queries import Query, check_names, fit_to_videos, other_durations, past_the_end, read_queries
 from utils.own_corpus.splits import ALIASES, divide, in_both, val_videos
@@ -223,3 +223,12 @@ def test_clips_are_those_of_the_three_conversion_scripts(tmp_path, pool):
             for name in names:
                 np.testing.assert_array_equal(one[name], other[name])
             assert properties(dict(one.attrs)) == properties(dict(other.attrs))
+
+
+def test_a_video_whose_frames_do_not_fill_its_duration_is_named(tmp_path):
+    with new_feature_file(tmp_path / "frames.h5") as frames:
+        for name in ("good", "odd"):
+            frames.put(name, np.ones((30, 4), np.float32))
+    wrong = badly_timed(tmp_path / "frames.h5", {"good": 10.2, "odd": 14.0}, frame_rate=3.0, clip_length=1.5)
+    assert list(wrong) == ["odd"]
+    assert "10.00 s, but lasts 14.00 s" in wrong["odd"]

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from utils import item_log
+from utils import item_log, resumable_features
 from utils.basic_utils import InputError
-from utils.feature_file import FeatureFile
+from utils.feature_file import FeatureError, FeatureFile
 from utils.resumable_features import Extraction, file_stamp
 
 RECIPE = {"model": "m", "frame_rate": 3.0}
@@ -142,6 +142,61 @@ def test_a_bit_that_flips_in_the_middle_costs_that_item_only(tmp_path: Path) -> 
     content[place] ^= 1
     items.write_bytes(content)
     assert extract(out) == [NAMES[1], *NAMES[4:]]
+
+
+def flip_header(out: Path, name: str) -> None:
+    """Flip a bit in the header of an item."""
+    items = folder_of(out) / "items"
+    content = bytearray(items.read_bytes())
+    content[content.index(f'"name":"{name}"'.encode()) + 1] ^= 1
+    items.write_bytes(content)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("block_bytes", [item_log._BLOCK_BYTES, 7])
+def test_a_bit_that_flips_in_a_header_costs_that_item_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, number: int, block_bytes: int
+) -> None:
+    monkeypatch.setattr(item_log, "_BLOCK_BYTES", block_bytes)  # what begins in one block may end in the next
+    out = tmp_path / "video.h5"
+    interrupted(out)
+    flip_header(out, NAMES[number])
+    assert extract(out) == [NAMES[number], *NAMES[4:]]
+    assert "damaged, extracted anew: bytes " in capsys.readouterr().err
+    extract(tmp_path / "whole.h5")
+    assert_equal_files(out, tmp_path / "whole.h5")
+
+
+def test_damage_in_the_middle_stays_passed_over_and_a_tail_behind_it_is_cut_off(tmp_path: Path) -> None:
+    out = tmp_path / "video.h5"
+    interrupted(out)
+    flip_header(out, NAMES[1])
+    items = folder_of(out) / "items"
+    os.truncate(items, items.stat().st_size - 1)
+    for _ in range(2):
+        log = item_log.ItemLog(items)
+        assert list(log.items) == [NAMES[0], NAMES[2]]
+        assert len(log.damaged) == 1
+        log.close()
+    assert extract(out) == [NAMES[1], *NAMES[3:]]
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "pipe"])
+def test_what_is_no_plain_file_is_named(tmp_path: Path, what: str) -> None:
+    out = tmp_path / "video.h5"
+    interrupted(out)
+    items = folder_of(out) / "items"
+    items.rename(tmp_path / "moved")
+    {
+        "link": lambda: items.symlink_to(tmp_path / "moved"),
+        "folder": items.mkdir,
+        "pipe": lambda: os.mkfifo(items),
+    }[what]()
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    with pytest.raises(InputError, match=r"items: cannot be read and written \("):
+        extract(out)
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_item_that_is_damaged_during_the_run_stops_it_and_is_mended_by_the_next(tmp_path: Path) -> None:
@@ -338,6 +393,54 @@ def test_a_damaged_or_foreign_output_is_replaced(tmp_path: Path, content: bytes 
         out.write_bytes(content)
     assert extract(out) == NAMES
     assert FeatureFile(out).keys() == NAMES
+
+
+def damage_header(out: Path, key: str) -> None:
+    """Flip a bit in what a finished file says of one array."""
+    with h5py.File(out) as file:
+        at = h5py.h5o.get_info(file[key].id).addr
+    content = bytearray(out.read_bytes())
+    assert content[at : at + 4] == b"OHDR"
+    content[at + 8] ^= 1
+    out.write_bytes(content)
+
+
+def test_a_damaged_item_of_a_finished_file_is_extracted_anew(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "video.h5"
+    extract(out, NAMES[:5])
+    damage_header(out, "video_2")
+    assert extract(out) == ["video_2", "video_5"]
+    assert "video_2 is extracted anew" in capsys.readouterr().err
+    extract(tmp_path / "whole.h5")
+    assert_equal_files(out, tmp_path / "whole.h5")
+
+
+def test_a_damaged_item_of_a_finished_file_goes_when_it_cannot_be_extracted(tmp_path: Path) -> None:
+    out = tmp_path / "video.h5"
+    extract(out)
+    damage_header(out, "video_2")
+    assert extract(out, broken=("video_2",)) == ["video_2"]
+    assert FeatureFile(out).keys() == [name for name in NAMES if name != "video_2"]
+
+
+def test_items_whose_values_cannot_be_read_are_extracted_anew_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "video.h5"
+    extract(out, NAMES[:5])
+    array = resumable_features._FinishedFile.array
+
+    def failing(file: resumable_features._FinishedFile, key: str) -> np.ndarray:
+        if key in {"video_1", "video_3"}:
+            raise FeatureError(file.path, key, "cannot be read")
+        return array(file, key)
+
+    monkeypatch.setattr(resumable_features._FinishedFile, "array", failing)
+    with pytest.raises(InputError, match="run the same command again, video_1 is then extracted anew"):
+        extract(out)
+    assert extract(out) == ["video_1", "video_3"]
+    extract(tmp_path / "whole.h5")
+    assert_equal_files(out, tmp_path / "whole.h5")
 
 
 def test_many_items_are_listed_in_the_file(tmp_path: Path) -> None:

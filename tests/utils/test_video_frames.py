@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 import sys
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -251,6 +254,36 @@ def test_a_timestamp_far_away_is_damage_and_not_a_long_video(tmp_path: Path) -> 
     assert "timestamps jump" in reason(path)
 
 
+def test_a_last_frame_that_would_be_shown_for_hours_is_damage(tmp_path: Path) -> None:
+    content = bytearray(write_video(tmp_path / "a.mp4", 1, 25, [0.0]).read_bytes())
+    at = content.index(b"stts") + 16
+    assert content[at : at + 4] == (3600).to_bytes(4, "big")  # of 90,000 a second
+    content[at] ^= 0x40
+    path = damaged(tmp_path / "a.mp4", bytes(content))
+    assert open_video(path).duration == pytest.approx(0.04)
+    assert "last frame should be shown until 11931 s" in reason(path)
+
+
+def test_frames_long_after_the_declared_end_are_damage(tmp_path: Path) -> None:
+    times = [0, 3500, 7000, 10_500]  # each frame is shown for less than an hour
+    content = bytearray(write_video(tmp_path / "a.mkv", 4, 25, times).read_bytes())
+    at = content.index(b"\x44\x89\x88") + 3  # the duration in milliseconds
+    assert struct.unpack_from(">d", content, at)[0] == pytest.approx(10_500_000, abs=100)
+    struct.pack_into(">d", content, at, 2000.0)
+    assert "has a frame at 7000 s, long after its declared end" in reason(damaged(tmp_path / "a.mkv", bytes(content)))
+
+
+def without_decoder(path: Path) -> Path:
+    """A video whose codec nobody knows."""
+    content = write_video(path, 10).read_bytes()
+    assert content.count(b"H264") == 2
+    return damaged(path, content.replace(b"H264", b"ZZZZ"))
+
+
+def test_a_codec_without_a_decoder_is_named(tmp_path: Path) -> None:
+    assert "there is no decoder for its codec: convert it" in reason(without_decoder(tmp_path / "a.avi"))
+
+
 def folder_of_frames(folder: Path, n: int, digits: int = 1, suffix: str = "png") -> Path:
     folder.mkdir()
     for number in range(n):
@@ -298,6 +331,31 @@ def test_videos_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "b.webm").touch()
     with pytest.raises(InputError, match=r"b\.mp4 and b\.webm would have one name"):
         find_videos(tmp_path)
+
+
+def test_digits_that_are_no_decimals_are_letters_in_names(tmp_path: Path) -> None:
+    folder = folder_of_frames(tmp_path / "a", 3)
+    (folder / "frame_0.png").rename(folder / "²1.png")
+    assert [path.name for path in frames_module.pictures_in(folder)] == ["frame_1.png", "frame_2.png", "²1.png"]
+
+
+def test_folders_that_cannot_be_read_are_passed_over_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    closed = folder_of_frames(tmp_path / "lost+found", 1)
+    iterdir = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert list(find_videos(tmp_path)) == ["a"]
+    assert f"note: {closed}: cannot be read (Permission denied)" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"lost\+found: cannot be read \(Permission denied\)"):
+        open_video(closed, 3)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names are text there")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.basic_utils import progress
@@ -11,6 +11,29 @@ from utils.provenance import Property, joined, made_from, properties
 from utils.video_feature.convert_feature_frm_to_clip import frame_times, frames_to_clips
 from utils.video_feature.merge_align_i3d import align
 from utils.video_feature.normalize_and_concat import concat
+
+CLIPS_APART = 2.0  # one because a clip can be cut short, one because the last frame looked at lies before the end
+
+
+def badly_timed(
+    frames_h5: Path, durations: Mapping[str, float], frame_rate: float, clip_length: float
+) -> dict[str, str]:
+    """Videos that have far more or fewer frames than their duration has room for, each with what is wrong.
+
+    Args:
+        frames_h5: `{vid_name: (n_frames, D)}`.
+        durations: seconds, by vid_name.
+        frame_rate: frames looked at, a second.
+        clip_length: seconds.
+    """
+    frames, wrong = FeatureFile(frames_h5), {}
+    for name, seconds in durations.items():
+        looked_at = frames.form(name)[0] / frame_rate
+        if abs(looked_at - seconds) > CLIPS_APART * clip_length:
+            wrong[name] = (
+                f"{name}: has frames for {looked_at:.2f} s, but lasts {seconds:.2f} s: are its timestamps right?"
+            )
+    return wrong
 
 
 def write_clips(

@@ -32,8 +32,8 @@ def divide(queries: Sequence[Query], videos: Iterable[str], val_share: float) ->
     """Put queries and videos into splits.
 
     A query is in the split that it names. Others with times go where their video goes, to train or val, by the video's
-    name alone: it stays where it is when others are added. Others without times are all in test_public, and look in
-    all videos. The last split, `all`, has every video and no query.
+    name alone: in all but the smallest corpora it stays where it is when others are added. Others without times are all
+    in test_public, and look in all videos. The last split, `all`, has every video and no query.
 
     Args:
         queries: those that fit the videos.

@@ -104,7 +104,7 @@ def next_commands(layout: Layout, splits: Mapping[str, Split], text_model: str) 
             f"--clip_length {layout.clip_length:g}",
             *(["--no_norm_vfeat"] if layout.i3d else []),
         ]
-        pattern = shlex.quote(f"tvr-video_sub_tef-{layout.prefix}-*")
+        pattern = shlex.quote(f"tvr-video_sub_tef-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")  # no other's that begins so
         then = [f"bash method_tvr/scripts/inference.sh {pattern} {asking}"]
         return _command("Train on it:", training) + "\n\n" + _command("Then ask it:", then)
     if TRAIN in splits:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +124,7 @@ class VideoFile:
         """
         times = sample_times(at) if isinstance(at, int | float) else at
         with self._opened() as (container, stream):
-            reader = _Reader(self.path, container, stream, self._start)
+            reader = _Reader(self.path, container, stream, self._start, self.duration)
             picture = _Picture(resize, stream.sample_aspect_ratio)
             for time, frame in shown_at(times, reader.frames(), lambda: reader.end):
                 yield time, picture.of(frame)
@@ -153,6 +155,8 @@ class VideoFile:
             if not container.streams.video:
                 raise InputError(f"{self.path}: has no video in it")
             stream = container.streams.best("video") or container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError(f"{self.path}: there is no decoder for its codec: convert it")
             stream.codec_context.thread_type = "AUTO"
             stream.codec_context.thread_count = self._threads
             yield container, stream
@@ -191,6 +195,12 @@ class VideoFile:
 class _Reader:
     """Decodes a stream from its beginning to its end.
 
+    Args:
+        path: of the file, for messages.
+        container, stream: opened.
+        start: second of the container at which a player begins.
+        declared: seconds that the file says it is long, 0 if it does not say it.
+
     Attributes:
         end: second at which the last frame so far is no longer shown.
         last_packet_end: the end of all that was read so far, sound too.
@@ -198,9 +208,11 @@ class _Reader:
         finished: whether the end was reached.
     """
 
-    def __init__(self, path: Path, container: Any, stream: Any, start: float) -> None:
+    def __init__(self, path: Path, container: Any, stream: Any, start: float, declared: float) -> None:
         self._path, self._container, self._stream, self._start = path, container, stream, start
         self._period = _period(stream)
+        # lengths that are estimated from bit rates are wrong too, but not by so much
+        self._latest = 2 * declared + LONGEST_STILL_S if declared > 0 else inf
         self._last_packet = (0.0, 0.0)  # (time, duration) of the one that is shown last
         self.end = self.last_packet_end = 0.0
         self.n_frames = 0
@@ -215,14 +227,18 @@ class _Reader:
             time = max(time, previous)
             if self.n_frames and time - previous > LONGEST_STILL_S:
                 raise InputError(f"{self._path}: its timestamps jump from {previous:.0f} s to {time:.0f} s: damaged")
+            if time > self._latest:
+                raise InputError(f"{self._path}: has a frame at {time:.0f} s, long after its declared end: damaged")
             if frame.is_corrupt:
                 raise InputError(f"{self._path}: the frame at {time:.2f} s is damaged: copy or download the file again")
             self.n_frames += 1
             self.end = time + self._period
             yield time, frame
-        self.finished = True
         if self.n_frames and self._last_packet[0] == time and self._last_packet[1] > 0:
             self.end = time + self._last_packet[1]
+        if self.end - max(time, 0) > LONGEST_STILL_S or self.end > self._latest:
+            raise InputError(f"{self._path}: its last frame should be shown until {self.end:.0f} s: damaged")
+        self.finished = True
 
     def _decoded(self) -> Iterator[Any]:
         # sound is read too, but not decoded, where only the length of the whole is known
@@ -352,17 +368,34 @@ def _read_picture(path: Path) -> Any:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of the numbers in their names."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
-    return sorted(paths, key=lambda path: [int(part) if part.isdigit() else part for part in _parts(path.name)])
+    """The pictures in a folder, in the order of the numbers in their names.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
+    except OSError as err:
+        raise InputError(f"{folder}: cannot be read ({err.strerror}): check its permissions") from err
+    return sorted(paths, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
 
 
 def _parts(name: str) -> list[str]:
     return re.split(r"(\d+)", name)
 
 
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return bool(pictures_in(folder))
+    except InputError as err:  # such as lost+found
+        print(f"note: {err}; passed over", file=sys.stderr, flush=True)
+        return False
+
+
 def find_videos(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """The videos of a corpus, by name: files of video suffixes without those, and folders that hold pictures.
+
+    Folders in it that cannot be read are passed over, with a note.
 
     Raises:
         InputError: there is no such folder, nothing in it, or two videos of one name.
@@ -372,8 +405,10 @@ def find_videos(folder: str | os.PathLike[str]) -> dict[str, Path]:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror}): give the folder with the videos") from err
-    named = [(entry.stem, entry) for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and not entry.is_dir()]
-    named += [(entry.name, entry) for entry in entries if entry.is_dir() and pictures_in(entry)]
+    folders = [entry for entry in entries if os.path.isdir(entry)]
+    videos = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(entry)]
+    named = [(entry.stem, entry) for entry in videos]
+    named += [(entry.name, entry) for entry in folders if _holds_pictures(entry)]
     named.sort()
     twice = [f"{one[1].name} and {other[1].name}" for one, other in pairwise(named) if one[0] == other[0]]
     if twice:
