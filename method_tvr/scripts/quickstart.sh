@@ -70,5 +70,6 @@ cat <<END
 To try next:
   bash method_tvr/scripts/quickstart.sh --lw_fcl 0 --lw_vcl 0       without the two contrastive losses
   bash method_tvr/scripts/inference.sh 'mini-*-quickstart-*' test   predictions for a split without ground truth
+  bash method_tvr/scripts/inference.sh 'mini-*-quickstart-*' val --query "Nora opens the drawer."     ask it in words
   bash method_tvr/scripts/train.sh tvr video_sub_tef resnet_i3d --exp_id reloclnet     TVR itself: README.md says how
 END
