@@ -21,9 +21,9 @@ import numpy as np
 from utils.basic_utils import InputError, command_line, first_few, progress
 from utils.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.provenance import made_with, properties
-from utils.text_feature.corpus_rows import Rows, subtitle_lines
+from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
 
-LENGTHS_SUFFIX, MASK_SUFFIX = "-lengths", "-mask"
+MASK_SUFFIX = "-mask"
 POOLS = ("max", "avg")
 SCRIPT = "utils/text_feature/convert_sub_feature_word_to_clip.py"
 

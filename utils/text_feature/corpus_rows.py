@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 from utils.basic_utils import InputError, read_jsonl
 
+LENGTHS_SUFFIX = "-lengths"  # beside a video's tokens: how many each of its lines has
+
 Path: TypeAlias = str | os.PathLike[str]
 Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Path | Sequence[Path | Row]  # a jsonl file, several, or rows

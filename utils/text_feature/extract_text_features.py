@@ -23,12 +23,11 @@ from utils.model_utils import choose_device
 from utils.provenance import made_with
 from utils.resumable_features import Extraction
 from utils.text_feature.chunks import chunk_lines, cut_lines
-from utils.text_feature.corpus_rows import Path, Rows, query_texts, subtitle_lines
+from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Path, Rows, query_texts, subtitle_lines
 from utils.text_feature.text_encoder import TextEncoder
 
 SCRIPT = "utils/text_feature/extract_text_features.py"
 PACKAGES = ("torch", "transformers", "tokenizers")
-LENGTHS_SUFFIX = "-lengths"
 QUERY_LENGTH, SUB_LENGTH = 32, 256  # with special tokens, as in TVRetrieval
 QUERIES_AT_A_TIME, VIDEOS_AT_A_TIME = 512, 16  # enough to sort by length, few enough to lose to a kill
 
