@@ -71,13 +71,16 @@ class FeatureFile:
 
     Args:
         path: the `.h5` file.
+        inner: for files with a group for each key instead of a dataset, the name of the dataset in each group, such
+            as `c3d_features`.
 
     Raises:
         InputError: (any method) the file is missing, truncated or not h5, or a key or array is not as it should be.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], inner: str | None = None) -> None:
         self.path = Path(path)
+        self._inner = inner
         self._h5: h5py.File | None = None
         self._pid = -1
         self._open()
@@ -229,18 +232,28 @@ class FeatureFile:
     def _dataset(self, key: str) -> h5py.Dataset:
         """A dataset that lies in this file itself; nothing else is opened, which may be any file or device."""
         with self._naming(key):
-            h5_file, name = self._open(), key.encode("utf-8", "surrogateescape")
-            links = h5_file.id.links
-            if "/" in key or not links.exists(name):
-                raise InputError(f"{self.path}: has no features for {key}: was it extracted with another split?")
-            if links.get_info(name).type != h5py.h5l.TYPE_HARD:  # a soft one may lead through an external one
-                raise FeatureError(self.path, key, "is a link, which is not followed: copy the array into this file")
-            found = h5_file[name]
+            found = self._own_object(self._open(), key, key)
+            if self._inner is not None:
+                if not isinstance(found, h5py.Group):
+                    raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a group with {self._inner}")
+                found = self._own_object(found, self._inner, key)
+            if isinstance(found, h5py.Group):
+                raise FeatureError(self.path, key, "is a Group, not a feature array: name the dataset inside to read")
             if not isinstance(found, h5py.Dataset):
                 raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a feature array")
             if found.is_virtual or found.external:  # asked before its shape, which may be that of another file
                 raise FeatureError(self.path, key, "has its values in other files: copy them into this one")
             return found
+
+    def _own_object(self, group: h5py.Group, name: str, key: str) -> Any:
+        """What `name` means in a group, if that lies in this file."""
+        links, encoded = group.id.links, name.encode("utf-8", "surrogateescape")
+        if "/" in name or not links.exists(encoded):
+            what = key if name == key else f"{key}, no {name} in its group"
+            raise InputError(f"{self.path}: has no features for {what}: was it extracted with another split?")
+        if links.get_info(encoded).type != h5py.h5l.TYPE_HARD:  # a soft one may lead through an external one
+            raise FeatureError(self.path, key, "is a link, which is not followed: copy the array into this file")
+        return group[encoded]
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:

@@ -1,0 +1,108 @@
+"""Charades-STA: lines `VIDEO start end##sentence`, and the tables of Charades that say how long the videos are.
+
+It has no validation split: a share of the training videos is held out, chosen by name alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import reprlib
+from pathlib import Path
+
+from utils.annotations.reading import WHERE_FROM, Reader, Source, Split, there
+from utils.basic_utils import InputError, read_bytes
+from utils.own_corpus.splits import val_videos
+
+FILES = {"charades_sta_train.txt": "train", "charades_sta_test.txt": "test"}
+TABLES = ("Charades_v1_train.csv", "Charades_v1_test.csv")
+FORM = "VIDEO start end##sentence"
+
+
+def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
+    """Read those of the files that are there.
+
+    A query's number is its line, from 1, in train and in what is held out of it alike.
+
+    Args:
+        folder: where the files lie.
+        reader: takes what they say.
+        val_share: of the training videos, about how many are held out as val; 0 for none.
+
+    Raises:
+        InputError: no annotations or no table are there, or one cannot be read.
+    """
+    paths = there(folder, list(FILES))
+    seconds: dict[str, float] = {}
+    for path in there(folder, TABLES):
+        _read_table(path, reader, seconds)
+    reader.check()  # or each line of a video with a bad length would be named too
+    splits = {}
+    for path in paths:
+        source = reader.open(path, list(FILES).index(path.name) + 1)
+        for number, line in enumerate(_lines(path), start=1):
+            if line.strip():
+                _take_line(reader, source, line, number, seconds)
+        splits[FILES[path.name]] = Split(list(source.videos), source.queries)
+    return _with_val(splits, val_share)
+
+
+def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
+    """Splits with a part of train as val, in the usual order."""
+    train = splits.get("train")
+    held_out = set() if train is None else val_videos(train.videos, share)
+    if train is None or not held_out:
+        return splits
+    parts = {}
+    for name, is_val in (("train", False), ("val", True)):
+        parts[name] = Split(
+            [video for video in train.videos if (video in held_out) == is_val],
+            [query for query in train.queries if (query.vid_name in held_out) == is_val],
+        )
+    return {**parts, **{name: split for name, split in splits.items() if name != "train"}}
+
+
+def _take_line(reader: Reader, source: Source, line: str, number: int, seconds: dict[str, float]) -> None:
+    where = f"{source.path}, line {number}"
+    head, separator, sentence = line.partition("##")
+    fields = head.split()
+    try:
+        name, start, end = fields[0], float(fields[1]), float(fields[2])
+        well_formed = bool(separator) and len(fields) == 3
+    except (IndexError, ValueError):
+        well_formed = False
+    if not well_formed:
+        reader.wrong(where, f"{reprlib.repr(line.rstrip())} is not {FORM!r}")
+    elif name not in seconds:
+        reader.wrong(where, f"video {name} has no length in {' or '.join(TABLES)} beside it")
+    elif reader.video(name, seconds[name], where):
+        reader.query(source, number, name, sentence, [(start, end)], where)
+
+
+def _read_table(path: Path, reader: Reader, seconds: dict[str, float]) -> None:
+    """Add the lengths of a table's videos to `seconds`."""
+    table = csv.DictReader(_lines(path))
+    try:
+        if not {"id", "length"} <= set(table.fieldnames or ()):
+            raise InputError(f"{path}: has no columns id and length: {WHERE_FROM}")
+        for row in table:
+            where = f"{path}, line {table.line_num}"
+            try:
+                length = float(row["length"])
+            except (TypeError, ValueError):
+                reader.wrong(where, f"length {reprlib.repr(row['length'])} of video {row['id']} is not in seconds")
+                continue
+            if seconds.setdefault(row["id"], length) != length:
+                reader.wrong(where, f"video {row['id']} lasts {length:g} s here and {seconds[row['id']]:g} s before")
+    except csv.Error as err:
+        raise InputError(f"{path}, line {table.line_num}: is not CSV ({err}): {WHERE_FROM}") from err
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file with their ends, which quoted cells of a table may contain."""
+    content = read_bytes(path, WHERE_FROM)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = content.count(b"\n", 0, err.start) + 1
+        raise InputError(f"{path}, line {line}: is not UTF-8 text: {WHERE_FROM}") from err
+    return [line + "\n" for line in text.removesuffix("\n").split("\n")]

@@ -1,0 +1,182 @@
+"""Public annotation files to the forms that training, inference and evaluation read (data/README.md).
+
+    python utils/annotations/convert.py anet_cap --in DIR --out data/anet_cap
+
+Datasets: anet_cap (ActivityNet Captions), charades_sta, didemo. `utils/annotations/README.md` says what DIR holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from utils.annotations import anet_cap, charades_sta, didemo
+from utils.annotations.reading import Query, Reader, Source, Split
+from utils.basic_utils import InputError, command_line, first_few, whole_file, write_json, write_jsonl
+from utils.mini_files import durations_path, manifest_path, release_path
+from utils.own_corpus.layout import corpus_folder
+from utils.tables import aligned
+
+SCRIPT = "utils/annotations/convert.py"
+DATASETS = ("anet_cap", "charades_sta", "didemo")
+SPLITS = ("train", "val", "test")
+VAL_SHARE = 0.1
+SHOWN = 10
+
+
+def read(dataset: str, folder: Path, val_share: float = VAL_SHARE) -> tuple[Reader, dict[str, Split]]:
+    """Read and check the annotation files in a folder.
+
+    Args:
+        dataset: one of `DATASETS`.
+        folder: where they lie, under their own names.
+        val_share: of the training videos of a dataset without val, about how many become val.
+
+    Raises:
+        InputError: no file is there, or what is there is not of the public form.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--in {folder}: is not a folder: give the one with the annotation files")
+    reader = Reader()
+    if dataset == "anet_cap":
+        splits = anet_cap.read(folder, reader)
+    elif dataset == "charades_sta":
+        splits = charades_sta.read(folder, reader, val_share)
+    else:
+        splits = didemo.read(folder, reader)
+    reader.check()
+    empty = [str(source.path) for source in reader.sources if not source.queries]
+    if empty:
+        why = first_few(_left_out(reader.sources), 3) or "it has no queries"
+        raise InputError(f"{', '.join(empty)}: there is nothing to write for it: {why}")
+    return reader, splits
+
+
+def write(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) -> list[Path]:
+    """Write queries, durations and a record, all or none of them.
+
+    Args:
+        dataset: one of `DATASETS`.
+        out: the folder, which is there; its name begins the files' names.
+        reader: what the files said.
+        splits: what goes into each split.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: there is no room for them.
+    """
+    idx_of = {name: idx for idx, name in enumerate(dict.fromkeys(_videos(splits)))}
+    durations = {
+        split: {name: [reader.durations[name], idx_of[name]] for name in content.videos}
+        for split, content in splits.items()
+    }
+    releases = {split: release_path(out, out.name, split) for split in splits}
+    paths = [*releases.values(), durations_path(out, out.name), manifest_path(out, out.name)]
+    with ExitStack() as stack:
+        # the last to be entered is the first to get its name: the record comes when all else is there
+        parts = {path: stack.enter_context(whole_file(path)) for path in reversed(paths)}
+        for split, path in releases.items():
+            several = dataset == "didemo" and split != "train"
+            rows = (_row(query, reader.durations, several) for query in splits[split].queries)
+            write_jsonl(rows, parts[path])
+        write_json(durations, parts[durations_path(out, out.name)])
+        write_json(_record(dataset, reader, splits), parts[manifest_path(out, out.name)], indent=True)
+    return paths
+
+
+def _videos(splits: Mapping[str, Split]) -> Iterator[str]:
+    return (name for split in splits.values() for name in split.videos)
+
+
+def _row(query: Query, durations: Mapping[str, float], several: bool) -> dict[str, Any]:
+    """A line of a release file; with `several`, all annotated moments, else the one to train on."""
+    ts = [list(moment) for moment in query.moments] if several else list(didemo.most_agreed(query.moments))
+    return {
+        "desc_id": query.desc_id,
+        "desc": query.desc,
+        "vid_name": query.vid_name,
+        "duration": durations[query.vid_name],
+        "ts": ts,
+    }
+
+
+def _record(dataset: str, reader: Reader, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """What was made of what: counts, and all that was left out."""
+    read_files = {
+        source.path.name: {
+            "queries": source.n_read,
+            "kept": len(source.queries),
+            "moments_clamped": source.n_clamped,
+            "clamped_by_at_most": round(source.furthest, 3),
+            "left_out": [{"where": where, "why": why} for where, why in source.left_out],
+        }
+        for source in reader.sources
+    }
+    written = {name: {"videos": len(split.videos), "queries": len(split.queries)} for name, split in splits.items()}
+    return {"made_by": SCRIPT, "dataset": dataset, "read": read_files, "written": written}
+
+
+def _left_out(sources: Sequence[Source]) -> list[str]:
+    return [f"{where}: {why}" for source in sources for where, why in source.left_out]
+
+
+def _say(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) -> None:
+    rows = [["read", "queries", "kept", "moments clamped", "by at most"]]
+    for source in reader.sources:
+        counts = [source.n_read, len(source.queries), source.n_clamped]
+        rows.append([source.path.name, *(f"{count:,}" for count in counts), f"{source.furthest:.2f} s"])
+    print(aligned(rows))
+    left_out = _left_out(reader.sources)
+    for line in left_out[:SHOWN]:
+        print(f"left out: {line}")
+    if len(left_out) > SHOWN:
+        print(f"left out: … {len(left_out) - SHOWN} more, see {manifest_path(out, out.name)}")
+    if reader.differing:
+        print(f"note: files differ in the duration of {first_few(list(reader.differing))}; the first one holds")
+    rows = [["written", "videos", "queries"]]
+    rows += [
+        [release_path(out, out.name, name).name, f"{len(split.videos):,}", f"{len(split.queries):,}"]
+        for name, split in splits.items()
+    ]
+    print(f"\n{aligned(rows)}\n{durations_path(out, out.name).name} and the record {manifest_path(out, out.name).name}")
+    for name in SPLITS:
+        if name not in splits:
+            path = release_path(out, out.name, name)
+            stale = f"; {path} is of an earlier run: remove it" if path.exists() else ""
+            print(f"note: there is no split {name}{stale}")
+    shared = set(_videos({"train": splits["train"]})) if "train" in splits else set()
+    for name in ("val", "test"):
+        both = sorted(shared & set(splits[name].videos)) if name in splits else []
+        if both:
+            print(f"warning: videos of train are in {name} too: {first_few(both)}")
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
+    parser.add_argument("--out", required=True, help="folder to write into, such as data/anet_cap")
+    parser.add_argument(
+        "--val_share",
+        type=float,
+        default=VAL_SHARE,
+        help="charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)",
+    )
+    args = parser.parse_args(argv)
+    if not 0 <= args.val_share < 1:
+        raise InputError(f"--val_share {args.val_share}: must be at least 0 and below 1")
+    reader, splits = read(args.dataset, Path(args.folder), args.val_share)
+    out = corpus_folder(args.out)
+    write(args.dataset, out, reader, splits)
+    _say(args.dataset, out, reader, splits)
+
+
+if __name__ == "__main__":
+    main()

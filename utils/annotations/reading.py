@@ -1,0 +1,216 @@
+"""What public annotation files say, checked: queries whose moments lie in their videos, and what had to be left out.
+
+What is wrong with the form of a file is collected and refused together. A moment that is reversed, empty or outside its
+video is left out and listed; one that only reaches past an end of its video is clamped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import InputError, read_bytes, read_json
+
+IDS_PER_FILE = 1_000_000  # desc_id = number of the file * this + number of the query in it
+MAX_MOMENTS = 100  # of one query; what evaluation takes
+SHOWN_LINES = 10
+DURATIONS_APART = 0.01  # seconds by which two files may differ about a video unsaid
+WHERE_FROM = "see utils/annotations/README.md for where it comes from"
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query with its moments in seconds: one, or one for each person who annotated it."""
+
+    desc_id: int
+    desc: str
+    vid_name: str
+    moments: tuple[Span, ...]
+
+
+@dataclass
+class Source:
+    """One annotation file, and what became of what it says.
+
+    Attributes:
+        path: where it lies.
+        number: its place among the dataset's files, from 1, whichever of them are there.
+        videos: names in the order of the file, those whose queries were all left out too.
+        queries: those that are kept.
+        n_read: queries in the file.
+        n_clamped: moments that reached past an end of their video.
+        furthest: seconds by which they did, at most.
+        left_out: (place in the file, reason) of queries and annotations that were left out.
+    """
+
+    path: Path
+    number: int
+    videos: dict[str, None] = field(default_factory=dict)
+    queries: list[Query] = field(default_factory=list)
+    n_read: int = 0
+    n_clamped: int = 0
+    furthest: float = 0.0
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Videos to search in, and queries, in the order of their file."""
+
+    videos: list[str]
+    queries: list[Query]
+
+
+class Reader:
+    """Takes what the files of a dataset say, one query at a time.
+
+    Attributes:
+        durations: seconds by video; the first that a file says of a video holds.
+        differing: videos of which a later file says another duration.
+        sources: what has been read.
+    """
+
+    def __init__(self) -> None:
+        self.durations: dict[str, float] = {}
+        self.differing: dict[str, None] = {}
+        self.sources: list[Source] = []
+        self._wrong: list[str] = []
+        self._seen: dict[int, str] = {}
+
+    def open(self, path: Path, number: int) -> Source:
+        """Begin with an annotation file."""
+        self.sources.append(Source(path, number))
+        return self.sources[-1]
+
+    def wrong(self, where: str, reason: str) -> None:
+        """Note a place whose form is wrong."""
+        self._wrong.append(f"{where}: {reason}")
+
+    def video(self, name: Any, seconds: Any, where: str) -> bool:
+        """Note a video's duration; False, after noting why, when name or duration are none."""
+        if not isinstance(name, str) or not name.isprintable() or not name.strip() or "/" in name:
+            self.wrong(where, f"{reprlib.repr(name)} is not the name of a video")
+            return False
+        if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
+            said = "no duration" if seconds is None else f"the duration {reprlib.repr(seconds)}"
+            self.wrong(where, f"video {name} has {said}: expected seconds")
+            return False
+        if abs(self.durations.setdefault(name, float(seconds)) - seconds) > DURATIONS_APART:
+            self.differing[name] = None
+        return True
+
+    def query(
+        self, source: Source, number: int, vid_name: str, desc: Any, moments: Sequence[tuple[Any, Any]], where: str
+    ) -> None:
+        """Take a query, or note what is wrong with it, or list it as left out.
+
+        Args:
+            source: the file it is in.
+            number: its own in the file, from 0 to `IDS_PER_FILE` - 1.
+            vid_name: a video that `video` has taken.
+            desc: the sentence.
+            moments: (start, end) in seconds, as they were read.
+            where: its place in the file, for messages.
+        """
+        source.n_read += 1
+        source.videos.setdefault(vid_name)
+        if not 0 <= number < IDS_PER_FILE:
+            self.wrong(where, f"number {number} of a query is not from 0 to {IDS_PER_FILE - 1}")
+            return
+        desc_id = source.number * IDS_PER_FILE + number
+        other = self._seen.setdefault(desc_id, where)
+        if other != where:
+            self.wrong(where, f"has the id {number}, which is that of {other} too")
+            return
+        if not isinstance(desc, str):
+            self.wrong(where, f"{reprlib.repr(desc)} is not a sentence")
+            return
+        if not 0 < len(moments) <= MAX_MOMENTS:
+            self.wrong(where, f"has {len(moments)} moments, expected 1 to {MAX_MOMENTS}")
+            return
+        kept = [span for moment in moments if (span := self._fitted(source, moment, vid_name, where)) is not None]
+        sentence = " ".join(desc.split())
+        if not sentence:
+            source.left_out.append((where, "the sentence is empty"))
+        elif kept:
+            source.queries.append(Query(desc_id, sentence, vid_name, tuple(kept)))
+
+    def _fitted(self, source: Source, moment: tuple[Any, Any], vid_name: str, where: str) -> Span | None:
+        """The part of a moment that lies in its video, or None after noting why there is none."""
+        start, end = moment
+        if not all(type(second) in (int, float) and math.isfinite(second) for second in moment):
+            self.wrong(where, f"{reprlib.repr(list(moment))} is not a start and an end in seconds")
+            return None
+        duration = self.durations[vid_name]
+        span = max(float(start), 0.0), min(float(end), duration)
+        if start >= end:
+            reason = "is reversed" if start > end else "is empty"
+        elif span[0] >= span[1]:
+            reason = f"is outside {vid_name}, which lasts {duration:g} s"
+        else:
+            past = max(-start, end - duration, 0.0)
+            source.n_clamped += past > 0
+            source.furthest = max(source.furthest, past)
+            return span
+        source.left_out.append((where, f"moment [{start:g}, {end:g}] {reason}"))
+        return None
+
+    def check(self) -> None:
+        """Refuse what had a wrong form.
+
+        Raises:
+            InputError: naming the first places, and how many there are.
+        """
+        if self._wrong:
+            shown = "".join(f"\n  {line}" for line in self._wrong[:SHOWN_LINES])
+            more = f"\n  … {len(self._wrong) - SHOWN_LINES} more" if len(self._wrong) > SHOWN_LINES else ""
+            raise InputError(f"these places have to be mended first:{shown}{more}")
+
+
+def read_public_json(path: Path, kind: type) -> Any:
+    """The JSON of an annotation file.
+
+    Args:
+        path: the file.
+        kind: what it holds: dict or list.
+
+    Raises:
+        InputError: it cannot be read, is not JSON or not of that kind, is empty, or an object in it has a key twice.
+    """
+    content = read_json(path, WHERE_FROM)
+    if not isinstance(content, kind) or not content:
+        form = "an object {…} with a key for each video" if kind is dict else "a list […] of queries"
+        raise InputError(f"{path}: expected {form}, found {reprlib.repr(content)}: {WHERE_FROM}")
+    try:  # again, because a parser that is fast keeps the last of two values without a word
+        json.loads(read_bytes(path, WHERE_FROM), object_pairs_hook=_refuse_twins)
+    except RecursionError as err:
+        raise InputError(f"{path}: is nested too deeply for an annotation file: {WHERE_FROM}") from err
+    except KeyError as err:
+        raise InputError(f"{path}: has {reprlib.repr(err.args[0])} twice: keep one of them") from err
+    return content
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise KeyError(key)
+        seen.add(key)
+
+
+def there(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Those of a dataset's files that are in a folder.
+
+    Raises:
+        InputError: none is.
+    """
+    found = [folder / name for name in names if (folder / name).exists()]
+    if not found:
+        raise InputError(f"{folder}: has none of {', '.join(names)}: {WHERE_FROM}")
+    return found
