@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 BYTEARRAY = pickle.BYTEARRAY8[0]  # makes room before it reads
 MADE_BY = "ReLoCLNet method_tvr/train.py"
 UNKNOWN = "unknown"
+INPUT_SIZES = ("visual_input_size", "sub_input_size")
 
 FeatureRecords = dict[str, dict[str, Property]]  # {"video", "sub", "query": decisive properties, see utils.provenance}
 
@@ -131,10 +132,12 @@ def save_checkpoint(
 def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | None = None) -> dict[str, Any]:
     """What a checkpoint of the model holds, but for the digest; without `features` when nothing is known of them."""
     known = {"features": features} if features else {}
+    # files record which strings are one object, as a ctx_mode of "video" and the name of a modality may be or not
+    config = {key: sys.intern(value) if type(value) is str else value for key, value in model.config.to_dict().items()}
     return {
         **known,
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-        "model_cfg": model.config.to_dict(),
+        "model_cfg": config,
         "epoch": epoch,
         "format_version": FORMAT_VERSION,
         "made_by": MADE_BY,
@@ -178,7 +181,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         # a dict alone: torch obeys what other ones may carry besides
         state, model_cfg, epoch = dict(content["model"]), content["model_cfg"], int(content.get("epoch", -1))
         config = ModelConfig.from_dict(model_cfg)
-        if not all(type(value) in (bool, int, float, str) for value in vars(config).values()):
+        if not all(_is_plain(name, value) for name, value in vars(config).items()):
             raise TypeError("its model_cfg holds something other than numbers and names")
         with torch.device("meta"):  # shapes alone, no weights
             expected = {name: tensor.shape for name, tensor in ReLoCLNet(config).state_dict().items()}
@@ -200,6 +203,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
     return Checkpoint(state, config, epoch, made_by, content.get("training"), features)
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether a value of model_cfg is a number or a name, or the absent size of a modality that is not in use."""
+    return type(value) in (bool, int, float, str) or (value is None and name in INPUT_SIZES)
 
 
 def _feature_records(saved: Any) -> FeatureRecords:

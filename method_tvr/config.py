@@ -16,11 +16,12 @@ from easydict import EasyDict
 
 from method_tvr.dset_configs import DATASETS, DatasetConfig, split_name
 from method_tvr.model import MODALITIES
-from method_tvr.options import CHANGEABLE_ON_RESUME, NOT_INHERITED, OFF, build_parser
+from method_tvr.options import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, build_parser
 from method_tvr.saved_options import check_name_part, check_saved, find_path, keep_to_known_places
 from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
+CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 
 
@@ -138,10 +139,11 @@ def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
     """Fill in what depends on the dataset."""
     dataset = DATASETS[opt.dset_name]
     opt.eval_split_name = split_name(opt.eval_split_name)
+    parts = opt.ctx_mode.split("_")
     defaults = {
         "train_path": dataset.annotation_path("train"),
         "eval_path": None if keep_without_eval else dataset.annotation_path(opt.eval_split_name),
-        "desc_bert_path": dataset.query_feature_path,
+        "desc_bert_path": dataset.query_feature_path(with_sub="sub" in parts),
         "sub_bert_path": dataset.sub_feature_path,
         "vid_feat_path": dataset.video_feature_path(opt.vid_feat_type),
         "video_duration_idx_path": dataset.video_duration_idx_path,
@@ -152,6 +154,9 @@ def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
     for name, value in defaults.items():
         if opt.get(name) is None:
             opt[name] = value
+    for modality, name in CONTEXT_PATHS.items():
+        if modality not in parts:
+            opt[name] = None  # not read, whatever was typed
     if opt.debug:
         opt.num_workers = 0
         opt.no_core_driver = True
@@ -162,10 +167,14 @@ def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
 def _check(opt: EasyDict) -> None:
     parts = opt.ctx_mode.split("_")
     if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
-        raise InputError(f"--ctx_mode {opt.ctx_mode}: expected video, sub and tef joined by _, such as video_sub_tef")
-    if not set(MODALITIES) <= set(parts):
         raise InputError(
-            f"--ctx_mode {opt.ctx_mode}: the model needs both video and sub: use video_sub_tef or video_sub"
+            f"--ctx_mode {opt.ctx_mode}: expected video, sub and tef joined by _, each once at most: one of "
+            f"{', '.join(CTX_MODES)}"
+        )
+    if not set(MODALITIES) & set(parts):
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: tef only says where in its video a clip lies, the same in every video, so "
+            "that there would be nothing to find: add video or sub to it"
         )
     if opt.conv_kernel_size % 2 == 0 or opt.conv_stride != 1:
         raise InputError("--conv_kernel_size must be odd and --conv_stride 1: the model needs one logit per clip")

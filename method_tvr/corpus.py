@@ -27,7 +27,7 @@ def open_features(opt: EasyDict, device: torch.device, with_queries: bool = True
         with_queries: False leaves the file of query features alone.
         average: see `FeatureStore`.
     """
-    paths = {"video": opt.vid_feat_path, "sub": opt.sub_bert_path}
+    paths = {"video": opt.vid_feat_path, "sub": opt.sub_bert_path}  # None where --ctx_mode leaves a modality out
     sizes = {"video": opt.vid_feat_size, "sub": opt.sub_feat_size, "query": opt.q_feat_size}
     parts = opt.ctx_mode.split("_")
     described: dict[str, Any] = {

@@ -18,6 +18,7 @@ from method_tvr.annotations import Query, Video, load_queries, load_videos, outs
 from method_tvr.data_check_features import Source, check_clip_counts, check_source
 from method_tvr.data_report import Defects
 from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
+from method_tvr.options import CTX_MODES
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few
 from utils.tables import aligned, file_size, size_text
 
@@ -44,7 +45,9 @@ def find_corpus(name: str) -> DatasetConfig:
                 "(links to the files will do)"
             )
         if prefixes:
-            return DatasetConfig(name=prefixes[0], root=str(folder), prefix=prefixes[0])
+            corpus = DatasetConfig(name=prefixes[0], root=str(folder), prefix=prefixes[0])
+            has_query_only = Path(corpus.query_feature_path(with_sub=False)).exists()
+            return dataclasses.replace(corpus, query_only_features=has_query_only)
     raise InputError(f"{name}: holds no corpus: PREFIX_video2dur_idx.json names its videos, see data/README.md")
 
 
@@ -163,17 +166,27 @@ def _holds(queries: list[Query]) -> str:
     return f"{text} of {len({query.vid_name for query in queries})} videos" + (f": {named}" if named else "")
 
 
-def feature_sources(dataset: DatasetConfig, found: Annotations, vid_feat_types: list[str]) -> list[Source]:
-    """The feature files of a corpus; video files of other types than the ones asked for are optional."""
+def feature_sources(
+    dataset: DatasetConfig, found: Annotations, vid_feat_types: list[str], ctx_mode: str
+) -> list[Source]:
+    """The feature files of a corpus; those that a run of other video types or another `ctx_mode` reads are optional."""
     clips = {split: found.vid_names(split) for split in found.splits}
     tokens = {split: found.desc_ids(split) for split in found.splits}
+    parts = ctx_mode.split("_")
+    video, with_sub = "video" in parts, "sub" in parts
     return [
         *(
-            Source(name, dataset.video_feature_path(name), clips, name in vid_feat_types)
+            Source(
+                name,
+                dataset.video_feature_path(name),
+                clips,
+                video and name in vid_feat_types,
+                f"--vid_feat_type {name}" if video else "--ctx_mode with video",
+            )
             for name in sorted(VIDEO_FILES, key=lambda name: name not in vid_feat_types)
         ),
-        Source("sub", dataset.sub_feature_path, clips, needed=True),
-        Source("query", dataset.query_feature_path, tokens, needed=True),
+        Source("sub", dataset.sub_feature_path, clips, with_sub, "--ctx_mode with sub"),
+        Source("query", dataset.query_feature_path(with_sub), tokens, needed=True),
     ]
 
 
@@ -182,7 +195,7 @@ def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Sour
     table = [["features", "file", "size", "keys", "shape", "dtype", "values", "made by"]]
     for source in sources:
         if source.missing is None:
-            state = _unread(source.path) if source.needed else f"not there: only for --vid_feat_type {source.kind}"
+            state = _unread(source.path) if source.needed else f"not there: only for {source.needed_by}"
             table.append([source.kind, source.name, file_size(source.path), state])
             continue
         keys = f"{source.n_keys}" + (f" + {source.n_masks} masks" if source.n_masks else "")
@@ -220,6 +233,12 @@ def _parse() -> argparse.Namespace:
         choices=list(VIDEO_FILES),
         help="video features that must be there (default: resnet_i3d)",
     )
+    parser.add_argument(
+        "--ctx_mode",
+        default=CTX_MODES[0],
+        choices=CTX_MODES,
+        help=f"context that must be there (default: {CTX_MODES[0]})",
+    )
     parser.add_argument("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
     return parser.parse_args()
 
@@ -237,7 +256,7 @@ def main() -> None:
     defects = Defects(dataset.root)
     print(f"Corpus {dataset.name} in {dataset.root}, clips of {dataset.clip_length} s")
     found = read_annotations(dataset, only, defects)
-    sources = feature_sources(dataset, found, args.vid_feat_type)
+    sources = feature_sources(dataset, found, args.vid_feat_type, args.ctx_mode)
     for source in sources:
         check_source(source, dataset, found.needed, args.quick, defects)
     print_sources(dataset, found, sources)
@@ -245,7 +264,9 @@ def main() -> None:
     needed_videos = {name for split in found.needed for name in found.vid_names(split)}
     check_clip_counts(dataset, durations, needed_videos, sources, defects)
     whom = f"work on {', '.join(found.splits)}" if only else "training and inference"
-    defects.print_all(f"{whom} with {' and '.join(args.vid_feat_type)}")
+    what = list(args.vid_feat_type) if "video" in args.ctx_mode else []
+    what += [f"--ctx_mode {args.ctx_mode}"] if args.ctx_mode != CTX_MODES[0] else []
+    defects.print_all(f"{whom} with {' and '.join(what)}")
     if defects.blocking:
         sys.exit(BAD_INPUT_EXIT_CODE)
 

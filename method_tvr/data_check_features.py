@@ -29,6 +29,7 @@ class Source:
         path: where it should lie.
         keys: {split: the keys it should have}.
         needed: whether the run asked for reads it; what is wrong with another one is only noted.
+        needed_by: what other runs read it, if this one does not.
         missing: {split: number of keys it lacks}; None when it could not be opened.
         rows: {key: number of clips or tokens} of the keys that are as they should be.
     """
@@ -37,6 +38,7 @@ class Source:
     path: str
     keys: dict[str, list[str]]
     needed: bool
+    needed_by: str = ""
     missing: dict[str, int] | None = None
     rows: dict[str, int] = field(default_factory=dict)
     n_keys: int = 0
@@ -142,7 +144,8 @@ def check_clip_counts(
     context = [source for source in sources if source.kind != "query" and source.rows]
     expected = {name: math.ceil(duration / dataset.clip_length) for name, duration in durations.items()}
     table = [["features", "videos", "as expected", "1 apart", "more", "largest difference", "as many as sub"]]
-    sub = next((source.rows for source in context if source.kind == "sub"), {})
+    subtitles = next((source for source in context if source.kind == "sub"), None)
+    sub = subtitles.rows if subtitles else {}
     for source in context:
         apart = {name: abs(n - expected[name]) for name, n in source.rows.items() if name in expected}
         more = [name for name, difference in apart.items() if difference > CLIPS_APART]
@@ -154,11 +157,11 @@ def check_clip_counts(
             defects.add(
                 f"{source.path}: numbers of clips differ from those of the subtitles for {named}",
                 f"both must be of one release and one clip length: {dataset.feature_remedy}",
-                source.needed and not needed_videos.isdisjoint(unequal),
+                source.needed and subtitles is not None and subtitles.needed and not needed_videos.isdisjoint(unequal),
             )
         counts = Counter(min(difference, CLIPS_APART + 1) for difference in apart.values())
         differences = [str(counts[0]), str(counts[1]), str(len(more)), str(max(apart.values()))] if apart else ["-"] * 4
-        equal = f"{len(shared) - len(unequal)} of {len(shared)}" if source.kind != "sub" else "-"
+        equal = f"{len(shared) - len(unequal)} of {len(shared)}" if subtitles not in (None, source) else "-"
         table.append([source.kind, str(len(source.rows)), *differences, equal])
     if context:
         print(f"\nNumbers of clips: ceil(duration / {dataset.clip_length} s) is expected\n{aligned(table)}")

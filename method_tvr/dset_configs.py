@@ -31,6 +31,8 @@ class DatasetConfig:
         query_types: whether queries are of types (v, t, vt) that metrics are broken down by.
         iou_thds, recall_ks: what recalls are reported at.
         final_nms_thd: temporal NMS threshold of the evaluation that ends training.
+        query_only_features: whether runs without subtitles read query features of their own, made by a language model
+            that has seen no subtitles.
         generate: writes the dataset into a folder when it is not there yet; None for data that must be downloaded.
         annotation_remedy, feature_remedy: what to do about missing or defective files, said to users.
     """
@@ -45,6 +47,7 @@ class DatasetConfig:
     iou_thds: tuple[float, ...] = (0.5, 0.7)
     recall_ks: tuple[int, ...] = (1, 5, 10, 100)
     final_nms_thd: float = 0.5
+    query_only_features: bool = True
     generate: Callable[[Path], None] | None = None
     annotation_remedy: str = "write it in the form that data/README.md shows"
     feature_remedy: str = "extract it in the form that data/README.md shows"
@@ -63,9 +66,11 @@ class DatasetConfig:
     def sub_feature_path(self) -> str:
         return f"{self._features}/bert_feature/sub_query/{self.prefix}_sub_pretrained_w_sub_query_max_{CLIP_SUFFIX}.h5"
 
-    @property
-    def query_feature_path(self) -> str:
-        return f"{self._features}/bert_feature/sub_query/{self.prefix}_query_pretrained_w_sub_query.h5"
+    def query_feature_path(self, with_sub: bool) -> str:
+        """The query features of runs with subtitles, or of those without."""
+        if with_sub or not self.query_only_features:
+            return f"{self._features}/bert_feature/sub_query/{self.prefix}_query_pretrained_w_sub_query.h5"
+        return f"{self._features}/bert_feature/query_only/{self.prefix}_query_pretrained_w_query.h5"
 
     @property
     def _features(self) -> str:
@@ -97,6 +102,7 @@ DATASETS = {
             name="mini",
             root="data/mini",
             prefix="mini",
+            query_only_features=False,  # its word table is the same with and without subtitles
             generate=_ensure_mini,
             annotation_remedy=MINI_REMEDY,
             feature_remedy=MINI_REMEDY,

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from easydict import EasyDict
 
-from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import find_path, parse_inference_options
 from method_tvr.corpus import ensure_dataset, listed_videos, open_features
 from method_tvr.corpus_store import Recipe
 from method_tvr.corpus_writer import adding_to
 from method_tvr.encoding import encode_videos
-from method_tvr.inference import check_model_fits
+from method_tvr.inference import check_model_fits, load_model_of
 from method_tvr.loading import BatchLoader
 from method_tvr.start_end_dataset import StartEndEvalDataset
 from method_tvr.windows import joined
@@ -35,8 +33,7 @@ def run_encoding(opt: EasyDict, out: str) -> None:
     """Add the videos that the options list, as far as they are missing, to the corpus in `out`."""
     if opt.retrieval_dtype not in STORED_DTYPES:
         raise InputError(f"--retrieval_dtype {opt.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
-    checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
-    checkpoint.note_if_unknown()
+    checkpoint = load_model_of(opt)
     ensure_dataset(opt)
     device = choose_device(opt.device)
     videos = listed_videos(opt)

@@ -141,6 +141,10 @@ class FeatureStore:
         self._check_clip_counts(vid_name, {m: len(features) for m, features in raw.items()})
         return {m: self._clips(self._preparation[m](features)) for m, features in raw.items()}
 
+    def n_clips(self, vid_name: str) -> int:
+        """How many clips of a video the model sees."""
+        return len(next(iter(self.context(vid_name).values())))
+
     def _clips(self, prepared: np.ndarray) -> np.ndarray:
         if not self.use_tef:
             return prepared

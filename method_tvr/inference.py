@@ -156,6 +156,23 @@ def _write(rows: dict[str, RankedRows], split: EvalSplit, opt: EasyDict, path: P
     return metrics
 
 
+def load_model_of(opt: EasyDict) -> Checkpoint:
+    """The model in `opt.model_dir`, which must be one for the options' `ctx_mode`.
+
+    Raises:
+        InputError: it cannot be read, or sees something else.
+    """
+    checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
+    checkpoint.note_if_unknown()
+    trained_with = checkpoint.config.ctx_mode
+    if set(trained_with.split("_")) != set(opt.ctx_mode.split("_")):
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: the model in {opt.model_dir} was trained with {trained_with}: give that, or "
+            "leave the option out"
+        )
+    return checkpoint
+
+
 def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: str, clip_length: float) -> None:
     """Refuse features of other sizes or another making than the model was trained on, and more than it can take.
 
@@ -290,8 +307,7 @@ def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
 
 
 def _load_checkpoint(opt: EasyDict, ranks: Ranks) -> Checkpoint:
-    checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
-    checkpoint.note_if_unknown()
+    checkpoint = load_model_of(opt)
     if ranks.is_main:
         ensure_dataset(opt)
     ranks.barrier()

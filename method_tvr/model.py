@@ -1,7 +1,8 @@
 """ReLoCLNet (Zhang et al., SIGIR 2021): encoders, scores and the training objective, top to bottom.
 
 N batch, Nq queries, Nv videos, L clips, Lq query tokens, D hidden size. A *modality* is `video` or `sub` (subtitles);
-parameters are named `{modality}_{part}`, as in published checkpoints.
+parameters are named `{modality}_{part}`, as in published checkpoints. Of two modalities each attends to the other, and
+their scores and losses are averaged; of one there is neither the other's branch nor cross attention, and no mean.
 """
 
 from __future__ import annotations
@@ -52,10 +53,13 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class ModelConfig(LossSettings):
-    """The `model_cfg` of a checkpoint. Input sizes include the two columns of tef."""
+    """The `model_cfg` of a checkpoint.
 
-    visual_input_size: int = 3074
-    sub_input_size: int = 770
+    Input sizes include the two columns of tef. That of a modality which `ctx_mode` leaves out is None.
+    """
+
+    visual_input_size: int | None = 3074
+    sub_input_size: int | None = 770
     query_input_size: int = 768
     hidden_size: int = 384
     conv_kernel_size: int = 5
@@ -84,8 +88,9 @@ class ModelConfig(LossSettings):
 
     @property
     def input_sizes(self) -> dict[str, int]:
-        """{modality: clip feature size, tef included}."""
-        return {"video": self.visual_input_size, "sub": self.sub_input_size}
+        """{modality: clip feature size, tef included} of the modalities in use."""
+        sizes = {"video": self.visual_input_size, "sub": self.sub_input_size}
+        return {m: size for m in self.modalities if (size := sizes[m]) is not None}
 
 
 class ContextEncoding(NamedTuple):
@@ -118,6 +123,8 @@ class ReLoCLNet(nn.Module):
             raise ValueError("conv_kernel_size must be odd and conv_stride 1: one logit per clip is needed")
         self.config = config
         self.modalities = config.modalities
+        if not self.modalities or config.input_sizes.keys() != set(self.modalities):
+            raise ValueError(f"ctx_mode {config.ctx_mode!r}: needs video, sub or both, and their input sizes")
         hidden, heads, drop = config.hidden_size, config.n_heads, config.drop
 
         self.query_pos_embed = TrainablePositionalEncoding(config.max_desc_l, hidden, config.input_drop)
@@ -129,8 +136,9 @@ class ReLoCLNet(nn.Module):
             self.add_module(f"{m}_input_proj", LinearLayer(config.input_sizes[m], hidden, config.input_drop))
             for i in (1, 2, 3):
                 self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
-            self.add_module(f"{m}_cross_att", BertSelfAttention(hidden, heads, drop))
-            self.add_module(f"{m}_cross_layernorm", nn.LayerNorm(hidden))
+            if len(self.modalities) > 1:
+                self.add_module(f"{m}_cross_att", BertSelfAttention(hidden, heads, drop))
+                self.add_module(f"{m}_cross_layernorm", nn.LayerNorm(hidden))
             self.add_module(f"{m}_query_linear", nn.Linear(hidden, hidden))
         self.modular_vector_mapping = nn.Linear(hidden, len(self.modalities), bias=False)
         kernel = config.conv_kernel_size
@@ -165,7 +173,7 @@ class ReLoCLNet(nn.Module):
     def encode_context(
         self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> dict[str, ContextEncoding]:
-        """Encode the clips of videos, each modality attending to the other.
+        """Encode the clips of videos, each modality attending to the other where there are two.
 
         Args:
             ctx_feats: {modality: (N, L, Dm)} clip features, tef included.
@@ -175,16 +183,11 @@ class ReLoCLNet(nn.Module):
             {modality: ContextEncoding}.
         """
         mask = ctx_mask.bool()
-        # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
-        # see padded clips through the convolutions.
-        visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys)
         h1 = {m: self._encode_input(m, ctx_feats[m], mask) for m in self.modalities}
+        crossed = self._cross(h1, mask) if len(self.modalities) > 1 else h1
         encoded = {}
         for m in self.modalities:
-            side = next(h1[other] for other in self.modalities if other != m)
-            cross = self.part(m, "cross_att")(h1[m], side, visible)
-            crossed = self.part(m, "cross_layernorm")(cross + h1[m])
-            h2 = self.part(m, "encoder2")(crossed, mask)
+            h2 = self.part(m, "encoder2")(crossed[m], mask)
             encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, mask))
         return encoded
 
@@ -215,6 +218,18 @@ class ReLoCLNet(nn.Module):
     def _encode_input(self, modality: str, feat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         projected = self.part(modality, "input_proj")(feat)
         return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), mask)  # (N, L, D)
+
+    def _cross(self, h1: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Let each of two modalities attend to the other: {modality: (N, L, D)}."""
+        # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
+        # see padded clips through the convolutions.
+        visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys)
+        crossed = {}
+        for m in self.modalities:
+            side = next(h1[other] for other in self.modalities if other != m)
+            cross = self.part(m, "cross_att")(h1[m], side, visible)
+            crossed[m] = self.part(m, "cross_layernorm")(cross + h1[m])
+        return crossed
 
     # ---------------------------------------------------------------- scores
 

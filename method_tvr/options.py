@@ -7,6 +7,7 @@ import argparse
 from method_tvr.dset_configs import DATASETS, VIDEO_FILES
 
 TASKS = ("VCMR", "SVMR", "VR")
+CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
 OFF = -1  # value that switches an epoch, count or threshold off
 AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips
 
@@ -138,7 +139,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("--sub_feat_size", type=int, help="subtitle feature size without tef (default: read from the file)")
     add("--q_feat_size", type=int, help="query feature size (default: read from the file)")
     add("--vid_feat_size", type=int, help="video feature size without tef (default: read from the file)")
-    add("--ctx_mode", default="video_sub_tef", help="what context is made of: video, sub and maybe tef, joined by _")
+    add(
+        "--ctx_mode",
+        default=CTX_MODES[0],
+        help="what context is made of: video, sub (subtitles) or both, and maybe tef (where in its video a clip "
+        "lies), joined by _; files of what it leaves out are not read",
+    )
     add("--no_norm_vfeat", action="store_true", help="do not L2-normalise video features")
     add("--no_norm_tfeat", action="store_true", help="do not L2-normalise query and subtitle features")
     add("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")

@@ -15,14 +15,13 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.chance import chance_level
-from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import dataset_of, parse_inference_options
 from method_tvr.corpus import EvalSplit, load_eval_split, open_features
 from method_tvr.curves import read_curves
 from method_tvr.feature_store import FeatureStore
-from method_tvr.inference import evaluate_rows, predict
+from method_tvr.inference import evaluate_rows, load_model_of, predict
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options import TASKS
+from method_tvr.options import CTX_MODES, TASKS
 from method_tvr.plots import draw_run
 from method_tvr.timelines import example_timelines
 from standalone_eval.metrics import Rule
@@ -38,7 +37,7 @@ Recalls = Mapping[str, Mapping[str, float]]  # {task: {"{iou_thd}-r{k}" or "r{k}
 def chance_recalls(split: EvalSplit, features: FeatureStore, opt: EasyDict) -> Recalls:
     """Chance level on a split, see `chance_level`."""
     dataset = dataset_of(opt)
-    n_clips = {video.vid_name: len(features.video(video.vid_name)) for video in split.videos}
+    n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
     rule = Rule(dataset.iou_thds, dataset.recall_ks)
     return chance_level(split.queries, n_clips, opt.clip_length, opt.min_pred_l, opt.max_pred_l, rule)
 
@@ -113,7 +112,7 @@ def main() -> None:
     predictions = read_json(args.nms_predictions)
     opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)])
     results = Path(opt.model_dir)
-    checkpoint = load_checkpoint(results / "model.ckpt")
+    checkpoint = load_model_of(opt)
     device = choose_device(opt.device)
     features = open_features(opt, device)
     split = load_eval_split(opt, features)
@@ -151,7 +150,8 @@ def write_picture(
     """Draw curves and example timelines into the results folder, `quickstart.png`."""
     iou_thd = dataset_of(opt).iou_thds[0]
     examples = example_timelines(model, split, features, opt, device, predictions, iou_thd, N_MOMENTS)
-    title = f"ReLoCLNet on the {opt.dset_name} corpus"
+    parts = f" ({opt.ctx_mode})" if opt.ctx_mode != CTX_MODES[0] else ""
+    title = f"ReLoCLNet on the {opt.dset_name} corpus{parts}"
     draw_run(results / "quickstart.png", title, read_curves(results / "tensorboard_log"), best_epoch, examples)
 
 

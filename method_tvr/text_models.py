@@ -130,7 +130,7 @@ def _said_by(path: str) -> dict[str, Any]:
 def _mini_seed(opt: EasyDict) -> int | None:
     """The seed of the mini corpus, when the first feature file that is there was generated with it."""
     paths = (opt.desc_bert_path, opt.sub_bert_path, opt.vid_feat_path)
-    said = next((_said_by(path) for path in paths if find_path(path).is_file()), {})
+    said = next((_said_by(path) for path in paths if path and find_path(path).is_file()), {})
     seed = said.get("seed")
     generated = said.get("made_by") == mini_files.MADE_BY and isinstance(seed, int | np.integer)
     return int(seed) if generated and seed is not None and seed >= 0 else None

@@ -64,11 +64,12 @@ NOT_FINITE = "not_finite.json"  # all about a batch whose loss or gradient is no
 def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
     """Sizes from the features, the rest from the options."""
     tef = TEF_SIZE if features.use_tef else 0
+    context_sizes = {m: features.sizes[m] + tef for m in features.modalities}
     return ModelConfig.from_dict(
         {
             **opt,
-            "visual_input_size": features.sizes["video"] + tef,
-            "sub_input_size": features.sizes["sub"] + tef,
+            "visual_input_size": context_sizes.get("video"),
+            "sub_input_size": context_sizes.get("sub"),
             "query_input_size": features.sizes["query"],
         }
     )

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
+
+import pytest
 
 from tests.shell import PROJECT_ROOT, run_script
 from utils.mini_tvr import TINY, generate
@@ -9,19 +12,27 @@ from utils.mini_tvr import TINY, generate
 SMALL = ("--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--max_vcmr_video", "5")
 
 
-def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_path):
+@pytest.mark.parametrize(
+    ("corpus", "typed", "ctx_mode"),
+    [
+        (TINY, (), "video_sub_tef"),
+        (replace(TINY, subtitles=False), ("--ctx_mode", "video_tef"), "video_tef"),
+    ],
+)
+def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_path, corpus, typed, ctx_mode):
     project = tmp_path / "a project"
     ignored = shutil.ignore_patterns("__pycache__", "results")
     for folder in ("method_tvr", "utils", "standalone_eval"):
         shutil.copytree(PROJECT_ROOT / folder, project / folder, ignore=ignored)
     for name in ("setup.sh", "requirements.txt"):
         shutil.copy(PROJECT_ROOT / name, project)
-    generate(project / "data" / "mini", TINY)
+    generate(project / "data" / "mini", corpus)
 
-    finished = run_script(project / "method_tvr/scripts/quickstart.sh", *SMALL, cwd=tmp_path)
+    finished = run_script(project / "method_tvr/scripts/quickstart.sh", *typed, *SMALL, cwd=tmp_path)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (model_dir,) = (project / "method_tvr" / "results").iterdir()
+    assert model_dir.name.startswith(f"mini-{ctx_mode}-quickstart-")
     table = json.loads((model_dir / "quickstart_table.json").read_text())
     assert set(table["chance"]) == {"VCMR", "SVMR", "VR"}
     assert (model_dir / "quickstart.png").read_bytes().startswith(b"\x89PNG")
@@ -32,7 +43,15 @@ def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_pat
     assert (model_dir / "quickstart_table.txt").read_text().strip() in finished.stdout
 
 
-def test_the_quickstart_refuses_what_it_decides_itself():
-    finished = run_script("method_tvr/scripts/quickstart.sh", "--exp_id", "mine")
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--exp_id", "mine"), "--exp_id is what the quickstart decides"),
+        (("--ctx_mode", "video_tef", "--device=0"), "--device is what the quickstart decides"),
+        (("--ctx_mode",), "--ctx_mode needs a value"),
+    ],
+)
+def test_the_quickstart_refuses_what_it_decides_itself(typed, message):
+    finished = run_script("method_tvr/scripts/quickstart.sh", *typed)
     assert finished.returncode == 2
-    assert "--exp_id is what the quickstart decides" in finished.stderr
+    assert message in finished.stderr

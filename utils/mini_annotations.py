@@ -81,7 +81,9 @@ def generate_for_annotations(
             for row in rows[split]:
                 described[row.get("vid_name", "")].append(row)
             for vid_name, duration in progress(durations[split].items(), f"{split} videos", len(durations[split])):
-                features.put_video(vid_name, *_features_of(vid_name, duration, described[vid_name], words, space))
+                video_feat, subtitles = _features_of(vid_name, duration, described[vid_name], words, space)
+                features.put_video(vid_name, video_feat)
+                features.put_subtitles(vid_name, *subtitles)
             for row in progress(rows[split], f"{split} queries"):
                 features.put_query(row["desc_id"], words.encode(row["desc"]))
     return write_manifest(
@@ -96,7 +98,7 @@ def generate_for_annotations(
 
 def _features_of(
     vid_name: str, duration: float, rows: Sequence[Row], words: WordVectors, space: VideoSpace
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     clips = n_clips(duration)
     shown = np.zeros((clips, len(ROLES), LATENT_SIZE), np.float32)
     seen = [row for row in rows if "v" in row["type"]]
@@ -105,7 +107,7 @@ def _features_of(
         shown[:, ROLES.index("words")] = overlap(np.array([row["ts"] for row in seen]), duration) @ latents
     rng = random.Random(named_seed(words.seed, vid_name, "dialogue"))
     lines = _dialogue(rng, duration, [row for row in rows if "t" in row["type"]])
-    return space.clip_features(vid_name, shown), *subtitle_features(vid_name, lines, clips, words)
+    return space.clip_features(vid_name, shown), subtitle_features(vid_name, lines, clips, words)
 
 
 def _content_words(desc: str) -> list[str]:

@@ -84,13 +84,13 @@ class CorpusFeatures:
     """Takes features one video and one query at a time, so that memory does not grow with the corpus."""
 
     def __init__(
-        self, videos: dict[str, FeatureWriter], sub: FeatureWriter, query: FeatureWriter, appearance_size: int
+        self, videos: dict[str, FeatureWriter], sub: FeatureWriter | None, query: FeatureWriter, appearance_size: int
     ) -> None:
         self._videos, self._sub, self._query = videos, sub, query
         self._appearance_size = appearance_size
 
-    def put_video(self, vid_name: str, video_feat: np.ndarray, sub_feat: np.ndarray, sub_mask: np.ndarray) -> None:
-        """Store the (L, D) features of a video and of its subtitles, with the (L,) mask of the latter."""
+    def put_video(self, vid_name: str, video_feat: np.ndarray) -> None:
+        """Store the (L, D) features of a video."""
         parts = {
             "resnet_i3d": video_feat,
             "resnet": video_feat[:, : self._appearance_size],
@@ -98,6 +98,10 @@ class CorpusFeatures:
         }
         for vid_feat_type, writer in self._videos.items():
             writer.put(vid_name, parts[vid_feat_type])
+
+    def put_subtitles(self, vid_name: str, sub_feat: np.ndarray, sub_mask: np.ndarray) -> None:
+        """Store the (L, D) features of a video's subtitles, and their (L,) mask."""
+        assert self._sub is not None
         self._sub.put(vid_name, sub_feat)
         self._sub.put(f"{vid_name}-mask", sub_mask)
 
@@ -107,8 +111,16 @@ class CorpusFeatures:
 
 
 @contextmanager
-def new_corpus_features(out: Path, prefix: str, settings: FeatureSettings) -> Iterator[CorpusFeatures]:
+def new_corpus_features(
+    out: Path, prefix: str, settings: FeatureSettings, subtitles: bool = True
+) -> Iterator[CorpusFeatures]:
     """Open all feature files of a corpus for writing; each appears whole when the block ends well, or not at all.
+
+    Args:
+        out: folder of the corpus.
+        prefix: how file names begin.
+        settings: kinds and sizes.
+        subtitles: whether the corpus has any.
 
     Raises:
         InputError: a file cannot be written.
@@ -123,17 +135,20 @@ def new_corpus_features(out: Path, prefix: str, settings: FeatureSettings) -> It
                 )
                 for name in settings.vid_feat_types
             }
-            sub = stack.enter_context(new_feature_file(sub_feature_path(out, prefix), **clips, pooling="max"))
+            sub = None
+            if subtitles:
+                sub = stack.enter_context(new_feature_file(sub_feature_path(out, prefix), **clips, pooling="max"))
             query = stack.enter_context(new_feature_file(query_feature_path(out, prefix), **about))
             yield CorpusFeatures(videos, sub, query, half_sizes(settings.vid_feat_size)[0])
     except OSError as err:
         raise InputError(f"{out}: features cannot be written ({err}): is the disk full?") from err
 
 
-def feature_paths(out: Path, prefix: str, settings: FeatureSettings) -> list[Path]:
+def feature_paths(out: Path, prefix: str, settings: FeatureSettings, subtitles: bool = True) -> list[Path]:
     """All feature files that `new_corpus_features` writes."""
     videos = [video_feature_path(out, prefix, name) for name in settings.vid_feat_types]
-    return [*videos, sub_feature_path(out, prefix), query_feature_path(out, prefix)]
+    subs = [sub_feature_path(out, prefix)] if subtitles else []
+    return [*videos, *subs, query_feature_path(out, prefix)]
 
 
 def usable_folder(out: str | os.PathLike[str]) -> Path:

@@ -6,6 +6,9 @@ It is a small world with a language, not noise: shows, characters, places, actio
 and what people write about them (`mini_world`), their features (`word_vectors`, `mini_features`). Validation and test
 videos hold combinations of character, action and object, and of speaker, topic and detail, that training never shows.
 
+With `--no_subtitles` there are neither subtitles nor their features, and all queries are about what is seen: one about
+what is said could only be guessed at.
+
 With `--annotations DIR` it makes features for real annotations instead (`mini_annotations`).
 """
 
@@ -34,6 +37,7 @@ from utils.mini_files import (
     manifest_path,
     new_corpus_features,
     release_path,
+    sub_feature_path,
     subtitles_path,
     usable_folder,
     write_manifest,
@@ -54,6 +58,7 @@ class MiniSettings(FeatureSettings):
     n_test: int = 100
     queries_per_video: int = 5
     prefix: str = "mini"
+    subtitles: bool = True
 
     def check(self) -> None:
         """Raise `InputError` when no corpus can be made with these settings."""
@@ -105,15 +110,22 @@ def generate(out: str | os.PathLike[str], settings: MiniSettings | None = None) 
     ]
     rows = _query_rows(settings, videos)
     _write_features(folder, settings, videos, rows)
-    paths = [durations_path(folder, prefix), subtitles_path(folder, prefix)]
+    paths = [durations_path(folder, prefix)]
     write_json(_durations(videos), paths[0])
-    write_jsonl(map(_subtitle_row, videos), paths[1])
+    spoken = [subtitles_path(folder, prefix), sub_feature_path(folder, prefix)]
+    if settings.subtitles:
+        paths.append(spoken[0])
+        write_jsonl(map(_subtitle_row, videos), spoken[0])
+    else:  # those of an earlier corpus would not be this one's
+        for path in spoken:
+            path.unlink(missing_ok=True)
     for split, split_rows in rows.items():
         paths.append(release_path(folder, prefix, split))
         write_jsonl(_released(settings.seed, split, split_rows), paths[-1])
     seconds = {split: [video.duration for video in videos if video.split == split] for split in SPLITS}
     counts = {split: count_split(seconds[split], rows.get(split, [])) for split in SPLITS}
-    return write_manifest(folder, prefix, settings, [*paths, *feature_paths(folder, prefix, settings)], counts=counts)
+    paths += feature_paths(folder, prefix, settings, settings.subtitles)
+    return write_manifest(folder, prefix, settings, paths, counts=counts)
 
 
 def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, list[dict[str, Any]]]:
@@ -123,7 +135,7 @@ def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, li
     for video in videos:
         if video.split not in rows:
             continue
-        for query in make_queries(settings.seed, video, settings.queries_per_video):
+        for query in make_queries(settings.seed, video, settings.queries_per_video, settings.subtitles):
             rows[video.split].append(_query_row(video, query, desc_id))
             desc_id += 1
     return rows
@@ -165,20 +177,22 @@ def _write_features(
 ) -> None:
     words = WordVectors(settings.seed, settings.text_feat_size)
     space = VideoSpace(settings.seed, settings.vid_feat_size)
-    with new_corpus_features(folder, settings.prefix, settings) as features:
+    with new_corpus_features(folder, settings.prefix, settings, settings.subtitles) as features:
         for video in progress(videos, "features of videos"):
-            features.put_video(video.vid_name, *_features_of(video, words, space))
+            features.put_video(video.vid_name, _video_features(video, words, space))
+            if settings.subtitles:
+                of_lines = subtitle_features(video.vid_name, video.lines, n_clips(video.duration), words)
+                features.put_subtitles(video.vid_name, *of_lines)
         for split_rows in rows.values():
             for row in split_rows:
                 features.put_query(row["desc_id"], words.encode(row["desc"]))
 
 
-def _features_of(video: Video, words: WordVectors, space: VideoSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _video_features(video: Video, words: WordVectors, space: VideoSpace) -> np.ndarray:
     spans = np.array([(scene.start, scene.end) for scene in video.scenes])
     shares = overlap(spans, video.duration)  # (L, S)
     shown = np.einsum("ls,srd->lrd", shares, scene_latents(video.scenes, words))
-    sub_feat, sub_mask = subtitle_features(video.vid_name, video.lines, n_clips(video.duration), words)
-    return space.clip_features(video.vid_name, shown), sub_feat, sub_mask
+    return space.clip_features(video.vid_name, shown)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,6 +213,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=VID_FEAT_TYPES,
         help="video feature files: both halves, appearance, motion; default all three, with --annotations resnet_i3d",
+    )
+    parser.add_argument(
+        "--no_subtitles",
+        dest="subtitles",
+        action="store_false",
+        default=None,
+        help="a corpus in which nobody speaks: no subtitle files, all queries of type v; train on it with "
+        "--ctx_mode video_tef or video",
     )
     parser.add_argument("--prefix", help="how the files' names begin; default mini, or that of the annotations")
     parser.add_argument(
@@ -240,7 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     prefix = options.pop("prefix", None)
     unused = [name for name in options if name not in FeatureSettings.__dataclass_fields__]
     if unused:
-        raise InputError(f"--{unused[0]}: has no meaning with --annotations, which decide it: leave it out")
+        name = "no_subtitles" if unused[0] == "subtitles" else unused[0]
+        raise InputError(f"--{name}: has no meaning with --annotations, which decide it: leave it out")
     settings = FeatureSettings(**{"vid_feat_types": ("resnet_i3d",), **options})
     print_summary(out, generate_for_annotations(annotations, out, settings, prefix, splits))
 

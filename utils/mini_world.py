@@ -228,13 +228,16 @@ def _draw_lines(rng: random.Random, speech: Speech, sight: Sight, start: float, 
     return lines
 
 
-def make_queries(seed: int, video: Video, count: int) -> list[Query]:
-    """Sentences about a video's scenes, of types v, t and vt; two about the same scene only when scenes run out."""
+def make_queries(seed: int, video: Video, count: int, with_speech: bool = True) -> list[Query]:
+    """Sentences about a video's scenes, of types v, t and vt; two about the same scene only when scenes run out.
+
+    Without `with_speech` all are of type v: about what is seen.
+    """
     rng = random.Random(named_seed(seed, video.vid_name, "queries"))
     asked: set[Scene] = set()
     queries = []
     for _ in range(count):
-        kind = rng.choices(QUERY_TYPES, TYPE_SHARES)[0]
+        kind = rng.choices(QUERY_TYPES, TYPE_SHARES)[0] if with_speech else "v"
         able = [scene for scene in video.scenes if kind == "v" or scene.speech]
         fresh = [scene for scene in able if scene not in asked] or able
         weights = [(scene.end - scene.start) ** TYPE_LENGTH_POWER[kind] for scene in fresh]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a bare machine to a trained model, its recalls and a picture, in one command:
-#   bash method_tvr/scripts/quickstart.sh [any training option of method_tvr/options.py]
+#   bash method_tvr/scripts/quickstart.sh [--ctx_mode CTX_MODE] [any training option of method_tvr/options.py]
+#   CTX_MODE   video_sub_tef (if left out) or what else train.sh takes, such as video_tef for the video-only model
 # Every command that it runs is shown as one would type it, in the project's folder after `source setup.sh`.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -14,13 +15,23 @@ nms_thd=0.5
 # Threads that spin while they wait make a machine that is not all ours several times slower.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
-for option in "$@"; do
-  case "$option" in
-    --dset_name* | --ctx_mode* | --exp_id* | --results_root* | --eval_* | --debug | --m??_pred_l* | --no_core_driver | --feature_cache* | --device*)
-      echo "error: ${option%%=*} is what the quickstart decides: use method_tvr/scripts/train.sh to choose it" >&2
+ctx_mode=video_sub_tef
+options=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --ctx_mode=*) ctx_mode="${1#*=}" ;;
+    --ctx_mode)
+      [ $# -ge 2 ] || { echo "error: --ctx_mode needs a value, such as video_tef" >&2 && exit 2; }
+      ctx_mode="$2"
+      shift
+      ;;
+    --dset_name* | --exp_id* | --results_root* | --eval_* | --debug | --m??_pred_l* | --no_core_driver | --feature_cache* | --device*)
+      echo "error: ${1%%=*} is what the quickstart decides: use method_tvr/scripts/train.sh to choose it" >&2
       exit 2
       ;;
+    *) options+=("$1") ;;
   esac
+  shift
 done
 
 stage() { printf '\n== %s  [%d s since the start]\n' "$1" "$SECONDS"; }
@@ -36,9 +47,9 @@ source "$root/setup.sh"
 SECONDS=0 # an installation, if there was one, is not part of the run
 
 stage "2/6 training: ReLoCLNet on the mini corpus (generated on first use), evaluated after each epoch, the best kept"
-run bash "$root/method_tvr/scripts/train.sh" mini video_sub_tef resnet_i3d --exp_id quickstart --eval_untrained \
-  "${settings[@]}" "$@"
-for model_dir in "$results_root"/mini-video_sub_tef-quickstart-[0-9]*; do :; done # their names end in the time
+run bash "$root/method_tvr/scripts/train.sh" mini "$ctx_mode" resnet_i3d --exp_id quickstart --eval_untrained \
+  "${settings[@]}" ${options[@]+"${options[@]}"}
+for model_dir in "$results_root/mini-$ctx_mode-quickstart-"[0-9]*; do :; done # their names end in the time
 
 stage "3/6 inference: rank the moments of all val videos for each val query, without and with temporal NMS"
 run bash "$root/method_tvr/scripts/inference.sh" "$model_dir" val --nms_thd "$nms_thd" \
@@ -69,6 +80,7 @@ cat <<END
 
 To try next:
   bash method_tvr/scripts/quickstart.sh --lw_fcl 0 --lw_vcl 0       without the two contrastive losses
+  bash method_tvr/scripts/quickstart.sh --ctx_mode video_tef        without subtitles: the video-only model
   bash method_tvr/scripts/inference.sh 'mini-*-quickstart-*' test   predictions for a split without ground truth
   bash method_tvr/scripts/inference.sh 'mini-*-quickstart-*' val --query "Nora opens the drawer."     ask it in words
   bash method_tvr/scripts/train.sh tvr video_sub_tef resnet_i3d --exp_id reloclnet     TVR itself: README.md says how

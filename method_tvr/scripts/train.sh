@@ -2,7 +2,8 @@
 # Train a model, with the settings of the paper unless an option says otherwise:
 #   bash method_tvr/scripts/train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [any option of method_tvr/options.py]
 #   DSET           tvr | mini (generated on first use)
-#   CTX_MODE       video_sub_tef | video_sub
+#   CTX_MODE       video_sub_tef | video_sub | video_tef | video | sub_tef | sub: what the model sees of a video, of
+#                  which the files of the others need not be there; tef says where in its video a clip lies
 #   VID_FEAT_TYPE  resnet | i3d | resnet_i3d
 # or go on with a run that was stopped:
 #   bash method_tvr/scripts/train.sh --resume MODEL_DIR [options of where it runs]

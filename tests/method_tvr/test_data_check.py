@@ -352,3 +352,35 @@ def test_tables_align_words_left_and_numbers_right() -> None:
 @pytest.mark.parametrize(("n_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (33 * 10**9, "33.0 GB")])
 def test_sizes_are_written_as_people_read_them(n_bytes: int, text: str) -> None:
     assert size_text(n_bytes) == text
+
+
+@pytest.mark.parametrize(("ctx_mode", "absent"), [("video_tef", ["sub_bert_path"]), ("sub", ["vid_feat_path"])])
+def test_files_of_a_modality_that_is_not_asked_for_may_be_missing(
+    check: Check, own_corpus: Corpus, ctx_mode: str, absent: list[str]
+) -> None:
+    for name in absent:
+        own_corpus.paths[name].unlink()
+    code, out = check("--ctx_mode", ctx_mode)
+    assert code == 0, out
+    assert f"--ctx_mode {ctx_mode}" in out.rstrip().splitlines()[-1]
+    assert f"not there: only for --ctx_mode with {'sub' if absent == ['sub_bert_path'] else 'video'}" in out
+    assert check()[0] == 2
+
+
+def test_subtitles_that_are_not_asked_for_are_only_noted(check: Check, own_corpus: Corpus) -> None:
+    spoil(own_corpus, "sub", first_video(own_corpus), lambda rows: rows[:-2])
+    code, out = check("--ctx_mode", "video_tef")
+    assert code == 0, out
+    assert "numbers of clips differ from those of the subtitles" in out
+    assert check()[0] == 2
+
+
+def test_query_features_made_without_subtitles_are_looked_at_where_there_are_some(
+    check: Check, own_corpus: Corpus
+) -> None:
+    path = own_corpus.paths["desc_bert_path"]
+    query_only = path.parents[1] / "query_only" / "mini_query_pretrained_w_query.h5"
+    query_only.parent.mkdir()
+    path.rename(query_only)
+    assert check("--ctx_mode", "video_tef")[0] == 0
+    assert check()[0] == 2

@@ -18,7 +18,8 @@ def test_mini_is_generated_on_first_use_where_the_options_look_for_it(tmp_path, 
     mini.ensure()
     assert made == [tmp_path / "data" / "mini"]
     assert "generating the mini corpus" in capsys.readouterr().out
-    paths = [mini.video_duration_idx_path, mini.sub_feature_path, mini.query_feature_path]
+    paths = [mini.video_duration_idx_path, mini.sub_feature_path]
+    paths += [mini.query_feature_path(with_sub) for with_sub in (True, False)]
     paths += [mini.annotation_path(split) for split in ("train", "val", "test_public")]
     paths += [mini.video_feature_path(kind) for kind in VIDEO_FILES]
     assert all((tmp_path / path).is_file() for path in paths)
@@ -27,7 +28,8 @@ def test_mini_is_generated_on_first_use_where_the_options_look_for_it(tmp_path, 
 def test_the_generator_and_the_datasets_agree_on_names(tmp_path):
     mini, root = DATASETS["mini"], tmp_path / "data" / "mini"
     assert tmp_path / mini.sub_feature_path == sub_feature_path(root, "mini")
-    assert tmp_path / mini.query_feature_path == query_feature_path(root, "mini")
+    for with_sub in (True, False):
+        assert tmp_path / mini.query_feature_path(with_sub) == query_feature_path(root, "mini")
     for kind in VIDEO_FILES:
         assert tmp_path / mini.video_feature_path(kind) == video_feature_path(root, "mini", kind)
 
@@ -40,3 +42,11 @@ def test_data_that_must_be_downloaded_is_not_generated():
 @pytest.mark.parametrize(("split", "name"), [("test", "test_public"), ("val", "val"), ("test_public", "test_public")])
 def test_test_means_test_public(split, name):
     assert split_name(split) == name
+
+
+def test_runs_without_subtitles_take_query_features_that_saw_none():
+    folder = "data/tvr_feature_release/bert_feature"
+    assert DATASETS["tvr"].query_feature_path(with_sub=True) == (
+        f"{folder}/sub_query/tvr_query_pretrained_w_sub_query.h5"
+    )
+    assert DATASETS["tvr"].query_feature_path(with_sub=False) == f"{folder}/query_only/tvr_query_pretrained_w_query.h5"

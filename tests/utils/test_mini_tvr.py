@@ -276,3 +276,30 @@ def test_lines_past_the_last_clip_are_left_out() -> None:
     features, mask = subtitle_features("v", lines, 3, WordVectors(0, 8))
     np.testing.assert_array_equal(mask, [1, 0, 1])
     assert features.shape == (3, 8)
+
+
+def test_without_subtitles_all_is_about_what_is_seen_and_no_file_is_about_speech(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mini"
+    generate(out, TINY)  # whose subtitles would not be those of the corpus that replaces it
+    silent = ["--n_train", "20", "--n_val", "10", "--n_test", "5", "--vid_feat_size", "24", "--text_feat_size", "16"]
+    main(["--out", str(out), "--no_subtitles", *silent])
+    assert is_complete(out)
+    assert is_complete(out, settings=dataclasses.replace(TINY, subtitles=False))
+    assert not is_complete(out, settings=TINY)
+    assert not [path for path in out.rglob("*") if "subtitles" in path.name or "_sub_pretrained" in path.name]
+    for split in ("train", "val"):
+        rows = read_jsonl(out / f"mini_{split}_release.jsonl")
+        assert len(rows) == 5 * getattr(TINY, f"n_{split}")
+        assert {row["type"] for row in rows} == {"v"}
+    for kind in VID_FEAT_TYPES:  # the videos are the same
+        found, expected = (arrays(video_feature_path(root, "mini", kind)) for root in (out, corpus))
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[key], expected[key]) for key in found)
+    assert (out / "mini_video2dur_idx.json").read_bytes() == (corpus / "mini_video2dur_idx.json").read_bytes()
+
+
+def test_no_subtitles_is_refused_with_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--annotations", str(tmp_path), "--out", str(tmp_path), "--no_subtitles"])
+    assert stop.value.code == 2
+    assert "--no_subtitles: has no meaning with --annotations" in capsys.readouterr().err
