@@ -6,14 +6,19 @@ import math
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from standalone_eval.ground_truth import MAX_MOMENTS
+from standalone_eval.metrics import moment_iou
 from utils.basic_utils import InputError, first_few, read_json, read_jsonl
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,19 @@ class Query:
     desc: str
     line: int
     vid_name: str | None = None
-    ts: tuple[float, float] | None = None  # seconds
+    ts: Span | None = None  # seconds; of several the one to train on
     type: str | None = None
+    duration: float | None = None  # of its video, in seconds
+    moments: tuple[Span, ...] = ()  # all that were annotated, where a query has several
 
     @property
     def has_moment(self) -> bool:
         return self.ts is not None
+
+    @property
+    def annotated(self) -> tuple[Span, ...]:
+        """All its moments."""
+        return self.moments or (() if self.ts is None else (self.ts,))
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,8 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
     """Read and check an annotation file.
 
     Args:
-        path: jsonl with `desc_id` and `desc`, and in splits with ground truth `vid_name`, `ts` and maybe `type`.
+        path: jsonl with `desc_id` and `desc`, and in splits with ground truth `vid_name`, `ts` and maybe `type`; `ts`
+            may be a list of spans, where several people annotated the query.
         videos: from `load_videos`, to check names and times against; all splits are looked in.
 
     Returns:
@@ -117,10 +130,9 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
             )
         seen[query.desc_id] = number
         if query.ts is not None and videos is not None:
-            fitted = _fit_to_video(query, durations, path)
-            if fitted is not query:
+            query, was_clamped = _fit_to_video(query, durations, path)
+            if was_clamped:
                 clamped.append(query.desc_id)
-            query = fitted
         queries.append(query)
     if clamped:
         print(
@@ -142,30 +154,58 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
         raise InputError(f'{where}: expected "desc_id" (an integer) and "desc" (a string)')
     if ts is None:
         return Query(desc_id, desc, number)
-    numbers = isinstance(ts, list) and len(ts) == 2 and all(type(t) in (int, float) and math.isfinite(t) for t in ts)
-    if not isinstance(vid_name, str) or not numbers:
+    spans = ts if isinstance(ts, list) and ts and isinstance(ts[0], list) else [ts]
+    if not isinstance(vid_name, str) or not all(map(_is_span, spans)) or len(spans) > MAX_MOMENTS:
         raise InputError(
-            f'{where}: desc_id {desc_id}: expected "vid_name" (a string) and "ts" ([start, end] in seconds)'
+            f'{where}: desc_id {desc_id}: expected "vid_name" (a string) and "ts" ([start, end] in seconds, or 1 to '
+            f"{MAX_MOMENTS} of them)"
         )
-    if ts[0] < 0 or ts[0] > ts[1]:
-        raise InputError(f"{where}: desc_id {desc_id}: ts {ts} is reversed or negative: swap or mend it")
+    for start, end in spans:
+        if start < 0 or start > end:
+            raise InputError(f"{where}: desc_id {desc_id}: ts {[start, end]} is reversed or negative: swap or mend it")
     query_type = row.get("type")
     if query_type is not None and not isinstance(query_type, str):
         raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not a string such as "v"')
-    return Query(desc_id, desc, number, vid_name, (float(ts[0]), float(ts[1])), query_type)
+    return _with_moments(
+        Query(desc_id, desc, number, vid_name, type=query_type), [(float(s), float(e)) for s, e in spans]
+    )
 
 
-def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -> Query:
-    assert query.ts is not None
+def _is_span(ts: Any) -> bool:
+    return isinstance(ts, list) and len(ts) == 2 and all(type(t) in (int, float) and math.isfinite(t) for t in ts)
+
+
+def _with_moments(query: Query, moments: Sequence[Span]) -> Query:
+    return replace(query, ts=most_agreed(moments), moments=tuple(moments) if len(moments) > 1 else ())
+
+
+def most_agreed(moments: Sequence[Span]) -> Span:
+    """The moment whose IoUs with all of them sum to most: the one to train on. The first of several."""
+    if len(moments) == 1:
+        return moments[0]
+    spans = np.array(moments)
+    return moments[int(moment_iou(spans[:, None], spans[None]).sum(axis=1).argmax())]
+
+
+def annotated_spans(queries: Sequence[Query]) -> np.ndarray:
+    """(Nq, M, 2) seconds of all moments of queries with ground truth, NaN where one has fewer than M."""
+    spans = np.full((len(queries), max((len(query.annotated) for query in queries), default=0), 2), np.nan)
+    for row, query in enumerate(queries):
+        spans[row, : len(query.annotated)] = query.annotated
+    return spans
+
+
+def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -> tuple[Query, bool]:
+    """The query with its moments inside its video, and whether any had to be clamped."""
     where = f"{path}, line {query.line}: desc_id {query.desc_id}"
     if query.vid_name not in durations:
         raise InputError(f"{where}: video {query.vid_name} is in no split of the video2dur_idx file: add it there")
     duration = durations[query.vid_name]
-    if query.ts[0] >= duration:
-        raise InputError(f"{where}: ts {list(query.ts)} starts after {query.vid_name} ends ({duration} s)")
-    if query.ts[1] <= duration:
-        return query
-    return Query(query.desc_id, query.desc, query.line, query.vid_name, (query.ts[0], duration), query.type)
+    for start, end in query.annotated:
+        if start >= duration:
+            raise InputError(f"{where}: ts {[start, end]} starts after {query.vid_name} ends ({duration} s)")
+    within = [(start, min(end, duration)) for start, end in query.annotated]
+    return _with_moments(replace(query, duration=duration), within), tuple(within) != query.annotated
 
 
 def outside_split(queries: Sequence[Query], videos: Mapping[str, Video]) -> list[Query]:

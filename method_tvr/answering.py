@@ -11,6 +11,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Video
+from method_tvr.clip_times import ClipTimes
 from method_tvr.corpus_store import CorpusStore
 from method_tvr.encoding import encode_corpus
 from method_tvr.feature_store import FeatureStore
@@ -35,13 +36,13 @@ class Answerer:
     Args:
         searcher: over a corpus with an entry for each of `entries`, which keeps moments enough for repeated ones.
         entries: videos, or all windows of a video one after another.
-        clip_length: seconds of a clip.
+        times: of their clips, in the order of the entries.
         max_moments: rows of a query at most.
     """
 
-    def __init__(self, searcher: CorpusSearch, entries: Sequence[Video], clip_length: float, max_moments: int) -> None:
+    def __init__(self, searcher: CorpusSearch, entries: Sequence[Video], times: CorpusTimes, max_moments: int) -> None:
         self._searcher, self._max_moments = searcher, max_moments
-        self._times = CorpusTimes.of_entries(entries, clip_length)
+        self._times = times
         self._entries_of: dict[str, list[int]] = {}
         for number, entry in enumerate(entries):
             self._entries_of.setdefault(entry.vid_name, []).append(number)
@@ -82,12 +83,13 @@ class Answerer:
 
 def search_settings(opt: EasyDict) -> SearchSettings:
     """What the options say about the search."""
+    min_pred_l, max_pred_l = ClipTimes.of(opt).band(opt.min_pred_l, opt.max_pred_l)
     return SearchSettings(
         q2c_alpha=opt.q2c_alpha,
         max_vcmr_video=opt.max_vcmr_video,
         max_moments=opt.max_before_nms,
-        min_pred_l=opt.min_pred_l,
-        max_pred_l=opt.max_pred_l,
+        min_pred_l=min_pred_l,
+        max_pred_l=max_pred_l,
         query_block=opt.retrieval_bsz,
     )
 
@@ -114,11 +116,13 @@ def open_answerer(
         windows: how long videos are cut; None averages them down.
         ranks: the processes that search together.
     """
-    entries = list(videos)
-    if windows is not None:
-        source = features if store is None else store
-        assert source is not None
-        entries = windows.cut(videos, source.clip_counts([video.vid_name for video in videos]))
+    source = features if store is None else store
+    assert source is not None
+    times = ClipTimes.of(opt)
+    counts: Sequence[int] = ()
+    if windows is not None or times.is_auto:
+        counts = source.clip_counts([video.vid_name for video in videos])
+    entries = list(videos) if windows is None else windows.cut(videos, counts)
     shard = _shard(entries, ranks)
     own = entries[shard.start : shard.stop]
     if not own:  # a process without a share takes part like any, with a video that it has no say about
@@ -138,7 +142,23 @@ def open_answerer(
     searcher: CorpusSearch = Searcher(corpus, *kernels, settings, video_of_entry)
     if ranks.size > 1:
         searcher = ShardedSearcher(searcher, shard, ranks)
-    return Answerer(searcher, entries, opt.clip_length, opt.max_before_nms)
+    clip_length = _clip_lengths(times, videos, counts, entries, None if windows else opt.max_ctx_l)
+    return Answerer(
+        searcher, entries, CorpusTimes.of_entries(entries, clip_length, times.end_offset), opt.max_before_nms
+    )
+
+
+def _clip_lengths(
+    times: ClipTimes, videos: Sequence[Video], counts: Sequence[int], entries: Sequence[Video], most: int | None
+) -> np.ndarray:
+    """(Nv,) seconds of a clip of each entry; `counts` are the clips of each video, averaged down to `most`."""
+    if not isinstance(times.clip_length, str):
+        return np.full(len(entries), times.clip_length)
+    seconds = {
+        video.vid_name: times.seconds_per_clip(video.duration, n if most is None else min(n, most))
+        for video, n in zip(videos, counts, strict=True)
+    }
+    return np.array([seconds[entry.vid_name] for entry in entries])
 
 
 def _shard(entries: Sequence[Video], ranks: Ranks) -> range:

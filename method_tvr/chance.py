@@ -19,12 +19,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from method_tvr.annotations import Query
+from method_tvr.annotations import Query, annotated_spans
+from method_tvr.clip_times import ClipTimes
 from standalone_eval.metrics import Rule, right_moments
 
 
 def allowed_spans(n_clips: int, min_pred_l: int, max_pred_l: int) -> np.ndarray:
-    """(S, 2) int64 boundaries, in clips, of all spans that may be predicted: those that `best_spans` scores."""
+    """(S, 2) int64 first and last clips of all spans that may be predicted: those that `best_spans` scores."""
     st, ed = np.triu_indices(n_clips, k=min_pred_l)
     return np.stack([st, ed], axis=1)[ed - st < max_pred_l]
 
@@ -56,7 +57,7 @@ def hit_probability(n_right: np.ndarray, n_allowed: np.ndarray, n_videos: int, k
 def chance_level(
     queries: Sequence[Query],
     n_clips: Mapping[str, int],
-    clip_length: float,
+    times: ClipTimes,
     min_pred_l: int,
     max_pred_l: int,
     rule: Rule,
@@ -66,7 +67,7 @@ def chance_level(
     Args:
         queries: with ground truth.
         n_clips: {vid_name: clips} of all videos of the corpus, as the model sees them.
-        clip_length: seconds of a clip.
+        times: of clips in seconds.
         min_pred_l, max_pred_l: the allowed band of span lengths.
         rule: what counts as right, and the ks.
 
@@ -78,10 +79,11 @@ def chance_level(
     for row, query in enumerate(queries):
         if query.vid_name is None or query.ts is None:
             raise ValueError(f"desc_id {query.desc_id} has no ground truth")
-        spans = allowed_spans(n_clips[query.vid_name], min_pred_l, max_pred_l)
+        n = n_clips[query.vid_name]
+        spans = allowed_spans(n, *times.band(min_pred_l, max_pred_l))
         n_allowed[row] = len(spans)
-        annotated = np.array(query.ts).reshape(1, 1, 2)
-        n_right[:, row] = right_moments(spans[None] * clip_length, annotated, rule)[:, 0].sum(axis=1)
+        seconds = times.seconds(spans, query.duration, n)
+        n_right[:, row] = right_moments(seconds[None], annotated_spans([query]), rule)[:, 0].sum(axis=1)
 
     def moments(n_videos: int) -> dict[str, float]:
         return {

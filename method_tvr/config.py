@@ -8,19 +8,24 @@ from __future__ import annotations
 import argparse
 import glob
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.dset_configs import DATASETS, DatasetConfig, split_name
+from method_tvr.clip_times import AUTO
+from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.model import MODALITIES
 from method_tvr.options import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, build_parser
 from method_tvr.saved_options import check_name_part, check_saved, find_path, keep_to_known_places
+from standalone_eval.check import MAX_PRED
+from standalone_eval.metrics import Rule
 from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
+DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd")
 CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 
@@ -49,16 +54,28 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
         raise InputError("--exp_id is missing: name this run, for example --exp_id reloclnet")
     if opt.dset_name is None:
         raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
+    _start_from_recipe(opt, typed)
     # a dataset's own evaluation annotations would not fit other training files
     own_corpus = "train_path" in typed and "eval_path" not in typed
     _finish(opt, keep_without_eval=own_corpus)
     _check(opt)
+    if opt.train_path is None:
+        raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
     if opt.stop_task not in opt.eval_tasks_at_training:
         raise InputError(
             f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "
             f"{' '.join(opt.eval_tasks_at_training)}: add it there, or let another task decide"
         )
     return opt
+
+
+def _start_from_recipe(opt: EasyDict, typed: set[str]) -> None:
+    """Values that training on the dataset starts from, where nothing else was typed."""
+    dataset = dataset_of(opt)
+    opt.update({name: value for name, value in dataset.recipe.items() if name not in typed})
+    if dataset.recipe_note:
+        values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)
+        print(f"note: the recipe of {dataset.name}, {values}, {dataset.recipe_note}", file=sys.stderr)
 
 
 def _resumed_options(opt: EasyDict, typed: set[str]) -> EasyDict:
@@ -101,9 +118,11 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
             opt[name] = value
     if opt.dset_name not in DATASETS:
         raise InputError(f"{opt.model_dir}/opt.json: dset_name {opt.dset_name!r} is unknown: give --dset_name")
-    opt.eval_split_name = split_name(opt.eval_split_name)
+    if dataset_of(opt).root is None:  # which spans to look for is said nowhere else
+        opt.update({name: saved.get(name) for name in ("min_pred_l", "max_pred_l") if name not in typed})
+    split_name = dataset_of(opt).split_name
     if "eval_path" not in typed:
-        same_split = split_name(saved.get("eval_split_name", "")) == opt.eval_split_name
+        same_split = split_name(saved.get("eval_split_name", "")) == split_name(opt.eval_split_name)
         opt.eval_path = saved.get("eval_path") if same_split else None
     opt.eval_id = opt.eval_id or opt.exp_id
     if opt.encoded_corpus is not None and "retrieval_dtype" in typed:
@@ -137,20 +156,16 @@ def _check_saved(saved: dict[str, Any], model_dir: str) -> dict[str, Any]:
 
 def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
     """Fill in what depends on the dataset."""
-    dataset = DATASETS[opt.dset_name]
-    opt.eval_split_name = split_name(opt.eval_split_name)
+    dataset = dataset_of(opt)
+    opt.eval_split_name = dataset.split_name(opt.eval_split_name)
+    if opt.vid_feat_type is None and dataset.video_files:
+        opt.vid_feat_type = next(iter(dataset.video_files))
     parts = opt.ctx_mode.split("_")
-    defaults = {
-        "train_path": dataset.annotation_path("train"),
-        "eval_path": None if keep_without_eval else dataset.annotation_path(opt.eval_split_name),
-        "desc_bert_path": dataset.query_feature_path(with_sub="sub" in parts),
-        "sub_bert_path": dataset.sub_feature_path,
-        "vid_feat_path": dataset.video_feature_path(opt.vid_feat_type),
-        "video_duration_idx_path": dataset.video_duration_idx_path,
-        "clip_length": dataset.clip_length,
-        "min_pred_l": dataset.min_pred_l,
-        "max_pred_l": dataset.max_pred_l,
-    }
+    defaults: dict[str, Any] = {name: getattr(dataset, name) for name in DATASET_PROPERTIES}
+    defaults |= {name: list(getattr(dataset, name)) for name in ("iou_thds", "recall_ks")}
+    defaults |= dataset.default_paths(opt.eval_split_name, opt.vid_feat_type, with_sub="sub" in parts)
+    if keep_without_eval:
+        defaults.pop("eval_path", None)
     for name, value in defaults.items():
         if opt.get(name) is None:
             opt[name] = value
@@ -187,7 +202,7 @@ def _check(opt: EasyDict) -> None:
         "max_before_nms", "hard_pool_size", "clip_length", "retrieval_bsz", "hidden_size", "n_heads",
         "conv_kernel_size",
     ):  # fmt: skip
-        if opt[name] <= 0:
+        if opt[name] != AUTO and opt[name] <= 0:
             raise InputError(f"--{name} {opt[name]} must be above 0")
     for name, value in opt.items():
         if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
@@ -204,7 +219,9 @@ def _check(opt: EasyDict) -> None:
         raise InputError(
             "--lw_neg_q, --lw_neg_ctx, --lw_st_ed, --lw_fcl and --lw_vcl are all 0: nothing would be learnt"
         )
-    for name in ("nms_thd", "grad_clip", "max_es_cnt", "train_span_start_epoch", "hard_negative_start_epoch"):
+    for name in (
+        "nms_thd", "final_nms_thd", "grad_clip", "max_es_cnt", "train_span_start_epoch", "hard_negative_start_epoch",
+    ):  # fmt: skip
         if opt[name] < 0 and opt[name] != OFF:
             raise InputError(f"--{name} {opt[name]} must not be negative, except for {OFF}, which switches it off")
     if not 0 <= opt.q2c_alpha <= MAX_Q2C_ALPHA:
@@ -216,11 +233,40 @@ def _check(opt: EasyDict) -> None:
             raise InputError(f"--{name} {opt[name]} must be at least 0 and below 1")
     if opt.hidden_size % opt.n_heads:
         raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
+    if not all(0 < iou_thd <= 1 for iou_thd in opt.iou_thds):
+        raise InputError(f"--iou_thds {' '.join(map(str, opt.iou_thds))} must be above 0 and at most 1")
+    if not all(0 < k <= MAX_PRED for k in opt.recall_ks):
+        raise InputError(f"--recall_ks {' '.join(map(str, opt.recall_ks))} must be from 1 to {MAX_PRED}")
+    _check_files(opt)
+
+
+def _check_files(opt: EasyDict) -> None:
+    """Refuse context that the dataset does not have, and files that it does not name where no option does."""
+    dataset, parts = dataset_of(opt), opt.ctx_mode.split("_")
+    if "sub" in parts and opt.sub_bert_path is None and not dataset.subtitles:
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: {dataset.name} has no subtitles: give video_tef or video, or --sub_bert_path"
+        )
+    if "video" in parts and opt.vid_feat_path is None and dataset.video_files:
+        raise InputError(
+            f"--vid_feat_type {opt.vid_feat_type}: {dataset.name} has {', '.join(dataset.video_files)}: give one of "
+            "these, or --vid_feat_path"
+        )
+    needed = ["video_duration_idx_path", "desc_bert_path", *(CONTEXT_PATHS[m] for m in MODALITIES if m in parts)]
+    missing = [f"--{name}" for name in needed if opt[name] is None]
+    if missing:
+        raise InputError(f"{' and '.join(missing)} missing: {dataset.name} has no files of its own: say where they lie")
 
 
 def dataset_of(opt: EasyDict) -> DatasetConfig:
     """The dataset's entry."""
     return DATASETS[opt.dset_name]
+
+
+def evaluation_rule(opt: EasyDict) -> Rule:
+    """What counts as right, and the recalls that are reported."""
+    dataset = dataset_of(opt)
+    return Rule(opt.iou_thds, opt.recall_ks, dataset.several_from, dataset.least_right)
 
 
 def find_model_dir(model_dir: str, results_root: str) -> str:

@@ -107,6 +107,8 @@ def load_eval_split(opt: EasyDict, features: FeatureStore) -> EvalSplit:
     name = opt.eval_split_name
     if not splits.get(name):
         raise InputError(f"{duration_path}: has no videos of split {name}: it has {', '.join(splits)}")
+    if opt.eval_path is None:
+        raise InputError(f"--eval_path is missing: {opt.dset_name} has no queries of its own for split {name}")
     path = find_path(opt.eval_path)
     queries = load_queries(path, splits)
     videos = list(splits[name].values())

@@ -64,7 +64,7 @@ class Recipe:
     hidden_size: int
     dtype: str
     ctx_mode: str
-    clip_length: float
+    clip_length: float | str
     max_ctx_l: int
     trim_padding: bool
     no_norm_vfeat: bool
@@ -307,7 +307,7 @@ def read_recipe(folder: Path) -> Recipe:
             f"{path}: has format version {reprlib.repr(version)}, this code reads {FORMAT_VERSION}: encode again into "
             "another folder"
         )
-    kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
+    kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "float | str": (int, float, str)}
     accepted = {field.name: kinds.get(str(field.type), (list,)) for field in fields(Recipe)}
     content = {"window_overlap": 0, **content}
     if content.keys() != accepted.keys() or not all(type(content[name]) in accepted[name] for name in accepted):

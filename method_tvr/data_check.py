@@ -17,13 +17,12 @@ from pathlib import Path
 from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.data_check_features import Source, check_clip_counts, check_source
 from method_tvr.data_report import Defects
-from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
+from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
 from method_tvr.options import CTX_MODES
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few
 from utils.tables import aligned, file_size, size_text
 
 LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments
-TEST_SPLIT = "test_public"
 
 
 def find_corpus(name: str) -> DatasetConfig:
@@ -32,11 +31,12 @@ def find_corpus(name: str) -> DatasetConfig:
     Raises:
         InputError: it is neither, or the folder holds several corpora.
     """
-    if name in DATASETS:
-        return dataclasses.replace(DATASETS[name], root=str(PROJECT_ROOT / DATASETS[name].root))
+    with_files = {known: dataset.root for known, dataset in DATASETS.items() if dataset.root is not None}
+    if name in with_files:
+        return dataclasses.replace(DATASETS[name], root=str(PROJECT_ROOT / with_files[name]))
     folder = Path(name)
     if not folder.is_dir():
-        raise InputError(f"{name}: is no folder and none of {', '.join(DATASETS)}: give one of these")
+        raise InputError(f"{name}: is no folder and none of {', '.join(with_files)}: give one of these")
     for ending in ("_video2dur_idx.json", "_train_release.jsonl", "_val_release.jsonl", "_feature_release"):
         prefixes = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
         if len(prefixes) > 1:
@@ -45,10 +45,20 @@ def find_corpus(name: str) -> DatasetConfig:
                 "(links to the files will do)"
             )
         if prefixes:
-            corpus = DatasetConfig(name=prefixes[0], root=str(folder), prefix=prefixes[0])
-            has_query_only = Path(corpus.query_feature_path(with_sub=False)).exists()
-            return dataclasses.replace(corpus, query_only_features=has_query_only)
+            known = (
+                DATASETS[prefixes[0]] if prefixes[0] in with_files else DatasetConfig(prefixes[0], None, prefixes[0])
+            )
+            return _as_found(dataclasses.replace(known, root=str(folder)))
     raise InputError(f"{name}: holds no corpus: PREFIX_video2dur_idx.json names its videos, see data/README.md")
+
+
+def _as_found(corpus: DatasetConfig) -> DatasetConfig:
+    """A corpus in a folder, with the names that its files have there."""
+    alone = dataclasses.replace(corpus, query_only_features=True)
+    of_queries = [Path(alone.query_feature_path(with_sub)) for with_sub in (False, True)]
+    query_only = of_queries[0].exists() or (corpus.query_only_features and not of_queries[1].exists())
+    test_split = "test" if Path(corpus.annotation_path("test")).exists() else corpus.test_split
+    return dataclasses.replace(corpus, query_only_features=query_only, test_split=test_split)
 
 
 @dataclass
@@ -114,14 +124,14 @@ def _choose_splits(
     dataset: DatasetConfig, only: list[str] | None, videos: dict[str, dict[str, Video]] | None
 ) -> tuple[list[str], set[str]]:
     """The splits to check, and those of them that must have queries: not such as TVR's test_challenge."""
-    candidates = only or list(dict.fromkeys([*LEARNT_SPLITS, TEST_SPLIT, *(videos or {})]))
+    candidates = only or list(dict.fromkeys([*LEARNT_SPLITS, dataset.test_split, *(videos or {})]))
     with_videos = {split for split, entries in (videos or {}).items() if entries}
     needed = {
         split
         for split in candidates
         if split in LEARNT_SPLITS
         or Path(dataset.annotation_path(split)).exists()
-        or (split == TEST_SPLIT and (split in with_videos or videos is None))
+        or (split == dataset.test_split and (split in with_videos or videos is None))
         or (only and split not in with_videos)  # asked for by name, and there is nothing of it
     }
     return [split for split in candidates if split in needed | with_videos], needed
@@ -174,6 +184,9 @@ def feature_sources(
     tokens = {split: found.desc_ids(split) for split in found.splits}
     parts = ctx_mode.split("_")
     video, with_sub = "video" in parts, "sub" in parts
+    subtitles = [Source("sub", dataset.sub_feature_path, clips, with_sub, "--ctx_mode with sub")]
+    if not dataset.subtitles and not with_sub:
+        subtitles = []
     return [
         *(
             Source(
@@ -183,9 +196,9 @@ def feature_sources(
                 video and name in vid_feat_types,
                 f"--vid_feat_type {name}" if video else "--ctx_mode with video",
             )
-            for name in sorted(VIDEO_FILES, key=lambda name: name not in vid_feat_types)
+            for name in sorted(dataset.video_files, key=lambda name: name not in vid_feat_types)
         ),
-        Source("sub", dataset.sub_feature_path, clips, with_sub, "--ctx_mode with sub"),
+        *subtitles,
         Source("query", dataset.query_feature_path(with_sub), tokens, needed=True),
     ]
 
@@ -223,24 +236,33 @@ def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Sour
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="?", default="tvr", help="tvr (default), mini, or a folder with a corpus")
+    known = "tvr (default), another dataset's name, or a folder with a corpus"
+    parser.add_argument("corpus", nargs="?", default="tvr", help=known)
     parser.add_argument("--quick", action="store_true", help="do not read values: no search for NaN and Inf")
-    parser.add_argument("--splits", nargs="+", help="look at these splits only (default: all); test means test_public")
+    parser.add_argument("--splits", nargs="+", help="look at these splits only (default: all)")
     parser.add_argument(
         "--vid_feat_type",
         nargs="+",
-        default=["resnet_i3d"],
-        choices=list(VIDEO_FILES),
-        help="video features that must be there (default: resnet_i3d)",
+        choices=VID_FEAT_TYPES,
+        help="video features that must be there (default: the dataset's first, resnet_i3d for TVR)",
     )
     parser.add_argument(
         "--ctx_mode",
-        default=CTX_MODES[0],
         choices=CTX_MODES,
-        help=f"context that must be there (default: {CTX_MODES[0]})",
+        help=f"context that must be there (default: {CTX_MODES[0]}, or video_tef where there are no subtitles)",
     )
     parser.add_argument("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
     return parser.parse_args()
+
+
+def _wanted(args: argparse.Namespace, dataset: DatasetConfig) -> tuple[list[str], str]:
+    """The video features and the context that must be there."""
+    vid_feat_types = args.vid_feat_type or [next(iter(dataset.video_files))]
+    unknown = [name for name in vid_feat_types if name not in dataset.video_files]
+    if unknown:
+        known = ", ".join(dataset.video_files)
+        raise InputError(f"--vid_feat_type {unknown[0]}: {dataset.name} has {known}: give one of these")
+    return vid_feat_types, args.ctx_mode or dataset.recipe.get("ctx_mode", CTX_MODES[0])
 
 
 @command_line
@@ -252,11 +274,14 @@ def main() -> None:
         if not 0 < args.clip_length < math.inf:
             raise InputError(f"--clip_length {args.clip_length}: must be a positive number of seconds")
         dataset = dataclasses.replace(dataset, clip_length=args.clip_length)
-    only = list(dict.fromkeys(map(split_name, args.splits))) if args.splits else None
-    defects = Defects(dataset.root)
-    print(f"Corpus {dataset.name} in {dataset.root}, clips of {dataset.clip_length} s")
+    only = list(dict.fromkeys(map(dataset.split_name, args.splits))) if args.splits else None
+    vid_feat_types, ctx_mode = _wanted(args, dataset)
+    defects = Defects(str(dataset.root))
+    per_video = isinstance(dataset.clip_length, str)
+    length = "of a length of each video's own" if per_video else f"of {dataset.clip_length} s"
+    print(f"Corpus {dataset.name} in {dataset.root}, clips {length}")
     found = read_annotations(dataset, only, defects)
-    sources = feature_sources(dataset, found, args.vid_feat_type, args.ctx_mode)
+    sources = feature_sources(dataset, found, vid_feat_types, ctx_mode)
     for source in sources:
         check_source(source, dataset, found.needed, args.quick, defects)
     print_sources(dataset, found, sources)
@@ -264,8 +289,8 @@ def main() -> None:
     needed_videos = {name for split in found.needed for name in found.vid_names(split)}
     check_clip_counts(dataset, durations, needed_videos, sources, defects)
     whom = f"work on {', '.join(found.splits)}" if only else "training and inference"
-    what = list(args.vid_feat_type) if "video" in args.ctx_mode else []
-    what += [f"--ctx_mode {args.ctx_mode}"] if args.ctx_mode != CTX_MODES[0] else []
+    what = list(vid_feat_types) if "video" in ctx_mode else []
+    what += [f"--ctx_mode {ctx_mode}"] if ctx_mode != CTX_MODES[0] else []
     defects.print_all(f"{whom} with {' and '.join(what)}")
     if defects.blocking:
         sys.exit(BAD_INPUT_EXIT_CODE)

@@ -89,8 +89,9 @@ def check_source(
             if named:
                 defects.add(f"{source.path}: {first_few(named)}: {reason}", remedy, source.needed and blocking)
     clip_length = made_by.get("clip_length")
-    if isinstance(clip_length, Real) and not math.isclose(clip_length, dataset.clip_length):
-        text = f"{source.path}: was made with clips of {clip_length} s, not {dataset.clip_length} s"
+    expected = dataset.clip_length
+    if isinstance(clip_length, Real) and not isinstance(expected, str) and not math.isclose(clip_length, expected):
+        text = f"{source.path}: was made with clips of {clip_length} s, not {expected} s"
         defects.add(text, f"{remedy}, or give --clip_length {clip_length}", source.needed)
 
 
@@ -142,7 +143,11 @@ def check_clip_counts(
         defects: is told what is wrong.
     """
     context = [source for source in sources if source.kind != "query" and source.rows]
-    expected = {name: math.ceil(duration / dataset.clip_length) for name, duration in durations.items()}
+    expected: dict[str, int] = {}
+    caption = "each video's clips last its duration divided by their number"
+    if not isinstance(dataset.clip_length, str):
+        expected = {name: math.ceil(duration / dataset.clip_length) for name, duration in durations.items()}
+        caption = f"ceil(duration / {dataset.clip_length} s) is expected"
     table = [["features", "videos", "as expected", "1 apart", "more", "largest difference", "as many as sub"]]
     subtitles = next((source for source in context if source.kind == "sub"), None)
     sub = subtitles.rows if subtitles else {}
@@ -164,7 +169,7 @@ def check_clip_counts(
         equal = f"{len(shared) - len(unequal)} of {len(shared)}" if subtitles not in (None, source) else "-"
         table.append([source.kind, str(len(source.rows)), *differences, equal])
     if context:
-        print(f"\nNumbers of clips: ceil(duration / {dataset.clip_length} s) is expected\n{aligned(table)}")
+        print(f"\nNumbers of clips: {caption}\n{aligned(table)}")
 
 
 def _report_apart(

@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from method_tvr.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
 
-MINI_REMEDY = "make the corpus again: python utils/mini_tvr.py"
 CLIP_SUFFIX = "cl-1.5"
 VIDEO_FILES = {  # VID_FEAT_TYPE of train.sh: what the file is called after the prefix
     "resnet_i3d": f"resnet152_rgb_max_i3d_rgb600_avg_cat_{CLIP_SUFFIX}.h5",
     "resnet": f"resnet152_rgb_max_{CLIP_SUFFIX}.h5",
     "i3d": f"i3d_rgb600_avg_{CLIP_SUFFIX}.h5",
 }
+CONVERTED_FILES = {name: f"{name}.h5" for name in ("i3d", "c3d", "vgg", "resnet", "resnet_i3d")}
+VID_FEAT_TYPES = sorted({*VIDEO_FILES, *CONVERTED_FILES})
+ANY_LENGTH = 129  # as max_pred_l: spans up to a whole video of the 128 clips that the model takes by default
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """A dataset's properties.
+    """A dataset's properties. Those that are also options are what these default to.
 
     Attributes:
         name: what `--dset_name` says.
-        root: folder of its files, relative to the project root.
+        root: folder of its files, relative to the project root; None: it has none, options name all files.
         prefix: what its file names begin with.
-        clip_length: seconds of one clip.
+        clip_length: seconds of one clip, or `AUTO`: each video's duration divided by its number of clips.
+        label_rule: which clips a moment is labelled with, see `clip_times`.
         min_pred_l, max_pred_l: clips from a predicted moment's first to its last boundary: min <= n < max.
+        subtitles: whether videos have any.
         query_types: whether queries are of types (v, t, vt) that metrics are broken down by.
         iou_thds, recall_ks: what recalls are reported at.
+        several_from, least_right: queries with at least so many annotated moments ask for a prediction that is right
+            for at least so many of them.
         final_nms_thd: temporal NMS threshold of the evaluation that ends training.
+        test_split: what the split name `test` means.
+        video_files: {VID_FEAT_TYPE: name of the file after the prefix}; the first is the default.
         query_only_features: whether runs without subtitles read query features of their own, made by a language model
             that has seen no subtitles.
+        recipe: options of training that start from other values than TVR's.
+        recipe_note: what is to be known about them.
         generate: writes the dataset into a folder when it is not there yet; None for data that must be downloaded.
         annotation_remedy, feature_remedy: what to do about missing or defective files, said to users.
     """
 
     name: str
-    root: str
+    root: str | None
     prefix: str
-    clip_length: float = 1.5
+    clip_length: float | str = 1.5
+    label_rule: str = FLOOR_CEIL
     min_pred_l: int = 2
     max_pred_l: int = 16
+    subtitles: bool = True
     query_types: bool = True
     iou_thds: tuple[float, ...] = (0.5, 0.7)
     recall_ks: tuple[int, ...] = (1, 5, 10, 100)
+    several_from: int = 4
+    least_right: int = 2
     final_nms_thd: float = 0.5
+    test_split: str = "test_public"
+    video_files: Mapping[str, str] = field(default_factory=lambda: VIDEO_FILES)
     query_only_features: bool = True
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe_note: str = ""
     generate: Callable[[Path], None] | None = None
     annotation_remedy: str = "write it in the form that data/README.md shows"
     feature_remedy: str = "extract it in the form that data/README.md shows"
+
+    def split_name(self, split: str) -> str:
+        """The split's name in file names and in video2dur."""
+        return self.test_split if split == "test" else split
 
     def annotation_path(self, split: str) -> str:
         return f"{self.root}/{self.prefix}_{split}_release.jsonl"
@@ -60,7 +84,7 @@ class DatasetConfig:
         return f"{self.root}/{self.prefix}_video2dur_idx.json"
 
     def video_feature_path(self, vid_feat_type: str) -> str:
-        return f"{self._features}/video_feature/{self.prefix}_{VIDEO_FILES[vid_feat_type]}"
+        return f"{self._features}/video_feature/{self.prefix}_{self.video_files[vid_feat_type]}"
 
     @property
     def sub_feature_path(self) -> str:
@@ -76,16 +100,71 @@ class DatasetConfig:
     def _features(self) -> str:
         return f"{self.root}/{self.prefix}_feature_release"
 
+    def default_paths(self, split: str, vid_feat_type: str, with_sub: bool) -> dict[str, str]:
+        """{option: file} of a run that evaluates on `split`; what the dataset does not have is left out."""
+        if self.root is None:
+            return {}
+        paths = {
+            "train_path": self.annotation_path("train"),
+            "eval_path": self.annotation_path(split),
+            "video_duration_idx_path": self.video_duration_idx_path,
+            "desc_bert_path": self.query_feature_path(with_sub),
+        }
+        if vid_feat_type in self.video_files:
+            paths["vid_feat_path"] = self.video_feature_path(vid_feat_type)
+        if self.subtitles:
+            paths["sub_bert_path"] = self.sub_feature_path
+        return paths
+
     def ensure(self) -> None:
         """Generate the dataset on first use, if it is one that can be generated."""
-        if self.generate is not None:
+        if self.generate is not None and self.root is not None:
             self.generate(PROJECT_ROOT / self.root)
 
 
-def _ensure_mini(root: Path) -> None:
-    if not mini_tvr.is_complete(root):
-        print(f"generating the mini corpus in {root}")
-        mini_tvr.generate(root)
+def _generated(name: str, **properties: Any) -> DatasetConfig:
+    """A corpus that `utils/mini_tvr.py` makes; its word table is the same with and without subtitles."""
+    subtitles = properties.get("subtitles", True)
+    command = f"python utils/mini_tvr.py --out data/{name} --prefix {name}" + ("" if subtitles else " --no_subtitles")
+
+    def ensure(root: Path) -> None:
+        if not mini_tvr.is_complete(root, name):
+            print(f"generating the {name} corpus in {root}")
+            mini_tvr.generate(root, mini_tvr.MiniSettings(prefix=name, subtitles=subtitles))
+
+    remedy = f"make the corpus again: {command}"
+    return DatasetConfig(
+        name,
+        f"data/{name}",
+        name,
+        query_only_features=False,
+        generate=ensure,
+        annotation_remedy=remedy,
+        feature_remedy=remedy,
+        **properties,
+    )
+
+
+def _converted(name: str, **properties: Any) -> DatasetConfig:
+    """A public dataset of videos alone, brought into this project's forms by `utils/annotations`."""
+    recipe = {"ctx_mode": "video_tef", **properties.pop("recipe", {})}
+    return DatasetConfig(
+        name,
+        f"data/{name}",
+        name,
+        clip_length=AUTO,
+        label_rule=BEST_IOU,
+        min_pred_l=1,
+        max_pred_l=ANY_LENGTH,
+        subtitles=False,
+        query_types=False,
+        test_split="test",
+        video_files={kind: CONVERTED_FILES[kind] for kind in properties.pop("features")},
+        recipe=recipe,
+        annotation_remedy=f"convert it: python utils/annotations/convert.py {name} (utils/annotations/README.md)",
+        feature_remedy="convert or extract it (utils/annotations/README.md)",
+        **properties,
+    )
 
 
 DATASETS = {
@@ -98,21 +177,23 @@ DATASETS = {
             annotation_remedy="copy it from the data folder of TVR's repository (data/README.md, Annotations)",
             feature_remedy="download and unpack TVR's feature release (data/README.md, Features)",
         ),
+        _converted(
+            "anet_cap",
+            features=("i3d", "c3d"),
+            iou_thds=(0.3, 0.5, 0.7),
+            recipe={"margin": 0.2, "lr": 2.5e-4, "q2c_alpha": 20},
+            recipe_note="was never published: these are values to start from, not yet run on the real features",
+        ),
+        _converted("charades_sta", features=("i3d", "c3d", "vgg"), final_nms_thd=0.6),
+        _converted("didemo", features=("resnet_i3d", "resnet", "i3d", "vgg")),
+        _generated("mini"),
+        _generated("mini_video", subtitles=False, query_types=False, recipe={"ctx_mode": "video_tef"}),
         DatasetConfig(
-            name="mini",
-            root="data/mini",
-            prefix="mini",
-            query_only_features=False,  # its word table is the same with and without subtitles
-            generate=_ensure_mini,
-            annotation_remedy=MINI_REMEDY,
-            feature_remedy=MINI_REMEDY,
+            name="custom",
+            root=None,
+            prefix="custom",
+            test_split="test",
+            video_files={},
         ),
     )
 }
-
-SPLIT_ALIASES = {"test": "test_public"}
-
-
-def split_name(split: str) -> str:
-    """The split's name in file names and in video2dur: `test` means test_public."""
-    return SPLIT_ALIASES.get(split, split)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from easydict import EasyDict
 
+from method_tvr.clip_times import ClipTimes
 from method_tvr.config import find_path, parse_inference_options
 from method_tvr.corpus import ensure_dataset, listed_videos, open_features
 from method_tvr.corpus_store import Recipe
@@ -48,7 +49,7 @@ def run_encoding(opt: EasyDict, out: str) -> None:
             windows = writer.store.recipe.windows
             features = open_features(opt, device, with_queries=False, average=windows is None)
             features.note_unknown_files()
-            check_model_fits(checkpoint, features, opt.model_dir, opt.clip_length)
+            check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
             features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
             entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
             batches = BatchLoader(StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from method_tvr.checkpoint import Checkpoint, FeatureRecords
+from method_tvr.clip_times import ClipTimes
 from method_tvr.feature_store import FeatureStore
 from utils.basic_utils import InputError
 from utils.provenance import KINDS, contradictions
@@ -60,18 +61,20 @@ def note_not_compared(checkpoint: Checkpoint, features: FeatureStore, model_dir:
         )
 
 
-def check_clip_length(features: FeatureStore, clip_length: float) -> None:
+def check_clip_length(features: FeatureStore, times: ClipTimes) -> None:
     """Refuse features whose record says that their clips have another length than the options.
 
     Args:
         features: of the run.
-        clip_length: in seconds.
+        times: what the options say; lengths that follow from durations fit any record.
 
     Raises:
         InputError: naming the file and both lengths.
     """
+    if isinstance(times.clip_length, str):
+        return
     for kind, record in features.records.items():
-        for _, here, wanted in contradictions(record, {"clip_length": clip_length}):
+        for _, here, wanted in contradictions(record, {"clip_length": times.clip_length}):
             raise InputError(
                 f"{features.paths[kind]}: its clips are {here} s long, but --clip_length is {wanted}, so that all "
                 f"times would be wrong: give --clip_length {here}, or features of {wanted} s clips"

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.annotations import Query, Video
+from method_tvr.annotations import Query, Video, annotated_spans
 from method_tvr.answering import Answerer, open_answerer
 from method_tvr.asking import Asker, print_answers, read_sentences, write_answers
 from method_tvr.checkpoint import Checkpoint, load_checkpoint
-from method_tvr.config import dataset_of, find_path, parse_inference_options
+from method_tvr.clip_times import ClipTimes
+from method_tvr.config import dataset_of, evaluation_rule, find_path, parse_inference_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, listed_videos, load_eval_split, open_features
 from method_tvr.corpus_store import CorpusStore, Recipe
 from method_tvr.encoding import encode_queries
@@ -32,7 +33,7 @@ from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inpu
 from method_tvr.text_models import open_text_model
 from method_tvr.windows import Windows, chosen_windows
 from standalone_eval.eval import metrics_table
-from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
+from standalone_eval.metrics import hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device
 
@@ -99,10 +100,10 @@ def evaluate_rows(rows_by_task: dict[str, RankedRows], split: EvalSplit, opt: Ea
         {task: {"{iou_thd}-r{k}": percentage}}, and for datasets with query types {"{task}_by_type": …}.
     """
     dataset = dataset_of(opt)
-    rule = Rule(dataset.iou_thds, dataset.recall_ks)
+    rule = evaluation_rule(opt)
     idx_of = {video.vid_name: video.idx for video in split.videos}
     video_idx = np.array([idx_of[query.vid_name] for query in split.queries if query.vid_name], dtype=np.float64)
-    spans = np.array([query.ts for query in split.queries])[:, None]  # (Nq, 1, 2)
+    spans = annotated_spans(split.queries)
     types = [query.type for query in split.queries if query.type is not None]
     metrics, by_type = {}, {}
     for task, rows in rows_by_task.items():
@@ -173,14 +174,14 @@ def load_model_of(opt: EasyDict) -> Checkpoint:
     return checkpoint
 
 
-def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: str, clip_length: float) -> None:
+def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: str, times: ClipTimes) -> None:
     """Refuse features of other sizes or another making than the model was trained on, and more than it can take.
 
     Args:
         checkpoint: of the model.
         features: of the run.
         model_dir: where the model lies, for messages.
-        clip_length: what the options say, in seconds.
+        times: what the options say of clips.
 
     Raises:
         InputError: naming the feature file or the option.
@@ -197,7 +198,7 @@ def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: 
     check_positions(config, features.max_ctx_l, features.max_desc_l, model_dir)
     check_trained_on(checkpoint.features, features, model_dir)
     note_not_compared(checkpoint, features, model_dir)
-    check_clip_length(features, clip_length)
+    check_clip_length(features, times)
 
 
 def check_positions(config: ModelConfig, max_ctx_l: int, max_desc_l: int, model_dir: str) -> None:
@@ -252,7 +253,7 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
     store, windows = _how_encoded(opt, checkpoint)
     features = open_features(opt, device, average=windows is None) if store is None else open_query_features(opt)
     features.note_unknown_files()
-    check_model_fits(checkpoint, features, opt.model_dir, opt.clip_length)
+    check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
     split = load_eval_split(opt, features)
     if store is not None:
         _check_store(store, split.videos, split.name)
@@ -290,7 +291,7 @@ def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     if store is None:
         features = open_features(opt, device, with_queries=False, average=windows is None)
         features.note_unknown_files()
-        check_model_fits(checkpoint, features, opt.model_dir, opt.clip_length)
+        check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
         features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
     else:
         _check_store(store, videos, opt.eval_split_name)

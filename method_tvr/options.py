@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from method_tvr.dset_configs import DATASETS, VIDEO_FILES
+from method_tvr.clip_times import AUTO, LABEL_RULES
+from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 
 TASKS = ("VCMR", "SVMR", "VR")
 CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
@@ -31,6 +33,23 @@ CHANGEABLE_ON_RESUME = frozenset(
 )  # fmt: skip
 
 
+class NumberOr:
+    """The type of an option that is a number or a certain word."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def __call__(self, text: str) -> float | str:
+        return text if text == self.word else float(text)
+
+    def __repr__(self) -> str:
+        return f"number or {self.word}"  # argparse's messages say it
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a saved value is of this type."""
+        return value == self.word if isinstance(value, str) else type(value) in (int, float)
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, but for options whose help says in words where theirs comes from."""
 
@@ -41,7 +60,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def _general_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("general").add_argument
     add("--dset_name", choices=sorted(DATASETS), help="dataset; names its paths and properties")
-    add("--eval_split_name", default="val", help="split to evaluate; test means test_public")
+    add("--eval_split_name", default="val", help="split to evaluate; of TVR and mini, test means test_public")
     add("--debug", action="store_true", help="a few batches only, no workers, features from disk")
     add("--data_ratio", type=float, default=1.0, help="use the first fraction of the training queries")
     add("--results_root", default="results", help="folder that results folders are made in")
@@ -131,9 +150,8 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("--vid_feat_path", help="video features, h5 (default: the dataset's for --vid_feat_type)")
     add(
         "--vid_feat_type",
-        choices=sorted(VIDEO_FILES),
-        default="resnet_i3d",
-        help="which of the dataset's video features",
+        choices=VID_FEAT_TYPES,
+        help="which of the dataset's video features (default: its first, resnet_i3d for TVR)",
     )
     add("--video_duration_idx_path", help="video2dur_idx json (default: the dataset's)")
     add("--sub_feat_size", type=int, help="subtitle feature size without tef (default: read from the file)")
@@ -147,7 +165,18 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--no_norm_vfeat", action="store_true", help="do not L2-normalise video features")
     add("--no_norm_tfeat", action="store_true", help="do not L2-normalise query and subtitle features")
-    add("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
+    add(
+        "--clip_length",
+        type=NumberOr(AUTO),
+        metavar="SECONDS",
+        help=f"seconds of a clip, or {AUTO}: each video's duration divided by its number of clips, after averaging "
+        "down (default: the dataset's)",
+    )
+    add(
+        "--label_rule",
+        choices=LABEL_RULES,
+        help="clips that a moment is labelled with: TVR's, or those whose IoU with it is best (default: the dataset's)",
+    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -164,8 +193,8 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 def _prediction_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("prediction").add_argument
-    add("--min_pred_l", type=int, help="fewest clips from start to end boundary (default: the dataset's, 2)")
-    add("--max_pred_l", type=int, help="spans are shorter than this many clips (default: the dataset's, 16)")
+    add("--min_pred_l", type=int, help="fewest clips from start to end boundary (default: the dataset's, 2 for TVR)")
+    add("--max_pred_l", type=int, help="spans are shorter than this many clips (default: the dataset's, 16 for TVR)")
     add("--q2c_alpha", type=float, default=30, help="video scores weigh exp(q2c_alpha * score)")
     add("--max_before_nms", type=int, default=200, help="spans kept per query; see --nms_from_all")
     add("--max_vcmr_video", type=int, default=100, help="videos per query in which moments are looked for")
@@ -180,6 +209,9 @@ def _prediction_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="NMS sees all max_before_nms spans, not just the 100 of the reference",
     )
+    add("--final_nms_thd", type=float, help="NMS of the evaluation that ends training (default: the dataset's)")
+    add("--iou_thds", type=float, nargs="+", help="IoUs that recalls are reported at (default: the dataset's)")
+    add("--recall_ks", type=int, nargs="+", help="k of the recalls at k (default: the dataset's)")
 
 
 def _speed_options(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,6 @@ import matplotlib
 matplotlib.use("Agg")  # no display needed
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.gridspec import SubplotSpec
@@ -133,19 +132,19 @@ def draw_timelines(figure: SubFigure, examples: Examples) -> None:
 
 def _draw_timeline(figure: SubFigure, cell: SubplotSpec, timeline: Timeline, with_legend: bool) -> None:
     query = timeline.query
-    assert query.ts is not None
     inner = cell.subgridspec(2, 1, height_ratios=[3, 2], hspace=0.06)
     curves = figure.add_subplot(inner[0])
     bars = figure.add_subplot(inner[1], sharex=curves)
 
-    seconds = np.arange(len(timeline.p_st)) * timeline.clip_length
-    for p, colour, line, label in (
-        (timeline.p_st, BLUE, "-", "P(start)"),
-        (timeline.p_ed, ORANGE, "--", "P(end)"),
+    for seconds, p, colour, line, label in (
+        (timeline.starts, timeline.p_st, BLUE, "-", "P(start)"),
+        (timeline.ends, timeline.p_ed, ORANGE, "--", "P(end)"),
     ):
         curves.plot(seconds, p, line, color=colour, linewidth=1.6, label=label)
     for ax in (curves, bars):
-        ax.axvspan(*query.ts, color=GREEN, alpha=0.18, linewidth=0, label="annotated moment" if ax is curves else None)
+        for number, moment in enumerate(query.annotated):
+            once = "annotated moment" if ax is curves and number == 0 else None
+            ax.axvspan(*moment, color=GREEN, alpha=0.18 / len(query.annotated) ** 0.5, linewidth=0, label=once)
     n_moments = len(timeline.moments)
     for rank, ((_, st, ed, _), right) in enumerate(zip(timeline.moments, timeline.right, strict=True), start=1):
         bars.barh(rank, ed - st, left=st, height=0.72, color=GREEN if right else WRONG, edgecolor=INK, linewidth=0.5)
@@ -157,7 +156,7 @@ def _draw_timeline(figure: SubFigure, cell: SubplotSpec, timeline: Timeline, wit
     curves.set_ylabel("probability")
     curves.set_ylim(bottom=0)
     curves.tick_params(labelbottom=False)
-    curves.set_xlim(0, max(timeline.duration, len(seconds) * timeline.clip_length))
+    curves.set_xlim(0, max(timeline.duration, timeline.ends[-1]))
     bars.set(ylim=(n_moments + 0.6, 0.4), yticks=range(1, n_moments + 1), ylabel="rank")
     bars.tick_params(axis="y", labelsize=8)
     bars.set_xlabel(f"seconds of {query.vid_name}", fontsize=9)

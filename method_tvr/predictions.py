@@ -91,6 +91,7 @@ class CorpusTimes:
         offset: (Nv,) seconds at which each entry starts in its video.
         first_clip: (Nv,) int64, clips of `clip_length` before each entry, besides the offset; by default none. Given,
             entries of one video may overlap: what they share is one moment.
+        end_offset: clips from the start of a moment's last clip to its end.
     """
 
     def __init__(
@@ -99,27 +100,29 @@ class CorpusTimes:
         clip_length: np.ndarray,
         offset: np.ndarray,
         first_clip: np.ndarray | None = None,
+        end_offset: int = 0,
     ) -> None:
         self.video_idx = video_idx
         self.clip_length = clip_length
         self.offset = offset
         self.first_clip = first_clip
+        self.end_offset = end_offset
 
     @classmethod
-    def of_entries(cls, entries: Sequence[Video], clip_length: float) -> CorpusTimes:
-        """One entry for each video, or for some clips of it, all of one clip length."""
-        n = len(entries)
+    def of_entries(cls, entries: Sequence[Video], clip_length: np.ndarray, end_offset: int = 0) -> CorpusTimes:
+        """One entry for each video, or for some clips of it; clip_length (Nv,) in seconds."""
         first_clip = None
         if any(entry.clips for entry in entries):
             first_clip = np.array([entry.clips.start if entry.clips else 0 for entry in entries], dtype=np.int64)
-        return cls(np.array([entry.idx for entry in entries]), np.full(n, clip_length), np.zeros(n), first_clip)
+        video_idx = np.array([entry.idx for entry in entries])
+        return cls(video_idx, clip_length, np.zeros(len(entries)), first_clip, end_offset)
 
     def moment_rows(self, moments: Moments, n: int | None = None) -> RankedRows:
         """Moments as rows in seconds, at most `n` of each query. What overlapping entries share counts once."""
         entry, count = moments.entry, (moments.entry != NO_ENTRY).sum(axis=1)
-        clips = moments.st, moments.ed
+        clips = moments.st, moments.ed + self.end_offset
         if self.first_clip is not None:
-            clips = moments.st + self.first_clip[entry], moments.ed + self.first_clip[entry]
+            clips = clips[0] + self.first_clip[entry], clips[1] + self.first_clip[entry]
         st, ed = (self.offset[entry] + boundary * self.clip_length[entry] for boundary in clips)
         rows = RankedRows(self.video_idx[entry], st, ed, moments.score, count)
         if self.first_clip is None:

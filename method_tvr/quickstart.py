@@ -15,7 +15,8 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.chance import chance_level
-from method_tvr.config import dataset_of, parse_inference_options
+from method_tvr.clip_times import ClipTimes
+from method_tvr.config import evaluation_rule, parse_inference_options
 from method_tvr.corpus import EvalSplit, load_eval_split, open_features
 from method_tvr.curves import read_curves
 from method_tvr.feature_store import FeatureStore
@@ -24,7 +25,6 @@ from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options import CTX_MODES, TASKS
 from method_tvr.plots import draw_run
 from method_tvr.timelines import example_timelines
-from standalone_eval.metrics import Rule
 from utils.basic_utils import command_line, read_json, whole_file, write_json
 from utils.model_utils import choose_device, named_generator
 
@@ -36,10 +36,9 @@ Recalls = Mapping[str, Mapping[str, float]]  # {task: {"{iou_thd}-r{k}" or "r{k}
 
 def chance_recalls(split: EvalSplit, features: FeatureStore, opt: EasyDict) -> Recalls:
     """Chance level on a split, see `chance_level`."""
-    dataset = dataset_of(opt)
     n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
-    rule = Rule(dataset.iou_thds, dataset.recall_ks)
-    return chance_level(split.queries, n_clips, opt.clip_length, opt.min_pred_l, opt.max_pred_l, rule)
+    rule = evaluation_rule(opt)
+    return chance_level(split.queries, n_clips, ClipTimes.of(opt), opt.min_pred_l, opt.max_pred_l, rule)
 
 
 def untrained_recalls(
@@ -148,7 +147,7 @@ def write_picture(
     predictions: Mapping[str, Any],
 ) -> None:
     """Draw curves and example timelines into the results folder, `quickstart.png`."""
-    iou_thd = dataset_of(opt).iou_thds[0]
+    iou_thd = opt.iou_thds[0]
     examples = example_timelines(model, split, features, opt, device, predictions, iou_thd, N_MOMENTS)
     parts = f" ({opt.ctx_mode})" if opt.ctx_mode != CTX_MODES[0] else ""
     title = f"ReLoCLNet on the {opt.dset_name} corpus{parts}"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from method_tvr.options import NumberOr
 from utils.basic_utils import PROJECT_ROOT, InputError, first_few
 
 FEATURE_FILES = ("vid_feat_path", "sub_bert_path", "desc_bert_path")
@@ -61,7 +62,9 @@ def _is_accepted(action: argparse.Action, value: Any) -> bool:
     kind = action.type or (bool if action.nargs == 0 else str)
     accepted = (int, float) if kind is float else (kind,)
     return all(
-        type(v) in accepted and (not action.choices or v in action.choices) and not (isinstance(v, str) and "\0" in v)
+        (kind.accepts(v) if isinstance(kind, NumberOr) else type(v) in accepted)
+        and (not action.choices or v in action.choices)
+        and not (isinstance(v, str) and "\0" in v)
         for v in (value if several else [value])
     )
 

@@ -10,19 +10,13 @@ import torch
 from torch.utils.data import Dataset
 
 from method_tvr.annotations import Query, Video
+from method_tvr.clip_times import ClipTimes
 from method_tvr.feature_store import FeatureStore
 from method_tvr.packed_features import to_device
 from method_tvr.packed_store import PackedStore
 from utils.tensor_utils import pad_sequences
 
 Item = dict[str, Any]
-
-
-def moment_to_clips(ts: tuple[float, float], n_clips: int, clip_length: float) -> tuple[int, int]:
-    """First and last clip of a moment, both inclusive: floor of its start, ceil of its end, at most the last clip."""
-    st = min(int(np.floor(ts[0] / clip_length)), n_clips - 1)
-    ed = min(int(np.ceil(ts[1] / clip_length)), n_clips - 1)
-    return st, ed
 
 
 Batch = tuple[list[Any], dict[str, torch.Tensor]]
@@ -34,13 +28,13 @@ class StartEndDataset(Dataset[Item]):
     Args:
         queries: with ground truth.
         features: where features come from.
-        clip_length: seconds.
+        times: which clips a moment is labelled with.
     """
 
-    def __init__(self, queries: Sequence[Query], features: FeatureStore, clip_length: float) -> None:
+    def __init__(self, queries: Sequence[Query], features: FeatureStore, times: ClipTimes) -> None:
         self.queries = queries
         self.features = features
-        self.clip_length = clip_length
+        self.times = times
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -51,7 +45,7 @@ class StartEndDataset(Dataset[Item]):
         assert query.ts is not None
         context = self.features.context(query.vid_name)
         n_clips = len(next(iter(context.values())))
-        st, ed = moment_to_clips(query.ts, n_clips, self.clip_length)
+        st, ed = self.times.label(query.ts, query.duration, n_clips)
         match_labels = np.zeros(n_clips, dtype=np.int64)
         match_labels[st : ed + 1] = 1
         return {
@@ -69,7 +63,7 @@ class StartEndDataset(Dataset[Item]):
         batch = self.features.query_batch([query.desc_id for query in queries])
         batch |= self.features.context_batch([str(query.vid_name) for query in queries], ctx_length)
         spans = [
-            moment_to_clips(query.ts, n_clips, self.clip_length)
+            self.times.label(query.ts, query.duration, n_clips)
             for query, n_clips in zip(queries, batch["ctx_lengths"].tolist(), strict=True)
             if query.ts is not None
         ]

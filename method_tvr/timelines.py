@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.annotations import Query, Video
+from method_tvr.annotations import Query, Video, annotated_spans
 from method_tvr.answering import search_settings
+from method_tvr.clip_times import ClipTimes
 from method_tvr.corpus import EvalSplit
 from method_tvr.encoding import encode_corpus, encode_queries
 from method_tvr.feature_store import FeatureStore
@@ -30,8 +31,8 @@ class Timeline:
     Attributes:
         query: what was asked, with the annotated moment.
         duration: seconds of the video.
-        clip_length: seconds of a clip.
-        p_st, p_ed: (L,) probability that the moment starts (ends) at boundary i, i * clip_length seconds.
+        starts, ends: (L,) seconds at which the moment may start and end.
+        p_st, p_ed: (L,) probability that it starts (ends) there.
         moments: rows of the best moments in this video, best first.
         right: whether each of them is right.
         verdict: how the query fared in the whole corpus.
@@ -39,7 +40,8 @@ class Timeline:
 
     query: Query
     duration: float
-    clip_length: float
+    starts: np.ndarray
+    ends: np.ndarray
     p_st: np.ndarray
     p_ed: np.ndarray
     moments: Sequence[Row]
@@ -49,11 +51,10 @@ class Timeline:
 
 def is_right(rows: Sequence[Row], query: Query, video: Video, iou_thd: float) -> np.ndarray:
     """(K,) bool: which rows are moments of the query's own video that agree with its annotation."""
-    assert query.ts is not None
     if not rows:
         return np.zeros(0, dtype=bool)
     table = np.array(rows, dtype=np.float64)
-    right_span = right_moments(table[None, :, 1:3], np.array(query.ts).reshape(1, 1, 2), Rule((iou_thd,)))[0, 0]
+    right_span = right_moments(table[None, :, 1:3], annotated_spans([query]), Rule((iou_thd,)))[0, 0]
     return right_span & (table[:, 0] == video.idx)
 
 
@@ -153,10 +154,13 @@ def example_timelines(
     for query, (p_st, p_ed) in zip(shown, span_curves(model, shown, videos, features, opt, device), strict=True):
         video = videos[str(query.vid_name)]
         moments = rows["SVMR"][query.desc_id][:n_moments]
+        clips = np.arange(len(p_st))[:, None].repeat(2, axis=1)
+        starts, ends = ClipTimes.of(opt).seconds(clips, video.duration, len(p_st)).T
         timelines[query.desc_id] = Timeline(
             query,
             video.duration,
-            opt.clip_length,
+            starts,
+            ends,
             p_st,
             p_ed,
             moments,

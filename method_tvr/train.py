@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch.utils.data import RandomSampler
 
 from method_tvr.annotations import Query
 from method_tvr.checkpoint import save_checkpoint
-from method_tvr.config import dataset_of, parse_inference_options, parse_train_options, save_options
+from method_tvr.clip_times import ClipTimes
+from method_tvr.config import parse_inference_options, parse_train_options, save_options
 from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
@@ -111,9 +112,10 @@ class Trainer:
         self.device = choose_device(opt.device) if device is None else device
         self.features = open_features(opt, self.device)
         self.features.note_unknown_files()
-        check_clip_length(self.features, opt.clip_length)
+        self.times = ClipTimes.of(opt)
+        check_clip_length(self.features, self.times)
         self.feature_records = self.features.records
-        self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, opt.clip_length)
+        self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, self.times)
         self.eval_split: EvalSplit | None = None
         if opt.eval_path is not None:
             self.eval_split = load_eval_split(opt, self.features)
@@ -310,7 +312,7 @@ class Trainer:
         settings = loss_settings(self.opt, self.model.config, epoch)
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}")
         meter = LossMeter(self.device)
-        dataset = StartEndDataset(self.eval_split.queries, self.features, self.opt.clip_length)
+        dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
         loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks)
         for _, batch in progress(loader, "losses on the evaluation split"):
             inputs = prepare_batch_inputs(batch, self.device)
@@ -329,8 +331,10 @@ class Trainer:
         )
         self.files.log_metrics(epoch, metrics)
         task = opt.stop_task
-        score = metrics[task]["r1"] if task == "VR" else metrics[task]["0.5-r1"] + metrics[task]["0.7-r1"]
-        recalls = ", ".join(f"{name} {metrics[task][name]:.2f}" for name in metrics[task] if name.endswith("r1"))
+        score = stop_score(metrics[task])
+        recalls = ", ".join(
+            f"{name} {metrics[task][name]:.2f}" for name in metrics[task] if name.rpartition("r")[2] == "1"
+        )
         print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
         return score
 
@@ -351,6 +355,17 @@ class Trainer:
                 latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
 
 
+def stop_score(recalls: Mapping[str, float]) -> float:
+    """What decides which epoch is best: R@k at the lowest k, of moments the sum over IoU 0.5 and 0.7.
+
+    Where recalls are reported at other thresholds only, the sum is over those.
+    """
+    lowest = min(int(name.rpartition("r")[2]) for name in recalls)
+    names = [name for name in recalls if name.rpartition("r")[2] == str(lowest)]
+    usual = [name for name in names if name.startswith(("0.5-", "0.7-"))]
+    return sum(recalls[name] for name in usual or names)
+
+
 def results_dir(opt: EasyDict) -> Path:
     """Where a new run's results go."""
     run = f"{opt.dset_name}-{opt.ctx_mode}-{opt.exp_id}-{time.strftime('%Y_%m_%d_%H_%M_%S')}"
@@ -359,7 +374,7 @@ def results_dir(opt: EasyDict) -> Path:
 
 def final_inference_options(opt: EasyDict) -> EasyDict:
     """Options of the evaluation that ends training: the best model, with NMS as well."""
-    argv = ["--model_dir", opt.results_dir, "--nms_thd", str(dataset_of(opt).final_nms_thd)]
+    argv = ["--model_dir", opt.results_dir, "--nms_thd", str(opt.final_nms_thd)]
     for name in (
         "eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz", "min_pred_l",
         "max_pred_l", "retrieval_dtype", "retrieval_bsz", "feature_cache", "vid_feat_path", "sub_bert_path",
@@ -402,7 +417,7 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
         train(opt, saved, signals, ranks, device)
     with held(folder) if ranks.is_main and opt.resume is None else nullcontext():  # a resumed run has it already
         if opt.eval_path is not None:
-            print(f"evaluating the best model, without NMS and at --nms_thd {dataset_of(opt).final_nms_thd:g}")
+            print(f"evaluating the best model, without NMS and at --nms_thd {opt.final_nms_thd:g}")
             run_inference(final_inference_options(opt), ranks, device)
         if ranks.is_main:
             mark_finished(folder)

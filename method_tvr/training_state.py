@@ -156,7 +156,7 @@ _REMEDY = "was opt.json changed, or do features have another size?"
 
 def queries_digest(*splits: Sequence[Query]) -> str:
     """SHA-256 of queries in their order: a run goes on with the annotations that it was started with, or not at all."""
-    rows = [[[query.desc_id, query.vid_name, query.ts] for query in queries] for queries in splits]
+    rows = [[[query.desc_id, query.vid_name, query.moments or query.ts] for query in queries] for queries in splits]
     return hashlib.sha256(orjson.dumps(rows)).hexdigest()
 
 

@@ -16,6 +16,7 @@ import torch
 
 from method_tvr.annotations import load_queries, load_videos
 from method_tvr.checkpoint import Checkpoint, load_checkpoint
+from method_tvr.clip_times import ClipTimes
 from method_tvr.feature_store import FeatureStore
 from method_tvr.start_end_dataset import StartEndDataset
 from tests.golden_files import load_npz, unpack
@@ -160,4 +161,4 @@ def golden_train_set(golden_dir: Path) -> StartEndDataset:
         sizes={},
     )
     queries = load_queries(corpus / "train.jsonl", load_videos(corpus / "video2dur_idx.json"))
-    return StartEndDataset(queries, features, clip_length=1.5)
+    return StartEndDataset(queries, features, ClipTimes(1.5))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from method_tvr.annotations import Query
 from method_tvr.chance import allowed_spans, chance_level, hit_probability
+from method_tvr.clip_times import ClipTimes
 from method_tvr.retrieval import SearchSettings, best_spans
 from standalone_eval.metrics import Rule
 
@@ -73,7 +74,7 @@ def test_chance_level_averages_queries_and_counts_right_spans_by_the_evaluators_
     # 4 clips, spans of exactly 2 clips: (0, 2) and (1, 3), that is [0, 3] s and [1.5, 4.5] s; a short video has none
     n_clips = {"a": 4, "short": 2}
     queries = [Query(1, "", 1, "a", (0.0, 3.0)), Query(2, "", 2, "short", (0.0, 3.0))]
-    chance = chance_level(queries, n_clips, CLIP_LENGTH, 2, 3, Rule((0.5, 0.7), (1, 2)))
+    chance = chance_level(queries, n_clips, ClipTimes(CLIP_LENGTH), 2, 3, Rule((0.5, 0.7), (1, 2)))
     assert chance["SVMR"] == pytest.approx({"0.5-r1": 25, "0.5-r2": 50, "0.7-r1": 25, "0.7-r2": 50})
     # two draws of VCMR: both meet video a (1/4, surely right), or one does (1/2, right half of the time)
     assert chance["VCMR"] == pytest.approx({"0.5-r1": 12.5, "0.5-r2": 25, "0.7-r1": 12.5, "0.7-r2": 25})
@@ -82,4 +83,4 @@ def test_chance_level_averages_queries_and_counts_right_spans_by_the_evaluators_
 
 def test_a_query_without_ground_truth_is_refused() -> None:
     with pytest.raises(ValueError, match="desc_id 1 has no ground truth"):
-        chance_level([Query(1, "", 1)], {"a": 4}, CLIP_LENGTH, 2, 16, Rule())
+        chance_level([Query(1, "", 1)], {"a": 4}, ClipTimes(CLIP_LENGTH), 2, 16, Rule())

@@ -316,7 +316,7 @@ def test_values_that_cannot_be_are_refused_by_name(argv, message):
         ["--bsz", "many"],
         ["--stop_task", "XX"],
         ["--eval_tasks_at_training", "VCMR", "XX"],
-        ["--vid_feat_type", "c3d"],
+        ["--vid_feat_type", "mfcc"],
         ["--no_such_option"],
         ["--hidden", "8"],
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from method_tvr import dset_configs
-from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig, split_name
+from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig
 from utils import mini_tvr
 from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
 
@@ -11,7 +11,7 @@ from utils.mini_files import query_feature_path, sub_feature_path, video_feature
 def test_mini_is_generated_on_first_use_where_the_options_look_for_it(tmp_path, monkeypatch, capsys):
     made = []
     generate = mini_tvr.generate
-    monkeypatch.setattr(mini_tvr, "generate", lambda root: made.append(root) or generate(root, mini_tvr.TINY))
+    monkeypatch.setattr(mini_tvr, "generate", lambda root, settings: made.append(root) or generate(root, mini_tvr.TINY))
     monkeypatch.setattr(dset_configs, "PROJECT_ROOT", tmp_path)
     mini = DATASETS["mini"]
     mini.ensure()
@@ -41,7 +41,11 @@ def test_data_that_must_be_downloaded_is_not_generated():
 
 @pytest.mark.parametrize(("split", "name"), [("test", "test_public"), ("val", "val"), ("test_public", "test_public")])
 def test_test_means_test_public(split, name):
-    assert split_name(split) == name
+    assert {DATASETS[dataset].split_name(split) for dataset in ("tvr", "mini", "mini_video")} == {name}
+
+
+def test_datasets_with_a_test_split_of_their_own_keep_its_name():
+    assert {DATASETS[name].split_name("test") for name in ("anet_cap", "charades_sta", "didemo", "custom")} == {"test"}
 
 
 def test_runs_without_subtitles_take_query_features_that_saw_none():

@@ -10,6 +10,7 @@ from easydict import EasyDict
 
 from method_tvr import packed_features
 from method_tvr.annotations import load_queries, load_videos
+from method_tvr.clip_times import ClipTimes
 from method_tvr.config import parse_train_options
 from method_tvr.corpus import load_eval_split, load_train_queries, open_features
 from method_tvr.feature_cache import PackedRows
@@ -65,7 +66,7 @@ def test_training_batches_are_those_of_the_files(tiny_corpus, device, trim_paddi
     packed = PackedStore(**described(tiny_corpus, use_tef=use_tef), device=device)
     packed.require(queries, [query.vid_name for query in queries], "train.jsonl")
     found, expected = (
-        batches(StartEndDataset(queries, store, 1.5), trim_padding, order, max_ctx_l=LONG + 3)
+        batches(StartEndDataset(queries, store, ClipTimes(1.5)), trim_padding, order, max_ctx_l=LONG + 3)
         for store in (packed, disk)
     )
     assert len(expected) > 2
@@ -105,7 +106,7 @@ def test_float16_changes_batches_by_its_rounding(tiny_corpus, device):
     packed = PackedStore(**described(tiny_corpus), dtype="float16", device=device)
     packed.require(queries, [query.vid_name for query in queries], "train.jsonl")
     disk = FeatureStore(**described(tiny_corpus))
-    found, expected = (batches(StartEndDataset(queries, store, 1.5)) for store in (packed, disk))
+    found, expected = (batches(StartEndDataset(queries, store, ClipTimes(1.5))) for store in (packed, disk))
     assert_same(found, expected, atol=2**-11)  # of values below 1
     assert not torch.equal(found[0][1]["video_feat"], expected[0][1]["video_feat"])
 
@@ -188,7 +189,7 @@ def test_workers_of_every_kind_read_from_disk(tiny_corpus, start):
     queries, _ = queries_of(tiny_corpus)
     disk = FeatureStore(**described(tiny_corpus))
     disk.query(queries[0].desc_id)  # so that files are open before workers start
-    dataset = StartEndDataset(queries[:40], disk, 1.5)
+    dataset = StartEndDataset(queries[:40], disk, ClipTimes(1.5))
     opt = EasyDict(num_workers=2, no_pin_memory=True, max_ctx_l=LONG, trim_padding=False)
     loader = BatchLoader(dataset, 16, opt)
     loader._batches.loader.multiprocessing_context = start
@@ -199,13 +200,13 @@ def test_loading_leaves_the_global_generator_alone(tiny_corpus):
     queries, _ = queries_of(tiny_corpus)
     for store in (FeatureStore(**described(tiny_corpus)), PackedStore(**described(tiny_corpus))):
         before = torch.get_rng_state()
-        batches(StartEndDataset(queries, store, 1.5))
+        batches(StartEndDataset(queries, store, ClipTimes(1.5)))
         assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_loop_may_stop_before_the_last_batch(tiny_corpus):
     queries, _ = queries_of(tiny_corpus)
-    dataset = StartEndDataset(queries, PackedStore(**described(tiny_corpus)), 1.5)
+    dataset = StartEndDataset(queries, PackedStore(**described(tiny_corpus)), ClipTimes(1.5))
     opt = EasyDict(max_ctx_l=LONG, trim_padding=False)
     for metas, _ in BatchLoader(dataset, 4, opt):
         assert metas == queries[:4]

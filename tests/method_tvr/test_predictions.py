@@ -30,7 +30,7 @@ QUERIES = [Query(5, "first", 1), Query(9, "zweite “Frage”", 2)]
 
 
 def test_clips_become_seconds_and_entries_video_indices():
-    times = CorpusTimes.of_entries(VIDEOS, 1.5)
+    times = CorpusTimes.of_entries(VIDEOS, np.full(2, 1.5))
     rows = times.moment_rows(moments([(1, 2, 5, 0.5), (0, 0, 2, 0.25)], [(0, 1, 3, 0.125)]))
     assert rows.of_query(0) == [(71, 3.0, 7.5, 0.5), (70, 0.0, 3.0, 0.25)]
     assert rows.of_query(1) == [(70, 1.5, 4.5, 0.125)]
@@ -43,7 +43,7 @@ def test_each_entry_may_have_its_own_clip_length_and_offset():
 
 
 def test_videos_are_rows_without_times():
-    times = CorpusTimes.of_entries(VIDEOS, 1.5)
+    times = CorpusTimes.of_entries(VIDEOS, np.full(2, 1.5))
     rows = times.video_rows(RankedVideos(np.array([[1, 0]]), np.array([[3.0, 2.0]], dtype=np.float32)))
     assert rows.of_query(0) == [(71, 0, 0, 3.0), (70, 0, 0, 2.0)]
 

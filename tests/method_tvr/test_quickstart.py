@@ -34,7 +34,8 @@ def timeline(n_clips: int, n_moments: int) -> Timeline:
     p = np.full(n_clips, 1 / n_clips)
     moments = [[7, 3.0 * rank, 3.0 * rank + 3.0, 0.1] for rank in range(n_moments)]
     right = is_right(moments, QUERY, VIDEO, 0.5).tolist()
-    return Timeline(QUERY, 30.0, 1.5, p, p, moments, right, "VCMR: right at rank 1")
+    starts = 1.5 * np.arange(n_clips)
+    return Timeline(QUERY, 30.0, starts, starts, p, p, moments, right, "VCMR: right at rank 1")
 
 
 def test_table_has_a_row_per_recall_and_a_dash_where_a_column_lacks_it() -> None:

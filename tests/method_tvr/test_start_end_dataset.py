@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from method_tvr.annotations import Query, Video
+from method_tvr.clip_times import ClipTimes
 from method_tvr.start_end_dataset import (
     StartEndDataset,
     StartEndEvalDataset,
-    moment_to_clips,
     prepare_batch_inputs,
     start_end_collate,
 )
@@ -64,21 +64,21 @@ def test_items_of_the_corpus_are_the_references_batch(golden_train_set, model_io
     ],
 )
 def test_labels_are_clamped_at_the_videos_end(ts, n_clips, expected):
-    assert moment_to_clips(ts, n_clips, 1.5) == expected
+    assert ClipTimes(1.5).label(ts, None, n_clips) == expected
 
 
 def test_labels_follow_the_clip_length():
-    assert moment_to_clips((5.0, 11.0), 10, 5.0) == (1, 3)
+    assert ClipTimes(5.0).label((5.0, 11.0), None, 10) == (1, 3)
 
 
 def test_match_labels_are_one_from_start_to_end_inclusive():
-    item = StartEndDataset([query()], FakeFeatures(), 1.5)[0]
+    item = StartEndDataset([query()], FakeFeatures(), ClipTimes(1.5))[0]
     assert item["st_ed_indices"] == (1, 3)
     assert item["match_labels"].tolist() == [0, 1, 1, 1, 0, 0]
 
 
 def test_clips_are_padded_to_the_most_and_tokens_to_the_longest():
-    data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), 1.5)
+    data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), ClipTimes(1.5))
     _, batch = start_end_collate([data[0], data[1]], ctx_length=9)
     assert batch["video_feat"].shape == (2, 9, 5)
     assert batch["sub_feat"].shape == (2, 9, 4)
@@ -124,7 +124,7 @@ def test_clip_counts_stay_on_the_cpu():
 
 
 def test_clips_are_padded_to_the_batchs_longest_when_no_length_is_given():
-    data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), 1.5)
+    data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), ClipTimes(1.5))
     _, batch = start_end_collate([data[0], data[1]], ctx_length=None)
     assert batch["video_feat"].shape == (2, 6, 5)
     assert batch["match_labels"].shape == batch["ctx_mask"].shape == (2, 6)

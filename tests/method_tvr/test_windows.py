@@ -123,7 +123,8 @@ def test_in_one_video_all_its_windows_are_searched_and_queries_keep_their_order(
     corpus = EncodedCorpus([torch.randn(9, 2, 4, generator=generator) for _ in entries], [9] * 3)
     queries = EncodedQueries(*torch.randn(2, 4, 2, 4, generator=generator))
     searcher = Searcher(corpus, *torch.randn(2, 3, generator=generator), SearchSettings(query_block=query_block))
-    rows = Answerer(searcher, entries, CLIP, 30).search_in(queries, ["b", "a", "a", "b"])
+    times = CorpusTimes.of_entries(entries, np.full(3, CLIP))
+    rows = Answerer(searcher, entries, times, 30).search_in(queries, ["b", "a", "a", "b"])
     for number, own in enumerate([[1, 2], [0], [0], [1, 2]]):
         p_st, p_ed, _ = searcher.span_probabilities(queries.of(np.array([number])), torch.tensor([own]), True)
         best: dict[tuple, float] = {}
@@ -144,7 +145,7 @@ def test_in_one_video_all_its_windows_are_searched_and_queries_keep_their_order(
 
 def test_one_moment_found_in_two_windows_is_one_row_at_its_best_and_in_the_videos_seconds():
     entries = [Video("a", 9.0, 70), *(Video("b", 99.0, 71, clips) for clips in (range(10), range(7, 17)))]
-    times = CorpusTimes.of_entries(entries, 1.1)  # 1.1 * 7 + 1.1 * 2 is not 1.1 * 9
+    times = CorpusTimes.of_entries(entries, np.full(3, 1.1))  # 1.1 * 7 + 1.1 * 2 is not 1.1 * 9
     rows = [(2, 2, 4, 0.9), (1, 9, 11, 0.8), (0, 9, 11, 0.7), (1, 2, 4, 0.6), (2, 2, 5, 0.5), (2, 2, 4, 0.4)]
     padded = np.array([rows, [*rows[:1], *[(NO_ENTRY, 0, 0, -1.0)] * 5]])
     entry, start, end = padded[..., :3].astype(np.int64).transpose(2, 0, 1)
