@@ -290,6 +290,7 @@ def _finish(corpus: _Corpus, splits: dict[str, Split]) -> Outcome:
         corpus.left_out,
         corpus.notes,
         corpus.steps.seconds,
+        subtitles=opt.subtitles is not None,
     )
 
 

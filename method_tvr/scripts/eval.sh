@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Evaluate a prediction file:
 #   bash method_tvr/scripts/eval.sh SPLIT_NAME SUBMISSION SAVE_PATH [any option of standalone_eval/eval.py]
-# SPLIT_NAME is train or val of TVR, or the path of a jsonl with annotations; --gt_path PATH says the latter too.
+# Of a prediction file in a results folder, SPLIT_NAME is one of the run's dataset, and recalls are those it reports. Elsewhere it
+# is train or val of TVR. In both cases it may be the path of a jsonl with annotations; --gt_path PATH says that too.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -16,18 +17,22 @@ for option in "$@"; do
   case "$option" in --gt_path | --gt_path=*) own_gt_path=yes ;; esac
 done
 
-if [ "$own_gt_path" = yes ]; then
-  gt_path=() # the one given comes with the other options
-else
+model_dir="$(dirname "$submission")"
+options=()
+if [ -f "$model_dir/opt.json" ] && [ "$own_gt_path" = no ]; then
+  need h5py
+  words="$(python "$root/method_tvr/evaluation_options.py" "$model_dir" "$split_name")"
+  while IFS= read -r word; do options+=("$word"); done <<<"$words"
+elif [ "$own_gt_path" = no ]; then # else the one given comes with the other options
   case "$split_name" in
-    train | val) gt_path=(--gt_path "$root/data/tvr_${split_name}_release.jsonl") ;;
+    train | val) options=(--gt_path "$root/data/tvr_${split_name}_release.jsonl") ;;
     test | test_public)
       fail "$split_name has no public ground truth: send it to the CodaLab server (standalone_eval/README.md), or give --gt_path" ;;
     *)
       [ -f "$split_name" ] || fail "SPLIT_NAME is train, val or the path of a jsonl with annotations, not '$split_name'"
-      gt_path=(--gt_path "$split_name") ;;
+      options=(--gt_path "$split_name") ;;
   esac
 fi
 
 exec python "$root/standalone_eval/eval.py" --submission_path "$submission" --save_path "$save_path" \
-  ${gt_path[@]+"${gt_path[@]}"} "$@"
+  ${options[@]+"${options[@]}"} "$@"

@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from method_tvr.annotations import load_queries, load_videos
+from method_tvr.annotations import load_queries, load_videos, most_agreed
 from standalone_eval.findings import Findings
 from standalone_eval.ground_truth import read_ground_truth
-from utils.annotations import convert, didemo
+from utils.annotations import convert
+from utils.annotations.convert import keep_with_features, read
 from utils.annotations.reading import IDS_PER_FILE, Reader
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, read_jsonl
+from utils.feature_file import new_feature_file
 
 ANET_TRAIN = {
     "v_QOlSCBRmfWY": {
@@ -225,11 +228,11 @@ def test_charades_train_is_divided_by_video_and_ids_do_not_depend_on_the_share(c
 
 def test_didemo_trains_on_the_most_agreed_moment_and_is_evaluated_with_all(didemo_files, capsys):
     out = converted("didemo", didemo_files)
-    assert [row["ts"] for row in rows_of(out, "train")] == [[5, 10], [25, 30]]
+    train = load_queries(out / "corpus_train_release.jsonl", load_videos(out / "corpus_video2dur_idx.json"))
+    assert [query.ts for query in train] == [(5, 10), (25, 30)]
     assert [row["ts"] for row in rows_of(out, "val")] == [[[0, 5], [0, 5], [0, 10], [20, 25]], [[10, 15]]]
     assert [row["desc_id"] for row in rows_of(out, "val")] == [2_000_007, 2_000_008]
     assert [row["duration"] for row in rows_of(out, "val")] == [25, 25]
-    load_queries(out / "corpus_train_release.jsonl", load_videos(out / "corpus_video2dur_idx.json"))
     findings = Findings()
     truth = read_ground_truth(rows_of(out, "val"), findings)
     assert truth is not None
@@ -372,8 +375,27 @@ segments = st.integers(0, 5).flatmap(lambda first: st.tuples(st.just(first), st.
 @given(st.lists(segments, min_size=1, max_size=4))
 def test_the_most_agreed_moment_is_one_of_them_and_that_of_a_majority(spans):
     moments = tuple((5.0 * start, 5.0 * end) for start, end in spans)
-    chosen = didemo.most_agreed(moments)
+    chosen = most_agreed(moments)
     assert chosen in moments
     for moment in moments:
         if moments.count(moment) * 2 > len(moments):
-            assert didemo.most_agreed(moments) == moment
+            assert most_agreed(moments) == moment
+
+
+def test_videos_without_features_are_left_out_when_a_feature_file_is_given(tmp_path, capsys):
+    entries = {name: {"duration": 10.0, "timestamps": [[0, 5]], "sentences": [name]} for name in ("v_a", "v_b", "v_c")}
+    folder = files(tmp_path / "in", train__json=entries, val_1__json={"v_c": entries["v_c"]})
+    features = tmp_path / "video.h5"
+    with new_feature_file(features, made_by="a test") as writer:
+        for name in ("v_a", "v_c"):
+            writer.put(name, np.ones((4, 3), np.float32))
+    out = converted("anet_cap", folder, "--features", str(features))
+    assert [row["desc"] for row in rows_of(out, "train")] == ["v_a", "v_c"]
+    assert [row["desc_id"] for row in rows_of(out, "train")] == [1_000_001, 1_000_003]
+    assert set(load_videos(out / "corpus_video2dur_idx.json")["train"]) == {"v_a", "v_c"}
+    assert json.loads((out / "corpus_made_by.json").read_text())["without_features"] == ["v_b"]
+    assert "left out: 1 videos without features" in capsys.readouterr().out
+    with new_feature_file(features, made_by="a test") as writer:
+        writer.put("v_a", np.ones((4, 3), np.float32))
+    with pytest.raises(InputError, match="has none of the videos of val, such as v_c"):
+        keep_with_features(read("anet_cap", folder)[1], features)

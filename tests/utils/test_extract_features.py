@@ -243,7 +243,7 @@ def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: 
     own_raw.queries.write_text('{"desc": "Where is the rabbit?"}\n{"desc": "Who drives?", "vid_name": "phone"}\n')
     made = make(own_raw, own, subtitles=None, remove_intermediate=True)
     assert made.code == 0, made.noted
-    assert "inference.sh MODEL_DIR test" in made.told
+    assert "inference.sh MODEL_DIR test_public" in made.told
     assert "all videos are zero" in made.told
     splits = load_videos(made.path("video2dur_idx.json"))
     assert set(splits) == {"test_public", "all"}
@@ -334,7 +334,8 @@ def model_dir(corpus: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: Made, monkeypatch, capsys) -> None:
     command = shlex.split(corpus.told.partition("Then ask it:\n\n")[2])
-    assert command[:3] == ["bash", "method_tvr/scripts/inference.sh", "tvr-video_sub_tef-tiny-[0-9][0-9][0-9][0-9]_*"]
+    pattern = "custom-video_sub_tef-tiny-[0-9][0-9][0-9][0-9]_*"
+    assert command[:3] == ["bash", "method_tvr/scripts/inference.sh", pattern]
     question = "A rabbit comes out"
     argv = [question if text == "a sentence" else text for text in command[4:]]
     argv = ["--model_dir", str(model_dir), "--eval_split_name", command[3], *argv, "--device", "-1"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from method_tvr.dset_configs import split_name as method_split_name
+from method_tvr.dset_configs import DATASETS
 from utils.basic_utils import InputError
 from utils.feature_file import new_feature_file
 from utils.own_corpus.clips import badly_timed, write_clips
@@ -168,7 +168,7 @@ def test_a_video_stays_on_its_side_when_others_are_added(names, more, share):
 
 
 def test_split_names_are_those_of_the_commands():
-    assert {alias: method_split_name(alias) for alias in ALIASES} == ALIASES
+    assert {alias: DATASETS["tvr"].split_name(alias) for alias in ALIASES} == ALIASES
 
 
 def test_a_corpus_folder_is_named_so_that_files_can_be(tmp_path):

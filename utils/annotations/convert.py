@@ -16,6 +16,7 @@ from typing import Any
 from utils.annotations import anet_cap, charades_sta, didemo
 from utils.annotations.reading import Query, Reader, Source, Split
 from utils.basic_utils import InputError, command_line, first_few, whole_file, write_json, write_jsonl
+from utils.feature_file import FeatureFile
 from utils.mini_files import durations_path, manifest_path, release_path
 from utils.own_corpus.layout import corpus_folder
 from utils.tables import aligned
@@ -55,7 +56,27 @@ def read(dataset: str, folder: Path, val_share: float = VAL_SHARE) -> tuple[Read
     return reader, splits
 
 
-def write(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) -> list[Path]:
+def keep_with_features(splits: Mapping[str, Split], path: Path) -> tuple[dict[str, Split], list[str]]:
+    """Splits without the videos that a feature file lacks, and without their queries; and the names of these videos.
+
+    Raises:
+        InputError: the file cannot be read, or has no video of a split.
+    """
+    lacking = FeatureFile(path).missing(_videos(splits))
+    gone, kept = set(lacking), {}
+    for name, split in splits.items():
+        kept[name] = Split(
+            [video for video in split.videos if video not in gone],
+            [query for query in split.queries if query.vid_name not in gone],
+        )
+        if not kept[name].queries:
+            raise InputError(f"--features {path}: has none of the videos of {name}, such as {first_few(split.videos)}")
+    return kept, lacking
+
+
+def write(
+    dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split], without_features: Sequence[str] = ()
+) -> list[Path]:
     """Write queries, durations and a record, all or none of them.
 
     Args:
@@ -63,6 +84,7 @@ def write(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) 
         out: the folder, which is there; its name begins the files' names.
         reader: what the files said.
         splits: what goes into each split.
+        without_features: videos that were left out for want of features, for the record.
 
     Returns:
         The files.
@@ -81,11 +103,10 @@ def write(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) 
         # the last to be entered is the first to get its name: the record comes when all else is there
         parts = {path: stack.enter_context(whole_file(path)) for path in reversed(paths)}
         for split, path in releases.items():
-            several = dataset == "didemo" and split != "train"
-            rows = (_row(query, reader.durations, several) for query in splits[split].queries)
+            rows = (_row(query, reader.durations, dataset == "didemo") for query in splits[split].queries)
             write_jsonl(rows, parts[path])
         write_json(durations, parts[durations_path(out, out.name)])
-        write_json(_record(dataset, reader, splits), parts[manifest_path(out, out.name)], indent=True)
+        write_json(_record(dataset, reader, splits, without_features), parts[manifest_path(out, out.name)], indent=True)
     return paths
 
 
@@ -94,18 +115,20 @@ def _videos(splits: Mapping[str, Split]) -> Iterator[str]:
 
 
 def _row(query: Query, durations: Mapping[str, float], several: bool) -> dict[str, Any]:
-    """A line of a release file; with `several`, all annotated moments, else the one to train on."""
-    ts = [list(moment) for moment in query.moments] if several else list(didemo.most_agreed(query.moments))
+    """A line of a release file; `several`: queries of this dataset have a moment from each of several people."""
+    moments = [list(moment) for moment in query.moments]
     return {
         "desc_id": query.desc_id,
         "desc": query.desc,
         "vid_name": query.vid_name,
         "duration": durations[query.vid_name],
-        "ts": ts,
+        "ts": moments if several else moments[0],
     }
 
 
-def _record(dataset: str, reader: Reader, splits: Mapping[str, Split]) -> dict[str, Any]:
+def _record(
+    dataset: str, reader: Reader, splits: Mapping[str, Split], without_features: Sequence[str]
+) -> dict[str, Any]:
     """What was made of what: counts, and all that was left out."""
     read_files = {
         source.path.name: {
@@ -118,7 +141,8 @@ def _record(dataset: str, reader: Reader, splits: Mapping[str, Split]) -> dict[s
         for source in reader.sources
     }
     written = {name: {"videos": len(split.videos), "queries": len(split.queries)} for name, split in splits.items()}
-    return {"made_by": SCRIPT, "dataset": dataset, "read": read_files, "written": written}
+    record = {"made_by": SCRIPT, "dataset": dataset, "read": read_files, "written": written}
+    return record | {"without_features": list(without_features)}
 
 
 def _left_out(sources: Sequence[Source]) -> list[str]:
@@ -169,13 +193,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=VAL_SHARE,
         help="charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)",
     )
+    parser.add_argument(
+        "--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries"
+    )
     args = parser.parse_args(argv)
     if not 0 <= args.val_share < 1:
         raise InputError(f"--val_share {args.val_share}: must be at least 0 and below 1")
     reader, splits = read(args.dataset, Path(args.folder), args.val_share)
+    lacking: list[str] = []
+    if args.features is not None:
+        splits, lacking = keep_with_features(splits, Path(args.features))
     out = corpus_folder(args.out)
-    write(args.dataset, out, reader, splits)
+    write(args.dataset, out, reader, splits, lacking)
     _say(args.dataset, out, reader, splits)
+    if lacking:
+        print(f"left out: {len(lacking)} videos without features in {args.features}: {first_few(lacking)}")
 
 
 if __name__ == "__main__":

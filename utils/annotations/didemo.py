@@ -9,7 +9,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from utils.annotations.reading import Reader, Source, Span, Split, read_public_json, there
+from utils.annotations.reading import Reader, Source, Split, read_public_json, there
 
 FILES = {"train_data.json": "train", "val_data.json": "val", "test_data.json": "test"}
 SEGMENT = 5.0  # seconds
@@ -54,13 +54,3 @@ def _take_query(reader: Reader, source: Source, content: Any, where: str) -> Non
 
 def _is_pair(pair: Any) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and all(type(segment) is int and segment >= 0 for segment in pair)
-
-
-def most_agreed(moments: tuple[Span, ...]) -> Span:
-    """The moment whose IoUs with all of them sum to most: the one to train on. The first of several."""
-    return max(moments, key=lambda moment: sum(_iou(moment, other) for other in moments))
-
-
-def _iou(one: Span, other: Span) -> float:
-    shared = max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
-    return shared / (one[1] - one[0] + other[1] - other[0] - shared)

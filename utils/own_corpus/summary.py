@@ -32,6 +32,7 @@ class Outcome:
         left_out: queries that are in no file.
         notes: sentences on what is worth knowing.
         seconds: by step.
+        subtitles: whether any were given.
     """
 
     layout: Layout
@@ -43,6 +44,7 @@ class Outcome:
     left_out: list[LeftOut]
     notes: list[str] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    subtitles: bool = True
 
 
 def told(outcome: Outcome) -> str:
@@ -55,7 +57,7 @@ def told(outcome: Outcome) -> str:
     if outcome.failed:
         reasons = [f"{name}: {reason}" for name, reason in outcome.failed.items()]
         parts.append(_listed("Left out: videos, tried again by the same command", reasons))
-    return "\n\n".join([*parts, next_commands(outcome.layout, outcome.splits, outcome.text_model)])
+    return "\n\n".join([*parts, next_commands(outcome)])
 
 
 def _splits(outcome: Outcome) -> str:
@@ -84,34 +86,38 @@ def _listed(title: str, lines: Sequence[str]) -> str:
     return f"{title} ({len(lines)})\n" + "\n".join(f"  {line}" for line in [*lines[:SHOWN], *more])
 
 
-def next_commands(layout: Layout, splits: Mapping[str, Split], text_model: str) -> str:
+def next_commands(outcome: Outcome) -> str:
     """What can be done with the corpus: training and then asking, or a search with a model that is there."""
+    layout, splits = outcome.layout, outcome.splits
     files = [
         f"--video_duration_idx_path {_shown(layout.durations)}",
         f"--vid_feat_path {_shown(layout.video)}",
         f"--sub_bert_path {_shown(layout.sub)}",
     ]
     query_file = f"--desc_bert_path {_shown(layout.query)}"
-    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(text_model))}'
+    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(outcome.text_model))}'
     if TRAIN in splits and VAL in splits:
         vid_feat_type = "resnet_i3d" if layout.i3d else "resnet"  # only the former's features are normalised already
+        ctx_mode = "video_sub_tef" if outcome.subtitles else "video_tef"
         training = [
-            f"bash method_tvr/scripts/train.sh tvr video_sub_tef {vid_feat_type} --exp_id {layout.prefix}",
+            f"bash method_tvr/scripts/train.sh custom {ctx_mode} {vid_feat_type} --exp_id {layout.prefix}",
             f"--train_path {_shown(layout.release(TRAIN))}",
             f"--eval_path {_shown(layout.release(VAL))}",
-            *files,
+            *(files if outcome.subtitles else files[:2]),
             query_file,
             f"--clip_length {layout.clip_length:g}",
             *(["--no_norm_vfeat"] if layout.i3d else []),
         ]
-        pattern = shlex.quote(f"tvr-video_sub_tef-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")  # no other's that begins so
+        # no other run's that begins so
+        pattern = shlex.quote(f"custom-{ctx_mode}-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")
         then = [f"bash method_tvr/scripts/inference.sh {pattern} {asking}"]
         return _command("Train on it:", training) + "\n\n" + _command("Then ask it:", then)
     if TRAIN in splits:
         return "No training: that needs queries with times of two splits, one of them val, or of two videos at least."
     if TEST in splits:
-        search = ["bash method_tvr/scripts/inference.sh MODEL_DIR test", f"--eval_path {_shown(layout.release(TEST))}"]
-        return _command("Search it with a model that was trained on such features:", [*search, *files, query_file])
+        search = f"bash method_tvr/scripts/inference.sh MODEL_DIR {TEST}"
+        lines = [search, f"--eval_path {_shown(layout.release(TEST))}", *files, query_file]
+        return _command("Search it with a model that was trained on such features:", lines)
     asked = [f"bash method_tvr/scripts/inference.sh MODEL_DIR {asking}", *files]
     return _command("Ask a model that was trained on such features:", asked)
 
