@@ -16,7 +16,7 @@ SMALL = ("--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--max_vcmr_v
     ("corpus", "typed", "ctx_mode"),
     [
         (TINY, (), "video_sub_tef"),
-        (replace(TINY, subtitles=False), ("--ctx_mode", "video_tef"), "video_tef"),
+        (replace(TINY, prefix="mini_video", subtitles=False), ("--ctx_mode", "video_tef"), "video_tef"),
     ],
 )
 def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_path, corpus, typed, ctx_mode):
@@ -26,18 +26,18 @@ def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_pat
         shutil.copytree(PROJECT_ROOT / folder, project / folder, ignore=ignored)
     for name in ("setup.sh", "requirements.txt"):
         shutil.copy(PROJECT_ROOT / name, project)
-    generate(project / "data" / "mini", corpus)
+    generate(project / "data" / corpus.prefix, corpus)
 
     finished = run_script(project / "method_tvr/scripts/quickstart.sh", *typed, *SMALL, cwd=tmp_path)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (model_dir,) = (project / "method_tvr" / "results").iterdir()
-    assert model_dir.name.startswith(f"mini-{ctx_mode}-quickstart-")
+    assert model_dir.name.startswith(f"{corpus.prefix}-{ctx_mode}-quickstart-")
     table = json.loads((model_dir / "quickstart_table.json").read_text())
     assert set(table["chance"]) == {"VCMR", "SVMR", "VR"}
     assert (model_dir / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     assert (model_dir / "model.ckpt").exists()
-    predictions = "inference_mini_val_quickstart_predictions_VCMR_SVMR_VR"
+    predictions = f"inference_{corpus.prefix}_val_quickstart_predictions_VCMR_SVMR_VR"
     for suffix in ("", "_metrics", "_nms_thd_0.5", "_nms_thd_0.5_metrics"):
         assert (model_dir / f"{predictions}{suffix}.json").exists()
     assert (model_dir / "quickstart_table.txt").read_text().strip() in finished.stdout
