@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.clip_times import AUTO
 from method_tvr.data_check_features import Source, check_clip_counts, check_source
 from method_tvr.data_report import Defects
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
-from method_tvr.options import CTX_MODES
+from method_tvr.options import CTX_MODES, NumberOr
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few
 from utils.tables import aligned, file_size, size_text
 
@@ -251,7 +252,12 @@ def _parse() -> argparse.Namespace:
         choices=CTX_MODES,
         help=f"context that must be there (default: {CTX_MODES[0]}, or video_tef where there are no subtitles)",
     )
-    parser.add_argument("--clip_length", type=float, help="seconds of a clip (default: the dataset's)")
+    parser.add_argument(
+        "--clip_length",
+        type=NumberOr(AUTO),
+        metavar="SECONDS",
+        help=f"seconds of a clip, or {AUTO}: each video's own (default: the dataset's)",
+    )
     return parser.parse_args()
 
 
@@ -271,7 +277,7 @@ def main() -> None:
     args = _parse()
     dataset = find_corpus(args.corpus)
     if args.clip_length is not None:
-        if not 0 < args.clip_length < math.inf:
+        if args.clip_length != AUTO and not 0 < args.clip_length < math.inf:
             raise InputError(f"--clip_length {args.clip_length}: must be a positive number of seconds")
         dataset = dataclasses.replace(dataset, clip_length=args.clip_length)
     only = list(dict.fromkeys(map(dataset.split_name, args.splits))) if args.splits else None

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -264,6 +264,12 @@ def _of_module(name: str) -> Reader:
     return Reader(_in_module(name, "write"), _in_module(name, "read"))
 
 
+def _conversion(name: str) -> Reader:
+    """Of public annotations or features to this project's files."""
+    write, read = (_in_module("hostile_annotations", function) for function in ("write", "read"))
+    return Reader(partial(write, name), partial(read, name))
+
+
 READERS = {
     "durations": Reader(_document(VIDEOS), _read_videos),
     "annotations": Reader(_document(QUERIES), _read_queries),
@@ -275,6 +281,7 @@ READERS = {
     "checkpoint": Reader(_write_checkpoint, _read_checkpoint),
     "training_state": _of_module("hostile_training_state"),
     "encoded_corpus": _of_module("hostile_corpus"),
+    **{f"convert_{name}": _conversion(name) for name in ("anet_cap", "charades_sta", "didemo", "npy_folder")},
 }
 
 

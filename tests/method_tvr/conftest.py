@@ -20,6 +20,7 @@ from method_tvr.clip_times import ClipTimes
 from method_tvr.feature_store import FeatureStore
 from method_tvr.start_end_dataset import StartEndDataset
 from tests.golden_files import load_npz, unpack
+from tests.method_tvr.public_corpora import PublicCorpus, make_public_corpus
 from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
 from utils.mini_tvr import TINY, generate
 
@@ -112,6 +113,12 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     root = tmp_path_factory.mktemp("tiny") / "mini"
     generate(root, TINY)
     return Corpus(root)
+
+
+@pytest.fixture(scope="session", params=["anet_cap", "charades_sta", "didemo"])
+def public_corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PublicCorpus:
+    """A converted public dataset, each in turn; not to be written to but for results and caches."""
+    return make_public_corpus(request.param, tmp_path_factory.mktemp(request.param) / "root")
 
 
 @pytest.fixture

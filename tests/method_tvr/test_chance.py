@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from method_tvr.annotations import Query
 from method_tvr.chance import allowed_spans, chance_level, hit_probability
-from method_tvr.clip_times import ClipTimes
+from method_tvr.clip_times import AUTO, BEST_IOU, FLOOR_CEIL, ClipTimes
 from method_tvr.retrieval import SearchSettings, best_spans
 from standalone_eval.metrics import Rule
 
@@ -79,6 +79,43 @@ def test_chance_level_averages_queries_and_counts_right_spans_by_the_evaluators_
     # two draws of VCMR: both meet video a (1/4, surely right), or one does (1/2, right half of the time)
     assert chance["VCMR"] == pytest.approx({"0.5-r1": 12.5, "0.5-r2": 25, "0.7-r1": 12.5, "0.7-r2": 25})
     assert chance["VR"] == {"r1": 50, "r2": 100}
+
+
+@pytest.mark.parametrize("label_rule", [BEST_IOU, FLOOR_CEIL])
+def test_clips_of_their_own_length_and_several_annotations_count_as_enumerated(label_rule: str) -> None:
+    """Each video's spans one by one: seconds by hand, right for two of four annotators, or for the only one."""
+    n_clips, durations = {"a": 5, "b": 3, "c": 7}, {"a": 31.0, "b": 8.0, "c": 100.0}
+    agreed = ((0.0, 12.0), (0.0, 12.0), (5.0, 31.0), (20.0, 31.0))
+    queries = [
+        Query(1, "", 1, "a", agreed[0], None, durations["a"], agreed),
+        Query(2, "", 2, "b", (0.0, 8.0), None, durations["b"]),
+        Query(3, "", 3, "c", (60.0, 100.0), None, durations["c"], ((60.0, 100.0), (10.0, 30.0))),
+    ]
+    rule, min_l, max_l = Rule((0.3, 0.7), (1, 3)), 1, 6
+    found = chance_level(queries, n_clips, ClipTimes(AUTO, label_rule), min_l, max_l, rule)
+    for iou_thd in rule.iou_thds:
+        shares, misses_of_3 = [], []
+        for query in queries:
+            name = str(query.vid_name)
+            n = n_clips[name]
+            last_boundary = n if label_rule == BEST_IOU else n - 1
+            clip = durations[name] / n
+            boundaries = itertools.combinations(range(last_boundary + 1), 2)
+            allowed = [(i * clip, j * clip) for i, j in boundaries if min_l <= j - i < max_l]
+            needed = 2 if len(query.annotated) >= 4 else 1
+            right = [sum(iou(span, moment) >= iou_thd for moment in query.annotated) >= needed for span in allowed]
+            shares.append(sum(right) / len(right))
+            lists = list(itertools.combinations(right, min(3, len(right))))
+            misses_of_3.append(sum(not any(drawn) for drawn in lists) / len(lists))
+        assert found["SVMR"][f"{iou_thd}-r1"] == pytest.approx(100 * np.mean(shares))
+        assert found["VCMR"][f"{iou_thd}-r1"] == pytest.approx(100 * np.mean(shares) / 3)
+        assert found["SVMR"][f"{iou_thd}-r3"] == pytest.approx(100 * (1 - np.mean(misses_of_3)))
+        assert 0 < np.mean(shares) < 1
+
+
+def iou(one: tuple[float, float], other: tuple[float, float]) -> float:
+    shared = max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
+    return shared / (max(one[1], other[1]) - min(one[0], other[0]))
 
 
 def test_a_query_without_ground_truth_is_refused() -> None:

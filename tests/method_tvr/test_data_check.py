@@ -12,13 +12,16 @@ import h5py
 import numpy as np
 import pytest
 
+from method_tvr import data_check
 from method_tvr.data_check import main
+from tests.method_tvr.conftest import as_argv
 from tests.shell import run_script
 from utils.mini_files import video_feature_path
 from utils.tables import aligned, size_text
 
 if TYPE_CHECKING:
     from tests.method_tvr.conftest import Corpus
+    from tests.method_tvr.public_corpora import PublicCorpus
 
 Check = Callable[..., tuple[int, str]]
 FEATURES = {"video": "vid_feat_path", "sub": "sub_bert_path", "query": "desc_bert_path"}
@@ -384,3 +387,60 @@ def test_query_features_made_without_subtitles_are_looked_at_where_there_are_som
     path.rename(query_only)
     assert check("--ctx_mode", "video_tef")[0] == 0
     assert check()[0] == 2
+
+
+# ---------------------------------------------------------------------------- converted public datasets
+
+
+@pytest.fixture
+def converted_copy(public_corpus: PublicCorpus, tmp_path: Path) -> Path:
+    """The folder of a converted dataset, to be spoilt."""
+    return Path(shutil.copytree(public_corpus.folder, tmp_path / public_corpus.name))
+
+
+def test_a_converted_dataset_passes_by_folder_and_by_name(
+    check: Check, public_corpus: PublicCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out = check(*as_argv(public_corpus.options), root=public_corpus.folder)
+    assert code == 0, out
+    assert f"Corpus {public_corpus.name} in {public_corpus.folder}, clips of a length of each video's own" in out
+    assert "each video's clips last its duration divided by their number" in out
+    assert "OK" in out
+    assert "--ctx_mode video_tef" in out
+    for split, videos in public_corpus.videos.items():
+        n_queries = len(public_corpus.queries(split))
+        assert any(line.split()[:3] == [split, str(len(videos)), str(n_queries)] for line in out.splitlines())
+    monkeypatch.setattr(data_check, "PROJECT_ROOT", public_corpus.root)
+    assert check(*as_argv(public_corpus.options), root=Path(public_corpus.name)) == (0, out)
+
+
+def test_what_a_converted_dataset_lacks_is_named_with_how_to_convert_it(
+    check: Check, public_corpus: PublicCorpus, converted_copy: Path
+) -> None:
+    (features,) = (converted_copy / f"{public_corpus.name}_feature_release" / "video_feature").glob("*.h5")
+    lost = next(iter(public_corpus.videos["val"]))
+    with h5py.File(features, "r+") as file:
+        del file[lost]
+    (converted_copy / f"{public_corpus.name}_test_release.jsonl").unlink()
+    code, out = check(*as_argv(public_corpus.options), root=converted_copy)
+    assert code == 2
+    assert lost in defects_of(out)
+    assert f"{public_corpus.name}_test_release.jsonl" in defects_of(out)
+    assert f"python utils/annotations/convert.py {public_corpus.name}" in defects_of(out)
+
+
+def test_a_corpus_with_a_prefix_of_its_own_passes_when_clip_lengths_are_said_to_be_each_videos(
+    check: Check, own_corpus: Corpus
+) -> None:
+    with own_corpus.features("vid_feat_path") as videos, own_corpus.features("sub_bert_path") as subtitles:
+        for name in list(videos):
+            for file in (videos, subtitles):
+                rows = file[name][::2]
+                del file[name]
+                file[name] = rows
+                if f"{name}-mask" in file:
+                    del file[f"{name}-mask"]
+    assert check()[0] == 2
+    code, out = check("--clip_length", "auto")
+    assert code == 0, out
+    assert "of a length of each video's own" in out

@@ -1,10 +1,14 @@
 """A dataset is one entry: where its files lie, and what is special about it."""
 
+import dataclasses
+
 import pytest
 
-from method_tvr import dset_configs
+from method_tvr import dset_configs, train
 from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig
+from tests.method_tvr.conftest import SMALL_MODEL, as_argv
 from utils import mini_tvr
+from utils.basic_utils import read_json
 from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
 
 
@@ -23,6 +27,31 @@ def test_mini_is_generated_on_first_use_where_the_options_look_for_it(tmp_path, 
     paths += [mini.annotation_path(split) for split in ("train", "val", "test_public")]
     paths += [mini.video_feature_path(kind) for kind in VIDEO_FILES]
     assert all((tmp_path / path).is_file() for path in paths)
+
+
+def test_mini_video_is_generated_by_the_first_training_which_sees_video_alone(tmp_path, monkeypatch, run_main):
+    generate = mini_tvr.generate
+
+    def tiny(root, settings):
+        return generate(root, dataclasses.replace(mini_tvr.TINY, prefix=settings.prefix, subtitles=settings.subtitles))
+
+    monkeypatch.setattr(mini_tvr, "generate", tiny)
+    monkeypatch.setattr(dset_configs, "PROJECT_ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    argv = as_argv({"dset_name": "mini_video", "exp_id": "first", "n_epoch": 1, "bsz": 32, **SMALL_MODEL})
+    finished = run_main(train.main, argv)
+    assert finished.code == 0, finished.err
+    assert "generating the mini_video corpus" in finished.out
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name.startswith("mini_video-video_tef-first-")
+    assert not list((tmp_path / "data" / "mini_video").rglob("*_sub_pretrained_*"))
+    opt = read_json(folder / "opt.json")
+    assert (opt["clip_length"], opt["label_rule"], opt["max_pred_l"]) == (1.5, "floor_ceil", 16)
+    metrics = read_json(folder / "inference_mini_video_val_first_predictions_VCMR_SVMR_VR_metrics.json")
+    assert set(metrics) == {"VCMR", "SVMR", "VR"}  # queries about video alone have no types to tell apart
+    again = run_main(train.main, [*argv, "--exp_id", "second"])
+    assert again.code == 0, again.err
+    assert "generating" not in again.out
 
 
 def test_the_generator_and_the_datasets_agree_on_names(tmp_path):

@@ -29,7 +29,7 @@ def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
         val_share: of the training videos, about how many are held out as val; 0 for none.
 
     Raises:
-        InputError: no annotations or no table are there, or one cannot be read.
+        InputError: no annotations or no table are there, one cannot be read, or train or val would have no queries.
     """
     paths = there(folder, list(FILES))
     seconds: dict[str, float] = {}
@@ -43,14 +43,19 @@ def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
             if line.strip():
                 _take_line(reader, source, line, number, seconds)
         splits[FILES[path.name]] = Split(list(source.videos), source.queries)
+    reader.check()
     return _with_val(splits, val_share)
 
 
 def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
-    """Splits with a part of train as val, in the usual order."""
+    """Splits with a part of train as val, in the usual order.
+
+    Raises:
+        InputError: train or val would have no queries.
+    """
     train = splits.get("train")
     held_out = set() if train is None else val_videos(train.videos, share)
-    if train is None or not held_out:
+    if train is None or not train.queries or not held_out:
         return splits
     parts = {}
     for name, is_val in (("train", False), ("val", True)):
@@ -58,6 +63,11 @@ def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
             [video for video in train.videos if (video in held_out) == is_val],
             [query for query in train.queries if (query.vid_name in held_out) == is_val],
         )
+        if not parts[name].queries:
+            raise InputError(
+                f"--val_share {share:g}: of the {len(train.videos)} training videos, none with queries is left for "
+                f"{name}: give another share, or 0 for no val"
+            )
     return {**parts, **{name: split for name, split in splits.items() if name != "train"}}
 
 

@@ -12,8 +12,10 @@ from utils.basic_utils import InputError, first_line
 from utils.feature_file import MAX_WIDTH, FeatureError
 
 SUFFIX = ".npy"
-# what numpy raises on damaged files, whose header is Python source
-_DAMAGED = (OSError, ValueError, TypeError, ArithmeticError, EOFError, SyntaxError, TokenError, RecursionError)
+# what numpy raises on damaged files, whose header is Python source; nested too deeply, that is a lack of memory
+_DAMAGED = (
+    OSError, ValueError, TypeError, ArithmeticError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 class NpyFolder:
