@@ -20,7 +20,8 @@ from method_tvr.data_check_features import Source, check_clip_counts, check_sour
 from method_tvr.data_report import Defects
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
 from method_tvr.options import CTX_MODES, NumberOr
-from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few
+from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
+from utils.mini_files import manifest_path
 from utils.tables import aligned, file_size, size_text
 
 LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments
@@ -46,11 +47,19 @@ def find_corpus(name: str) -> DatasetConfig:
                 "(links to the files will do)"
             )
         if prefixes:
-            known = (
-                DATASETS[prefixes[0]] if prefixes[0] in with_files else DatasetConfig(prefixes[0], None, prefixes[0])
-            )
-            return _as_found(dataclasses.replace(known, root=str(folder)))
+            return _as_found(dataclasses.replace(_known(folder, prefixes[0]), root=str(folder)))
     raise InputError(f"{name}: holds no corpus: PREFIX_video2dur_idx.json names its videos, see data/README.md")
+
+
+def _known(folder: Path, prefix: str) -> DatasetConfig:
+    """The properties of a corpus: those of the dataset that it was converted from, or that is called so; else TVR's."""
+    record = manifest_path(folder, prefix)
+    said = read_json(record) if record.is_file() else None
+    name = str(said["dataset"]) if isinstance(said, dict) and "dataset" in said else prefix
+    known = DATASETS.get(name)
+    if known is None or known.root is None:
+        return DatasetConfig(prefix, None, prefix)
+    return dataclasses.replace(known, name=prefix, prefix=prefix)
 
 
 def _as_found(corpus: DatasetConfig) -> DatasetConfig:

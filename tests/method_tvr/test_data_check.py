@@ -444,3 +444,13 @@ def test_a_corpus_with_a_prefix_of_its_own_passes_when_clip_lengths_are_said_to_
     code, out = check("--clip_length", "auto")
     assert code == 0, out
     assert "of a length of each video's own" in out
+
+
+def test_a_converted_dataset_called_otherwise_has_the_properties_of_its_dataset(
+    check: Check, public_corpus: PublicCorpus, converted_copy: Path
+) -> None:
+    for path in sorted(converted_copy.rglob(f"{public_corpus.name}_*"), reverse=True):  # what is in a folder first
+        path.rename(path.with_name(f"my{path.name.removeprefix(public_corpus.name)}"))
+    code, out = check(*as_argv(public_corpus.options), root=converted_copy)
+    assert code == 0, out
+    assert f"Corpus my in {converted_copy}, clips of a length of each video's own" in out
