@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.benchmarks import (
+    bench_anet,
     bench_corpus_store,
     bench_encoding,
     bench_evaluation,
@@ -20,7 +21,10 @@ from tests.benchmarks import (
     bench_training_step,
     bench_val_inference,
     common,
+    generated_anet,
+    staged_inference,
 )
+from tests.benchmarks.drawn_captions import TRAIN, write_captions
 from tests.benchmarks.ranking import check_same_ranking
 from utils.mini_tvr import TINY, generate
 
@@ -114,7 +118,44 @@ def test_val_inference_is_measured_stage_by_stage(figures, tmp_path):
     content = figures(bench_val_inference.main, [*corpus, "--hidden_size", "16", "--num_workers", "0"])
     seconds = {row["work"]: row["timing"]["seconds"] for row in content["rows"]}
     assert sum(seconds.values()) == pytest.approx(2 * seconds["all of it"])
-    assert all(seconds[stage] > 0 for stage in bench_val_inference.STAGES)
+    assert all(seconds[stage] > 0 for stage in staged_inference.STAGES)
+
+
+@pytest.fixture(scope="module")
+def small_anet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thousandth of the generated ActivityNet Captions."""
+    folder = tmp_path_factory.mktemp("anet")
+    generated_anet.main(["--out", str(folder), "--share", "0.001"])
+    return folder
+
+
+def test_an_epoch_at_anets_shape_is_measured_stage_by_stage(figures, small_anet):
+    corpus = ["--corpus", str(small_anet), "--hidden_size", "16"]
+    content = figures(bench_anet.main, ["training", *corpus, "--bsz", "8"])
+    seconds = {row["work"]: row["timing"]["seconds"] for row in content["rows"]}
+    del seconds["open features, read annotations"]
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["one epoch"])
+    assert all(seconds[stage] > 0 for stage in bench_anet.TRAINING_STAGES)
+    assert notes(content)["one epoch"].startswith("5 steps")  # of 37 queries
+
+
+def test_inference_at_anets_shape_is_measured_stage_by_stage(figures, small_anet):
+    content = figures(bench_anet.main, ["inference", "--corpus", str(small_anet), "--hidden_size", "16"])
+    assert set(staged_inference.STAGES) < set(notes(content))
+    assert "own memory" in notes(content)["all of it"]
+
+
+def test_captions_of_anets_size_have_its_statistics(tmp_path):
+    counts = write_captions(tmp_path, 1.0, seed=2018)
+    assert counts["train.json"] == TRAIN
+    train = json.loads((tmp_path / "train.json").read_text(encoding="utf-8")).values()
+    assert (len(train), sum(len(video["sentences"]) for video in train)) == (TRAIN.videos, TRAIN.queries)
+    assert np.mean([video["duration"] for video in train]) == pytest.approx(118, abs=1)
+    spans = [(st, ed, video["duration"]) for video in train for st, ed in video["timestamps"]]
+    st, ed, duration = np.array(spans).T
+    assert ((st >= 0) & (st < ed) & (ed <= duration)).all()
+    assert (ed - st).mean() == pytest.approx(36, abs=1)
+    assert ((ed - st) / duration > 0.9).mean() == pytest.approx(0.12, abs=0.02)
 
 
 def test_extraction_agrees_with_decoding_first(figures):

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from method_tvr.stored_corpus import StoredCorpus
 from tests.benchmarks.bench_retrieval import KERNEL, MODALITIES, Answers, answer_all, encoded_queries, identified
 from tests.benchmarks.common import Report, Stopwatch, benchmark_parser, start
 from tests.benchmarks.floors import retrieval_macs
+from tests.benchmarks.peak_memory import PeakMemory
 from tests.benchmarks.ranking import check_same_ranking
 from tests.benchmarks.synthetic import EncodedData, clip_counts
 from utils.basic_utils import command_line, progress
@@ -34,7 +33,6 @@ from utils.basic_utils import command_line, progress
 SIZES = (1000, 10_000, 100_000)
 CLIP_LENGTH = 1.5  # seconds
 DRAWN_AT_A_TIME = 256  # videos
-SAMPLE_S = 0.02  # between looks at this process's memory
 
 
 def vid_name(number: int) -> str:
@@ -71,40 +69,6 @@ def write_corpus(folder: Path, n_videos: int, args: argparse.Namespace) -> Encod
                 )
     kernels = torch.rand((2, KERNEL), generator=generator)
     return EncodedData([], n_clips, own, query, query * (8.0 / args.hidden_size), kernels[0], kernels[1])
-
-
-class PeakMemory:
-    """The most memory of this process while it is watched, in GiB: of its own, and pages of mapped files."""
-
-    def __init__(self) -> None:
-        self.peaks = {"RssAnon": 0.0, "RssFile": 0.0}
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look every `SAMPLE_S` for the length of the block."""
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(SAMPLE_S):
-                self._look()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def _look(self) -> None:
-        status = Path("/proc/self/status")
-        for line in status.read_text(encoding="ascii").splitlines() if status.exists() else ():
-            name, _, value = line.partition(":")
-            if name in self.peaks:
-                self.peaks[name] = max(self.peaks[name], int(value.split()[0]) / 2**20)
-
-    def __str__(self) -> str:
-        return f"own memory {self.peaks['RssAnon']:.2f} GiB, file pages {self.peaks['RssFile']:.2f} GiB"
 
 
 def check_answers(found: Sequence[Answers], expected: Sequence[Answers], longest: int) -> float:

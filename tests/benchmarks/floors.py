@@ -22,8 +22,9 @@ def context_macs(config: ModelConfig, n_clips: Lengths) -> float:
     d = config.hidden_size
     n_modalities = len(config.modalities)
     inputs = sum(config.input_sizes[m] for m in config.modalities) * d
-    linears = n_modalities * (3 * 4 + 3) * d * d  # three encoders of query, key, value, dense; cross attention of three
-    attentions = n_modalities * 4 * 2 * d  # per pair of clips: scores and weighted sum, three encoders and one cross
+    crossed = int(n_modalities > 1)  # a modality alone attends to no other
+    linears = n_modalities * (3 * 4 + 3 * crossed) * d * d  # encoders: query, key, value, dense; cross attention: three
+    attentions = n_modalities * (3 + crossed) * 2 * d  # per pair of clips: scores and weighted sum
     return float((rows * (inputs + linears) + rows**2 * attentions).sum())
 
 
