@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.annotations import Video
+from method_tvr.candidates import CandidateIndex
 from method_tvr.clip_times import ClipTimes
 from method_tvr.corpus_store import CorpusStore
 from method_tvr.encoding import encode_corpus
 from method_tvr.feature_store import FeatureStore
+from method_tvr.indexed_search import IndexedSearcher
 from method_tvr.loading import BatchLoader
 from method_tvr.model import ReLoCLNet
 from method_tvr.packing import Corpus
@@ -30,6 +32,20 @@ from utils.basic_utils import progress
 RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class ScoreParts:
+    """What the score of a moment is made of: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`.
+
+    Attributes:
+        match: for each modality, the cosine of the query and the clip of the video that is most like it.
+        p_start, p_end: probability that a moment for this query starts and ends there, if it is in this video.
+    """
+
+    match: list[float]
+    p_start: float
+    p_end: float
+
+
 class Answerer:
     """Answers encoded queries over videos.
 
@@ -41,18 +57,55 @@ class Answerer:
     """
 
     def __init__(self, searcher: CorpusSearch, entries: Sequence[Video], times: CorpusTimes, max_moments: int) -> None:
-        self._searcher, self._max_moments = searcher, max_moments
+        self.searcher, self._max_moments = searcher, max_moments
         self._times = times
         self._entries_of: dict[str, list[int]] = {}
         for number, entry in enumerate(entries):
             self._entries_of.setdefault(entry.vid_name, []).append(number)
 
-    def search(self, queries: EncodedQueries) -> Iterator[tuple[RankedRows, RankedRows]]:
-        """Moments in all videos (VCMR), and videos (VR), for a block of queries at a time."""
-        blocks = list(self._searcher.query_blocks(len(queries)))
-        answers = self._searcher.search_all(queries)
+    def search(
+        self, queries: EncodedQueries, allowed: np.ndarray | None = None
+    ) -> Iterator[tuple[RankedRows, RankedRows]]:
+        """Moments in all videos (VCMR), and videos (VR), for a block of queries at a time.
+
+        Args:
+            queries: Nq queries.
+            allowed: (Nv,) bool, entries to look at, see `entries_of`; None: all.
+        """
+        blocks = list(self.searcher.query_blocks(len(queries)))
+        answers = self.searcher.search_all(queries, allowed)
         for moments, videos in progress(answers, "answering queries", total=len(blocks)):
             yield self._rows(moments), self._times.video_rows(videos)
+
+    def entries_of(self, wanted: Callable[[str], bool]) -> np.ndarray:
+        """(Nv,) bool: the entries of videos whose name is wanted."""
+        found = np.zeros(sum(map(len, self._entries_of.values())), dtype=bool)
+        for name, entries in self._entries_of.items():
+            found[entries] = wanted(name)
+        return found
+
+    def parts_of(self, queries: EncodedQueries, vid_names: Sequence[str], spans: np.ndarray) -> list[ScoreParts]:
+        """What the scores of moments of one query are made of.
+
+        Args:
+            queries: the query.
+            vid_names: (n,) the video of each moment.
+            spans: (n, 2) their starts and ends in seconds, as the search found them.
+        """
+        assert isinstance(self.searcher, Searcher)
+        parts = []
+        for name, span in zip(vid_names, spans, strict=True):
+            entries = self._entries_of[name]
+            own = torch.tensor([entries], device=queries.video.device)
+            p_st, p_ed, n_clips = (found[0].cpu().numpy() for found in self.searcher.span_probabilities(queries, own))
+            of_entries = []
+            for place, entry in enumerate(entries):
+                st, ed = self._times.clips_of(entry, span)
+                if st >= 0 and ed < n_clips[place]:
+                    of_entries.append((entry, float(p_st[place, st]), float(p_ed[place, ed])))
+            entry, start, end = max(of_entries, key=lambda found: found[1] * found[2])
+            parts.append(ScoreParts(self.searcher.match_scores(queries, entry)[0].tolist(), start, end))
+        return parts
 
     def search_in(self, queries: EncodedQueries, vid_names: Sequence[str]) -> RankedRows:
         """Moments in one video for each query (SVMR).
@@ -67,7 +120,7 @@ class Answerer:
             numbers, several = order[block], n_entries[order[block.start]] > 1
             own = torch.tensor([self._entries_of[vid_names[number]] for number in numbers])
             of_block, own = queries.of(numbers), own.to(queries.video.device)
-            parts.append(self._rows(self._searcher.search_moments(of_block, own, one_video=bool(several))))
+            parts.append(self._rows(self.searcher.search_moments(of_block, own, one_video=bool(several))))
         return RankedRows.concatenate(parts).of_queries(np.argsort(order))
 
     def _rows(self, moments: Moments) -> RankedRows:
@@ -77,7 +130,7 @@ class Answerer:
         """Slices of queries whose videos have equally many entries, the fewer queries the more entries these are."""
         edges = [0, *(np.flatnonzero(np.diff(n_entries)) + 1).tolist(), len(n_entries)]
         for first, last in pairwise(edges):
-            size = max(1, self._searcher.settings.query_block // int(n_entries[first]))
+            size = max(1, self.searcher.settings.query_block // int(n_entries[first]))
             yield from (slice(at, min(at + size, last)) for at in range(first, last, size))
 
 
@@ -103,6 +156,7 @@ def open_answerer(
     store: CorpusStore | None = None,
     windows: Windows | None = None,
     ranks: Ranks = ALONE,
+    index_of: Callable[[Corpus], CandidateIndex] | None = None,
 ) -> Answerer:
     """Encode videos, each process its share, or find them encoded, to be asked by all processes together.
 
@@ -115,6 +169,8 @@ def open_answerer(
         store: has the videos encoded already; their features are not looked at then.
         windows: how long videos are cut; None averages them down.
         ranks: the processes that search together.
+        index_of: opens an index over the encoded videos, by way of which they are searched; not of windows, nor by
+            several processes.
     """
     source = features if store is None else store
     assert source is not None
@@ -139,7 +195,11 @@ def open_answerer(
     settings = replace(search_settings(opt), max_moments=opt.max_before_nms * repeated)
     kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
     video_of_entry = np.array([entry.idx for entry in own]) if any(entry.clips for entry in entries) else None
-    searcher: CorpusSearch = Searcher(corpus, *kernels, settings, video_of_entry)
+    searcher: CorpusSearch
+    if index_of is None:
+        searcher = Searcher(corpus, *kernels, settings, video_of_entry)
+    else:
+        searcher = IndexedSearcher(corpus, *kernels, settings, index_of(corpus))
     if ranks.size > 1:
         searcher = ShardedSearcher(searcher, shard, ranks)
     clip_length = _clip_lengths(times, videos, counts, entries, None if windows else opt.max_ctx_l)

@@ -76,15 +76,32 @@ class Asker:
         Raises:
             InputError: a sentence has no words.
         """
-        features = self._ranks.broadcast(self._token_features(sentences) if self._ranks.is_main else [])
+        found = self.find(self.encode(sentences), top_k)
+        return [Answer(sentence, moments) for sentence, moments in zip(sentences, found, strict=True)]
+
+    def encode(self, sentences: Sequence[str]) -> EncodedQueries:
+        """Sentences as the model encodes them.
+
+        Raises:
+            InputError: a sentence has no words.
+        """
+        return self.encode_features(
+            self._ranks.broadcast(self._token_features(sentences) if self._ranks.is_main else [])
+        )
+
+    def encode_features(self, features: Sequence[np.ndarray]) -> EncodedQueries:
+        """Queries of (Lq, D) prepared token features each, as the model encodes them."""
         blocks = (features[first : first + self._block] for first in range(0, len(features), self._block))
         device = next(self._model.parameters()).device
-        encoded = [encode_token_features(self._model, block, device) for block in blocks]
-        moments = [rows for rows, _ in self._answerer.search(EncodedQueries.concatenate(encoded))]
-        rows = RankedRows.concatenate(moments)
+        return EncodedQueries.concatenate([encode_token_features(self._model, block, device) for block in blocks])
+
+    def find(self, queries: EncodedQueries, top_k: int, allowed: np.ndarray | None = None) -> list[list[FoundMoment]]:
+        """The best moments for each encoded query; `allowed`: see `Answerer.search`."""
+        rows = RankedRows.concatenate([moments for moments, _ in self._answerer.search(queries, allowed)])
         if self._nms_thd != OFF:
             rows = rows.after_nms(self._nms_thd, rows.score.shape[1])
-        return [Answer(sentence, self._moments(rows.best(top_k), number)) for number, sentence in enumerate(sentences)]
+        best = rows.best(top_k)
+        return [self._moments(best, number) for number in range(len(queries))]
 
     def _token_features(self, sentences: Sequence[str]) -> list[np.ndarray]:
         """Features of each sentence as the model takes them."""
@@ -93,7 +110,7 @@ class Asker:
         for sentence, n_tokens in zip(sentences, self._text_model.n_tokens(sentences), strict=True):
             if n_tokens > limit:
                 print(
-                    f"note: of its {n_tokens} tokens only the first {limit} are looked at: {_shortened(sentence)}",
+                    f"note: of its {n_tokens} tokens only the first {limit} are looked at: {shortened(sentence)}",
                     file=sys.stderr,
                 )
         features = self._text_model.encode(sentences)
@@ -148,13 +165,13 @@ def print_answers(answers: Sequence[Answer]) -> None:
         rows = [["rank", "video", "start", "end", "score"]]
         for rank, moment in enumerate(answer.moments, start=1):
             times = clock(moment.start), clock(moment.end)
-            rows.append([str(rank), _shortened(moment.vid_name), *times, f"{moment.score:.4g}"])
+            rows.append([str(rank), shortened(moment.vid_name), *times, f"{moment.score:.4g}"])
         found = aligned(rows) if answer.moments else "  no video is long enough for a moment"
-        print(f"\n{_shortened(answer.query)}\n{found}")
+        print(f"\n{shortened(answer.query)}\n{found}")
     print()
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """Text in one line, without characters that a terminal would obey."""
     shown = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
     return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…"

@@ -18,7 +18,7 @@ from easydict import EasyDict
 from method_tvr.clip_times import AUTO
 from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.model import MODALITIES
-from method_tvr.options import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, build_parser
+from method_tvr.options import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, WINDOWS, build_parser
 from method_tvr.saved_options import check_name_part, check_saved, find_path, keep_to_known_places
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import Rule
@@ -30,9 +30,9 @@ CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 
 
-def _parse(argv: Sequence[str] | None, inference: bool) -> tuple[EasyDict, set[str]]:
+def _parse(argv: Sequence[str] | None, inference: bool, search: bool = False) -> tuple[EasyDict, set[str]]:
     """All options with their defaults, and the names of those that were typed."""
-    parser = build_parser(inference)
+    parser = build_parser(inference, search)
     opt = EasyDict(vars(parser.parse_args(argv)))
     for action in parser._actions:
         action.default = argparse.SUPPRESS
@@ -104,13 +104,34 @@ def _resumed_options(opt: EasyDict, typed: set[str]) -> EasyDict:
     return opt
 
 
-def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
-    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
+def parse_search_options(argv: Sequence[str] | None = None) -> EasyDict:
+    """Options of a search, found as those of an inference run are.
 
     Raises:
         InputError: no such model folder, or options do not go together.
     """
-    opt, typed = _parse(argv, inference=True)
+    opt = parse_inference_options(argv, search=True)
+    for name in ("candidate_clips", "candidate_videos", "probes", "pq_bytes"):
+        if opt[name] <= 0:
+            raise InputError(f"--{name} {opt[name]} must be above 0")
+    if opt.measure_index is not None and opt.measure_index <= 0:
+        raise InputError(f"--measure_index {opt.measure_index} must be above 0")
+    if opt.index != "exact" and opt.long_videos == WINDOWS:
+        raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
+    return opt
+
+
+def parse_inference_options(argv: Sequence[str] | None = None, search: bool = False) -> EasyDict:
+    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
+
+    Args:
+        argv: the command line, by default the program's.
+        search: whether it may have the options of a search, too.
+
+    Raises:
+        InputError: no such model folder, or options do not go together.
+    """
+    opt, typed = _parse(argv, inference=True, search=search)
     opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
     saved = _check_saved(load_options(opt.model_dir), opt.model_dir)
     for name, value in saved.items():
@@ -130,7 +151,8 @@ def parse_inference_options(argv: Sequence[str] | None = None) -> EasyDict:
             f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
             "encoded with: leave the option out"
         )
-    _check_asking(opt, typed)
+    if not search:
+        _check_asking(opt, typed)
     _finish(opt)
     _check(opt)
     keep_to_known_places(opt, saved, {*typed, "train_path"}, opt.model_dir)  # inference reads no training queries

@@ -11,6 +11,8 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 TASKS = ("VCMR", "SVMR", "VR")
 CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
 OFF = -1  # value that switches an epoch, count or threshold off
+INDEXES = ("exact", "faiss", "milvus")
+FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
 AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips
 
 # what inference does not take over from the opt.json of training
@@ -252,8 +254,36 @@ def _inference_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_parser(inference: bool) -> argparse.ArgumentParser:
-    """The command line of training or inference."""
+def _search_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("search").add_argument
+    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what to look for; without any, you are asked")
+    add("--json", action="store_true", help="print answers as JSON")
+    add("--video", metavar="NAME", help="look in this video alone")
+    add("--show", metavar="NAME", help="look in the videos whose names begin with this one, as in friends_s01e01_…")
+    add(
+        "--index",
+        choices=INDEXES,
+        default=INDEXES[0],
+        help="what names the videos that are scored: exact looks at all of them; faiss and milvus at those whose clips "
+        "are near the sentence (method_tvr/index_requirements.txt)",
+    )
+    add("--index_kind", choices=FAISS_KINDS, default="ivfsq", help="of --index faiss: see README.md")
+    add("--index_uri", metavar="FILE_OR_ADDRESS", help="of --index milvus: a local file.db, or http://host:port")
+    add("--index_token", help="of --index milvus: what a cluster asks for, user:password or an API key")
+    add("--pq_bytes", type=int, default=48, help="of --index_kind ivfpq: bytes of a compressed clip, of each modality")
+    add("--candidate_clips", type=int, default=2048, help="nearest clips that an index is asked for, in each modality")
+    add("--candidate_videos", type=int, default=400, help="videos that are scored, the best that these clips are of")
+    add("--probes", type=int, default=32, help="cells or lists that an index looks into")
+    add(
+        "--measure_index",
+        type=int,
+        metavar="N",
+        help="instead of asking: how much an exact search of N of the split's queries finds that the index does not",
+    )
+
+
+def build_parser(inference: bool, search: bool = False) -> argparse.ArgumentParser:
+    """The command line of training or inference, the latter with the options of searching if asked for."""
     parser = argparse.ArgumentParser(
         description="Inference with a trained model: an option typed here wins, else the model's opt.json"
         if inference
@@ -268,4 +298,6 @@ def build_parser(inference: bool) -> argparse.ArgumentParser:
         add_group(parser)
     if inference:
         _inference_options(parser)
+    if search:
+        _search_options(parser)
     return parser

@@ -95,6 +95,10 @@ class Corpus(ABC):
         """(R_i, M, D) rows of an entry, to be used before the next are asked for."""
 
     @abstractmethod
+    def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of some entries one after another, padding left out: (R, M, D), and their lengths (M, R)."""
+
+    @abstractmethod
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, some entries at a time, each to be used before the next is asked for.
 

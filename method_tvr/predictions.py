@@ -130,6 +130,12 @@ class CorpusTimes:
         there = np.arange(entry.shape[1]) < count[:, None]
         return rows._select(there & _first_of_its_kind(rows.video_idx, *clips), entry.shape[1] if n is None else n)
 
+    def clips_of(self, entry: int, span: np.ndarray) -> tuple[int, int]:
+        """First and last clip within an entry of a moment in seconds: what `moment_rows` made it of."""
+        first = 0 if self.first_clip is None else int(self.first_clip[entry])
+        st, ed = np.rint((span - self.offset[entry]) / self.clip_length[entry]).astype(int) - first
+        return int(st), int(ed) - self.end_offset
+
     def video_rows(self, ranked: RankedVideos) -> RankedRows:
         """Videos as rows [video_idx, 0, 0, score]."""
         zero = np.zeros_like(ranked.entry)

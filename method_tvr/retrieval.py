@@ -144,6 +144,12 @@ class EncodedCorpus(Corpus):
         first = self._first_row[entry]
         return self.rows[first : first + self.n_rows[entry]]
 
+    def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of rows and norms; see `Corpus.clips_of`."""
+        first, n_clips = self._first_row[entries], self.n_clips[entries]
+        stretches = [slice(a, b) for a, b in zip(first.tolist(), (first + n_clips).tolist(), strict=True)]
+        return torch.cat([self.rows[s] for s in stretches]), torch.cat([self._norms[:, s] for s in stretches], dim=1)
+
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, some entries at a time, all views; see `Corpus.blocks`."""
         bounds = self._packing.bounds
@@ -181,11 +187,12 @@ class CorpusSearch(ABC):
     settings: SearchSettings
 
     @abstractmethod
-    def find(self, queries: EncodedQueries) -> Found:
+    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
         """Best entries and videos of queries, in one pass over the corpus.
 
         Args:
             queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
+            allowed: (Nv,) bool, entries to look at, at least one; None: all.
         """
 
     @abstractmethod
@@ -216,8 +223,14 @@ class CorpusSearch(ABC):
         return self._moments_in(queries, self.find(queries))
 
     @torch.inference_mode()
-    def search_all(self, queries: EncodedQueries) -> Iterator[tuple[Moments, RankedVideos]]:
+    def search_all(
+        self, queries: EncodedQueries, allowed: np.ndarray | None = None
+    ) -> Iterator[tuple[Moments, RankedVideos]]:
         """VCMR and VR of any number of queries, with as few passes over the corpus as the settings allow.
+
+        Args:
+            queries: what is asked.
+            allowed: see `find`.
 
         Yields:
             The answers to each of `query_blocks`.
@@ -225,7 +238,7 @@ class CorpusSearch(ABC):
         blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
         for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
             of_pass = queries[several]
-            found = self.find(of_pass)
+            found = self.find(of_pass, allowed)
             for block in self.query_blocks(len(of_pass)):
                 yield self._moments_in(of_pass[block], found[block])
 
@@ -268,22 +281,32 @@ class Searcher(CorpusSearch):
         )
 
     @torch.inference_mode()
-    def find(self, queries: EncodedQueries) -> Found:
+    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
         keep = self.settings.max_vcmr_video
         blocks = [queries.video[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
         best = [BestEntries(keep) for _ in blocks]
         of_each = None if self._video_of_entry is None else [BestEntries(keep, self._video_of_entry) for _ in blocks]
         for block in self.corpus.blocks(self.settings.clip_block):
-            entries = torch.from_numpy(np.concatenate([run.entries for run in block.runs])).to(self.corpus.device)
+            of_block = np.concatenate([run.entries for run in block.runs])
+            chosen = slice(None) if allowed is None else torch.from_numpy(allowed[of_block]).to(self.corpus.device)
+            if allowed is not None and not allowed[of_block].any():
+                continue
+            entries = torch.from_numpy(of_block).to(self.corpus.device)[chosen]
             for number, video_queries in enumerate(blocks):
-                scores = _video_scores(video_queries, block)
+                scores = _video_scores(video_queries, block)[chosen]
                 best[number].add(entries, scores)
                 if of_each is not None:
                     of_each[number].add(entries, scores)
-        found = concatenated([of_block.result() for of_block in best])
+        found = concatenated([queries_best.result() for queries_best in best])
         if of_each is None:
             return Found(*found, *found)
-        return Found(*found, *concatenated([of_block.result() for of_block in of_each]))
+        return Found(*found, *concatenated([queries_best.result() for queries_best in of_each]))
+
+    @torch.inference_mode()
+    def match_scores(self, queries: EncodedQueries, entry: int) -> torch.Tensor:
+        """(Nq, M) the parts of an entry's video score: in each modality, the cosine of the query and its best clip."""
+        rows = F.normalize(self.corpus.rows_of(entry)[: int(self.corpus.n_clips[entry])].float(), dim=-1)
+        return pool_clips(torch.einsum("qmd,lmd->qml", queries.video.float(), rows))
 
     @torch.inference_mode()
     def span_probabilities(

@@ -31,7 +31,9 @@ class ShardedSearcher(CorpusSearch):
         self.settings = own.settings
         self._own, self._shard, self._ranks = own, shard, ranks
 
-    def find(self, queries: EncodedQueries) -> Found:
+    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
+        if allowed is not None:
+            raise ValueError("a corpus in shards is searched whole")
         found = self._own.find(queries)
         entries = self._merged(found.entries, found.entry_scores)
         if found.videos is found.entries:

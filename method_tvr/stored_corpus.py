@@ -59,6 +59,18 @@ class StoredCorpus(Corpus):
         self._store.was_read(rows.nbytes)
         return self._tensor(rows)
 
+    def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of rows and norms; see `Corpus.clips_of`."""
+        rows, norms = [], []
+        places = zip(self._part[entries], self._first_row[entries], self.n_clips[entries], strict=True)
+        for part, first, n in places:
+            mapped = self._store.mapped(int(part))
+            rows.append(mapped.rows[first : first + n])
+            norms.append(mapped.norms[:, first : first + n])
+        joined = np.concatenate(rows)  # as they are kept: half of the bytes, for fp16
+        self._store.was_read(joined.nbytes)
+        return self._tensor(joined), self._tensor(np.concatenate(norms, axis=1))
+
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, part by part; see `Corpus.blocks`."""
         for share in progress(self._shares, "reading the encoded corpus"):

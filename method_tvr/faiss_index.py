@@ -1,0 +1,165 @@
+"""Candidates by faiss: the clip vectors of each modality, flat, in an inverted file, or that with compressed vectors.
+
+`flat` compares all clips. `ivf` looks into a few cells of clips that resemble each other; `ivfsq` keeps each number of
+their vectors in a byte, and `ivfpq` each vector in some bytes. All cells are mapped from disk. For one machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from method_tvr.candidates import CandidateIndex, CandidateSettings, clip_vectors
+from method_tvr.packing import Corpus
+from utils.basic_utils import InputError, first_line, progress, read_json, write_json
+
+FORMAT_VERSION = 1
+DESCRIPTION = "index.json"
+TRAINED_ON = 64  # clips for each cell, sampled
+GRAPH_FROM = 8192  # cells from which the nearest are found by a graph, instead of by comparing all
+SEED = 2018
+
+
+@dataclass(frozen=True)
+class FaissRecipe:
+    """What an index depends on.
+
+    Attributes:
+        kind: one of `FAISS_KINDS`.
+        corpus: seal of the corpus and of the order of its entries.
+        pq_bytes: of a vector of `ivfpq`; divides D.
+    """
+
+    kind: str
+    corpus: str
+    pq_bytes: int = 48
+
+    def factory_text(self, n_clips: int, size: int) -> str:
+        """What faiss calls such an index over `n_clips` vectors of a size."""
+        if self.kind == "flat":
+            return "IDMap,Flat"
+        n_cells = 1 << round(math.log2(max(1.0, 4 * math.sqrt(n_clips))))
+        cells = f"IVF{n_cells}_HNSW32" if n_cells >= GRAPH_FROM else f"IVF{n_cells}"
+        if self.kind in ("ivf", "ivfsq"):
+            return f"{cells},{'Flat' if self.kind == 'ivf' else 'SQ8'}"
+        if size % self.pq_bytes:
+            raise InputError(f"--pq_bytes {self.pq_bytes}: does not divide {size}, the numbers of a clip's vector")
+        return f"{cells},PQ{self.pq_bytes}"
+
+
+class FaissIndex(CandidateIndex):
+    """An index of faiss for each modality.
+
+    Args:
+        indexes: of each modality; what they call ids are entries.
+        settings: how far they look.
+    """
+
+    def __init__(self, indexes: Sequence[Any], settings: CandidateSettings) -> None:
+        self._faiss, self._indexes, self.settings = import_faiss(), indexes, settings
+
+    def nearest_clips(
+        self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        index, chosen = self._indexes[modality], {}
+        if allowed is not None:
+            chosen["sel"] = self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if isinstance(index, self._faiss.IndexIVF):
+            params = self._faiss.SearchParametersIVF(nprobe=self.settings.n_probes, **chosen)
+        else:
+            params = self._faiss.SearchParameters(**chosen)
+        scores, entries = index.search(queries, min(self.settings.n_clips, index.ntotal), params=params)
+        return entries, scores  # -1, which is NO_ENTRY, where there are fewer
+
+
+def import_faiss() -> Any:
+    """The faiss package.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as err:
+        raise InputError(
+            f"--index faiss: needs faiss ({err}): pip install -r method_tvr/index_requirements.txt"
+        ) from err
+    return faiss
+
+
+def open_faiss_index(
+    folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int, settings: CandidateSettings
+) -> FaissIndex:
+    """The index in a folder, which is built first when it is not there or of another corpus.
+
+    Raises:
+        InputError: faiss is missing, or the index cannot be written or read.
+    """
+    faiss = import_faiss()
+    if not _is_of(folder, recipe):
+        build(folder, recipe, corpus, n_modalities)
+    flags = 0 if recipe.kind == "flat" else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    try:
+        indexes = [faiss.read_index(str(folder / _file(m)), flags) for m in range(n_modalities)]
+    except RuntimeError as err:
+        raise InputError(f"{folder}: cannot be read ({first_line(err)}): remove it, and it is built again") from err
+    return FaissIndex(indexes, settings)
+
+
+def _is_of(folder: Path, recipe: FaissRecipe) -> bool:
+    if not (folder / DESCRIPTION).is_file():
+        return False
+    return bool(read_json(folder / DESCRIPTION) == {"format_version": FORMAT_VERSION, **asdict(recipe)})
+
+
+def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) -> None:
+    """Write an index over a corpus into a folder, in the place of what is there, whole or not at all.
+
+    Raises:
+        InputError: faiss is missing, or nothing can be written.
+    """
+    faiss = import_faiss()
+    n_clips, size = int(corpus.n_clips.sum()), int(corpus.rows_of(0).shape[-1])
+    text = recipe.factory_text(n_clips, size)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for modality in range(n_modalities):
+                index = faiss.index_factory(size, text, faiss.METRIC_INNER_PRODUCT)
+                if not index.is_trained:
+                    for clustering in (index.cp, *([index.pq.cp] if hasattr(index, "pq") else [])):
+                        clustering.min_points_per_centroid = 1  # of small corpora faiss would complain at length
+                    index.train(_sample(corpus, modality, n_clips, TRAINED_ON * index.nlist))
+                for entries, vectors in progress(clip_vectors(corpus, modality), f"indexing modality {modality}"):
+                    index.add_with_ids(vectors, entries)
+                faiss.write_index(index, str(unfinished / _file(modality)))
+                del index  # before the next one is made
+            write_json({"format_version": FORMAT_VERSION, **asdict(recipe)}, unfinished / DESCRIPTION)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except (OSError, RuntimeError) as err:  # of faiss, the latter
+        raise InputError(f"{folder}: no index can be written there ({first_line(err)}): make room on the disk") from err
+
+
+def _file(modality: int) -> str:
+    return f"clips-{modality}.faiss"
+
+
+def _sample(corpus: Corpus, modality: int, n_clips: int, n: int) -> np.ndarray:
+    """About `n` of the clips' vectors, drawn evenly."""
+    rng = np.random.default_rng(SEED)
+    drawn = []
+    for _, vectors in clip_vectors(corpus, modality):
+        drawn.append(vectors[rng.random(len(vectors)) < n / n_clips])
+    return np.concatenate(drawn)

@@ -1,0 +1,228 @@
+"""A trained model, asked in words from Python.
+
+    from method_tvr.searcher import MomentSearcher
+    searcher = MomentSearcher.open("method_tvr/results/tvr-video_sub_tef-reloclnet-2026_01_31_12_00_00")
+    for moment in searcher.search("Phoebe puts one of her ponytails in her mouth.", top_k=5):
+        print(moment.vid_name, moment.start, moment.end, moment.score)
+
+The videos of a split are encoded once, on first use, and kept in the model's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from easydict import EasyDict
+
+from method_tvr.annotations import Video
+from method_tvr.answering import Answerer, open_answerer
+from method_tvr.asking import Asker, FoundMoment
+from method_tvr.candidates import CandidateIndex, CandidateSettings
+from method_tvr.config import parse_search_options
+from method_tvr.corpus import ensure_dataset, listed_videos, load_eval_split
+from method_tvr.corpus_store import CorpusStore, recipe_seal
+from method_tvr.encode_corpus import run_encoding
+from method_tvr.index_recall import IndexRecall, index_recall
+from method_tvr.indexed_search import IndexedSearcher
+from method_tvr.inference import check_positions, load_model_of, open_query_features, open_store
+from method_tvr.packing import Corpus
+from method_tvr.retrieval import EncodedQueries
+from method_tvr.text_models import open_text_model
+from utils.basic_utils import InputError, first_few
+from utils.model_utils import choose_device
+
+
+@dataclass(frozen=True)
+class ScoredMoment(FoundMoment):
+    """A moment, and what its score is made of: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`.
+
+    Attributes:
+        match: {modality: cosine of the sentence and the clip of the video that is most like it}.
+        p_start, p_end: probability that a moment for the sentence starts and ends there, if it is in this video.
+    """
+
+    match: dict[str, float]
+    p_start: float
+    p_end: float
+
+
+class MomentSearcher:
+    """Finds moments for sentences. Threads may share it: their searches take turns, each with all cores.
+
+    Args:
+        asker: encodes sentences and finds moments.
+        answerer: the same that the asker asks.
+        videos: what is searched.
+        modalities: of the model, in its order.
+    """
+
+    def __init__(self, asker: Asker, answerer: Answerer, videos: Sequence[Video], modalities: Sequence[str]) -> None:
+        self.asker, self.answerer, self.videos = asker, answerer, list(videos)
+        self._modalities = list(modalities)
+        self._names = [video.vid_name for video in videos]
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, model_dir: str | Path, split: str = "val", **options: object) -> MomentSearcher:
+        """Load a model and its encoded videos, which are encoded first where they are not.
+
+        Args:
+            model_dir: results folder: a path, a name under `method_tvr/results`, or a pattern of either.
+            split: whose videos are searched.
+            **options: of `search.sh`, such as `index="faiss"`, `text_model="roberta-base"` or `device=-1`; True for
+                those that take no value.
+
+        Raises:
+            InputError: something is missing or does not fit.
+        """
+        argv = ["--model_dir", str(model_dir), "--eval_split_name", split]
+        for name, value in options.items():
+            argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return open_searcher(parse_search_options(argv))
+
+    @overload
+    def search(
+        self, sentences: str, top_k: int = 10, video: str | None = None, show: str | None = None
+    ) -> list[ScoredMoment]: ...
+
+    @overload
+    def search(
+        self, sentences: list[str], top_k: int = 10, video: str | None = None, show: str | None = None
+    ) -> list[list[ScoredMoment]]: ...
+
+    def search(
+        self, sentences: str | list[str], top_k: int = 10, video: str | None = None, show: str | None = None
+    ) -> list[ScoredMoment] | list[list[ScoredMoment]]:
+        """The best moments for a sentence, or for each of several, best first.
+
+        Args:
+            sentences: one, or several, which are searched for together.
+            top_k: moments of each at most.
+            video: look in this one alone.
+            show: look in the videos whose names begin with it and `_`.
+
+        Raises:
+            InputError: a sentence is blank, or there is no such video or show.
+        """
+        asked = [sentences] if isinstance(sentences, str) else sentences
+        if top_k < 1:
+            raise InputError(f"top_k {top_k} must be above 0")
+        if any(not sentence.strip() for sentence in asked):
+            raise InputError("a sentence is blank: write what to look for")
+        allowed = self._allowed(video, show)
+        if not asked:
+            return []
+        with self._lock:
+            queries = self.asker.encode(asked)
+            found = self.asker.find(queries, top_k, allowed)
+            scored = [self._with_parts(moments, queries[number : number + 1]) for number, moments in enumerate(found)]
+        return scored[0] if isinstance(sentences, str) else scored
+
+    def _allowed(self, video: str | None, show: str | None) -> np.ndarray | None:
+        if video is None and show is None:
+            return None
+        allowed = self.answerer.entries_of(
+            lambda name: video in (None, name) and (show is None or name.startswith(f"{show}_"))
+        )
+        if not allowed.any():
+            what = f"video {video}" if video is not None else f"show {show}"
+            raise InputError(f"there is no {what} among the {len(self._names)} videos: {first_few(self._names)}")
+        return allowed
+
+    def _with_parts(self, moments: Sequence[FoundMoment], query: EncodedQueries) -> list[ScoredMoment]:
+        spans = np.array([(moment.start, moment.end) for moment in moments])
+        parts = self.answerer.parts_of(query, [moment.vid_name for moment in moments], spans)
+        return [
+            ScoredMoment(
+                moment.vid_name,
+                moment.start,
+                moment.end,
+                moment.score,
+                dict(zip(self._modalities, part.match, strict=True)),
+                part.p_start,
+                part.p_end,
+            )
+            for moment, part in zip(moments, parts, strict=True)
+        ]
+
+
+def open_searcher(opt: EasyDict) -> MomentSearcher:
+    """The searcher that options describe.
+
+    Args:
+        opt: from `parse_search_options`.
+
+    Raises:
+        InputError: something is missing or does not fit.
+    """
+    ensure_dataset(opt)
+    checkpoint = load_model_of(opt)
+    check_positions(checkpoint.config, opt.max_ctx_l, opt.max_desc_l, opt.model_dir)
+    device = choose_device(opt.device)
+    text_model = open_text_model(opt, checkpoint, device)
+    if opt.encoded_corpus is None:
+        opt.encoded_corpus = str(Path(opt.model_dir) / f"encoded_{opt.eval_split_name}")
+        with redirect_stdout(sys.stderr):  # which is for answers
+            run_encoding(opt, opt.encoded_corpus)
+    store = open_store(opt, checkpoint)
+    videos = listed_videos(opt)
+    store.require(videos)
+    model = checkpoint.build_model(device)
+    index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
+    opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
+    answerer = open_answerer(model, videos, None, opt, device, store, store.recipe.windows, index_of=index_of)
+    asker = Asker(model, answerer, videos, text_model, opt)
+    return MomentSearcher(asker, answerer, videos, model.modalities)
+
+
+def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
+    """What tells a list of encoded videos from any other: a digest of rows, names and order."""
+    digest = hashlib.sha256(recipe_seal(store.recipe).encode())
+    for part in store.parts:
+        digest.update("".join(said["sha256"] for said in part.files.values()).encode())
+    for video in videos:
+        digest.update(video.vid_name.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def open_index(opt: EasyDict, store: CorpusStore, videos: Sequence[Video], corpus: Corpus) -> CandidateIndex:
+    """The index that options name, over the videos of a corpus; built first where it is not there.
+
+    Raises:
+        InputError: a package is missing, or the index cannot be built, read or reached.
+    """
+    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
+    seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
+    if opt.index == "faiss":
+        from method_tvr.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it
+
+        recipe = FaissRecipe(opt.index_kind, seal, opt.pq_bytes)
+        folder = store.folder.with_name(f"{store.folder.name}_{opt.index_kind}_index")
+        return open_faiss_index(folder, recipe, corpus, n_modalities, settings)
+    from method_tvr.milvus_index import open_milvus_index
+
+    uri = opt.index_uri or str(store.folder.with_name(f"{store.folder.name}_milvus.db"))
+    return open_milvus_index(uri, opt.index_token, seal, corpus, n_modalities, settings)
+
+
+def measure_index(searcher: MomentSearcher, opt: EasyDict) -> IndexRecall:
+    """What the index finds of what an exact search finds, for the first `measure_index` queries of the split.
+
+    Raises:
+        InputError: there is no index, or the queries or their features are missing.
+    """
+    indexed = searcher.answerer.searcher
+    if not isinstance(indexed, IndexedSearcher):
+        raise InputError("--measure_index: --index exact looks at everything: name another index")
+    features = open_query_features(opt)
+    queries = load_eval_split(opt, features).queries[: opt.measure_index]
+    prepared = [features.query(query.desc_id) for query in queries]
+    return index_recall(indexed, searcher.asker.encode_features(prepared))
