@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,9 @@ class CandidateSettings:
         n_probes: lists (cells of an inverted file) that are looked into, by indexes that have such.
     """
 
-    n_clips: int = 2048
-    n_entries: int = 400
-    n_probes: int = 32
+    n_clips: int = 3072
+    n_entries: int = 250
+    n_probes: int = 256
 
 
 class CandidateIndex(ABC):
@@ -61,7 +62,10 @@ class CandidateIndex(ABC):
 
     def candidates(self, queries: np.ndarray, allowed: np.ndarray | None = None) -> list[np.ndarray]:
         """The entries to score, for each of the queries (Nq, M, D), in no order."""
-        found = [self.nearest_clips(m, queries[:, m], allowed) for m in range(queries.shape[1])]
+        each = range(queries.shape[1])
+        with ThreadPoolExecutor(len(each)) as pool:  # indexes are not Python, and one query keeps them to one core
+            of_modality = [np.ascontiguousarray(queries[:, m]) for m in each]
+            found = list(pool.map(self.nearest_clips, each, of_modality, [allowed] * len(each)))
         return [
             best_entries([(entries[row], scores[row]) for entries, scores in found], self.settings.n_entries)
             for row in range(len(queries))

@@ -271,9 +271,9 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     add("--index_uri", metavar="FILE_OR_ADDRESS", help="of --index milvus: a local file.db, or http://host:port")
     add("--index_token", help="of --index milvus: what a cluster asks for, user:password or an API key")
     add("--pq_bytes", type=int, default=48, help="of --index_kind ivfpq: bytes of a compressed clip, of each modality")
-    add("--candidate_clips", type=int, default=2048, help="nearest clips that an index is asked for, in each modality")
-    add("--candidate_videos", type=int, default=400, help="videos that are scored, the best that these clips are of")
-    add("--probes", type=int, default=32, help="cells or lists that an index looks into")
+    add("--candidate_clips", type=int, default=3072, help="nearest clips that an index is asked for, in each modality")
+    add("--candidate_videos", type=int, default=250, help="videos that are scored, the best that these clips are of")
+    add("--probes", type=int, default=256, help="cells or lists that an index looks into")
     add(
         "--measure_index",
         type=int,

@@ -67,9 +67,8 @@ class StoredCorpus(Corpus):
             mapped = self._store.mapped(int(part))
             rows.append(mapped.rows[first : first + n])
             norms.append(mapped.norms[:, first : first + n])
-        joined = np.concatenate(rows)  # as they are kept: half of the bytes, for fp16
-        self._store.was_read(joined.nbytes)
-        return self._tensor(joined), self._tensor(np.concatenate(norms, axis=1))
+        # joined as they are kept: half of the bytes, for fp16. Pages stay mapped: the next query may want them again
+        return self._tensor(np.concatenate(rows)), self._tensor(np.concatenate(norms, axis=1))
 
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, part by part; see `Corpus.blocks`."""

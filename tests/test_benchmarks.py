@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from method_tvr.config import parse_train_options
+from method_tvr.corpus_store import CorpusStore
+from method_tvr.train import Trainer
 from tests.benchmarks import (
     bench_anet,
     bench_corpus_store,
@@ -18,14 +21,17 @@ from tests.benchmarks import (
     bench_evaluation,
     bench_extraction,
     bench_retrieval,
+    bench_search,
     bench_training_step,
     bench_val_inference,
     common,
     generated_anet,
+    grown_corpus,
     staged_inference,
 )
 from tests.benchmarks.drawn_captions import TRAIN, write_captions
 from tests.benchmarks.ranking import check_same_ranking
+from tests.method_tvr.conftest import Corpus
 from utils.mini_tvr import TINY, generate
 
 Main = Callable[[Sequence[str]], None]
@@ -143,6 +149,51 @@ def test_inference_at_anets_shape_is_measured_stage_by_stage(figures, small_anet
     content = figures(bench_anet.main, ["inference", "--corpus", str(small_anet), "--hidden_size", "16"])
     assert set(staged_inference.STAGES) < set(notes(content))
     assert "own memory" in notes(content)["all of it"]
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoded corpus of 60 videos, grown from a tiny model's encodings."""
+    root = tmp_path_factory.mktemp("grown")
+    generate(root / "mini", TINY)
+    opt = parse_train_options(Corpus(root / "mini").options(exp_id="tiny", n_epoch=1, bsz=32, hidden_size=16))
+    opt.results_dir = str(root / "model")
+    Trainer(opt).run()
+    write = ["--model_dir", opt.results_dir, "--out", str(root / "corpus"), "--videos", "60", "--noise", "0.5"]
+    grown_corpus.main(write)
+    return root / "corpus"
+
+
+def test_a_grown_corpus_has_the_models_videos_first_and_scores_of_its_size(grown):
+    store = CorpusStore(grown)
+    names = [name for part in store.parts for name in part.names]
+    assert len(names) == 60
+    assert sum(not name.startswith("grown_") for name in names) == 35
+    assert store.recipe.hidden_size == grown_corpus.HIDDEN_SIZE
+    queries, kernels = grown_corpus.load_queries(grown)
+    assert queries.video.shape == (50, 2, grown_corpus.HIDDEN_SIZE)
+    torch.testing.assert_close(queries.video.norm(dim=-1), torch.ones(50, 2))
+    assert kernels.shape == (2, 5)
+
+
+@pytest.mark.parametrize("noise", grown_corpus.NOISE_LEVELS)
+def test_grown_rows_are_as_far_from_their_base_as_the_noise_says_and_alike_in_a_video(noise):
+    base = [torch.ones(9, 2, 64)]
+    (rows,) = grown_corpus.grown(base, np.array([9]), noise)
+    added = (rows - 1) / 8  # in lengths of a row
+    assert float(added.norm(dim=-1).mean()) == pytest.approx(noise, rel=0.1)
+    alike = torch.nn.functional.cosine_similarity(added[:-1], added[1:], dim=-1).mean()
+    assert float(alike) == pytest.approx(grown_corpus.SHARED, abs=0.15)
+
+
+def test_searches_by_way_of_an_index_are_compared_with_exact_ones(figures, grown):
+    pytest.importorskip("faiss", reason="faiss is not installed (method_tvr/index_requirements.txt)")
+    asked = ["--corpus", str(grown), "--queries", "10", "--alone", "3"]
+    figures(bench_search.main, [*asked, "--index", "exact"])
+    for way in (["plain"], ["faiss", "--index_kind", "flat"], ["faiss"]):
+        found = notes(figures(bench_search.main, [*asked, "--index", *way]))
+        assert any("finds 1.0000 of the exact first 100 videos" in note for note in found.values())
+        assert any("p50" in note for note in found.values())
 
 
 def test_captions_of_anets_size_have_its_statistics(tmp_path):

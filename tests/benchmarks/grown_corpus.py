@@ -39,7 +39,7 @@ from tests.benchmarks.synthetic import clip_counts
 from utils.basic_utils import command_line, progress
 
 SEED = 2021
-HIDDEN_SIZE = 384
+HIDDEN_SIZE, MAX_CTX_L = 384, 128
 NOISE_LEVELS = (0.25, 0.5, 1.0)  # length of the noise in lengths of the row
 NOISE = 0.5
 SHARED = 0.5  # of the noise's power: one direction for all clips of a video
@@ -99,7 +99,7 @@ def encoded_base(model_dir: str) -> Base:
         [(video, rows @ larger) for video, rows in videos],
         EncodedQueries(queries.video @ larger, queries.span @ larger),
         kernels,
-        replace(Recipe.of(checkpoint, opt, "float16"), hidden_size=HIDDEN_SIZE),
+        replace(Recipe.of(checkpoint, opt, "float16"), hidden_size=HIDDEN_SIZE, max_ctx_l=MAX_CTX_L),
     )
 
 
@@ -132,9 +132,7 @@ def grown(base: Sequence[torch.Tensor], n_clips: np.ndarray, noise: float, seed:
         yield from (drawn.mul_(scale[picked]).add_(rows[picked])).split(counts.tolist())
 
 
-def write_grown(
-    out: Path, model_dir: str, n_videos: int, clips: int | None, noise: float, max_ctx_l: int = 128
-) -> None:
+def write_grown(out: Path, model_dir: str, n_videos: int, clips: int | None, noise: float) -> None:
     """Write an encoded corpus of `n_videos`, those of the mini corpus first, into a folder, and the queries beside it.
 
     Args:
@@ -143,11 +141,10 @@ def write_grown(
         n_videos: of the whole corpus.
         clips: of each new video; None: numbers as in TVR.
         noise: see `grown`.
-        max_ctx_l: most clips of a video.
     """
     base = encoded_base(model_dir)
     n_new = n_videos - len(base.videos)
-    counts = np.full(n_new, clips) if clips else clip_counts(n_new, max_ctx_l, np.random.default_rng(SEED))
+    counts = np.full(n_new, clips) if clips else clip_counts(n_new, MAX_CTX_L, np.random.default_rng(SEED))
     new = grown([rows for _, rows in base.videos], counts.astype(np.int64), noise)
     queries = {"video": base.queries.video, "span": base.queries.span, "kernels": base.kernels}
     torch.save(queries, queries_path(out))
