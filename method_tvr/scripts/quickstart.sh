@@ -90,6 +90,6 @@ To try next:
   bash method_tvr/scripts/quickstart.sh --lw_fcl 0 --lw_vcl 0       without the two contrastive losses
   bash method_tvr/scripts/quickstart.sh --ctx_mode video_tef        the video-only model, without subtitles
   bash method_tvr/scripts/inference.sh '$dset_name-*-quickstart-*' test   predictions for a split without ground truth
-  bash method_tvr/scripts/inference.sh '$dset_name-*-quickstart-*' val --query "Nora opens the drawer."     ask it in words
+  bash method_tvr/scripts/search.sh '$dset_name-*-quickstart-*' "Nora opens the drawer."     ask it in words; without a sentence, it asks you
   bash method_tvr/scripts/train.sh tvr video_sub_tef resnet_i3d --exp_id reloclnet     TVR itself: README.md says how
 END

@@ -118,7 +118,13 @@ def test_inference_on_test_writes_a_submission_without_svmr(results, tiny_corpus
     assert not list(results.glob("*test_public*metrics*"))
 
 
-@pytest.mark.parametrize("script", ["train.sh", "inference.sh", "eval.sh"])
+def test_a_search_by_its_script_prints_a_table(results, home):
+    found = bash(SCRIPTS / "search.sh", results.name, "Omar laughs.", "--results_root", home / "my results", cwd=home)
+    assert found.stdout.splitlines()[1] == "Omar laughs."
+    assert found.stdout.splitlines()[2].split()[:2] == ["rank", "video"]
+
+
+@pytest.mark.parametrize("script", ["train.sh", "inference.sh", "eval.sh", "search.sh"])
 def test_scripts_say_how_they_are_used(script, tmp_path):
     finished = bash(SCRIPTS / script, cwd=tmp_path, code=2)
     assert finished.stderr.startswith("error: usage: ")
