@@ -184,10 +184,10 @@ class ReLoCLNet(nn.Module):
         """
         mask = ctx_mask.bool()
         h1 = {m: self._encode_input(m, ctx_feats[m], mask) for m in self.modalities}
-        crossed = self._cross(h1, mask) if len(self.modalities) > 1 else h1
         encoded = {}
         for m in self.modalities:
-            h2 = self.part(m, "encoder2")(crossed[m], mask)
+            crossed = self._cross(m, h1, mask) if len(self.modalities) > 1 else h1[m]
+            h2 = self.part(m, "encoder2")(crossed, mask)
             encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, mask))
         return encoded
 
@@ -219,17 +219,14 @@ class ReLoCLNet(nn.Module):
         projected = self.part(modality, "input_proj")(feat)
         return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), mask)  # (N, L, D)
 
-    def _cross(self, h1: Mapping[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Let each of two modalities attend to the other: {modality: (N, L, D)}."""
+    def _cross(self, modality: str, h1: Mapping[str, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """Let one of two modalities attend to the other: (N, L, D)."""
         # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
         # see padded clips through the convolutions.
         visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys)
-        crossed = {}
-        for m in self.modalities:
-            side = next(h1[other] for other in self.modalities if other != m)
-            cross = self.part(m, "cross_att")(h1[m], side, visible)
-            crossed[m] = self.part(m, "cross_layernorm")(cross + h1[m])
-        return crossed
+        side = next(h1[other] for other in self.modalities if other != modality)
+        cross = self.part(modality, "cross_att")(h1[modality], side, visible)
+        return self.part(modality, "cross_layernorm")(cross + h1[modality])
 
     # ---------------------------------------------------------------- scores
 
