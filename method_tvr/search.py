@@ -124,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sentences, as_json = list(opt.sentences), opt.json
     if opt.query_file is not None or opt.query is not None:
         raise InputError("--query and --query_file are inference.sh's: write the sentences after the model's folder")
-    searcher = open_searcher(opt)
+    with redirect_stdout(sys.stderr):  # which is for answers
+        searcher = open_searcher(opt)
     if opt.measure_index is not None:
         print(measure_index(searcher, opt))
         return

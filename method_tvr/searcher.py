@@ -11,10 +11,8 @@ The videos of a split are encoded once, on first use, and kept in the model's fo
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -170,8 +168,7 @@ def open_searcher(opt: EasyDict) -> MomentSearcher:
     text_model = open_text_model(opt, checkpoint, device)
     if opt.encoded_corpus is None:
         opt.encoded_corpus = str(Path(opt.model_dir) / f"encoded_{opt.eval_split_name}")
-        with redirect_stdout(sys.stderr):  # which is for answers
-            run_encoding(opt, opt.encoded_corpus)
+        run_encoding(opt, opt.encoded_corpus)
     store = open_store(opt, checkpoint)
     videos = listed_videos(opt)
     store.require(videos)
