@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from standalone_eval.ground_truth import MAX_MOMENTS
+from standalone_eval.ground_truth import MAX_MOMENTS, Span, padded
 from standalone_eval.metrics import moment_iou
 from utils.basic_utils import InputError, first_few, read_json, read_jsonl
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -189,10 +188,7 @@ def most_agreed(moments: Sequence[Span]) -> Span:
 
 def annotated_spans(queries: Sequence[Query]) -> np.ndarray:
     """(Nq, M, 2) seconds of all moments of queries with ground truth, NaN where one has fewer than M."""
-    spans = np.full((len(queries), max((len(query.annotated) for query in queries), default=0), 2), np.nan)
-    for row, query in enumerate(queries):
-        spans[row, : len(query.annotated)] = query.annotated
-    return spans
+    return padded([query.annotated for query in queries])
 
 
 def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -> tuple[Query, bool]:

@@ -93,11 +93,13 @@ class Answerer:
             spans: (n, 2) their starts and ends in seconds, as the search found them.
         """
         assert isinstance(self.searcher, Searcher)
-        parts = []
+        parts, of_video = [], {}
+        for name in dict.fromkeys(vid_names):
+            own = torch.tensor([self._entries_of[name]], device=queries.video.device)
+            found = self.searcher.span_probabilities(queries, own)
+            of_video[name] = [of_query[0].cpu().numpy() for of_query in found]
         for name, span in zip(vid_names, spans, strict=True):
-            entries = self._entries_of[name]
-            own = torch.tensor([entries], device=queries.video.device)
-            p_st, p_ed, n_clips = (found[0].cpu().numpy() for found in self.searcher.span_probabilities(queries, own))
+            entries, (p_st, p_ed, n_clips) = self._entries_of[name], of_video[name]
             of_entries = []
             for place, entry in enumerate(entries):
                 st, ed = self._times.clips_of(entry, span)

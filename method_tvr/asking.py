@@ -157,10 +157,15 @@ def write_answers(path: Path, answers: Sequence[Answer], split_name: str, text_m
     write_json(content, path, indent=True)
 
 
+def show_any_language() -> None:
+    """Have letters that a terminal cannot show printed by their numbers."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def print_answers(answers: Sequence[Answer]) -> None:
     """Print a table for each sentence."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # terminals that cannot show a language
+    show_any_language()
     for answer in answers:
         rows = [["rank", "video", "start", "end", "score"]]
         for rank, moment in enumerate(answer.moments, start=1):

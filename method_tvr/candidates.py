@@ -7,6 +7,7 @@ does not name is lost. How much that is, `index_recall` measures.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,11 @@ def best_entries(found: list[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarr
         np.maximum.at(nearest, np.searchsorted(entries, named[there]), scores[there])
         total += nearest
     return entries if len(entries) <= n else entries[np.argpartition(-total, n)[:n]]
+
+
+def n_cells(n_clips: int) -> int:
+    """Cells of an inverted file over so many clips: about 4 times the square root, a power of two."""
+    return 1 << round(math.log2(max(1.0, 4 * math.sqrt(n_clips))))
 
 
 def clip_vectors(corpus: Corpus, modality: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

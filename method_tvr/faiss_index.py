@@ -6,7 +6,6 @@ their vectors in a byte, and `ivfpq` each vector in some bytes. All cells are ma
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.candidates import CandidateIndex, CandidateSettings, clip_vectors
+from method_tvr.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from method_tvr.packing import Corpus
 from utils.basic_utils import InputError, first_line, progress, read_json, write_json
 
@@ -46,8 +45,8 @@ class FaissRecipe:
         """What faiss calls such an index over `n_clips` vectors of a size."""
         if self.kind == "flat":
             return "IDMap,Flat"
-        n_cells = 1 << round(math.log2(max(1.0, 4 * math.sqrt(n_clips))))
-        cells = f"IVF{n_cells}_HNSW32" if n_cells >= GRAPH_FROM else f"IVF{n_cells}"
+        n = n_cells(n_clips)
+        cells = f"IVF{n}_HNSW32" if n >= GRAPH_FROM else f"IVF{n}"
         if self.kind in ("ivf", "ivfsq"):
             return f"{cells},{'Flat' if self.kind == 'ivf' else 'SQ8'}"
         if size % self.pq_bytes:

@@ -41,7 +41,8 @@ class IndexedSearcher(Searcher):
     def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
         usable = np.arange(len(self.corpus)) if allowed is None else np.flatnonzero(allowed)
         keep = min(self.settings.max_vcmr_video, len(usable))
-        named = [_filled(entries, usable, keep) for entries in self.index.candidates(_on_host(queries.video), allowed)]
+        on_host = queries.video.float().cpu().numpy()
+        named = [_filled(entries, usable, keep) for entries in self.index.candidates(on_host, allowed)]
         entries, scores = [], []
         for video_queries, candidates in zip(queries.video, named, strict=True):
             best_scores, best = self._scores_of(video_queries, candidates).topk(keep)
@@ -74,7 +75,3 @@ def _filled(entries: np.ndarray, usable: np.ndarray, keep: int) -> np.ndarray:
         return entries
     others = np.setdiff1d(usable[: keep + len(entries)], entries, assume_unique=True)
     return np.concatenate([entries, others[: keep - len(entries)]])
-
-
-def _on_host(video: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(video.float().cpu().numpy())

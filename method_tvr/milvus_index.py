@@ -6,7 +6,6 @@ Nothing here differs between the two but the address: who outgrows one machine g
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.candidates import CandidateIndex, CandidateSettings, clip_vectors
+from method_tvr.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from method_tvr.packing import Corpus
 from method_tvr.retrieval import NO_ENTRY
 from utils.basic_utils import InputError, first_line, progress
@@ -135,8 +134,7 @@ def _fill(client: Any, name: str, corpus: Corpus, modality: int) -> None:
     schema.add_field(ENTRY, data_type.INT64)
     schema.add_field(VECTOR, data_type.FLOAT_VECTOR, dim=int(corpus.rows_of(0).shape[-1]))
     index = client.prepare_index_params()
-    n_lists = 1 << round(math.log2(max(1.0, 4 * math.sqrt(n_clips))))
-    index.add_index(VECTOR, index_type="IVF_FLAT", metric_type="IP", params={"nlist": n_lists})
+    index.add_index(VECTOR, index_type="IVF_FLAT", metric_type="IP", params={"nlist": n_cells(n_clips)})
     client.create_collection(name, schema=schema, index_params=index)
     number = 0
     for entries, vectors in progress(clip_vectors(corpus, modality), f"indexing modality {modality}"):

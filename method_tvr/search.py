@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from method_tvr.asking import clock, shortened
+from method_tvr.asking import clock, shortened, show_any_language
 from method_tvr.config import parse_search_options
 from method_tvr.searcher import MomentSearcher, ScoredMoment, measure_index, open_searcher
 from utils.basic_utils import InputError, command_line
@@ -129,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if opt.measure_index is not None:
         print(measure_index(searcher, opt))
         return
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # terminals that cannot show a language
+    show_any_language()
     if sentences:
         with redirect_stdout(sys.stderr):  # progress
             found = searcher.search(sentences, opt.top_k, opt.video, opt.show)

@@ -82,7 +82,7 @@ def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> Gro
     types = _types(rows, findings)
     if len(findings.errors) > before:
         return None
-    return GroundTruth(desc_ids, [str(name) for name in names], _padded(spans), types)
+    return GroundTruth(desc_ids, [str(name) for name in names], padded(spans), types)
 
 
 def _moments(ts: Any) -> list[Span] | None:
@@ -113,7 +113,7 @@ def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | No
     return [str(row.get("type")) for row in rows]
 
 
-def _padded(spans: Sequence[Sequence[Span]]) -> npt.NDArray[np.float32]:
+def padded(spans: Sequence[Sequence[Span]]) -> npt.NDArray[np.float32]:
     """Lists of spans as (Nq, M, 2), NaN where a query has fewer than M."""
     out = np.full((len(spans), max(map(len, spans), default=0), 2), np.nan, dtype=np.float32)
     for query, moments in enumerate(spans):

@@ -64,15 +64,14 @@ run bash "$root/method_tvr/scripts/inference.sh" "$model_dir" val --nms_thd "$nm
   --num_workers 0
 
 stage "4/6 evaluation of the prediction file"
-annotations="$root/data/$dset_name/${dset_name}_val_release.jsonl"
 predictions="$model_dir/inference_${dset_name}_val_quickstart_predictions_VCMR_SVMR_VR"
 metrics="$model_dir/quickstart_metrics.json"
-run bash "$root/method_tvr/scripts/eval.sh" "$annotations" "$predictions.json" "$metrics"
+run bash "$root/method_tvr/scripts/eval.sh" val "$predictions.json" "$metrics"
 
 stage "5/6 evaluation of the prediction file after NMS"
 nms_predictions="${predictions}_nms_thd_$nms_thd.json"
 nms_metrics="$model_dir/quickstart_nms_metrics.json"
-run bash "$root/method_tvr/scripts/eval.sh" "$annotations" "$nms_predictions" "$nms_metrics"
+run bash "$root/method_tvr/scripts/eval.sh" val "$nms_predictions" "$nms_metrics"
 
 stage "6/6 what it is worth: chance level, untrained models, a table and a picture"
 run python "$root/method_tvr/quickstart.py" --model_dir "$model_dir" --metrics "$metrics" \

@@ -172,9 +172,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--index", choices=(*INDEXES, PLAIN), default=INDEXES[0], help="the way of searching")
     add("--index_kind", choices=FAISS_KINDS, default="ivfsq", help="of faiss")
     add("--pq_bytes", type=int, default=48, help="of a clip and modality, for ivfpq")
-    add("--candidate_clips", type=int, default=3072, help="nearest clips asked for, in each modality")
-    add("--candidate_videos", type=int, default=250, help="videos scored")
-    add("--probes", type=int, default=256, help="cells looked into")
+    add(
+        "--candidate_clips",
+        type=int,
+        default=CandidateSettings.n_clips,
+        help="nearest clips asked for, in each modality",
+    )
+    add("--candidate_videos", type=int, default=CandidateSettings.n_entries, help="videos scored")
+    add("--probes", type=int, default=CandidateSettings.n_probes, help="cells looked into")
     add("--queries", type=int, default=200, help="queries asked")
     add("--alone", type=int, default=100, help="queries asked one at a time")
     args = parser.parse_args(argv)

@@ -17,8 +17,10 @@ import torch
 from method_tvr.annotations import load_queries, load_videos
 from method_tvr.checkpoint import Checkpoint, load_checkpoint
 from method_tvr.clip_times import ClipTimes
+from method_tvr.config import parse_train_options
 from method_tvr.feature_store import FeatureStore
 from method_tvr.start_end_dataset import StartEndDataset
+from method_tvr.train import Trainer
 from tests.golden_files import load_npz, unpack
 from tests.method_tvr.public_corpora import PublicCorpus, make_public_corpus
 from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
@@ -119,6 +121,18 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def public_corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PublicCorpus:
     """A converted public dataset, each in turn; not to be written to but for results and caches."""
     return make_public_corpus(request.param, tmp_path_factory.mktemp(request.param) / "root")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a model of the tiny corpus; not to be written to."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    opt = parse_train_options(
+        tiny_corpus.options(exp_id="tiny", n_epoch=1, bsz=32, lr=0.003, eval_path=None, hidden_size=16)
+    )
+    opt.results_dir = str(folder)
+    Trainer(opt).run()
+    return folder
 
 
 @pytest.fixture

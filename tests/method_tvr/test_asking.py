@@ -14,11 +14,10 @@ import pytest
 from method_tvr import encode_corpus, inference
 from method_tvr.asking import clock, read_sentences
 from method_tvr.checkpoint import load_checkpoint
-from method_tvr.config import parse_inference_options, parse_train_options
+from method_tvr.config import parse_inference_options
 from method_tvr.corpus import ensure_dataset
 from method_tvr.inference import run_asking, run_inference
 from method_tvr.ranks import Ranks
-from method_tvr.train import Trainer
 from tests.method_tvr.conftest import Corpus
 from tests.method_tvr.processes import results_of
 from utils.basic_utils import InputError
@@ -44,22 +43,10 @@ def answers_in(folder: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a tiny model."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    opt = parse_train_options(
-        tiny_corpus.options(exp_id="tiny", n_epoch=1, bsz=32, lr=0.003, eval_path=None, hidden_size=16)
-    )
-    opt.results_dir = str(folder)
-    Trainer(opt).run()
-    return folder
-
-
 @pytest.fixture
-def model(trained: Path, tmp_path: Path) -> Path:
+def model(tiny_model: Path, tmp_path: Path) -> Path:
     """A copy to write answers into."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(tiny_model, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +174,9 @@ def test_what_is_no_text_is_refused(tmp_path):
         ({"query": "Nora", "top_k": 0}, "--top_k 0 must be above 0"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(trained, options, message):
+def test_options_that_do_not_go_together_are_refused(tiny_model, options, message):
     with pytest.raises(InputError, match=message):
-        parse_inference_options(options_of(trained, **options))
+        parse_inference_options(options_of(tiny_model, **options))
 
 
 def answers_of(argv: list[str], ranks: Ranks) -> list:

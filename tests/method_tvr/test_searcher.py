@@ -11,26 +11,19 @@ from pathlib import Path
 import pytest
 
 from method_tvr import search
-from method_tvr.config import parse_inference_options, parse_train_options
+from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_asking
 from method_tvr.search import Prompt
 from method_tvr.searcher import MomentSearcher
-from method_tvr.train import Trainer
-from tests.method_tvr.conftest import Corpus
 from utils.basic_utils import InputError
 
 SENTENCES = ["Nora opens the drawer.", "Omar laughs.", "Somebody drops a cellphone."]
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a tiny model, with its encoded val videos."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    opt = parse_train_options(
-        tiny_corpus.options(exp_id="tiny", n_epoch=1, bsz=32, lr=0.003, eval_path=None, hidden_size=16)
-    )
-    opt.results_dir = str(folder)
-    Trainer(opt).run()
+    folder = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("searched") / "run"))
     MomentSearcher.open(folder, device=-1)
     assert (folder / "encoded_val" / "corpus.json").exists()
     return folder

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from standalone_eval.ground_truth import MAX_MOMENTS, Span
 from utils.basic_utils import InputError, read_bytes, read_json
 
 IDS_PER_FILE = 1_000_000  # desc_id = number of the file * this + number of the query in it
-MAX_MOMENTS = 100  # of one query; what evaluation takes
 SHOWN_LINES = 10
 DURATIONS_APART = 0.01  # seconds by which two files may differ about a video unsaid
 WHERE_FROM = "see utils/annotations/README.md for where it comes from"
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
