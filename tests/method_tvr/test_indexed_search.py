@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from method_tvr import faiss_index
 from method_tvr.candidates import CandidateIndex, CandidateSettings, best_entries, clip_vectors
-from method_tvr.faiss_index import DESCRIPTION, FaissRecipe, open_faiss_index
+from method_tvr.faiss_index import DESCRIPTION, FaissRecipe, open_faiss_index, two_level_centres
 from method_tvr.index_recall import index_recall
 from method_tvr.indexed_search import IndexedSearcher
 from method_tvr.milvus_index import open_milvus_index
@@ -79,7 +80,7 @@ def assert_same_answers(found: Searcher, exact: Searcher, queries: EncodedQuerie
         np.testing.assert_allclose(moments.score, wanted_moments.score, rtol=1e-4)
 
 
-@pytest.fixture(scope="module", params=["numpy", *FAISS_KINDS, "milvus"])
+@pytest.fixture(scope="module", params=["numpy", *FAISS_KINDS, "large ivf", "milvus"])
 def index(request: pytest.FixtureRequest, case: Case, tmp_path_factory: pytest.TempPathFactory) -> CandidateIndex:
     """One that looks at everything; compressed vectors are ranked wrongly, but there is room for all entries."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -89,8 +90,12 @@ def index(request: pytest.FixtureRequest, case: Case, tmp_path_factory: pytest.T
         pytest.importorskip("pymilvus", reason="pymilvus and milvus-lite are not installed (index_requirements.txt)")
         return open_milvus_index(str(folder / "clips.db"), None, "a" * 64, case.corpus, 2, ALL_CLIPS)
     pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
-    recipe = FaissRecipe(request.param, "seal", pq_bytes=1)  # training takes seconds for each byte
-    return open_faiss_index(folder / "index", recipe, case.corpus, 2, ALL_CLIPS)
+    kind = request.param.removeprefix("large ")
+    recipe = FaissRecipe(kind, "seal", pq_bytes=1)  # training takes seconds for each byte
+    with pytest.MonkeyPatch.context() as patch:
+        if kind != request.param:
+            patch.setattr(faiss_index, "GRAPH_FROM", 1)  # as if it had millions of clips
+        return open_faiss_index(folder / "index", recipe, case.corpus, 2, ALL_CLIPS)
 
 
 def test_an_index_that_names_everything_gives_the_exact_answers(case, index):
@@ -140,6 +145,32 @@ def test_the_best_entries_are_those_with_the_best_mean_of_nearest_clips(data):
     chosen = best_entries(found, keep).tolist()
     assert len(chosen) == len(set(chosen)) == min(keep, len(expected))
     assert sorted(expected[entry] for entry in chosen) == sorted(expected.values())[-len(chosen) :] or not chosen
+
+
+# ---------------------------------------------------------------------------- cells
+
+
+def unit_vectors(n: int, seed: int) -> np.ndarray:
+    return F.normalize(torch.randn(n, D, generator=torch.Generator().manual_seed(seed)), dim=-1).numpy()
+
+
+@pytest.mark.parametrize(("n_same", "n_drawn", "n"), [(0, 4000, 64), (1000, 20, 16), (1000, 20, 1020), (0, 1, 1)])
+def test_cells_found_in_two_steps_are_as_many_as_asked_for_however_vectors_lie(n_same, n_drawn, n):
+    pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
+    sample = np.concatenate([np.repeat(unit_vectors(1, 1), n_same, axis=0), unit_vectors(n_drawn, 2)])
+    centres = two_level_centres(sample, n)
+    assert centres.shape == (n, D)
+    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 1, rtol=1e-5)
+
+
+def test_cells_found_in_two_steps_are_nearer_than_drawn_ones_and_nearly_as_near_as_those_of_one_step():
+    faiss = pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
+    sample = unit_vectors(4000, 3)
+    one_step = faiss.Kmeans(D, 64, spherical=True, seed=1)
+    one_step.train(sample)
+    near = [(sample @ c.T).max(axis=1).mean() for c in (sample[:64], two_level_centres(sample, 64), one_step.centroids)]
+    assert near[0] < near[1]
+    assert near[2] - near[1] < (near[2] - near[0]) / 2
 
 
 # ---------------------------------------------------------------------------- files
