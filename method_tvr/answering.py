@@ -46,6 +46,22 @@ class ScoreParts:
     p_end: float
 
 
+@dataclass(frozen=True)
+class SpanCurves:
+    """Where in a video a moment for a query may start and end, if it is in this video.
+
+    Attributes:
+        p_start, p_end: (L,) for each clip, the probability that the moment starts with it, and that it ends there.
+        clip_length: seconds.
+        end_offset: clips from the start of a moment's last clip to its end.
+    """
+
+    p_start: np.ndarray
+    p_end: np.ndarray
+    clip_length: float
+    end_offset: int
+
+
 class Answerer:
     """Answers encoded queries over videos.
 
@@ -93,11 +109,8 @@ class Answerer:
             spans: (n, 2) their starts and ends in seconds, as the search found them.
         """
         assert isinstance(self.searcher, Searcher)
-        parts, of_video = [], {}
-        for name in dict.fromkeys(vid_names):
-            own = torch.tensor([self._entries_of[name]], device=queries.video.device)
-            found = self.searcher.span_probabilities(queries, own)
-            of_video[name] = [of_query[0].cpu().numpy() for of_query in found]
+        of_video = {name: self._span_probabilities(queries, name) for name in dict.fromkeys(vid_names)}
+        parts = []
         for name, span in zip(vid_names, spans, strict=True):
             entries, (p_st, p_ed, n_clips) = self._entries_of[name], of_video[name]
             of_entries = []
@@ -108,6 +121,24 @@ class Answerer:
             entry, start, end = max(of_entries, key=lambda found: found[1] * found[2])
             parts.append(ScoreParts(self.searcher.match_scores(queries, entry)[0].tolist(), start, end))
         return parts
+
+    def curves_of(self, queries: EncodedQueries, vid_name: str) -> SpanCurves:
+        """Start and end probabilities of one query over a video; where windows overlap, the highest."""
+        entries = self._entries_of[vid_name]
+        p_st, p_ed, n_clips = self._span_probabilities(queries, vid_name)
+        first = np.zeros(len(entries), np.int64) if self._times.first_clip is None else self._times.first_clip[entries]
+        curves = np.zeros((2, int((first + n_clips).max())), dtype=np.float32)
+        for place, (begin, n) in enumerate(zip(first, n_clips, strict=True)):
+            part = curves[:, begin : begin + n]
+            np.maximum(part, (p_st[place, :n], p_ed[place, :n]), out=part)
+        return SpanCurves(*curves, float(self._times.clip_length[entries[0]]), self._times.end_offset)
+
+    def _span_probabilities(self, queries: EncodedQueries, vid_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """P_st and P_ed (V, L) of one query over the entries of a video, and their numbers of clips (V,)."""
+        assert isinstance(self.searcher, Searcher)
+        own = torch.tensor([self._entries_of[vid_name]], device=queries.video.device)
+        p_st, p_ed, n_clips = (found[0].cpu().numpy() for found in self.searcher.span_probabilities(queries, own))
+        return p_st, p_ed, n_clips
 
     def search_in(self, queries: EncodedQueries, vid_names: Sequence[str]) -> RankedRows:
         """Moments in one video for each query (SVMR).

@@ -21,7 +21,7 @@ import numpy as np
 from easydict import EasyDict
 
 from method_tvr.annotations import Video
-from method_tvr.answering import Answerer, open_answerer
+from method_tvr.answering import Answerer, SpanCurves, open_answerer
 from method_tvr.asking import Asker, FoundMoment
 from method_tvr.candidates import CandidateIndex, CandidateSettings
 from method_tvr.config import parse_search_options
@@ -113,8 +113,7 @@ class MomentSearcher:
         asked = [sentences] if isinstance(sentences, str) else sentences
         if top_k < 1:
             raise InputError(f"top_k {top_k} must be above 0")
-        if any(not sentence.strip() for sentence in asked):
-            raise InputError("a sentence is blank: write what to look for")
+        self._check_sentences(asked)
         allowed = self._allowed(video, show)
         if not asked:
             return []
@@ -123,6 +122,24 @@ class MomentSearcher:
             found = self.asker.find(queries, top_k, allowed)
             scored = [self._with_parts(moments, queries[number : number + 1]) for number, moments in enumerate(found)]
         return scored[0] if isinstance(sentences, str) else scored
+
+    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
+        """Start and end probabilities of a sentence over each of some videos.
+
+        Raises:
+            InputError: the sentence is blank, or there is no such video.
+        """
+        self._check_sentences([sentence])
+        for name in vid_names:
+            self._allowed(name, None)
+        with self._lock:
+            query = self.asker.encode([sentence])
+            return [self.answerer.curves_of(query, name) for name in vid_names]
+
+    @staticmethod
+    def _check_sentences(sentences: Sequence[str]) -> None:
+        if any(not sentence.strip() for sentence in sentences):
+            raise InputError("a sentence is blank: write what to look for")
 
     def _allowed(self, video: str | None, show: str | None) -> np.ndarray | None:
         if video is None and show is None:

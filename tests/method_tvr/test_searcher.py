@@ -55,6 +55,29 @@ def test_the_parts_of_a_score_make_the_score(searcher):
         assert math.exp(30 * mean) * moment.p_start * moment.p_end == pytest.approx(moment.score, rel=1e-4)
 
 
+def test_the_curves_of_a_video_have_the_probabilities_of_its_moments(searcher):
+    moment = searcher.search(SENTENCES[0])[0]
+    (curves,) = searcher.curves(SENTENCES[0], [moment.vid_name])
+    start, end = (round(seconds / curves.clip_length) for seconds in (moment.start, moment.end))
+    assert curves.p_start[start] == pytest.approx(moment.p_start, rel=1e-4)
+    assert curves.p_end[end - curves.end_offset] == pytest.approx(moment.p_end, rel=1e-4)
+    assert curves.p_start.sum() == pytest.approx(1, rel=1e-4)
+    assert curves.p_end.sum() == pytest.approx(1, rel=1e-4)
+
+
+def test_the_curves_of_a_long_video_join_those_of_its_windows(tiny_model, tmp_path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "run"))
+    windowed = MomentSearcher.open(folder, device=-1, max_ctx_l=24, max_pred_l=6, long_videos="windows")
+    longest = max(windowed.videos, key=lambda video: video.duration)
+    (curves,) = windowed.curves(SENTENCES[0], [longest.vid_name])
+    assert len(curves.p_start) > 24
+    found = windowed.search(SENTENCES[0], top_k=5, video=longest.vid_name)
+    for moment in found:
+        start, end = (round(seconds / curves.clip_length) for seconds in (moment.start, moment.end))
+        assert curves.p_start[start] >= moment.p_start * (1 - 1e-4)
+        assert curves.p_end[end] >= moment.p_end * (1 - 1e-4)
+
+
 def test_several_sentences_get_what_each_gets_alone(searcher):
     together = searcher.search(SENTENCES, top_k=5)
     for sentence, moments in zip(SENTENCES, together, strict=True):
@@ -90,6 +113,9 @@ def test_a_search_can_be_kept_to_a_video_or_a_show(searcher):
 def test_what_cannot_be_searched_for_is_refused(searcher, asked, options, said):
     with pytest.raises(InputError, match=said):
         searcher.search(asked, **options)
+    if "video" in options:
+        with pytest.raises(InputError, match=said):
+            searcher.curves(asked, [options["video"]])
 
 
 def test_threads_may_share_a_searcher(searcher):
