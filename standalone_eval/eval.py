@@ -10,19 +10,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING or __package__:
-    from .check import MAX_PRED, check_files, read_submission, refuse_errors
-    from .files import BadInput, command_line, write_json
-    from .findings import Findings
-    from .ground_truth import read_ground_truth
+    from .aligned import align
+    from .check import MAX_PRED, check_files, refuse_errors
+    from .files import command_line, positive_int, write_json
     from .metrics import Rule, hits_at_k, recalls, recalls_by_type
 else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from check import MAX_PRED, check_files, read_submission, refuse_errors
-    from files import BadInput, command_line, write_json
-    from findings import Findings
-    from ground_truth import read_ground_truth
+    from aligned import align
+    from check import MAX_PRED, check_files, refuse_errors
+    from files import command_line, positive_int, write_json
     from metrics import Rule, hits_at_k, recalls, recalls_by_type
 
 
@@ -55,19 +51,13 @@ def eval_retrieval(
     Raises:
         BadInput: the submission or the ground truth is malformed, or they do not fit; the message lists how.
     """
-    findings = Findings()
-    truth = read_ground_truth(ground_truth, findings)
-    desc_ids, vid_names = (truth.desc_ids, truth.vid_names) if truth else (None, ())
-    video2idx, predictions = read_submission(submission, desc_ids, findings, vid_names=vid_names)
-    if findings.errors or truth is None:
-        raise BadInput("\n".join([f"cannot evaluate: {findings.summary()}", *findings.lines()]))
-    video_idx = np.array([video2idx[name] for name in truth.vid_names], dtype=np.float64)
+    aligned = align(submission, ground_truth)
+    truth = aligned.truth
     rule = Rule(iou_thds, ks, several_from, least_right)
     metrics: dict[str, dict[str, Any]] = {}
     by_type: dict[str, dict[str, Any]] = {}
-    for task, task_predictions in predictions.items():
-        padded = task_predictions.padded(truth.desc_ids, max_pred)
-        hits = hits_at_k(task, padded, video_idx, truth.spans, rule)
+    for task in aligned.tasks:
+        hits = hits_at_k(task, aligned.rows(task, max_pred), aligned.video_idx, truth.spans, rule)
         metrics[task] = recalls(hits)
         if truth.types is not None:
             by_type[f"{task}_by_type"] = recalls_by_type(hits, truth.types)
@@ -102,8 +92,8 @@ def main() -> None:
     parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
     parser.add_argument("--save_path", required=True, help="where the metrics go, JSON")
     parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
-    parser.add_argument("--ks", nargs="+", type=_positive_int, default=[1, 5, 10, 100], help="k of recall at k")
-    parser.add_argument("--max_pred", type=_positive_int, default=MAX_PRED, help="predictions of a query that count")
+    parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
+    parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
     args = parser.parse_args()
     submission, ground_truth, findings = check_files(args.submission_path, args.gt_path)
     refuse_errors(findings, args.submission_path)
@@ -111,12 +101,6 @@ def main() -> None:
     write_json(metrics, args.save_path)
     print(metrics_table(metrics))
     print(f"{len(ground_truth)} queries; saved to {args.save_path}")
-
-
-def _positive_int(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
     return wrapped
 
 
+def positive_int(text: str) -> int:
+    """An option's value as an integer from 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 file, or raise `BadInput` saying why it cannot be read; a pipe or device may have no end."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,47 @@ def right_moments(
     return agreeing >= needed[:, None]
 
 
+def first_right_ranks(
+    task: str,
+    predictions: npt.NDArray[np.float64],
+    video_idx: npt.NDArray[np.float64],
+    spans: npt.NDArray[np.floating],
+    rule: Rule,
+) -> dict[str, npt.NDArray[np.int64]]:
+    """At which rank each query's first right prediction stands.
+
+    Args:
+        task: VCMR, SVMR (only predictions on the right video have a rank) or VR (the video is all that counts).
+        predictions: (Nq, K, 4) float64, [video_idx, st, ed, score] best first, NaN for padding.
+        video_idx: (Nq,) the right video of each query.
+        spans: (Nq, M, 2) annotated moments, see `right_moments`.
+        rule: thresholds.
+
+    Returns:
+        {"{iou_thd}-": (Nq,) rank from 1, 0 where none is right}, for VR {"": (Nq,)}.
+    """
+    right_video = predictions[..., 0] == video_idx[:, None]  # (Nq, K)
+    if task == "VR":
+        names, right = [""], right_video[None]
+    else:
+        names = [f"{iou_thd}-" for iou_thd in rule.iou_thds]
+        right = right_moments(predictions[..., 1:3], spans, rule) & right_video
+    rank = np.broadcast_to(np.arange(1, right_video.shape[1] + 1), right_video.shape)
+    if task == "SVMR":
+        rank = np.cumsum(right_video, axis=1)
+    never = np.iinfo(np.int64).max
+    ranks: dict[str, npt.NDArray[np.int64]] = {}
+    for name, right_at_thd in zip(names, right, strict=True):
+        first_right = np.where(right_at_thd, rank, never).min(axis=1, initial=never)  # (Nq,)
+        ranks[name] = np.where(first_right == never, 0, first_right)
+    return ranks
+
+
+def is_hit(rank: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:
+    """Which ranks of `first_right_ranks` count for recall at k."""
+    return (rank > 0) & (rank <= k)
+
+
 def hits_at_k(
     task: str,
     predictions: npt.NDArray[np.float64],
@@ -76,30 +117,18 @@ def hits_at_k(
     """Which queries have a right prediction among their first k.
 
     Args:
-        task: VCMR, SVMR (only predictions on the right video have a rank) or VR (the video is all that counts).
-        predictions: (Nq, K, 4) float64, [video_idx, st, ed, score] best first, NaN for padding.
-        video_idx: (Nq,) the right video of each query.
-        spans: (Nq, M, 2) annotated moments, see `right_moments`.
+        task, predictions, video_idx, spans: see `first_right_ranks`.
         rule: thresholds and ks.
 
     Returns:
         {"{iou_thd}-r{k}": (Nq,) bool}, for VR {"r{k}": (Nq,) bool}.
     """
-    right_video = predictions[..., 0] == video_idx[:, None]  # (Nq, K)
-    if task == "VR":
-        names, right = [""], right_video[None]
-    else:
-        names = [f"{iou_thd}-" for iou_thd in rule.iou_thds]
-        right = right_moments(predictions[..., 1:3], spans, rule) & right_video
-    rank = np.broadcast_to(np.arange(right_video.shape[1]), right_video.shape)
-    if task == "SVMR":
-        rank = np.cumsum(right_video, axis=1) - 1
-    hits: dict[str, npt.NDArray[np.bool_]] = {}
-    for name, right_at_thd in zip(names, right, strict=True):
-        never = np.iinfo(np.int64).max
-        first_right = np.where(right_at_thd, rank, never).min(axis=1, initial=never)  # (Nq,)
-        hits |= {f"{name}r{k}": first_right < k for k in rule.ks}
-    return hits
+    return hits_of_ranks(first_right_ranks(task, predictions, video_idx, spans, rule), rule.ks)
+
+
+def hits_of_ranks(ranks: Mapping[str, npt.NDArray[np.int64]], ks: Sequence[int]) -> dict[str, npt.NDArray[np.bool_]]:
+    """From what `first_right_ranks` returns to what `hits_at_k` does."""
+    return {f"{name}r{k}": is_hit(rank, k) for name, rank in ranks.items() for k in ks}
 
 
 def recalls(hits: dict[str, npt.NDArray[np.bool_]]) -> dict[str, float]:

@@ -1,0 +1,70 @@
+"""A submission beside the annotations it belongs to: the predictions of each query in the annotations' order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING or __package__:
+    from .check import MAX_PRED, read_submission
+    from .files import BadInput
+    from .findings import Findings
+    from .ground_truth import GroundTruth, read_ground_truth
+    from .submission import TaskPredictions
+else:  # run as a file: this folder, wherever it was copied, is then the search path
+    from check import MAX_PRED, read_submission
+    from files import BadInput
+    from findings import Findings
+    from ground_truth import GroundTruth, read_ground_truth
+    from submission import TaskPredictions
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Nq queries, what is right for each, and what was predicted.
+
+    Attributes:
+        truth: the annotated queries.
+        video2idx: {vid_name: video_idx} of the submission.
+        video_idx: (Nq,) float64, the right video of each query.
+        predictions: {task: its predictions}, of the tasks that the submission has.
+    """
+
+    truth: GroundTruth
+    video2idx: dict[str, int]
+    video_idx: npt.NDArray[np.float64]
+    predictions: dict[str, TaskPredictions]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that the submission has, in the order VCMR, SVMR, VR."""
+        return tuple(self.predictions)
+
+    def rows(self, task: str, max_pred: int = MAX_PRED) -> npt.NDArray[np.float64]:
+        """(Nq, max_pred, 4) float64, [video_idx, st, ed, score] best first, NaN after a query's last prediction."""
+        return self.predictions[task].padded(self.truth.desc_ids, max_pred)
+
+
+def align(submission: Any, ground_truth: Sequence[dict[str, Any]]) -> Aligned:
+    """Check a submission and the annotations, and bring the one into the order of the other.
+
+    Args:
+        submission: what its JSON file holds.
+        ground_truth: the annotations' rows, with answers; the queries must be the submission's, all of them and no
+            others.
+
+    Raises:
+        BadInput: one of them is malformed, or they do not fit; the message lists how.
+    """
+    findings = Findings()
+    truth = read_ground_truth(ground_truth, findings)
+    desc_ids, vid_names = (truth.desc_ids, truth.vid_names) if truth else (None, ())
+    video2idx, predictions = read_submission(submission, desc_ids, findings, vid_names=vid_names)
+    if findings.errors or truth is None:
+        raise BadInput("\n".join([f"cannot evaluate: {findings.summary()}", *findings.lines()]))
+    video_idx = np.array([video2idx[name] for name in truth.vid_names], dtype=np.float64)
+    return Aligned(truth, video2idx, video_idx, predictions)

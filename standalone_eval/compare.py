@@ -1,0 +1,161 @@
+"""Are two submissions' recalls different, or is it luck? `python standalone_eval/compare.py A.json B.json --gt_path G`.
+
+Every recall that eval.py reports is compared by a paired bootstrap over queries; see significance.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from .aligned import align
+    from .check import MAX_PRED, check_files, refuse_errors
+    from .files import BadInput, command_line, positive_int, write_json
+    from .metrics import Rule, recalls
+    from .outcomes import Outcomes, all_outcomes
+    from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
+else:  # run as a file: this folder, wherever it was copied, is then the search path
+    from aligned import align
+    from check import MAX_PRED, check_files, refuse_errors
+    from files import BadInput, command_line, positive_int, write_json
+    from metrics import Rule, recalls
+    from outcomes import Outcomes, all_outcomes
+    from significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One recall of A and of B.
+
+    Attributes:
+        task, metric: as in `eval.eval_retrieval`, such as VCMR and 0.5-r1.
+        a, b: the recalls, %.
+        difference: A - B, with the interval and p of this recall alone.
+        corrected_p: p by Holm's method, for all that is compared together.
+    """
+
+    task: str
+    metric: str
+    a: float
+    b: float
+    difference: Difference
+    corrected_p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether A and B differ by more than luck, when all comparisons are taken together."""
+        return is_significant(self.corrected_p)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the saved file has of it."""
+        of_all = {"p_holm": self.corrected_p, "significant": self.significant}
+        interval = [round(self.difference.low, 2), round(self.difference.high, 2)]
+        points = round(self.difference.difference, 2)
+        return {"a": self.a, "b": self.b, "difference": points, "interval": interval, "p": self.difference.p} | of_all
+
+
+def compare_outcomes(
+    a: Mapping[str, Outcomes],
+    others: Sequence[Mapping[str, Outcomes]],
+    rule: Rule,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = SEED,
+) -> list[list[Comparison]]:
+    """Compare the recalls of one submission with those of others.
+
+    Args:
+        a: {task: outcomes}.
+        others: the same of each other one, on the same queries in the same order. Tasks that `a` lacks, or that they
+            lack, are left out.
+        rule: thresholds and ks of the recalls.
+        n_resamples, seed: see `paired_bootstrap`.
+
+    Returns:
+        The comparisons with each of the others. All of them together are what Holm's method corrects for.
+    """
+    alone = [list(_each_alone(a, b, rule, n_resamples, seed)) for b in others]
+    corrected = iter(holm([comparison.difference.p for comparisons in alone for comparison in comparisons]))
+    return [[replace(one, corrected_p=next(corrected)) for one in comparisons] for comparisons in alone]
+
+
+def _each_alone(
+    a: Mapping[str, Outcomes], b: Mapping[str, Outcomes], rule: Rule, n_resamples: int, seed: int
+) -> Iterator[Comparison]:
+    """The comparisons with one submission, p not corrected yet."""
+    for task in (task for task in a if task in b):
+        hits = a[task].hits_at_k(rule), b[task].hits_at_k(rule)
+        recalls_a, recalls_b = (recalls(of_task) for of_task in hits)
+        for metric, hit in hits[0].items():
+            difference = paired_bootstrap(hit, hits[1][metric], n_resamples, seed)
+            yield Comparison(task, metric, recalls_a[metric], recalls_b[metric], difference, difference.p)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """Comparisons as lines of text."""
+    labels = [f"{comparison.task} {comparison.metric}" for comparison in comparisons]
+    width = max(map(len, labels))
+    interval = f"{LEVEL:.0%} interval".replace("%", " %")
+    lines = [f"{'':{width}}{'A':>9}{'B':>9}{'A - B':>9}{interval:>19}{'p':>9}{'p, Holm':>9}"]
+    for label, comparison in zip(labels, comparisons, strict=True):
+        points = comparison.difference
+        lines.append(
+            f"{label:<{width}}{comparison.a:9.2f}{comparison.b:9.2f}{points.difference:+9.2f}"
+            f"{f'[{points.low:+.2f}, {points.high:+.2f}]':>19}{points.p:9.4f}{comparison.corrected_p:9.4f}"
+            f"  {'significant' if comparison.significant else 'not significant'}"
+        )
+    return "\n".join(lines)
+
+
+def read_outcomes(submission_path: str, gt_path: str, rule: Rule, max_pred: int) -> tuple[dict[str, Outcomes], int]:
+    """The outcomes of a submission's tasks, and how many queries there are.
+
+    Raises:
+        BadInput: the submission has errors (all are printed), or does not answer the annotations' queries.
+    """
+    submission, ground_truth, findings = check_files(submission_path, gt_path)
+    refuse_errors(findings, submission_path)
+    return all_outcomes(align(submission, ground_truth), rule, max_pred=max_pred), len(ground_truth)
+
+
+@command_line
+def main() -> None:
+    """Compare the two submissions named on the command line, and print what was found."""
+    parser = argparse.ArgumentParser(
+        description="Is the difference between two submissions' recalls more than luck? Paired bootstrap over queries."
+    )
+    parser.add_argument("a", metavar="A", help="prediction file, JSON")
+    parser.add_argument("b", metavar="B", help="another one, for the same queries")
+    parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
+    parser.add_argument("--save_path", help="where the comparison goes, JSON (default: it is only printed)")
+    parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
+    parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
+    parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
+    parser.add_argument("--n_resamples", type=positive_int, default=N_RESAMPLES, help="resamples of the bootstrap")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the resamples")
+    args = parser.parse_args()
+    rule = Rule(args.iou_thds, args.ks)
+    (a, n_queries), (b, _) = (read_outcomes(path, args.gt_path, rule, args.max_pred) for path in (args.a, args.b))
+    if not a.keys() & b.keys():
+        raise BadInput(f"{args.a} has {', '.join(a)}, and {args.b} has {', '.join(b)}: no task is in both")
+    if a.keys() != b.keys():
+        print(f"note: {', '.join(sorted(a.keys() ^ b.keys()))} left out: only one file has it", file=sys.stderr)
+    (comparisons,) = compare_outcomes(a, [b], rule, args.n_resamples, args.seed)
+    if args.save_path:
+        metrics: dict[str, dict[str, Any]] = {}
+        for comparison in comparisons:
+            metrics.setdefault(comparison.task, {})[comparison.metric] = comparison.as_json()
+        settings = {"n_queries": n_queries, "n_resamples": args.n_resamples, "seed": args.seed, "level": LEVEL}
+        write_json({"a": args.a, "b": args.b, **settings, "metrics": metrics}, args.save_path)
+    print(f"A: {args.a}\nB: {args.b}\n\n{comparison_table(comparisons)}\n")
+    print(
+        f"{n_queries} queries, {args.n_resamples} resamples. Intervals and p are of each recall alone; p, Holm and the "
+        f"verdict allow for {len(comparisons)} of them being compared at once."
+    )
+
+
+if __name__ == "__main__":
+    main()
