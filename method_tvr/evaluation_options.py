@@ -7,19 +7,42 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from method_tvr.dset_configs import DATASETS
+from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.saved_options import find_path
+from standalone_eval.metrics import Rule
 from utils.basic_utils import InputError, command_line, read_json
 
 
-def evaluation_options(model_dir: Path, split: str) -> list[str]:
-    """Annotations of a split, IoU thresholds and ks that belong to the predictions in a results folder.
+@dataclass(frozen=True)
+class RunEvaluation:
+    """What the predictions in a results folder are compared with.
+
+    Attributes:
+        dset_name: the dataset.
+        split: what was asked for, or the split that the run evaluates on.
+        rule: what counts as right, and the recalls that the run reports.
+        gt_path: annotations of the split.
+        video_duration_idx_path: durations of the videos, or None where the folder does not say.
+    """
+
+    dset_name: str
+    split: str
+    rule: Rule
+    gt_path: Path
+    video_duration_idx_path: Path | None
+
+
+def run_evaluation(model_dir: Path, split: str | Path | None = None) -> RunEvaluation:
+    """How the predictions of a run are evaluated.
 
     Args:
-        model_dir: the folder, with opt.json in it.
-        split: its name, or the path of a jsonl with annotations.
+        model_dir: its results folder, with opt.json in it.
+        split: name of a split, or the path of a jsonl with annotations, which as a `Path` is taken for nothing else;
+            None means the split that the run evaluates on.
 
     Raises:
         InputError: opt.json is not one of training, or says nothing of such a split.
@@ -29,20 +52,41 @@ def evaluation_options(model_dir: Path, split: str) -> list[str]:
     dataset = DATASETS.get(str(saved.get("dset_name"))) if isinstance(saved, dict) else None
     if dataset is None:
         raise InputError(f"{path}: does not say which of {', '.join(DATASETS)} it is of (dset_name): mend the file")
-    words = []
+    recalls: dict[str, Any] = {}
     for name, default in (("iou_thds", dataset.iou_thds), ("recall_ks", dataset.recall_ks)):
         values = saved.get(name) or list(default)
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             raise InputError(f"{path}: {name} {values!r} is not a list of numbers: mend the file")
-        words += ["--" + name.removeprefix("recall_"), *map(str, values)]
-    annotations: str | None = split
-    if not Path(split).is_file():
-        name = dataset.split_name(split)
-        own = saved.get("eval_split_name") == name and isinstance(saved.get("eval_path"), str)
-        annotations = saved["eval_path"] if own else None if dataset.root is None else dataset.annotation_path(name)
+        recalls[name.removeprefix("recall_")] = values
+    if isinstance(split, Path):
+        annotations: str | None = str(split)
+    else:
+        split = str(saved.get("eval_split_name") or "val") if split is None else split
+        annotations = split if Path(split).is_file() else _annotation_path(saved, dataset, split)
     if annotations is None:
         raise InputError(f"{path}: says nothing of annotations of a split {split}: give the path of their jsonl")
-    return [*words, "--gt_path", str(find_path(annotations))]
+    rule = Rule(**recalls, several_from=dataset.several_from, least_right=dataset.least_right)
+    durations = saved.get("video_duration_idx_path")
+    durations_path = find_path(durations) if isinstance(durations, str) else None
+    return RunEvaluation(dataset.name, str(split), rule, find_path(annotations), durations_path)
+
+
+def _annotation_path(saved: dict[str, Any], dataset: DatasetConfig, split: str) -> str | None:
+    name = dataset.split_name(split)
+    if saved.get("eval_split_name") == name and isinstance(saved.get("eval_path"), str):
+        return saved["eval_path"]
+    return None if dataset.root is None else dataset.annotation_path(name)
+
+
+def evaluation_options(model_dir: Path, split: str) -> list[str]:
+    """Annotations of a split, IoU thresholds and ks that belong to the predictions in a results folder.
+
+    Args:
+        model_dir, split: see `run_evaluation`, which says what is refused too.
+    """
+    found = run_evaluation(model_dir, split)
+    words = ["--iou_thds", *map(str, found.rule.iou_thds), "--ks", *map(str, found.rule.ks)]
+    return [*words, "--gt_path", str(found.gt_path)]
 
 
 @command_line
