@@ -26,6 +26,10 @@ from utils.tables import aligned
 MAX_SHOWN = 100  # characters of a sentence or of a video's name
 
 
+class QuestionError(InputError):
+    """What was asked cannot be answered, whoever asked: files and options are all right."""
+
+
 @dataclass(frozen=True)
 class FoundMoment:
     """A moment: its video, start and end in seconds, and score."""
@@ -74,7 +78,7 @@ class Asker:
         """The best moments for each sentence: at most `top_k`, as many as the answerer keeps, and with NMS 100.
 
         Raises:
-            InputError: a sentence has no words.
+            QuestionError: a sentence has no words.
         """
         found = self.find(self.encode(sentences), top_k)
         return [Answer(sentence, moments) for sentence, moments in zip(sentences, found, strict=True)]
@@ -83,7 +87,7 @@ class Asker:
         """Sentences as the model encodes them.
 
         Raises:
-            InputError: a sentence has no words.
+            QuestionError: a sentence has no words.
         """
         return self.encode_features(
             self._ranks.broadcast(self._token_features(sentences) if self._ranks.is_main else [])
@@ -116,7 +120,7 @@ class Asker:
         features = self._text_model.encode(sentences)
         blank = [sentence for sentence, rows in zip(sentences, features, strict=True) if not len(rows)]
         if blank:
-            raise InputError(f"{blank[0]!r} has no words that can be looked for: ask something else")
+            raise QuestionError(f"{blank[0]!r} has no words that can be looked for: ask something else")
         return [self._prepare(rows) for rows in features]
 
     def _moments(self, rows: RankedRows, number: int) -> list[FoundMoment]:

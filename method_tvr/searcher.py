@@ -22,7 +22,7 @@ from easydict import EasyDict
 
 from method_tvr.annotations import Video
 from method_tvr.answering import Answerer, SpanCurves, open_answerer
-from method_tvr.asking import Asker, FoundMoment
+from method_tvr.asking import Asker, FoundMoment, QuestionError
 from method_tvr.candidates import CandidateIndex, CandidateSettings
 from method_tvr.config import parse_search_options
 from method_tvr.corpus import ensure_dataset, listed_videos, load_eval_split
@@ -108,12 +108,10 @@ class MomentSearcher:
             show: look in the videos whose names begin with it and `_`.
 
         Raises:
-            InputError: a sentence is blank, or there is no such video or show.
+            QuestionError: a sentence is blank, or there is no such video or show.
         """
         asked = [sentences] if isinstance(sentences, str) else sentences
-        if top_k < 1:
-            raise InputError(f"top_k {top_k} must be above 0")
-        self._check_sentences(asked)
+        check_asked(asked, top_k)
         allowed = self._allowed(video, show)
         if not asked:
             return []
@@ -127,19 +125,14 @@ class MomentSearcher:
         """Start and end probabilities of a sentence over each of some videos.
 
         Raises:
-            InputError: the sentence is blank, or there is no such video.
+            QuestionError: the sentence is blank, or there is no such video.
         """
-        self._check_sentences([sentence])
+        check_asked([sentence])
         for name in vid_names:
             self._allowed(name, None)
         with self._lock:
             query = self.asker.encode([sentence])
             return [self.answerer.curves_of(query, name) for name in vid_names]
-
-    @staticmethod
-    def _check_sentences(sentences: Sequence[str]) -> None:
-        if any(not sentence.strip() for sentence in sentences):
-            raise InputError("a sentence is blank: write what to look for")
 
     def _allowed(self, video: str | None, show: str | None) -> np.ndarray | None:
         if video is None and show is None:
@@ -149,7 +142,7 @@ class MomentSearcher:
         )
         if not allowed.any():
             what = f"video {video}" if video is not None else f"show {show}"
-            raise InputError(f"there is no {what} among the {len(self._names)} videos: {first_few(self._names)}")
+            raise QuestionError(f"there is no {what} among the {len(self._names)} videos: {first_few(self._names)}")
         return allowed
 
     def _with_parts(self, moments: Sequence[FoundMoment], query: EncodedQueries) -> list[ScoredMoment]:
@@ -169,11 +162,23 @@ class MomentSearcher:
         ]
 
 
+def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
+    """Refuse what no search can answer, before anything is computed.
+
+    Raises:
+        QuestionError: a sentence is blank, or no moment is asked for.
+    """
+    if top_k < 1:
+        raise QuestionError(f"top_k {top_k} must be above 0")
+    if any(not sentence.strip() for sentence in sentences):
+        raise QuestionError("a sentence is blank: write what to look for")
+
+
 def open_searcher(opt: EasyDict) -> MomentSearcher:
     """The searcher that options describe.
 
     Args:
-        opt: from `parse_search_options`.
+        opt: from `parse_search_options` or `parse_serve_options`.
 
     Raises:
         InputError: something is missing or does not fit.

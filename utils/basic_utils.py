@@ -175,9 +175,15 @@ def first_few(names: Sequence[Any], limit: int = 5) -> str:
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: float = 15.0) -> Iterator[T]:
-    """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere."""
+    """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere.
+
+    A single item has no progress to show.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
+    if total == 1:
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, desc=desc, total=total, dynamic_ncols=True)
         return

@@ -243,4 +243,5 @@ def test_progress_hands_over_every_item_and_is_plain_lines_away_from_a_terminal(
 
 def test_progress_is_silent_about_short_work(capsys):
     assert list(progress(iter("ab"), "counting")) == ["a", "b"]
+    assert list(progress(["alone"], "counting", every_s=0)) == ["alone"]
     assert capsys.readouterr().err == ""
