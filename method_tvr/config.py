@@ -30,9 +30,11 @@ CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 
 
-def _parse(argv: Sequence[str] | None, inference: bool, search: bool = False) -> tuple[EasyDict, set[str]]:
+def _parse(
+    argv: Sequence[str] | None, inference: bool, search: bool = False, serve: bool = False
+) -> tuple[EasyDict, set[str]]:
     """All options with their defaults, and the names of those that were typed."""
-    parser = build_parser(inference, search)
+    parser = build_parser(inference, search, serve)
     opt = EasyDict(vars(parser.parse_args(argv)))
     for action in parser._actions:
         action.default = argparse.SUPPRESS
@@ -111,27 +113,52 @@ def parse_search_options(argv: Sequence[str] | None = None) -> EasyDict:
         InputError: no such model folder, or options do not go together.
     """
     opt = parse_inference_options(argv, search=True)
-    for name in ("candidate_clips", "candidate_videos", "probes", "pq_bytes"):
-        if opt[name] <= 0:
-            raise InputError(f"--{name} {opt[name]} must be above 0")
+    _check_index(opt)
     if opt.measure_index is not None and opt.measure_index <= 0:
         raise InputError(f"--measure_index {opt.measure_index} must be above 0")
-    if opt.index != "exact" and opt.long_videos == WINDOWS:
-        raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
     return opt
 
 
-def parse_inference_options(argv: Sequence[str] | None = None, search: bool = False) -> EasyDict:
-    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
-
-    Args:
-        argv: the command line, by default the program's.
-        search: whether it may have the options of a search, too.
+def parse_serve_options(argv: Sequence[str] | None = None) -> EasyDict:
+    """Options of a server, found as those of an inference run are.
 
     Raises:
         InputError: no such model folder, or options do not go together.
     """
-    opt, typed = _parse(argv, inference=True, search=search)
+    opt = parse_inference_options(argv, serve=True)
+    _check_index(opt)
+    if opt.query is not None or opt.query_file is not None:
+        raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
+    if not 0 <= opt.port < 2**16:
+        raise InputError(f"--port {opt.port} must be from 1 to {2**16 - 1}, or 0 for any that is free")
+    if opt.videos is not None and not Path(opt.videos).is_dir():
+        raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
+    if opt.max_queue <= 0:
+        raise InputError(f"--max_queue {opt.max_queue} must be above 0")
+    if opt.max_rate < 0:
+        raise InputError(f"--max_rate {opt.max_rate} must not be negative; 0 refuses nobody")
+    return opt
+
+
+def _check_index(opt: EasyDict) -> None:
+    for name in ("candidate_clips", "candidate_videos", "probes", "pq_bytes"):
+        if opt[name] <= 0:
+            raise InputError(f"--{name} {opt[name]} must be above 0")
+    if opt.index != "exact" and opt.long_videos == WINDOWS:
+        raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
+
+
+def parse_inference_options(argv: Sequence[str] | None = None, search: bool = False, serve: bool = False) -> EasyDict:
+    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
+
+    Args:
+        argv: the command line, by default the program's.
+        search, serve: whether it may have the options of a search, or of a server, too.
+
+    Raises:
+        InputError: no such model folder, or options do not go together.
+    """
+    opt, typed = _parse(argv, inference=True, search=search, serve=serve)
     opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
     saved = _check_saved(load_options(opt.model_dir), opt.model_dir)
     for name, value in saved.items():
@@ -151,7 +178,7 @@ def parse_inference_options(argv: Sequence[str] | None = None, search: bool = Fa
             f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
             "encoded with: leave the option out"
         )
-    if not search:
+    if not search and not serve:
         _check_asking(opt, typed)
     _finish(opt)
     _check(opt)

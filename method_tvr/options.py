@@ -261,6 +261,16 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     add("--video", metavar="NAME", help="look in this video alone")
     add("--show", metavar="NAME", help="look in the videos whose names begin with this one, as in friends_s01e01_…")
     add(
+        "--measure_index",
+        type=int,
+        metavar="N",
+        help="instead of asking: how much an exact search of N of the split's queries finds that the index does not",
+    )
+
+
+def _index_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("index").add_argument
+    add(
         "--index",
         choices=INDEXES,
         default=INDEXES[0],
@@ -274,16 +284,19 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     add("--candidate_clips", type=int, default=3072, help="nearest clips that an index is asked for, in each modality")
     add("--candidate_videos", type=int, default=250, help="videos that are scored, the best that these clips are of")
     add("--probes", type=int, default=256, help="cells or lists that an index looks into")
-    add(
-        "--measure_index",
-        type=int,
-        metavar="N",
-        help="instead of asking: how much an exact search of N of the split's queries finds that the index does not",
-    )
 
 
-def build_parser(inference: bool, search: bool = False) -> argparse.ArgumentParser:
-    """The command line of training or inference, the latter with the options of searching if asked for."""
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("serve").add_argument
+    add("--host", default="127.0.0.1", help="address to listen at; by default only this machine reaches it")
+    add("--port", type=int, default=7860, help="port to listen at, 0: any that is free")
+    add("--videos", metavar="DIR", help="folder with the videos' files, such as NAME.mp4, to be shown")
+    add("--max_queue", type=int, default=256, help="sentences that may wait; what comes then is refused")
+    add("--max_rate", type=float, default=20, help="requests a second of one client, 0: any; twice as many in a burst")
+
+
+def build_parser(inference: bool, search: bool = False, serve: bool = False) -> argparse.ArgumentParser:
+    """The command line of training or inference, the latter with the options of searching or serving if asked for."""
     parser = argparse.ArgumentParser(
         description="Inference with a trained model: an option typed here wins, else the model's opt.json"
         if inference
@@ -300,4 +313,8 @@ def build_parser(inference: bool, search: bool = False) -> argparse.ArgumentPars
         _inference_options(parser)
     if search:
         _search_options(parser)
+    if serve:
+        _serve_options(parser)
+    if search or serve:
+        _index_options(parser)
     return parser

@@ -124,7 +124,7 @@ def test_a_search_by_its_script_prints_a_table(results, home):
     assert found.stdout.splitlines()[2].split()[:2] == ["rank", "video"]
 
 
-@pytest.mark.parametrize("script", ["train.sh", "inference.sh", "eval.sh", "search.sh", "report.sh"])
+@pytest.mark.parametrize("script", ["train.sh", "inference.sh", "eval.sh", "search.sh", "serve.sh", "report.sh"])
 def test_scripts_say_how_they_are_used(script, tmp_path):
     finished = bash(SCRIPTS / script, cwd=tmp_path, code=2)
     assert finished.stderr.startswith("error: usage: ")

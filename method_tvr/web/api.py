@@ -1,0 +1,211 @@
+"""The HTTP API: questions in JSON, lists of videos, their files, and a documentation that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import orjson
+from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as HTTPRefusal
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Route
+
+from method_tvr.annotations import Video
+from method_tvr.asking import QuestionError
+from method_tvr.web.answers import (
+    MAX_LISTED,
+    MAX_NAME,
+    Found,
+    Health,
+    ListedVideo,
+    Problem,
+    Question,
+    Videos,
+    faults_text,
+    refusal,
+)
+from method_tvr.web.batching import Busy
+from method_tvr.web.guards import HostGuard, OriginGuard, RateGuard, names_of
+from method_tvr.web.limits import Limits, RateLimiter
+from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
+from method_tvr.web.service import Service
+
+DESCRIPTION = """
+Finds moments in videos for a sentence.
+
+    curl -s http://localhost:7860/api/search -H 'Content-Type: application/json' -d '{{"sentence": "Nora laughs."}}'
+
+A sentence has at most {limits.max_sentence} characters, an answer at most {limits.max_top_k} moments, and a
+request's body at most {limits.max_body} bytes.{rate}
+
+What is refused is answered by `{{"error": "what is wrong and what would help"}}`.
+"""
+PROBLEMS = {
+    400: "not valid JSON",
+    404: "no such video or show, or no file of it",
+    408: "the body did not arrive in time",
+    413: "the body is too large",
+    415: "the body is not said to be JSON",
+    422: "a field is missing, unknown, or not as it should be",
+    429: "too many requests of this client; Retry-After says when to come back",
+    503: "too many requests of all clients; Retry-After says when to come back",
+}
+RETRY_AFTER = {"Retry-After": "1"}  # seconds in which a batch or two have been searched for
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+ListPrefix = Annotated[str, Query(max_length=MAX_NAME, description="only videos whose names begin with this")]
+MediaName = Annotated[str, Path(max_length=MAX_NAME, description="the video's")]
+ListLimit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="videos to list at most")]
+
+
+def create_app(service: Service) -> FastAPI:
+    """The API of a service, with all that guards it, as `GET /api/docs` says."""
+    limits = service.limits
+    app = FastAPIOffline(
+        title="Moment retrieval",
+        version="1",
+        description=_description(limits),
+        docs_url="/api/docs",
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        static_url="/api/docs/static",
+        swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
+        middleware=[  # from the outside in
+            Middleware(SecurityHeaders),
+            Middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout),
+            Middleware(OwnErrors),
+            Middleware(HostGuard, names=names_of(service.opt.host)),
+            Middleware(OriginGuard),
+            Middleware(RateGuard, limiter=RateLimiter(limits.rate, limits.burst)),
+        ],
+    )
+    _add_refusals(app)
+    _add_search(app, service)
+    _add_lists(app, service)
+    _add_media(app, service)
+    _add_unknown(app)
+    return app
+
+
+def _description(limits: Limits) -> str:
+    rate = f" A client may ask {limits.rate:g} times a second, {limits.burst:g} times at once." if limits.rate else ""
+    return DESCRIPTION.format(limits=limits, rate=rate)
+
+
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """What a documentation says about refusals."""
+    example = {code: {"application/json": {"example": {"error": PROBLEMS[code]}}} for code in codes}
+    return {code: {"model": Problem, "description": PROBLEMS[code], "content": example[code]} for code in codes}
+
+
+def _add_refusals(app: FastAPI) -> None:
+    """Have errors answered in their one form."""
+
+    @app.exception_handler(HTTPRefusal)
+    async def refused(request: Request, err: HTTPRefusal) -> Response:
+        return refusal(err.status_code, err.detail, err.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_fields(request: Request, err: RequestValidationError) -> Response:
+        return refusal(422, faults_text(err.errors()))
+
+    @app.exception_handler(QuestionError)
+    async def wrong_question(request: Request, err: QuestionError) -> Response:
+        return refusal(422, str(err))
+
+    @app.exception_handler(Busy)
+    async def busy(request: Request, err: Busy) -> Response:
+        return refusal(503, str(err), RETRY_AFTER)
+
+
+def _add_search(app: FastAPI, service: Service) -> None:
+    names = {video.vid_name for video in service.videos}
+    shows = {name[:end] for name in names for end, letter in enumerate(name) if letter == "_"}
+    body = {"required": True, "content": {"application/json": {"schema": Question.model_json_schema()}}}
+
+    @app.post(
+        "/api/search",
+        response_model=Found,
+        responses=_problems(400, 404, 408, 413, 415, 422, 429, 503),
+        openapi_extra={"requestBody": body},
+        summary="The best moments for a sentence",
+    )
+    async def search(request: Request) -> Response:
+        question = await _question(request, service.limits)
+        if question.video is not None and question.video not in names:
+            raise HTTPException(404, "video: there is none of this name: GET /api/videos lists them")
+        if question.show is not None and question.show not in shows:
+            raise HTTPException(404, "show: no video's name begins with it and an underscore: see GET /api/videos")
+        asked = question.sentence, question.top_k, question.video, question.show
+        moments = await service.batched.search_async(*asked, timeout=service.limits.timeout)
+        answer = {"query": question.sentence, "moments": [asdict(moment) for moment in moments]}
+        return Response(orjson.dumps(answer), media_type="application/json")
+
+
+async def _question(request: Request, limits: Limits) -> Question:
+    """The body of a request, read by a parser that takes JSON alone: no NaN, no halves of characters."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "Content-Type: must be application/json")
+    try:
+        content = orjson.loads(await request.body())
+    except orjson.JSONDecodeError as err:
+        raise HTTPException(400, f"the body is not valid JSON in UTF-8 ({err}): see /api/docs") from err
+    if not isinstance(content, dict):
+        raise HTTPException(422, 'the body must be an object such as {"sentence": "Nora opens the drawer."}')
+    try:
+        question = Question.model_validate(content)
+    except ValidationError as err:
+        raise HTTPException(422, faults_text(err.errors(include_input=False, include_url=False))) from err
+    if len(question.sentence) > limits.max_sentence:
+        raise HTTPException(422, f"sentence: must have at most {limits.max_sentence} characters: shorten it")
+    if question.top_k > limits.max_top_k:
+        raise HTTPException(422, f"top_k: must be at most {limits.max_top_k}")
+    return question
+
+
+def _add_lists(app: FastAPI, service: Service) -> None:
+    @app.get("/api/videos", response_model=Videos, responses=_problems(422, 429), summary="The videos searched")
+    async def videos(prefix: ListPrefix = "", limit: ListLimit = 100) -> Videos:
+        return _listed(service.videos, prefix, limit)
+
+    @app.get("/api/health", response_model=Health, responses=_problems(429), summary="Whether questions are answered")
+    async def health() -> Health:
+        ready, model = service.batched.ready, service.model_dir.name
+        return Health(ready=ready, model=model, n_videos=len(service.videos))
+
+
+def _listed(videos: Sequence[Video], prefix: str, limit: int) -> Videos:
+    found = [video for video in videos if video.vid_name.startswith(prefix)]
+    first = [ListedVideo(vid_name=video.vid_name, duration=video.duration) for video in found[:limit]]
+    return Videos(n_videos=len(found), videos=first)
+
+
+def _add_media(app: FastAPI, service: Service) -> None:
+    path = "/media/{vid_name:path}"
+
+    @app.head(path, include_in_schema=False)
+    @app.get(
+        path,
+        response_class=Response,
+        responses=_problems(404, 422) | {200: {"content": {"video/*": {}}}},
+        summary="The file of a video, whole or the range of it that is asked for",
+    )
+    def media(vid_name: MediaName) -> Response:
+        return service.media.response(vid_name)
+
+
+def _add_unknown(app: FastAPI) -> None:
+    """Answer here what begins as the API does, whatever else is mounted beside it."""
+    methods = {route.path: route.methods for route in app.routes if isinstance(route, Route)}
+
+    @app.api_route("/api/{path:path}", methods=METHODS, include_in_schema=False)
+    async def unknown(path: str) -> Response:
+        allowed = methods.get(f"/api/{path}")
+        if allowed is None:
+            return refusal(404, "there is nothing here: GET /api/docs says what there is")
+        return refusal(405, f"only {', '.join(sorted(allowed))} here", {"Allow": ", ".join(sorted(allowed))})

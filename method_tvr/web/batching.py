@@ -1,0 +1,155 @@
+"""Sentences of many users at once, searched for together: one pass over the corpus answers all that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+
+from method_tvr.searcher import MomentSearcher, ScoredMoment, check_asked
+
+
+class Busy(Exception):  # noqa: N818 (a state, which passes)
+    """Too many ask at once, or the search is ending: asking again later may help."""
+
+
+@dataclass
+class _Request:
+    sentence: str
+    top_k: int
+    video: str | None
+    show: str | None
+    answer: Future[list[ScoredMoment]] = field(default_factory=Future)
+
+
+class BatchedSearcher:
+    """Finds moments for sentences of many threads, which wait in a bounded queue for the one that searches.
+
+    Args:
+        searcher: what searches; others may use it meanwhile.
+        max_queue: requests that may wait.
+        max_batch: sentences searched for together.
+    """
+
+    def __init__(self, searcher: MomentSearcher, max_queue: int = 256, max_batch: int = 32) -> None:
+        self._searcher, self._max_queue, self._max_batch = searcher, max_queue, max_batch
+        self._waiting: deque[_Request] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="searching", daemon=True)
+        self._worker.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered."""
+        return not self._closed and self._worker.is_alive()
+
+    def search(
+        self,
+        sentence: str,
+        top_k: int = 10,
+        video: str | None = None,
+        show: str | None = None,
+        timeout: float | None = None,
+    ) -> list[ScoredMoment]:
+        """The best moments for a sentence, as `MomentSearcher.search` finds them; waits for them.
+
+        Args:
+            sentence, top_k, video, show: as there.
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            Busy: too many wait already, or it took too long.
+            InputError: the sentence is blank, or there is no such video or show.
+        """
+        answer = self.submit(sentence, top_k, video, show)
+        wait([answer], timeout)
+        return self._result(answer)
+
+    async def search_async(
+        self, sentence: str, top_k: int, video: str | None, show: str | None, timeout: float
+    ) -> list[ScoredMoment]:
+        """`search`, for callers that must not block a thread."""
+        answer = self.submit(sentence, top_k, video, show)
+        awaited = asyncio.wrap_future(answer)  # cancels it when cancelled
+        await asyncio.wait([awaited], timeout=timeout)
+        return self._result(awaited)
+
+    def close(self) -> None:
+        """End: what waits is refused, what is being searched for is answered first. May be called again."""
+        with self._changed:
+            self._closed = True
+            left, self._waiting = self._waiting, deque()
+            self._changed.notify_all()
+        for request in left:
+            if request.answer.set_running_or_notify_cancel():
+                request.answer.set_exception(_ending())
+        self._worker.join()
+
+    def submit(
+        self, sentence: str, top_k: int = 10, video: str | None = None, show: str | None = None
+    ) -> Future[list[ScoredMoment]]:
+        """Have a sentence searched for: what will be found. Cancelled in time, it is not searched for.
+
+        Raises:
+            Busy: too many wait already, or the search has ended.
+            InputError: the sentence is blank.
+        """
+        check_asked([sentence], top_k)
+        request = _Request(sentence, top_k, video, show)
+        with self._changed:
+            if self._closed:
+                raise _ending()
+            if len(self._waiting) >= self._max_queue:  # some may have been given up since they came
+                self._waiting = deque(request for request in self._waiting if not request.answer.cancelled())
+            if len(self._waiting) >= self._max_queue:
+                raise Busy(f"{self._max_queue} sentences are waiting already: try again in a moment")
+            self._waiting.append(request)
+            self._changed.notify()
+        return request.answer
+
+    @staticmethod
+    def _result(answer: Future[list[ScoredMoment]] | asyncio.Future[list[ScoredMoment]]) -> list[ScoredMoment]:
+        """What was found; a request without an answer by now is given up."""
+        if not answer.done():
+            answer.cancel()
+            raise Busy("no answer in time, because many ask: try again in a moment")
+        return answer.result()
+
+    def _work(self) -> None:
+        while requests := self._take():
+            groups: dict[tuple[str | None, str | None], list[_Request]] = {}
+            for request in requests:
+                groups.setdefault((request.video, request.show), []).append(request)
+            for group in groups.values():
+                self._answer([request for request in group if request.answer.set_running_or_notify_cancel()])
+
+    def _take(self) -> list[_Request]:
+        """Requests that have waited longest, as many as fit a batch; none once there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
+
+    def _answer(self, group: Sequence[_Request]) -> None:
+        """Search for sentences in the same videos: together, or, when one of them spoils that, each alone."""
+        if not group:
+            return
+        sentences, top_k = [request.sentence for request in group], max(request.top_k for request in group)
+        try:
+            found = self._searcher.search(sentences, top_k, group[0].video, group[0].show)
+        except Exception as err:  # it is the waiting one's, whatever it is
+            if len(group) == 1:
+                group[0].answer.set_exception(err)
+            else:
+                for request in group:
+                    self._answer([request])
+        else:
+            for request, moments in zip(group, found, strict=True):
+                request.answer.set_result(moments[: request.top_k])
+
+
+def _ending() -> Busy:
+    return Busy("the server is ending: ask again once it is back")

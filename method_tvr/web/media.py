@@ -1,0 +1,98 @@
+"""Files of videos in a folder, found once, and served by the names of the videos alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from method_tvr.web.answers import refusal
+from utils.basic_utils import InputError
+
+# by suffix, those first that more browsers play
+MEDIA_TYPES = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".m4v": "video/mp4",
+    ".mov": "video/quicktime",
+    ".mkv": "video/x-matroska",
+}
+
+
+class MediaFiles:
+    """Which file shows a video. Names are looked up in a list, never joined to a path.
+
+    Args:
+        paths: {vid_name: its file, without links}.
+    """
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __contains__(self, vid_name: str) -> bool:
+        return vid_name in self._paths
+
+    @classmethod
+    def in_folder(cls, folder: str | Path, vid_names: Iterable[str]) -> MediaFiles:
+        """The files of some videos in a folder or its subfolders, called as the videos, with or without a suffix more.
+
+        Of several for a video, that of the type that most browsers play is taken. Links that lead out of the folder
+        are passed over.
+
+        Raises:
+            InputError: the folder cannot be listed.
+        """
+        root, wanted, suffixes = Path(folder).resolve(), set(vid_names), list(MEDIA_TYPES)
+        found: dict[str, tuple[int, Path]] = {}
+        for path in sorted(_files_below(root, folder)):
+            if path.suffix.lower() not in MEDIA_TYPES:
+                continue
+            rank = suffixes.index(path.suffix.lower())
+            for name in {path.stem, path.name} & wanted:
+                target = path.resolve()
+                inside = target.is_relative_to(root) and target.is_file() and target.suffix.lower() in MEDIA_TYPES
+                if inside and (name not in found or rank < found[name][0]):
+                    found[name] = rank, target
+        return cls({name: path for name, (_, path) in found.items()})
+
+    def response(self, vid_name: str) -> Response:
+        """The file of a video, or the part of it that is asked for; 404 when there is none."""
+        path = self._paths.get(vid_name)
+        if path is None or path.resolve() != path or not path.is_file():  # a link may lie there since
+            return refusal(404, "there is no file of this video")
+        return _VideoResponse(path, media_type=MEDIA_TYPES[path.suffix.lower()])
+
+
+def _files_below(root: Path, named: str | Path) -> Iterable[Path]:
+    def fail(err: OSError) -> None:
+        raise InputError(f"--videos {named}: cannot be listed ({err}): name a folder that can be read") from err
+
+    for folder, _, names in os.walk(root, onerror=fail):
+        yield from (Path(folder, name) for name in names)
+
+
+class _VideoResponse(FileResponse):
+    """A file whose refusals (no such range) are in the form of all others."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: Response | None = None
+
+        async def send_or_refuse(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = refusal(message["status"], "Range: ask for bytes=FIRST-LAST within the file")
+                found = MutableHeaders(raw=message["headers"]).get("content-range")
+                if found:
+                    refused.headers["content-range"] = found
+                await refused(scope, receive, send)
+            elif refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, send_or_refuse)

@@ -1,0 +1,76 @@
+"""A server of a model, started by its script in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from utils.basic_utils import PROJECT_ROOT
+
+LIMIT_S = 30  # for a server to end
+ADDRESS = re.compile(r"open http://127\.0\.0\.1:(\d+) ")
+
+
+@dataclass
+class ServerProcess:
+    """A running server.
+
+    Attributes:
+        greeting: what it printed when it was ready.
+        port: that it listens at, on this machine.
+    """
+
+    process: subprocess.Popen[str]
+    log: IO[str]
+    greeting: str
+    port: int
+
+    def said(self) -> str:
+        """All that it wrote to stderr."""
+        self.log.seek(0)
+        return self.log.read()
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code after a signal."""
+        self.process.send_signal(how)
+        return self.process.wait(LIMIT_S)
+
+
+@contextmanager
+def serving(model_dir: str | Path, *options: object) -> Iterator[ServerProcess]:
+    """A server of a model on a free port, until the block ends.
+
+    Raises:
+        RuntimeError: it did not start; with what it said.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    script = PROJECT_ROOT / "method_tvr" / "scripts" / "serve.sh"
+    command = ["bash", str(script), str(model_dir), "--port", "0", *map(str, options)]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PATH": path}
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            greeting = ""
+            for line in process.stdout:
+                greeting += line
+                if found := ADDRESS.search(line):
+                    yield ServerProcess(process, log, greeting, int(found[1]))
+                    break
+            else:
+                log.seek(0)
+                raise RuntimeError(f"the server did not start:\n{log.read()}")
+        finally:
+            process.kill()
