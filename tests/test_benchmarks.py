@@ -16,6 +16,7 @@ from method_tvr.corpus_store import CorpusStore
 from method_tvr.train import Trainer
 from tests.benchmarks import (
     bench_anet,
+    bench_api,
     bench_corpus_store,
     bench_encoding,
     bench_evaluation,
@@ -152,16 +153,23 @@ def test_inference_at_anets_shape_is_measured_stage_by_stage(figures, small_anet
 
 
 @pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoded corpus of 60 videos, grown from a tiny model's encodings."""
-    root = tmp_path_factory.mktemp("grown")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a model of the tiny corpus."""
+    root = tmp_path_factory.mktemp("small")
     generate(root / "mini", TINY)
     opt = parse_train_options(Corpus(root / "mini").options(exp_id="tiny", n_epoch=1, bsz=32, hidden_size=16))
     opt.results_dir = str(root / "model")
     Trainer(opt).run()
-    write = ["--model_dir", opt.results_dir, "--out", str(root / "corpus"), "--videos", "60", "--noise", "0.5"]
+    return root / "model"
+
+
+@pytest.fixture(scope="module")
+def grown(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoded corpus of 60 videos, grown from a tiny model's encodings."""
+    folder = tmp_path_factory.mktemp("grown") / "corpus"
+    write = ["--model_dir", str(small_model), "--out", str(folder), "--videos", "60", "--noise", "0.5"]
     grown_corpus.main(write)
-    return root / "corpus"
+    return folder
 
 
 def test_a_grown_corpus_has_the_models_videos_first_and_scores_of_its_size(grown):
@@ -194,6 +202,16 @@ def test_searches_by_way_of_an_index_are_compared_with_exact_ones(figures, grown
         found = notes(figures(bench_search.main, [*asked, "--index", *way]))
         assert any("finds 1.0000 of the exact first 100 videos" in note for note in found.values())
         assert any("p50" in note for note in found.values())
+
+
+def test_users_of_a_server_get_what_one_gets_alone(figures, small_model):
+    pytest.importorskip("gradio", reason="gradio is not installed (method_tvr/web/requirements.txt)")
+    pytest.importorskip("fastapi_offline", reason="fastapi-offline is not installed (method_tvr/web/requirements.txt)")
+    asked = ["--model_dir", str(small_model), "--users", "2", "--seconds", "1"]
+    found = notes(figures(bench_api.main, asked))
+    assert set(found) == {"a request, one user", "a request, 2 users at once"}
+    for said in ("p50", "errors: none", "answers equal", "GiB"):
+        assert said in found["a request, 2 users at once"]
 
 
 def test_captions_of_anets_size_have_its_statistics(tmp_path):
