@@ -109,8 +109,8 @@ class Answerer:
             spans: (n, 2) their starts and ends in seconds, as the search found them.
         """
         assert isinstance(self.searcher, Searcher)
-        of_video = {name: self._span_probabilities(queries, name) for name in dict.fromkeys(vid_names)}
-        parts = []
+        of_video = self._span_probabilities(queries, vid_names)
+        parts, match = [], {}
         for name, span in zip(vid_names, spans, strict=True):
             entries, (p_st, p_ed, n_clips) = self._entries_of[name], of_video[name]
             of_entries = []
@@ -119,26 +119,38 @@ class Answerer:
                 if st >= 0 and ed < n_clips[place]:
                     of_entries.append((entry, float(p_st[place, st]), float(p_ed[place, ed])))
             entry, start, end = max(of_entries, key=lambda found: found[1] * found[2])
-            parts.append(ScoreParts(self.searcher.match_scores(queries, entry)[0].tolist(), start, end))
+            if entry not in match:
+                match[entry] = self.searcher.match_scores(queries, entry)[0].tolist()
+            parts.append(ScoreParts(match[entry], start, end))
         return parts
 
-    def curves_of(self, queries: EncodedQueries, vid_name: str) -> SpanCurves:
-        """Start and end probabilities of one query over a video; where windows overlap, the highest."""
-        entries = self._entries_of[vid_name]
-        p_st, p_ed, n_clips = self._span_probabilities(queries, vid_name)
+    def curves_of(self, queries: EncodedQueries, vid_names: Sequence[str]) -> list[SpanCurves]:
+        """Start and end probabilities of one query over each of some videos; where windows overlap, the highest."""
+        of_video = self._span_probabilities(queries, vid_names)
+        return [self._joined(self._entries_of[name], *of_video[name]) for name in vid_names]
+
+    def _joined(self, entries: Sequence[int], p_st: np.ndarray, p_ed: np.ndarray, n_clips: np.ndarray) -> SpanCurves:
         first = np.zeros(len(entries), np.int64) if self._times.first_clip is None else self._times.first_clip[entries]
         curves = np.zeros((2, int((first + n_clips).max())), dtype=np.float32)
         for place, (begin, n) in enumerate(zip(first, n_clips, strict=True)):
             part = curves[:, begin : begin + n]
             np.maximum(part, (p_st[place, :n], p_ed[place, :n]), out=part)
-        return SpanCurves(*curves, float(self._times.clip_length[entries[0]]), self._times.end_offset)
+        p_start, p_end = curves
+        return SpanCurves(p_start, p_end, float(self._times.clip_length[entries[0]]), self._times.end_offset)
 
-    def _span_probabilities(self, queries: EncodedQueries, vid_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """P_st and P_ed (V, L) of one query over the entries of a video, and their numbers of clips (V,)."""
+    def _span_probabilities(
+        self, queries: EncodedQueries, vid_names: Sequence[str]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """{vid_name: P_st and P_ed (V, L) of one query over the video's entries, and their numbers of clips (V,)}."""
         assert isinstance(self.searcher, Searcher)
-        own = torch.tensor([self._entries_of[vid_name]], device=queries.video.device)
-        p_st, p_ed, n_clips = (found[0].cpu().numpy() for found in self.searcher.span_probabilities(queries, own))
-        return p_st, p_ed, n_clips
+        names = list(dict.fromkeys(vid_names))
+        if not names:
+            return {}
+        ends = np.cumsum([len(self._entries_of[name]) for name in names])[:-1]
+        own = torch.tensor([[entry for name in names for entry in self._entries_of[name]]], device=queries.video.device)
+        found = [of_query[0].cpu().numpy() for of_query in self.searcher.span_probabilities(queries, own)]
+        by_name = zip(*(np.split(part, ends) for part in found), strict=True)
+        return dict(zip(names, by_name, strict=True))
 
     def search_in(self, queries: EncodedQueries, vid_names: Sequence[str]) -> RankedRows:
         """Moments in one video for each query (SVMR).

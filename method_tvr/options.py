@@ -291,6 +291,16 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen at; by default only this machine reaches it")
     add("--port", type=int, default=7860, help="port to listen at, 0: any that is free")
     add("--videos", metavar="DIR", help="folder with the videos' files, such as NAME.mp4, to be shown")
+    add(
+        "--subtitles",
+        metavar="FILE",
+        help="jsonl with the videos' subtitles, to be read (default: the dataset's, if any)",
+    )
+    add(
+        "--predictions",
+        metavar="FILE",
+        help="prediction file of the split to learn from (default: the newest one in the model's folder)",
+    )
     add("--max_queue", type=int, default=256, help="sentences that may wait; what comes then is refused")
     add("--max_rate", type=float, default=20, help="requests a second of one client, 0: any; twice as many in a burst")
 

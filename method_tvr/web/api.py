@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from method_tvr.web.answers import (
     refusal,
 )
 from method_tvr.web.batching import Busy
-from method_tvr.web.guards import HostGuard, OriginGuard, RateGuard, names_of
+from method_tvr.web.guards import HostGuard, OriginGuard, PageGuard, RateGuard, names_of
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
 from method_tvr.web.service import Service
@@ -80,6 +81,7 @@ def create_app(service: Service) -> FastAPI:
             Middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout),
             Middleware(OwnErrors),
             Middleware(HostGuard, names=names_of(service.opt.host)),
+            Middleware(PageGuard),
             Middleware(OriginGuard),
             Middleware(RateGuard, limiter=RateLimiter(limits.rate, limits.burst)),
         ],
@@ -200,7 +202,7 @@ def _add_media(app: FastAPI, service: Service) -> None:
 
 
 def _add_unknown(app: FastAPI) -> None:
-    """Answer here what begins as the API does, whatever else is mounted beside it."""
+    """Answer here what begins as the API does or as the files, whatever else is mounted beside it."""
     methods = {route.path: route.methods for route in app.routes if isinstance(route, Route)}
 
     @app.api_route("/api/{path:path}", methods=METHODS, include_in_schema=False)
@@ -208,4 +210,13 @@ def _add_unknown(app: FastAPI) -> None:
         allowed = methods.get(f"/api/{path}")
         if allowed is None:
             return refusal(404, "there is nothing here: GET /api/docs says what there is")
-        return refusal(405, f"only {', '.join(sorted(allowed))} here", {"Allow": ", ".join(sorted(allowed))})
+        return _wrong_method(allowed)
+
+    @app.api_route("/media/{path:path}", methods=METHODS, include_in_schema=False)
+    async def unchangeable(path: str) -> Response:
+        return _wrong_method({"GET", "HEAD"})
+
+
+def _wrong_method(allowed: AbstractSet[str]) -> Response:
+    names = ", ".join(sorted(allowed))
+    return refusal(405, f"only {names} here", {"Allow": names})

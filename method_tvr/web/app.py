@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import gradio as gr
 from fastapi import FastAPI
-from starlette.responses import RedirectResponse, Response
 
 from method_tvr.web.api import create_app
+from method_tvr.web.page import STYLES, build_page, theme
 from method_tvr.web.service import Service
 
 
 def assemble(service: Service) -> FastAPI:
     """All that a service offers: the page at `/`, the API at `/api`, the videos' files at `/media`."""
-    app = create_app(service)
-    mount_page(app, service)
-    return app
-
-
-def mount_page(app: FastAPI, service: Service) -> None:
-    """Put the page at `/`."""
-
-    @app.get("/", include_in_schema=False)
-    async def start() -> Response:
-        return RedirectResponse("/api/docs")
+    return gr.mount_gradio_app(
+        create_app(service),
+        build_page(service),
+        path="/",
+        theme=theme(),
+        css_paths=[STYLES],
+        footer_links=[],
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+    )

@@ -15,6 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from method_tvr.web.answers import refusal
 from method_tvr.web.limits import RateLimiter
 
+PAGE_FOLDERS = ("/api/", "/media/", "/assets/", "/static/", "/gradio_api/heartbeat/")
+PAGE_PATHS = frozenset(
+    {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/gradio_api/queue/join", "/gradio_api/queue/data"}
+)
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -85,6 +89,16 @@ class RateGuard(Guard):
         if not seconds:
             return None
         return refusal(429, f"too many requests: ask again in {seconds} s", {"Retry-After": str(seconds)})
+
+
+class PageGuard(Guard):
+    """Lets nothing of Gradio's own through but what the page needs: no uploads, no files, no API besides ours."""
+
+    def refuse(self, scope: Scope, headers: Headers) -> Response | None:
+        path = scope["path"]
+        if path in PAGE_PATHS or path.startswith(PAGE_FOLDERS):
+            return None
+        return refusal(404, "there is nothing here: the page is at /, the API at /api/docs")
 
 
 def is_asking(scope: Scope) -> bool:

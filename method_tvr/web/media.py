@@ -36,7 +36,7 @@ class MediaFiles:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __contains__(self, vid_name: str) -> bool:
+    def __contains__(self, vid_name: object) -> bool:
         return vid_name in self._paths
 
     @classmethod

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from easydict import EasyDict
 
 from method_tvr.annotations import Video
-from method_tvr.searcher import MomentSearcher, open_searcher
+from method_tvr.answering import SpanCurves
+from method_tvr.asking import QuestionError
+from method_tvr.searcher import MomentSearcher, ScoredMoment, open_searcher
 from method_tvr.web.batching import BatchedSearcher
+from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
+from method_tvr.web.page_files import open_judged, open_subtitles
+
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,9 @@ class Service:
         limits: of requests.
         model_dir: the model's results folder.
         opt: all options.
+        subtitles: {vid_name: lines {"text", "start", "end"}}.
+        judged: the split's queries with predictions, None where there are none.
+        why_not_judged: what to do about that.
     """
 
     searcher: MomentSearcher
@@ -34,11 +45,43 @@ class Service:
     limits: Limits
     model_dir: Path
     opt: EasyDict
+    subtitles: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    judged: JudgedQueries | None = None
+    why_not_judged: str = ""
 
     @property
     def videos(self) -> Sequence[Video]:
         """What is searched."""
         return self.searcher.videos
+
+    @cached_property
+    def durations(self) -> dict[str, float]:
+        """{vid_name: seconds}."""
+        return {video.vid_name: video.duration for video in self.videos}
+
+    def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[ScoredMoment]:
+        """The best moments for a sentence, within the limits.
+
+        Raises:
+            Busy: too many ask.
+            QuestionError: the sentence is blank or too long, or there is no such video or show.
+        """
+        if len(sentence) > self.limits.max_sentence:
+            raise QuestionError(f"the sentence has {len(sentence)} characters: {self.limits.max_sentence} are allowed")
+        return self.batched.search(sentence, min(top_k, self.limits.max_top_k), video, show, self.limits.timeout)
+
+    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
+        """Start and end probabilities of a sentence over each of some videos."""
+        return self.searcher.curves(sentence, vid_names)
+
+    def annotated(self, sentence: str) -> dict[str, list[Span]]:
+        """{vid_name: annotated moments} of the split's queries that say exactly this."""
+        return {} if self.judged is None else self.judged.annotated_for(sentence)
+
+    def example_sentences(self, n: int) -> list[str]:
+        """Some of the split's queries, spread evenly."""
+        sentences = [] if self.judged is None else self.judged.sentences
+        return sentences[:: max(1, len(sentences) // n)][:n]
 
     def close(self) -> None:
         """End the threads."""
@@ -59,5 +102,6 @@ def open_service(opt: EasyDict) -> Service:
     searcher = open_searcher(opt)
     names = [video.vid_name for video in searcher.videos]
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
+    subtitles, (judged, why_not) = open_subtitles(opt), open_judged(opt)
     batched = BatchedSearcher(searcher, limits.max_queue)
-    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt)
+    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt, subtitles, judged, why_not)

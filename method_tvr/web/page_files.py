@@ -1,0 +1,72 @@
+"""The files that the page shows besides what the model finds: predictions, annotations, subtitles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from easydict import EasyDict
+
+from method_tvr.config import evaluation_rule
+from method_tvr.dset_configs import DATASETS
+from method_tvr.saved_options import find_path
+from method_tvr.web.judged_queries import JudgedQueries
+from utils.basic_utils import PROJECT_ROOT, InputError
+from utils.text_feature.corpus_rows import subtitle_lines
+
+NO_PREDICTIONS = "There are no predictions to learn from yet: run inference.sh on this model, and start the page again."
+NO_ANNOTATIONS = "The queries of this split are not known: --eval_path names their file."
+
+
+def open_judged(opt: EasyDict) -> tuple[JudgedQueries | None, str]:
+    """Queries of the split with predictions, or None and what to do about it.
+
+    Args:
+        opt: `predictions` names a file; None: the newest of inference without NMS in the model's folder, or what
+            training left there.
+
+    Raises:
+        InputError: the file that was named, or its annotations, cannot be used.
+    """
+    path = newest_predictions(opt) if opt.predictions is None else Path(opt.predictions)
+    if path is None:
+        return None, NO_PREDICTIONS
+    if opt.eval_path is None:
+        return None, NO_ANNOTATIONS
+    try:
+        return JudgedQueries.read(path, find_path(opt.eval_path), evaluation_rule(opt)), ""
+    except InputError as err:
+        if opt.predictions is not None:
+            raise
+        return None, str(err)  # nobody asked for this file
+
+
+def newest_predictions(opt: EasyDict) -> Path | None:
+    """The prediction file in the model's folder that is shown unless another is named."""
+    folder, which = Path(opt.model_dir), f"{opt.dset_name}_{opt.eval_split_name}"
+    for pattern in (f"inference_{which}_*_predictions_*.json", f"best_{which}_predictions_*.json"):
+        found = [p for p in folder.glob(pattern) if not p.stem.endswith("_metrics") and "_nms_thd_" not in p.name]
+        if found:
+            return max(found, key=lambda path: path.stat().st_mtime)
+    return None
+
+
+def open_subtitles(opt: EasyDict) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """{vid_name: subtitle lines}, of the file that is named or that lies among the dataset's; {} without any.
+
+    Raises:
+        InputError: the file is no subtitles.
+    """
+    path = default_subtitles(opt.dset_name) if opt.subtitles is None else Path(opt.subtitles)
+    return {} if path is None else subtitle_lines(path)
+
+
+def default_subtitles(dset_name: str) -> Path | None:
+    """Where a dataset's subtitles lie, if they are there: `PREFIX_subtitles.jsonl`, or TVR's own name for them."""
+    dataset = DATASETS[dset_name]
+    if dataset.root is None or not dataset.subtitles:
+        return None
+    root = PROJECT_ROOT / dataset.root
+    names = f"{dataset.prefix}_subtitles.jsonl", f"{dataset.prefix}_preprocessed_subtitles.jsonl"
+    return next((root / name for name in names if (root / name).is_file()), None)
