@@ -150,8 +150,15 @@ class Part:
 class MappedPart(NamedTuple):
     """Rows (R, M, D) and norms (M, R) of a part, as arrays on its files."""
 
-    rows: np.ndarray
-    norms: np.ndarray
+    rows: np.memmap
+    norms: np.memmap
+
+    def expect(self, first: int, n: int) -> None:
+        """Have the system read `n` rows and their norms, from the `first` on, ahead of their use."""
+        _read_ahead(self.rows, first * self.rows.strides[0], n * self.rows.strides[0])
+        for modality in range(len(self.norms)):
+            start = modality * self.norms.strides[0] + first * self.norms.strides[1]
+            _read_ahead(self.norms, start, n * self.norms.strides[1])
 
 
 class CorpusStore:
@@ -372,7 +379,7 @@ def _describes_part(content: dict[str, Any], recipe: Recipe) -> bool:
     )
 
 
-def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.memmap:
     path = folder / name
     with open(path, "rb") as file:
         start = file.read(NPY_START)
@@ -407,6 +414,14 @@ def _check_norms(folder: Path, mapped: MappedPart) -> None:
         if bytes_read > RELEASE_BYTES:
             _give_back(mapped)
             bytes_read = 0
+
+
+def _read_ahead(array: np.memmap, start: int, n_bytes: int) -> None:
+    """Have the system read `n_bytes` of an array's file, from the byte `start` of the array on."""
+    assert isinstance(array.base, mmap.mmap)
+    begin = array.offset % mmap.ALLOCATIONGRANULARITY + start  # a mapping starts with a page of the file
+    page = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    array.base.madvise(mmap.MADV_WILLNEED, page, begin - page + n_bytes)
 
 
 def _give_back(part: MappedPart) -> None:

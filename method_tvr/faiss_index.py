@@ -1,7 +1,8 @@
 """Candidates by faiss: the clip vectors of each modality, flat, in an inverted file, or that with compressed vectors.
 
 `flat` compares all clips. `ivf` looks into a few cells of clips that resemble each other; `ivfsq` keeps each number of
-their vectors in a byte, and `ivfpq` each vector in some bytes. All cells are mapped from disk. For one machine.
+their vectors in a byte. `ivfpq` keeps each vector in some bytes, of the directions in which vectors differ most, four
+to a byte (what faiss' guidelines recommend). All cells are mapped from disk. For one machine.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FORMAT_VERSION = 1
 DESCRIPTION = "index.json"
 TRAINED_ON = 64  # clips for each cell, sampled
 GRAPH_FROM = 8192  # cells from which these are found in two steps, and the nearest of them by a graph
+NUMBERS_A_BYTE = 4  # that vectors are reduced to by a principal component analysis, before they are compressed
 PQ_TRAINED_ON = 64  # vectors for each of a sub-quantizer's 256 centres
 SEED = 2018
 
@@ -53,7 +55,9 @@ class FaissRecipe:
             return f"{cells},{'Flat' if self.kind == 'ivf' else 'SQ8'}"
         if size % self.pq_bytes:
             raise InputError(f"--pq_bytes {self.pq_bytes}: does not divide {size}, the numbers of a clip's vector")
-        return f"{cells},PQ{self.pq_bytes}"
+        reduced = NUMBERS_A_BYTE * self.pq_bytes
+        first = f"PCAR{reduced}," if reduced < size else ""
+        return f"{first}{cells},PQ{self.pq_bytes}"
 
 
 class FaissIndex(CandidateIndex):
@@ -70,13 +74,15 @@ class FaissIndex(CandidateIndex):
     def nearest_clips(
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        index, chosen = self._indexes[modality], {}
+        index, faiss, chosen = self._indexes[modality], self._faiss, {}
         if allowed is not None:
-            chosen["sel"] = self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if isinstance(index, self._faiss.IndexIVF):
-            params = self._faiss.SearchParametersIVF(nprobe=self.settings.n_probes, **chosen)
+            chosen["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if faiss.try_extract_index_ivf(index) is None:
+            params = faiss.SearchParameters(**chosen)
         else:
-            params = self._faiss.SearchParameters(**chosen)
+            params = faiss.SearchParametersIVF(nprobe=self.settings.n_probes, **chosen)
+        if isinstance(index, faiss.IndexPreTransform):
+            params = faiss.SearchParametersPreTransform(index_params=params)
         scores, entries = index.search(queries, min(self.settings.n_clips, index.ntotal), params=params)
         return entries, scores  # -1, which is NO_ENTRY, where there are fewer
 
@@ -151,25 +157,33 @@ def _filled(recipe: FaissRecipe, corpus: Corpus, modality: int) -> Any:
     n_clips, size = int(corpus.n_clips.sum()), int(corpus.rows_of(0).shape[-1])
     index = faiss.index_factory(size, recipe.factory_text(n_clips, size), faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        _train(index, _sample(corpus, modality, n_clips, TRAINED_ON * index.nlist))
+        n_sampled = TRAINED_ON * faiss.extract_index_ivf(index).nlist
+        _train(index, _sample(corpus, modality, n_clips, n_sampled))
     for entries, vectors in progress(clip_vectors(corpus, modality), f"indexing modality {modality}"):
         index.add_with_ids(vectors, entries)
     return index
 
 
 def _train(index: Any, sample: np.ndarray) -> None:
-    """Find the cells of an inverted file and, from what is left of vectors in them, how these are compressed.
+    """Find what vectors are reduced to, the cells of an inverted file, and how what is left in them is compressed.
 
     Args:
         index: of faiss, without vectors.
         sample: (n, D) float32.
     """
-    index.cp.min_points_per_centroid = 1  # of small corpora faiss would complain at length
-    if hasattr(index, "pq"):
-        index.pq.cp.min_points_per_centroid, index.pq.cp.max_points_per_centroid = 1, PQ_TRAINED_ON
-    if index.nlist >= GRAPH_FROM:
-        index.quantizer.add(two_level_centres(sample, index.nlist))
-    index.train(sample)
+    faiss = import_faiss()
+    if isinstance(index, faiss.IndexPreTransform):
+        reduction = faiss.downcast_VectorTransform(index.chain.at(0))
+        reduction.train(sample)
+        sample = reduction.apply(sample)
+    cells = faiss.extract_index_ivf(index)
+    cells.cp.min_points_per_centroid = 1  # of small corpora faiss would complain at length
+    if hasattr(cells, "pq"):
+        cells.pq.cp.min_points_per_centroid, cells.pq.cp.max_points_per_centroid = 1, PQ_TRAINED_ON
+    if cells.nlist >= GRAPH_FROM:
+        cells.quantizer.add(two_level_centres(sample, cells.nlist))
+    cells.train(sample)
+    index.is_trained = True
 
 
 def two_level_centres(sample: np.ndarray, n: int) -> np.ndarray:
@@ -178,7 +192,7 @@ def two_level_centres(sample: np.ndarray, n: int) -> np.ndarray:
     That takes about sqrt(n) / 2 times fewer products than comparing all vectors with all centres.
 
     Args:
-        sample: (N, D) float32 of length 1; N >= n.
+        sample: (N, D) float32; N >= n.
         n: how many cells.
 
     Returns:

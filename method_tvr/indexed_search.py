@@ -53,6 +53,7 @@ class IndexedSearcher(Searcher):
 
     def _scores_of(self, video_queries: torch.Tensor, entries: np.ndarray) -> torch.Tensor:
         """(C,) scores of a query (M, D) with entries (C,)."""
+        self.corpus.expect(entries)
         by_modality = torch.block_diag(*video_queries.to(self.corpus.dtype).unsqueeze(1))  # (M, M * D)
         n_clips = self.corpus.n_clips[entries]
         order = np.argsort(n_clips, kind="stable")  # those of one length are pooled together

@@ -98,6 +98,9 @@ class Corpus(ABC):
     def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows of some entries one after another, padding left out: (R, M, D), and their lengths (M, R)."""
 
+    def expect(self, entries: np.ndarray) -> None:  # noqa: B027 (what is in memory is there already)
+        """Say that the clips of some entries will be asked for: what is on disk may be read ahead of that."""
+
     @abstractmethod
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, some entries at a time, each to be used before the next is asked for.

@@ -103,6 +103,24 @@ def test_blocks_are_runs_of_the_videos_asked_for_with_their_norms(tmp_path, rows
     assert sorted(seen) == list(range(len(numbers)))
 
 
+def test_clips_are_the_same_whether_they_were_expected_or_not_and_exactly_their_pages_are_read_ahead(
+    tmp_path, monkeypatch
+):
+    numbers = list(range(8))
+    plain, expected = (stored(write(tmp_path / name, numbers), numbers) for name in ("plain", "expected"))
+    asked: list[tuple[int, int]] = []
+    read_ahead = corpus_store._read_ahead
+    monkeypatch.setattr(corpus_store, "_read_ahead", lambda array, start, n: asked.append((start, n)))
+    expected.expect(np.array([4, 1]))
+    sizes = [N_CLIPS[4] * ROW_BYTES, N_CLIPS[4] * 4, N_CLIPS[4] * 4, N_CLIPS[1] * ROW_BYTES, N_CLIPS[1] * 4]
+    assert [n for _, n in asked][:5] == sizes
+    monkeypatch.setattr(corpus_store, "_read_ahead", read_ahead)
+    for entry in numbers:
+        expected.expect(np.array([entry]))  # the first and the last of each file among them
+        for found, wanted in zip(expected.clips_of(np.array([entry])), plain.clips_of(np.array([entry])), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
 def test_in_a_part_videos_lie_in_order_of_length(tmp_path):
     (part,) = CorpusStore(write(tmp_path / "corpus", range(8), rows_a_part=1000)).parts
     assert part.n_clips.tolist() == sorted(N_CLIPS)
