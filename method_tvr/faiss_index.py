@@ -175,6 +175,7 @@ def _train(index: Any, sample: np.ndarray) -> None:
     if isinstance(index, faiss.IndexPreTransform):
         reduction = faiss.downcast_VectorTransform(index.chain.at(0))
         reduction.train(sample)
+        reduction.have_bias = False  # products of vectors less their mean are not in the order of products of vectors
         sample = reduction.apply(sample)
     cells = faiss.extract_index_ivf(index)
     cells.cp.min_points_per_centroid = 1  # of small corpora faiss would complain at length

@@ -163,6 +163,27 @@ def test_an_index_is_of_its_kind_with_cells_by_the_number_of_clips(kind, n_clips
     assert FaissRecipe(kind, "seal").factory_text(n_clips, 384) == text
 
 
+def test_reduced_vectors_keep_the_order_of_their_products(tmp_path):
+    pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
+    generator = torch.Generator().manual_seed(7)
+    mean = torch.tensor([3.0, 1.0, 0, 0] + [0] * 12)  # what all clips share must not turn the order round
+    rows = [
+        mean + torch.cat([torch.randn(1, 2, 4, generator=generator), torch.zeros(1, 2, 12)], dim=2) for _ in range(900)
+    ]
+    corpus = EncodedCorpus(rows, np.ones(900, dtype=np.int64))
+    settings = CandidateSettings(n_clips=50, n_probes=1000)
+    index = open_faiss_index(tmp_path / "index", FaissRecipe("ivfpq", "seal", pq_bytes=2), corpus, 1, settings)
+    vectors = np.concatenate([vectors for _, vectors in clip_vectors(corpus, 0)])
+    entries = np.concatenate([entries for entries, _ in clip_vectors(corpus, 0)])
+    queries = F.normalize(
+        torch.cat([torch.randn(20, 4, generator=generator), torch.zeros(20, 12)], dim=1), dim=1
+    ).numpy()
+    found, _ = index.nearest_clips(0, queries, None)
+    nearest = entries[np.argsort(-queries @ vectors.T, axis=1)[:, :50]]
+    shares = [len(np.intersect1d(a, b)) / 50 for a, b in zip(found, nearest, strict=True)]
+    assert np.mean(shares) > 0.8
+
+
 def test_vectors_are_not_reduced_to_more_numbers_than_they_have():
     assert FaissRecipe("ivfpq", "seal", pq_bytes=96).factory_text(1000, 384) == "IVF128,PQ96"
 
