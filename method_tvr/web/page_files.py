@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from method_tvr.web.judged_queries import JudgedQueries
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.text_feature.corpus_rows import subtitle_lines
 
+LOG = logging.getLogger(__name__)
 NO_PREDICTIONS = "There are no predictions to learn from yet: run inference.sh on this model, and start the page again."
 NO_ANNOTATIONS = "The queries of this split are not known: --eval_path names their file."
+UNUSABLE = (
+    "The predictions in the model's folder cannot be shown, the server's log says why: --predictions names others."
+)
 
 
 def open_judged(opt: EasyDict) -> tuple[JudgedQueries | None, str]:
@@ -39,7 +44,8 @@ def open_judged(opt: EasyDict) -> tuple[JudgedQueries | None, str]:
     except InputError as err:
         if opt.predictions is not None:
             raise
-        return None, str(err)  # nobody asked for this file
+        LOG.warning("no mistakes are shown: %s", err)  # nobody asked for this file
+        return None, UNUSABLE  # visitors need not know where it lies
 
 
 def newest_predictions(opt: EasyDict) -> Path | None:
