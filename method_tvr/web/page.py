@@ -16,6 +16,7 @@ from method_tvr.web.service import Service
 FONTS = ["system-ui", "DejaVu Sans", "sans-serif"]  # the visitor's own: no font is fetched from anywhere
 MONO_FONTS = ["ui-monospace", "DejaVu Sans Mono", "monospace"]
 AT_A_TIME = 8  # events that are worked on; searches wait for each other anyway
+MAX_SESSIONS = 250  # visitors whose lists are remembered, up to half a megabyte each; the latest
 STYLES = Path(__file__).parent / "page.css"
 
 
@@ -41,4 +42,5 @@ def build_page(service: Service) -> gr.Blocks:
                 page.load(fill, None, outputs, api_visibility="private", show_progress="hidden")
         with gr.Tab("Run", id="run"):
             build_run_tab(service.model_dir, service.judged)
+    page.state_session_capacity = MAX_SESSIONS
     return page.queue(max_size=service.limits.max_queue, default_concurrency_limit=AT_A_TIME)
