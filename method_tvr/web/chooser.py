@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from method_tvr.web.moment_view import MomentView, ShownMoment
+from method_tvr.web.rendering import render
 
 KEPT_S = 3600  # seconds after which what a visitor was shown is forgotten
 # Cards are plain HTML: clicks, Enter and Space on one of them become an event with its number.
@@ -30,9 +31,15 @@ def choosable(elem_id: str) -> gr.HTML:
 
 
 def number_of(event: gr.EventData, n: int) -> int:
-    """The number in a `select` event, brought between 0 and n - 1: it comes from the browser."""
-    number = getattr(event, "number", 0)
+    """The number in a `select` event, brought between 0 and n - 1: it comes from the browser, and may be anything."""
+    number = event._data.get("number") if isinstance(event._data, dict) else 0
     return min(max(number, 0), n - 1) if isinstance(number, int) else 0
+
+
+def forgotten() -> str:
+    """What is said where something was chosen from a list that is no longer known."""
+    text = "This list was shown too long ago: ask or filter again, then choose."
+    return str(render("message.html.j2", text=text, kind="problem"))
 
 
 class Chooser:
@@ -65,5 +72,5 @@ class Chooser:
 
     def _choose(self, moments: list[ShownMoment], event: gr.EventData) -> str:
         if not moments:
-            return ""
+            return forgotten()
         return str(self._view.details(moments[number_of(event, len(moments))], play=True))

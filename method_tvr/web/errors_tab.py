@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from method_tvr.web.chooser import KEPT_S, Chooser, choosable, number_of
+from method_tvr.answering import SpanCurves
+from method_tvr.asking import QuestionError
+from method_tvr.web.chooser import KEPT_S, Chooser, choosable, forgotten, number_of
 from method_tvr.web.judged_queries import ANY, JudgedQueries, Wanted
-from method_tvr.web.moment_view import MomentView, ShownMoment
+from method_tvr.web.moment_view import MomentView, ShownMoment, Span
 from method_tvr.web.rendering import render
 from method_tvr.web.service import Service
 
@@ -35,7 +38,13 @@ class ErrorsTab:
         with gr.Row():
             self.filters: list[Any] = [
                 gr.Dropdown([ANY, *judged.types], value=ANY, label="Query type", visible=bool(judged.types)),
-                gr.Dropdown(judged.iou_thds, value=judged.iou_thds[0], label="Right from IoU", elem_id="iou"),
+                gr.Dropdown(
+                    judged.iou_thds,
+                    value=judged.iou_thds[0],
+                    label="Right from IoU",
+                    elem_id="iou",
+                    visible=judged.task != "VR",
+                ),
                 gr.Dropdown([ANY, HIT, MISS], value=ANY, label="Outcome", elem_id="outcome"),
                 gr.Dropdown(list(RANKS), value=ANY, label="Rank of the truth", elem_id="rank"),
                 gr.Textbox("", label="Words", max_length=200, elem_id="words"),
@@ -62,16 +71,19 @@ class ErrorsTab:
     def _list(
         self,
         page: int,
-        query_type: str,
-        iou_thd: float,
-        outcome: str,
-        ranks: str,
+        query_type: Any,
+        iou_thd: Any,
+        outcome: Any,
+        ranks: Any,
         words: str | None,
-        order: str,
+        order: Any,
     ) -> tuple[str, int, list[int]]:
-        hit = None if outcome == ANY else outcome == HIT
-        numbers = self._judged.select(Wanted(query_type, float(iou_thd), hit, RANKS[ranks], words or ""))
-        rank = self._judged.ranks(float(iou_thd))[numbers]
+        thd = _chosen(iou_thd, self._judged.iou_thds)
+        hit = {ANY: None, HIT: True, MISS: False}[_chosen(outcome, (ANY, HIT, MISS))]
+        kind, order = _chosen(query_type, (ANY, *self._judged.types)), _chosen(order, ORDERS)
+        wanted = Wanted(kind, thd, hit, RANKS[_chosen(ranks, tuple(RANKS))], words or "")
+        numbers = self._judged.select(wanted)
+        rank = self._judged.ranks(thd)[numbers]
         rank = np.where(rank == 0, np.iinfo(np.int64).max, rank)
         if order != ORDERS[0]:
             numbers = numbers[np.argsort(rank if order == ORDERS[1] else -rank, kind="stable")]
@@ -83,26 +95,48 @@ class ErrorsTab:
 
     def _open(self, numbers: list[int], event: gr.EventData) -> tuple[str, str, str, list[ShownMoment]]:
         if not numbers:
-            return "", *self.chooser.show([])
+            return forgotten(), "", "", []
         number = numbers[number_of(event, len(numbers))]
         heading = render("query.html.j2", judged=self._judged, number=number)
         return str(heading), *self.chooser.show(self._moments(number))
 
     def _moments(self, number: int) -> list[ShownMoment]:
         """The annotated moments of a query, then what was predicted for it."""
-        judged, durations = self._judged, self._service.durations
+        judged = self._judged
         own, annotated = judged.vid_names[number], judged.annotated(number)
-        predicted = judged.predicted(judged.task, number, N_PREDICTIONS)
-        names = list(dict.fromkeys([own, *(name for name, *_ in predicted)]))
-        curves = dict(zip(names, self._service.curves(judged.sentences[number], names), strict=True))
+        found = judged.predicted(number, N_PREDICTIONS)
+        spans = [(own, span) for span in annotated]
+        if judged.task != "VR":
+            spans += [(name, (st, ed)) for name, st, ed, _ in found]
+        names = list(dict.fromkeys([own, *(name for name, *_ in found)]))
+        durations, curves = self._durations(names, spans), self._curves(judged.sentences[number], names)
         truth = [
-            ShownMoment("annotated", own, durations[own], span, truth=annotated, curves=curves[own])
+            ShownMoment("annotated", own, durations[own], span, truth=annotated, curves=curves.get(own))
             for span in annotated
         ]
         return truth + [
             ShownMoment(
-                str(rank), name, durations[name], (st, ed), score,
-                truth=annotated if name == own else (), curves=curves[name],
+                str(rank), name, durations[name], (0, durations[name]) if judged.task == "VR" else (st, ed), score,
+                truth=annotated if name == own else (), curves=curves.get(name),
             )
-            for rank, (name, st, ed, score) in enumerate(predicted, start=1)
+            for rank, (name, st, ed, score) in enumerate(found, start=1)
         ]  # fmt: skip
+
+    def _durations(self, names: Sequence[str], spans: Sequence[tuple[str, Span]]) -> dict[str, float]:
+        """{vid_name: seconds}; of a video that is not searched, until where the last of these spans ends."""
+        last = {name: max((end for of, (_, end) in spans if of == name), default=0.0) for name in names}
+        known = self._service.durations
+        return {name: known.get(name) or max(last[name], 1.0) for name in names}
+
+    def _curves(self, sentence: str, names: Sequence[str]) -> dict[str, SpanCurves]:
+        """{vid_name: curves} of the videos that are searched; none of a sentence that cannot be looked for."""
+        searched = [name for name in names if name in self._service.durations]
+        try:
+            return dict(zip(searched, self._service.curves(sentence, searched), strict=True))
+        except QuestionError:  # it is blank, or nothing in it is a word
+            return {}
+
+
+def _chosen(value: Any, choices: Sequence[Any]) -> Any:
+    """The choice that is equal to what the browser sent; the first where it sent none, or several."""
+    return choices[choices.index(value)] if value in choices else choices[0]

@@ -61,7 +61,7 @@ class JudgedQueries:
         self._kinds = aligned.truth.types or [""] * len(self)
         self.types = sorted({*self._kinds} - {""})
         self._name_of = {idx: name for name, idx in aligned.video2idx.items()}
-        self._rows = {task: aligned.rows(task) for task in aligned.tasks if task != "VR"}
+        self._rows = aligned.rows(self.task)
         self._numbers_of: dict[str, list[int]] = {}
         for number, sentence in enumerate(self.sentences):
             self._numbers_of.setdefault(sentence.strip(), []).append(number)
@@ -79,7 +79,7 @@ class JudgedQueries:
         """
         try:
             rows = read_jsonl(annotations)
-            return cls(align(read_json(predictions), rows), [str(row.get("desc", "")) for row in rows], rule)
+            return cls(align(read_json(predictions), rows), [str(row.get("desc") or "") for row in rows], rule)
         except BadInput as err:
             raise InputError(f"{predictions}: {err}") from err
 
@@ -118,7 +118,12 @@ class JudgedQueries:
         spans = self._aligned.truth.spans[number]
         return [(start, end) for start, end in spans[~np.isnan(spans[:, 0])].tolist()]
 
-    def predicted(self, task: str, number: int, n: int) -> list[tuple[str, float, float, float]]:
-        """The first `n` predictions of a query: video, start and end in seconds, score."""
-        rows: list[Any] = self._rows[task][number, :n].tolist()
-        return [(self._name_of[int(idx)], st, ed, score) for idx, st, ed, score in rows if idx == idx]  # not NaN
+    def predicted(self, number: int, n: int) -> list[tuple[str, float, float, float]]:
+        """The first `n` predictions of a query that have a rank: video, start and end in seconds, score.
+
+        In VR start and end mean nothing.
+        """
+        rows = self._rows[number]
+        in_video = rows[:, 0] == self._aligned.video_idx[number]
+        ranked: list[Any] = rows[in_video if self.task == "SVMR" else ~np.isnan(rows[:, 0])][:n].tolist()
+        return [(self._name_of[int(idx)], st, ed, score) for idx, st, ed, score in ranked]

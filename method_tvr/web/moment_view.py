@@ -67,8 +67,10 @@ class MomentView:
 
     def cards(self, moments: Sequence[ShownMoment], chosen: int = 0) -> Markup:
         """All of them, to choose from."""
-        best = max((moment.score for moment in moments if moment.score), default=1.0)
-        return render("moments.html.j2", moments=moments, chosen=chosen, best=best)
+        scores = [0.0 if moment.score is None else max(moment.score, 0.0) for moment in moments]
+        best = max(scores, default=0.0) or 1.0
+        shares = [score / best for score in scores]  # a negative score, as of logarithms, has no bar
+        return render("moments.html.j2", moments=moments, chosen=chosen, shares=shares)
 
     def details(self, moment: ShownMoment, play: bool) -> Markup:
         """One moment: its video from where it starts, what its score is made of, and what is said in it.
@@ -83,13 +85,14 @@ class MomentView:
             for line in self._subtitles.get(moment.vid_name, ())
             if line["end"] > start - AROUND and line["start"] < end + AROUND
         ]
-        url = f"/media/{quote(moment.vid_name, safe='')}#t={start:.2f},{end:.2f}"
+        playable = moment.vid_name in self._playable
+        url = f"/media/{quote(moment.vid_name, safe='')}#t={start:.2f},{end:.2f}" if playable else None
         return render(
             "details.html.j2",
             moment=moment,
             lines=lines,
             has_subtitles=bool(self._subtitles),
-            url=url if moment.vid_name in self._playable else None,
+            url=url,
             play=play,
             names=MODALITY_NAMES,
         )

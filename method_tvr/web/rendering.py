@@ -21,5 +21,5 @@ _ENVIRONMENT.filters["clock"] = clock
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template of `templates/` with values in it."""
-    return Markup(_ENVIRONMENT.get_template(template).render(values))
+    """A template of `templates/` with values in it; halves of characters, which cannot be sent, become `?`."""
+    return Markup(_ENVIRONMENT.get_template(template).render(values).encode("utf-8", "replace").decode("utf-8"))

@@ -80,7 +80,7 @@ class Service:
 
     def example_sentences(self, n: int) -> list[str]:
         """Some of the split's queries, spread evenly."""
-        sentences = [] if self.judged is None else self.judged.sentences
+        sentences = [] if self.judged is None else list(filter(str.strip, self.judged.sentences))
         return sentences[:: max(1, len(sentences) // n)][:n]
 
     def close(self) -> None:

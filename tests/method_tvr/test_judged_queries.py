@@ -88,10 +88,37 @@ def test_each_wish_alone_and_all_together_find_the_same(judged, kind, iou_thd, h
 
 def test_a_query_has_its_annotated_moment_and_its_predictions(judged):
     assert judged.annotated(1) == [(10, 20)]
-    assert judged.predicted("VCMR", 1, 2) == [("friends_02", 10, 20, 1.0), ("friends_01", 10, 16.5, 0.9)]
-    assert judged.predicted("VCMR", 0, 9) == [("friends_01", 10, 20, 1.0), ("friends_01", 30, 40, 0.9)]
+    assert judged.predicted(1, 2) == [("friends_02", 10, 20, 1.0), ("friends_01", 10, 16.5, 0.9)]
+    assert judged.predicted(0, 9) == [("friends_01", 10, 20, 1.0), ("friends_01", 30, 40, 0.9)]
     assert judged.types == ["t", "v", "vt"]
     assert [judged.type_of(number) for number in range(4)] == ["v", "vt", "t", "v"]
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "wanted"),
+    [
+        ("SVMR", [ELSEWHERE, WRONG, RIGHT], [("friends_01", 30, 40, 0.5), ("friends_01", 10, 20, 0.5)]),
+        ("VR", [[1, 0, 0], [0, 0, 0]], [("friends_02", 0, 0, 0.5), ("friends_01", 0, 0, 0.5)]),
+    ],
+)
+def test_predictions_of_another_task_alone_are_those_that_have_a_rank(files, tmp_path, task, rows, wanted):
+    entries = [{"desc_id": number, "predictions": [[*row, 0.5] for row in rows]} for number in range(len(QUERIES))]
+    alone = tmp_path / "alone.json"
+    alone.write_text(json.dumps({"video2idx": VIDEOS, task: entries}))
+    judged = JudgedQueries.read(alone, files[1], RULE)
+    assert judged.task == task
+    assert judged.ranks(0.5).tolist() == [2] * len(QUERIES)
+    assert judged.predicted(0, 9) == wanted
+    assert judged.predicted(0, 1) == wanted[:1]
+
+
+def test_a_query_without_a_sentence_has_none(files, tmp_path):
+    rows = [json.loads(line) for line in files[1].read_text().splitlines()]
+    rows[0]["desc"] = None
+    del rows[1]["desc"]
+    annotations = tmp_path / "val.jsonl"
+    annotations.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert JudgedQueries.read(files[0], annotations, RULE).sentences[:2] == ["", ""]
 
 
 def test_a_sentence_of_several_queries_has_the_moments_of_all(judged):

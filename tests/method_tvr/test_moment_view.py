@@ -88,6 +88,22 @@ def test_lines_inside_the_moment_are_told_from_those_around_it():
     assert "What is said" not in MomentView({}, set()).details(shown(), play=False)
 
 
+def test_bars_are_as_long_as_scores_compared_with_the_best_and_negative_ones_have_none():
+    scores = [4.0, 1.0, 0.0, -2.0, None]
+    html = MomentView({}, set()).cards([shown(score=score) for score in scores])
+    assert re.findall(r'class="bar" style="width: ([^"]*)px"', html) == ["48.0", "12.0", "0.0", "0.0"]
+    html = MomentView({}, set()).cards([shown(score=score) for score in (-1.0, -3.0)])
+    assert re.findall(r'class="bar" style="width: ([^"]*)px"', html) == ["0.0", "0.0"]
+
+
+def test_halves_of_characters_are_replaced():
+    half = "\ud800"
+    view = MomentView({"friends_01": [{"text": half, "start": 12, "end": 13}]}, {"friends_01"})
+    for html in (view.cards([shown(rank=half)]), view.details(shown(), play=False), view.cards([shown(vid_name=half)])):
+        html.encode()
+        assert "?" in html
+
+
 def test_an_annotated_moment_has_no_score_and_shows_itself_once():
     html = MomentView({}, set()).cards([shown(score=None, truth=[(12, 18)], rank="annotated")])
     assert "score" not in html

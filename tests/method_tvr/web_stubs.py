@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from method_tvr.annotations import Video
+from method_tvr.answering import SpanCurves
 from method_tvr.asking import QuestionError
-from method_tvr.searcher import ScoredMoment
+from method_tvr.searcher import ScoredMoment, check_asked
 
 REASON = "gradio, fastapi or fastapi-offline are not installed (method_tvr/web/requirements.txt)"
 VIDEOS = [
@@ -53,3 +57,10 @@ class StubSearcher:
         if BROKEN in sentences:
             raise RuntimeError("/secret/place: the corpus is gone")
         return [moments_for(sentence, top_k, video, show) for sentence in sentences]
+
+    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
+        check_asked([sentence])
+        known = {video.vid_name for video in self.videos}
+        if not known.issuperset(vid_names):
+            raise QuestionError(f"there is no video {vid_names}")
+        return [SpanCurves(np.full(6, 0.1), np.full(6, 0.1), 1.5, 1) for _ in vid_names]
