@@ -26,6 +26,8 @@ else:  # run as a file: this folder, wherever it was copied, is then the search 
     from outcomes import Outcomes, all_outcomes
     from significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
 
+MOST_RESAMPLES = 10_000_000  # of which the smallest p is 0.0000001; more do not fit into memory at some point
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -137,6 +139,10 @@ def main() -> None:
     parser.add_argument("--n_resamples", type=positive_int, default=N_RESAMPLES, help="resamples of the bootstrap")
     parser.add_argument("--seed", type=int, default=SEED, help="of the resamples")
     args = parser.parse_args()
+    if args.seed < 0:
+        raise BadInput(f"--seed {args.seed} must not be negative")
+    if args.n_resamples > MOST_RESAMPLES:
+        raise BadInput(f"--n_resamples {args.n_resamples} must be at most {MOST_RESAMPLES}")
     rule = Rule(args.iou_thds, args.ks)
     (a, n_queries), (b, _) = (read_outcomes(path, args.gt_path, rule, args.max_pred) for path in (args.a, args.b))
     if not a.keys() & b.keys():

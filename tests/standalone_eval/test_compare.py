@@ -99,6 +99,12 @@ def test_files_of_other_queries_are_refused_and_nothing_is_written(submission, g
     assert not (tmp_path / "c.json").exists()
 
 
+@pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--n_resamples", "0"), ("--n_resamples", "9" * 15)])
+def test_numbers_that_cannot_be_used_are_refused_by_name(submission, ground_truth, write, option, value):
+    path, gt_path = write(submission, "a.json"), write(ground_truth, "gt.jsonl")
+    assert_refused(compare(path, path, gt_path, option, value), option)
+
+
 def test_tasks_of_one_file_alone_are_left_out_with_a_note(submission, ground_truth, write):
     a, gt_path = write(submission, "a.json"), write(ground_truth, "gt.jsonl")
     del submission["VR"]
