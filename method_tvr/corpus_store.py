@@ -417,7 +417,7 @@ def _check_norms(folder: Path, mapped: MappedPart) -> None:
 
 
 def _read_ahead(array: np.memmap, start: int, n_bytes: int) -> None:
-    """Have the system read `n_bytes` of an array's file, from the byte `start` of the array on."""
+    """Have the system read `n_bytes` of an array's file, at least one, from the byte `start` of the array on."""
     assert isinstance(array.base, mmap.mmap)
     begin = array.offset % mmap.ALLOCATIONGRANULARITY + start  # a mapping starts with a page of the file
     page = begin // mmap.PAGESIZE * mmap.PAGESIZE

@@ -22,7 +22,7 @@ from method_tvr.candidates import CandidateIndex, CandidateSettings, clip_vector
 from method_tvr.packing import Corpus
 from utils.basic_utils import InputError, first_line, progress, read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # to be raised when a recipe means another index
 DESCRIPTION = "index.json"
 TRAINED_ON = 64  # clips for each cell, sampled
 GRAPH_FROM = 8192  # cells from which these are found in two steps, and the nearest of them by a graph
@@ -197,7 +197,7 @@ def two_level_centres(sample: np.ndarray, n: int) -> np.ndarray:
         n: how many cells.
 
     Returns:
-        (n, D) float32 of length 1.
+        (n, D) float32, of length 1 but where there are as many as vectors.
     """
 
     def k_means(vectors: np.ndarray, k: int) -> Any:

@@ -74,8 +74,12 @@ class BatchedSearcher:
     ) -> list[ScoredMoment]:
         """`search`, for callers that must not block a thread."""
         answer = self.submit(sentence, top_k, video, show)
-        awaited = asyncio.wrap_future(answer)  # cancels it when cancelled
-        await asyncio.wait([awaited], timeout=timeout)
+        awaited = asyncio.wrap_future(answer)
+        try:
+            await asyncio.wait([awaited], timeout=timeout)
+        except asyncio.CancelledError:  # the client has gone
+            awaited.cancel()
+            raise
         return self._result(awaited)
 
     def close(self) -> None:

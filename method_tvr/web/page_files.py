@@ -38,6 +38,8 @@ def open_judged(opt: EasyDict) -> tuple[JudgedQueries | None, str]:
     if path is None:
         return None, NO_PREDICTIONS
     if opt.eval_path is None:
+        if opt.predictions is not None:
+            raise InputError(f"--predictions {opt.predictions}: whose are they? {NO_ANNOTATIONS}")
         return None, NO_ANNOTATIONS
     try:
         return JudgedQueries.read(path, find_path(opt.eval_path), evaluation_rule(opt)), ""

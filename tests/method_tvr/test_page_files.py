@@ -61,3 +61,10 @@ def test_a_file_that_nobody_named_is_left_out_when_it_cannot_be_used_and_visitor
 def test_without_annotations_nothing_is_judged(tmp_path):
     write(tmp_path / OF_INFERENCE)
     assert open_judged(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
+
+
+def test_predictions_of_unknown_annotations_are_refused_when_they_were_named_and_a_note_when_not(tmp_path):
+    path = write(tmp_path / OF_INFERENCE)
+    assert open_judged(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
+    with pytest.raises(InputError, match="--eval_path names their file"):
+        open_judged(options(tmp_path, eval_path=None, predictions=str(path)))

@@ -134,3 +134,17 @@ def test_many_threads_get_what_each_would_alone(stub):
     searcher.close()
     assert found == [moments_for(*each) for each in asked]
     assert len(stub.calls) < 400
+
+
+def test_a_sentence_whose_client_has_gone_is_not_searched_for(stub, batched, searching):
+    async def leave() -> None:
+        asked = asyncio.create_task(batched.search_async("gone", 1, None, None, timeout=30))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(leave())
+    stub.gate.set()
+    assert batched.search("after", 1) == moments_for("after", 1)
+    assert [sentences for sentences, *_ in stub.calls] == [["first"], ["after"]]
