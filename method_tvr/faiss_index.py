@@ -1,8 +1,8 @@
 """Candidates by faiss: the clip vectors of each modality, flat, in an inverted file, or that with compressed vectors.
 
 `flat` compares all clips. `ivf` looks into a few cells of clips that resemble each other; `ivfsq` keeps each number of
-their vectors in a byte. `ivfpq` keeps each vector in some bytes, of the directions in which vectors differ most, four
-to a byte (what faiss' guidelines recommend). All cells are mapped from disk. For one machine.
+their vectors in a byte. `ivfpq` keeps each vector in some bytes, of the directions in which vectors differ most. All
+cells are mapped from disk. For one machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT_VERSION = 2  # to be raised when a recipe means another index
 DESCRIPTION = "index.json"
 TRAINED_ON = 64  # clips for each cell, sampled
 GRAPH_FROM = 8192  # cells from which these are found in two steps, and the nearest of them by a graph
-NUMBERS_A_BYTE = 4  # that vectors are reduced to by a principal component analysis, before they are compressed
+NUMBERS_A_BYTE = 3  # that vectors are reduced to, by a principal component analysis, before they are compressed
 PQ_TRAINED_ON = 64  # vectors for each of a sub-quantizer's 256 centres
 SEED = 2018
 

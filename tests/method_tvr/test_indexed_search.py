@@ -156,7 +156,7 @@ def test_the_best_entries_are_those_with_the_best_mean_of_nearest_clips(data):
         ("flat", 1_000_000, "IDMap,Flat"),
         ("ivf", 1_120_000, "IVF4096,Flat"),
         ("ivfsq", 20_000_000, "IVF16384_HNSW32,SQ8"),
-        ("ivfpq", 20_000_000, "PCAR192,IVF16384_HNSW32,PQ48"),
+        ("ivfpq", 20_000_000, "PCAR144,IVF16384_HNSW32,PQ48"),
     ],
 )
 def test_an_index_is_of_its_kind_with_cells_by_the_number_of_clips(kind, n_clips, text):
@@ -185,7 +185,7 @@ def test_reduced_vectors_keep_the_order_of_their_products(tmp_path):
 
 
 def test_vectors_are_not_reduced_to_more_numbers_than_they_have():
-    assert FaissRecipe("ivfpq", "seal", pq_bytes=96).factory_text(1000, 384) == "IVF128,PQ96"
+    assert FaissRecipe("ivfpq", "seal", pq_bytes=192).factory_text(1000, 384) == "IVF128,PQ192"
 
 
 def unit_vectors(n: int, seed: int) -> np.ndarray:
