@@ -58,7 +58,12 @@ def serving(model_dir: str | Path, *options: object) -> Iterator[ServerProcess]:
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as log,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PATH": path}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PATH": path},
+            preexec_fn=_heed_interrupts,
         ) as process,
     ):
         assert process.stdout is not None
@@ -74,3 +79,8 @@ def serving(model_dir: str | Path, *options: object) -> Iterator[ServerProcess]:
                 raise RuntimeError(f"the server did not start:\n{log.read()}")
         finally:
             process.kill()
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background, such as a run of these tests, passes on that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
