@@ -154,11 +154,8 @@ class MappedPart(NamedTuple):
     norms: np.memmap
 
     def expect(self, first: int, n: int) -> None:
-        """Have the system read `n` rows and their norms, from the `first` on, ahead of their use."""
+        """Have the system read `n` rows, from the `first` on, ahead of their use; norms are too few bytes for that."""
         _read_ahead(self.rows, first * self.rows.strides[0], n * self.rows.strides[0])
-        for modality in range(len(self.norms)):
-            start = modality * self.norms.strides[0] + first * self.norms.strides[1]
-            _read_ahead(self.norms, start, n * self.norms.strides[1])
 
 
 class CorpusStore:
