@@ -142,7 +142,6 @@ class _EntryMaker:
     def __init__(self, data: ReportData) -> None:
         self._data = data
         self._rows = data.predictions.rows(data.main_task)
-        self._name_of = {idx: name for name, idx in data.predictions.video2idx.items()}
 
     def entry(self, number: int) -> Entry:
         """Of the query with this number."""
@@ -166,15 +165,16 @@ class _EntryMaker:
         """All that a query has and that have a rank."""
         rows, truth, rule = self._rows[number], self._data.predictions.truth, self._data.rule
         in_video = rows[:, 0] == self._data.predictions.video_idx[number]
-        counted = in_video if self._data.main_task == "SVMR" else ~np.isnan(rows[:, 0])
+        counted = self._data.predictions.have_rank(self._data.main_task, rows, number)
         spans = truth.spans[number : number + 1]
         right = in_video
         if self._data.main_task != "VR":
             one = Rule((self._data.main_iou_thd,), rule.ks, rule.several_from, rule.least_right)
             right = in_video & right_moments(rows[None, :, 1:3], spans, one)[0, 0]
         iou = np.fmax.reduce(moment_iou(rows[:, None, 1:3], spans), axis=1) * in_video
+        name_of = self._data.predictions.name_of
         return [
-            Prediction(rank, self._name_of[int(row[0])], bool(own), row[1], row[2], row[3], float(fit), bool(is_right))
+            Prediction(rank, name_of[int(row[0])], bool(own), row[1], row[2], row[3], float(fit), bool(is_right))
             for rank, (row, own, fit, is_right) in enumerate(
                 zip(rows[counted].tolist(), in_video[counted], iou[counted], right[counted], strict=True), start=1
             )

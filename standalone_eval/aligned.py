@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class Aligned:
     video_idx: npt.NDArray[np.float64]
     predictions: dict[str, TaskPredictions]
 
+    @cached_property
+    def name_of(self) -> dict[int, str]:
+        """{video_idx: vid_name} of the submission."""
+        return {idx: name for name, idx in self.video2idx.items()}
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Those that the submission has, in the order VCMR, SVMR, VR."""
@@ -47,6 +53,10 @@ class Aligned:
     def rows(self, task: str, max_pred: int = MAX_PRED) -> npt.NDArray[np.float64]:
         """(Nq, max_pred, 4) float64, [video_idx, st, ed, score] best first, NaN after a query's last prediction."""
         return self.predictions[task].padded(self.truth.desc_ids, max_pred)
+
+    def have_rank(self, task: str, rows: npt.NDArray[np.float64], number: int) -> npt.NDArray[np.bool_]:
+        """(K,) bool: which rows (K, 4) of the query with this number have a rank: in SVMR those in its own video."""
+        return rows[:, 0] == self.video_idx[number] if task == "SVMR" else ~np.isnan(rows[:, 0])
 
 
 def align(submission: Any, ground_truth: Sequence[dict[str, Any]]) -> Aligned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
@@ -12,6 +12,7 @@ from method_tvr.web.chooser import Chooser
 from method_tvr.web.moment_view import MomentView, ShownMoment
 from method_tvr.web.rendering import render
 from method_tvr.web.service import Service
+from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError
 
 N_EXAMPLES = 6
@@ -62,17 +63,19 @@ class AskTab:
         asked, video, show = ((text or "").strip() for text in (sentence, video, show))
         try:
             found = self._service.search(asked, int(top_k), video or None, show or None)
-            shown = self._shown(asked, found)
+            truth = self._service.annotated(asked)
+            shown = self._shown(asked, found, truth)
         except (InputError, Busy) as err:
             return str(render("message.html.j2", text=str(err), kind="problem")), "", "", []
-        note = self._note(asked)
-        message = str(render("message.html.j2", text=note, kind="note")) if note else ""
+        note = f"This is a query of the split; its moment is in {', '.join(truth)}."
+        message = str(render("message.html.j2", text=note, kind="note")) if truth else ""
         return message, *self.chooser.show(shown)
 
-    def _shown(self, sentence: str, found: Sequence[ScoredMoment]) -> list[ShownMoment]:
+    def _shown(
+        self, sentence: str, found: Sequence[ScoredMoment], truth: Mapping[str, Sequence[Span]]
+    ) -> list[ShownMoment]:
         names = list(dict.fromkeys(moment.vid_name for moment in found))
         curves = dict(zip(names, self._service.curves(sentence, names), strict=True))
-        truth = self._service.annotated(sentence)
         return [
             ShownMoment(
                 rank=str(rank),
@@ -88,7 +91,3 @@ class AskTab:
             )
             for rank, moment in enumerate(found, start=1)
         ]
-
-    def _note(self, sentence: str) -> str:
-        truth = self._service.annotated(sentence)
-        return f"This is a query of the split; its moment is in {', '.join(truth)}." if truth else ""

@@ -62,7 +62,7 @@ class Chooser:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `show` and `say` fill."""
+        """What `show` fills."""
         return [self.cards, self.details, self.state]
 
     def show(self, moments: Sequence[ShownMoment]) -> tuple[str, str, list[ShownMoment]]:

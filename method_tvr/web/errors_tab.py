@@ -12,9 +12,10 @@ from method_tvr.answering import SpanCurves
 from method_tvr.asking import QuestionError
 from method_tvr.web.chooser import KEPT_S, Chooser, choosable, forgotten, number_of
 from method_tvr.web.judged_queries import ANY, JudgedQueries, Wanted
-from method_tvr.web.moment_view import MomentView, ShownMoment, Span
+from method_tvr.web.moment_view import MomentView, ShownMoment
 from method_tvr.web.rendering import render
 from method_tvr.web.service import Service
+from standalone_eval.ground_truth import Span
 
 SCROLL_TO_QUERY = "() => document.getElementById('query').scrollIntoView({ behavior: 'smooth' })"
 PAGE_SIZE = 25  # queries

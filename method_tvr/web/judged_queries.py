@@ -11,6 +11,7 @@ import numpy as np
 
 from standalone_eval.aligned import Aligned, align
 from standalone_eval.files import BadInput, read_json, read_jsonl
+from standalone_eval.ground_truth import Span
 from standalone_eval.metrics import Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes
 from utils.basic_utils import InputError
@@ -60,7 +61,6 @@ class JudgedQueries:
         self.desc_ids = aligned.truth.desc_ids
         self._kinds = aligned.truth.types or [""] * len(self)
         self.types = sorted({*self._kinds} - {""})
-        self._name_of = {idx: name for name, idx in aligned.video2idx.items()}
         self._rows = aligned.rows(self.task)
         self._numbers_of: dict[str, list[int]] = {}
         for number, sentence in enumerate(self.sentences):
@@ -106,14 +106,14 @@ class JudgedQueries:
             chosen &= np.array([all(word in text for word in words) for text in self._text])
         return np.flatnonzero(chosen)
 
-    def annotated_for(self, sentence: str) -> dict[str, list[tuple[float, float]]]:
+    def annotated_for(self, sentence: str) -> dict[str, list[Span]]:
         """{vid_name: annotated moments} of all queries that say exactly this."""
-        found: dict[str, list[tuple[float, float]]] = {}
+        found: dict[str, list[Span]] = {}
         for number in self._numbers_of.get(sentence.strip(), ()):
             found.setdefault(self.vid_names[number], []).extend(self.annotated(number))
         return found
 
-    def annotated(self, number: int) -> list[tuple[float, float]]:
+    def annotated(self, number: int) -> list[Span]:
         """Starts and ends in seconds of a query's annotated moments."""
         spans = self._aligned.truth.spans[number]
         return [(start, end) for start, end in spans[~np.isnan(spans[:, 0])].tolist()]
@@ -124,6 +124,5 @@ class JudgedQueries:
         In VR start and end mean nothing.
         """
         rows = self._rows[number]
-        in_video = rows[:, 0] == self._aligned.video_idx[number]
-        ranked: list[Any] = rows[in_video if self.task == "SVMR" else ~np.isnan(rows[:, 0])][:n].tolist()
-        return [(self._name_of[int(idx)], st, ed, score) for idx, st, ed, score in ranked]
+        ranked: list[Any] = rows[self._aligned.have_rank(self.task, rows, number)][:n].tolist()
+        return [(self._aligned.name_of[int(idx)], st, ed, score) for idx, st, ed, score in ranked]

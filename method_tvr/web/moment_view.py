@@ -12,8 +12,8 @@ from markupsafe import Markup
 from method_tvr.answering import SpanCurves
 from method_tvr.web.rendering import render
 from method_tvr.web.timeline import FOUND, TRUTH, Lane, timeline
+from standalone_eval.ground_truth import Span
 
-Span = tuple[float, float]
 AROUND = 3.0  # seconds before and after a moment whose subtitles are shown, dimmed
 MODALITY_NAMES = {"video": "what is seen", "sub": "what is said"}
 

@@ -39,10 +39,9 @@ def build_run_tab(model_dir: Path, judged: JudgedQueries | None) -> None:
 def recall_table(judged: JudgedQueries) -> Markup:
     """Recalls over all queries, and by their type where they have one."""
     rule, rows = judged.rule, []
-    k_of_types = min(rule.ks)
+    k_of_types, kinds = min(rule.ks), [judged.type_of(number) for number in range(len(judged))]
     for task, outcomes in judged.outcomes.items():
         hits = outcomes.hits_at_k(rule)
-        kinds = [judged.type_of(number) for number in range(len(judged))]
         by_type = recalls_by_type(hits, kinds) if judged.types else {}
         prefixes = [""] if task == "VR" else [f"{iou_thd}-" for iou_thd in rule.iou_thds]
         overall = recalls(hits)

@@ -19,8 +19,7 @@ from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.page_files import open_judged, open_subtitles
-
-Span = tuple[float, float]
+from standalone_eval.ground_truth import Span
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from method_tvr.answering import SpanCurves
 from method_tvr.web.rendering import render
+from standalone_eval.ground_truth import Span
 
 WIDTH = 1000  # units of the picture, which is stretched to the width there is
 CURVE_HEIGHT = 34  # pixels, as are all heights
@@ -28,7 +29,7 @@ class Lane:
 
     name: str
     kind: str
-    spans: Sequence[tuple[float, float]]
+    spans: Sequence[Span]
 
 
 def timeline(duration: float, lanes: Sequence[Lane], curves: SpanCurves | None = None) -> Markup:
