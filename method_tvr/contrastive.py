@@ -15,7 +15,7 @@ Part = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _dv_negative(r: torch.Tensor) -> torch.Tensor:
-    return torch.logsumexp(r, dim=0) - math.log(r.shape[0])
+    return torch.logsumexp(r, dim=-2) - math.log(r.shape[-2])
 
 
 # measure: (what a positive clip's similarity r contributes, what a negative clip's does): the f-divergence bounds of
@@ -38,13 +38,13 @@ def frame_cl(
     """FrameCL: clips inside the moment against the other clips of the same video (ReLoCLNet, section 3.4).
 
     Args:
-        similarity: (N, L) dot product of each query with the clips of its own video.
+        similarity: (N, L) dot product of each query with the clips of its own video; or (M, N, L), of M modalities.
         match_labels: (N, L), 1 on the clips of the moment.
         mask: (N, L), 1 on clips that exist.
         measure: the estimator of mutual information, one of `MEASURES`.
 
     Returns:
-        Scalar, mean over the batch of (expectation over negatives - expectation over positives).
+        Scalar, mean over the batch, and modalities, of (expectation over negatives - expectation over positives).
     """
     positive_part, negative_part = MEASURES[measure]
     positives = match_labels.to(similarity.dtype)
@@ -55,7 +55,7 @@ def frame_cl(
 
 
 def _masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return (x * mask).sum(dim=1) / (mask.sum(dim=1) + EPS)  # (N,)
+    return (x * mask).sum(dim=-1) / (mask.sum(dim=-1) + EPS)  # (…, N)
 
 
 def frame_cl_video_to_video(
@@ -90,28 +90,29 @@ def video_cl(scores: torch.Tensor) -> torch.Tensor:
         Scalar: mean of logsumexp(row i and column i together) - scores[i, i].
     """
     both_ways = torch.cat([scores, scores.t()], dim=1)  # (N, 2N)
-    return (torch.logsumexp(both_ways, dim=1) - scores.diagonal()).mean()
+    return F.cross_entropy(both_ways, torch.arange(len(scores), device=scores.device))  # logsumexp - scores[i, i]
 
 
 def draw_negatives(scores: torch.Tensor, pool_size: int | None, generator: torch.Generator) -> torch.Tensor:
     """Draw one negative column per row, never the diagonal.
 
     Args:
-        scores: (N, N), N >= 2.
+        scores: (…, N, N), N >= 2.
         pool_size: draw among the `pool_size` best-scored negatives of the row (hard negatives), or None: among all.
-        generator: CPU generator of the draws.
+        generator: of the draws, on the CPU or where the scores are.
 
     Returns:
-        (N,) int64 column indices; no gradient flows through the choice.
+        (…, N) int64 column indices; no gradient flows through the choice.
     """
-    n = len(scores)
+    n = scores.shape[-1]
     pool = n - 1 if pool_size is None else min(pool_size, n - 1)
-    drawn = torch.randint(pool, (n,), generator=generator).to(scores.device, non_blocking=True)
-    rows = torch.arange(n, device=scores.device)
+    drawn = torch.randint(pool, scores.shape[:-1], generator=generator, device=generator.device)
+    drawn = drawn.to(scores.device, non_blocking=True)
     if pool == n - 1:  # any order of the negatives will do: no sort
-        return (rows + 1 + drawn) % n
-    hardest = scores.detach().clone().fill_diagonal_(-torch.inf).topk(pool, dim=1).indices
-    return hardest[rows, drawn]
+        return (torch.arange(1, n + 1, device=scores.device) + drawn) % n
+    own = torch.eye(n, dtype=torch.bool, device=scores.device)
+    hardest = scores.detach().masked_fill(own, -torch.inf).topk(pool, dim=-1).indices
+    return hardest.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
 
 
 def ranking_loss(
@@ -120,17 +121,19 @@ def ranking_loss(
     """Push each row's diagonal score above its drawn negative's.
 
     Args:
-        scores: (N, N); queries by videos for `loss_neg_ctx`, transposed for `loss_neg_q`.
-        negatives: (N,) columns from `draw_negatives`.
+        scores: (…, N, N); queries by videos for `loss_neg_ctx`, transposed for `loss_neg_q`.
+        negatives: (…, N) columns from `draw_negatives`.
         margin: of the hinge.
         ranking_loss_type: `hinge`, mean max(0, margin + neg - pos), or `lse`, mean log(1 + exp(neg - pos)).
+
+    Returns:
+        (…).
     """
-    gap = scores.gather(1, negatives.unsqueeze(1)).squeeze(1) - scores.diagonal()
-    if ranking_loss_type == "hinge":
-        return (margin + gap).clamp(min=0).mean()
-    return F.softplus(gap).mean()
+    gap = scores.gather(-1, negatives.unsqueeze(-1)).squeeze(-1) - scores.diagonal(dim1=-2, dim2=-1)
+    loss = (margin + gap).clamp(min=0) if ranking_loss_type == "hinge" else F.softplus(gap)
+    return loss.mean(dim=-1)
 
 
 def span_loss(st_logits: torch.Tensor, ed_logits: torch.Tensor, st_ed_indices: torch.Tensor) -> torch.Tensor:
     """Cross entropy of the start clip plus that of the end clip: logits (N, L), st_ed_indices (N, 2) int64."""
-    return F.cross_entropy(st_logits, st_ed_indices[:, 0]) + F.cross_entropy(ed_logits, st_ed_indices[:, 1])
+    return 2 * F.cross_entropy(torch.cat([st_logits, ed_logits]), st_ed_indices.t().flatten())

@@ -42,12 +42,15 @@ def open_features(opt: EasyDict, device: torch.device, with_queries: bool = True
     }
     if opt.feature_cache == "disk":
         return FeatureStore(**described)
+    on_gpu = device.type == "cuda"
     return PackedStore(
         **described,
         dtype=opt.cache_dtype,
         cache_dir=opt.feature_cache_dir,
         device=device if opt.feature_cache == "device" else None,
-        pin_memory=device.type == "cuda" and not opt.no_pin_memory,
+        pin_memory=on_gpu and not opt.no_pin_memory,
+        few_sizes=on_gpu,
+        may_hold=device if on_gpu and opt.feature_cache == "auto" else None,
     )
 
 

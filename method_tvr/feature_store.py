@@ -199,6 +199,13 @@ class FeatureStore:
                     "was it extracted with another split?"
                 )
 
+    def settle(self, needed: int = 0) -> None:
+        """Decide where the required features are, if that was left open; on disk it never is.
+
+        Args:
+            needed: bytes of the device that others will need.
+        """
+
     @property
     def records(self) -> dict[str, dict[str, Property]]:
         """{modality or "query": the decisive properties that its file says it was made with}."""

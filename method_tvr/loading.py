@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 
 from method_tvr.packed_store import PackedStore
 from method_tvr.ranks import ALONE, Ranks
-from method_tvr.start_end_dataset import Batch, start_end_collate
+from method_tvr.start_end_dataset import Batch, prepare_batch_inputs, start_end_collate
 from utils.basic_utils import InputError
 from utils.model_utils import available_cpus
 
@@ -60,6 +60,35 @@ class BatchLoader:
         return iter(self._batches)
 
 
+def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches, copied to a CUDA device while the one before is in use; elsewhere as they are.
+
+    What stays on the host (`ctx_lengths`), or is on the device already, is left alone.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream, waiting = torch.cuda.Stream(device), None
+    for meta, batch in batches:
+        with torch.cuda.stream(stream):
+            copied = meta, prepare_batch_inputs(batch, device, non_blocking=True)
+        if waiting is not None:
+            yield _arrived(waiting, stream)
+        waiting = copied
+    if waiting is not None:
+        yield _arrived(waiting, stream)
+
+
+def _arrived(batch: Batch, stream: torch.cuda.Stream) -> Batch:
+    """A batch that a stream has copied, for use by the present one."""
+    present = torch.cuda.current_stream(stream.device)
+    present.wait_stream(stream)
+    for x in batch[1].values():
+        if isinstance(x, torch.Tensor) and x.is_cuda:
+            x.record_stream(present)
+    return batch
+
+
 class _Shares(Sampler[list[int]]):
     """One rank's part of each batch."""
 
@@ -79,7 +108,7 @@ def _made(make: Callable[[list[int]], Batch], indices: list[int]) -> Batch:
     if indices:
         return make(indices)
     _, batch = make([0])
-    return [], {name: tensor[:0] for name, tensor in batch.items()}
+    return [], {name: x[:0] if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
 
 
 class _PackedBatches:

@@ -11,23 +11,29 @@ LOSS_NAMES = ("loss_st_ed", "loss_fcl", "loss_vcl", "loss_neg_ctx", "loss_neg_q"
 
 
 class LossMeter:
-    """Mean of each loss term over an epoch, summed where the model is: reading it is the only wait for the device."""
+    """Mean of each loss term over an epoch, summed where the model is: only reading it waits for the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = {name: torch.zeros((), device=device) for name in LOSS_NAMES}
+        self._sum_of_each = torch.zeros(len(LOSS_NAMES), device=device)
+        self._off = torch.zeros((), device=device)
         self._batches = 0
 
+    @property
+    def _sums(self) -> dict[str, torch.Tensor]:
+        return dict(zip(LOSS_NAMES, self._sum_of_each.unbind(), strict=True))
+
     def add(self, losses: dict[str, torch.Tensor]) -> None:
-        for name, loss in losses.items():
-            self._sums[name] += loss
+        """The loss terms of a batch, by name; those that are off may be left out."""
+        self._sum_of_each += torch.stack([losses.get(name, self._off) for name in LOSS_NAMES])
         self._batches += 1
 
     def means(self) -> dict[str, float]:
         """{name: mean}; 0 for terms that were off."""
-        return {name: float(total) / max(1, self._batches) for name, total in self._sums.items()}
+        sums = zip(LOSS_NAMES, self._sum_of_each.tolist(), strict=True)
+        return {name: total / max(1, self._batches) for name, total in sums}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": dict(self._sums), "batches": self._batches}
+        return {"sums": {name: total.clone() for name, total in self._sums.items()}, "batches": self._batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned.

@@ -8,7 +8,7 @@ their scores and losses are averaged; of one there is neither the other's branch
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -22,7 +22,10 @@ from method_tvr.model_components import (
     BertSelfAttention,
     LinearLayer,
     TrainablePositionalEncoding,
+    computing_in,
+    hide,
     init_weights,
+    own_products,
     pool_clips,
 )
 from method_tvr.ranks import ALONE, Ranks
@@ -31,9 +34,9 @@ MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # least length of a vector in a cosine
 MODALITIES = ("video", "sub")
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
-# Videos of a batch that are encoded together: on the CPU so few that what a layer wrote is still in the caches when the
-# next one reads it; on a GPU so many that it does not wait for its host, all of them unless their lengths matter.
-CPU_GROUP, TRIMMED_GPU_GROUP = 16, 64
+# Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
+# next one reads it. On a GPU all of them: it must not wait for its host.
+CPU_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,11 @@ class ReLoCLNet(nn.Module):
         self.merged_ed_predictor = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
         init_weights(self, config.initializer_range, generator or torch.default_generator)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the encoders compute in, see `computing_in`."""
+        return self.modular_vector_mapping.weight.dtype
+
     def part(self, modality: str, name: str) -> nn.Module:
         """The layer `{modality}_{name}`."""
         return self.get_submodule(f"{modality}_{name}")
@@ -162,11 +170,13 @@ class ReLoCLNet(nn.Module):
         Returns:
             {modality: (N, D)}: the `video_query` and the `sub_query`.
         """
-        mask = query_mask.bool()
-        tokens = self.query_pos_embed(self.query_input_proj(query_feat))
-        tokens = self.query_encoder1(self.query_encoder(tokens, mask), mask)  # (N, Lq, D)
+        tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
+        hidden = hide(query_mask, self.dtype).unsqueeze(1)
+        tokens = self.query_encoder1(self.query_encoder(tokens, hidden), hidden)  # (N, Lq, D)
         attention = self.modular_vector_mapping(tokens)  # (N, Lq, M), one weight per token and modality
-        attention = attention.masked_fill(~mask.unsqueeze(2), MASKED).softmax(dim=1)
+        attention = attention.masked_fill(query_mask.unsqueeze(2) == 0, MASKED).softmax(dim=1)
+        if len(self.modalities) == 1:  # not by matmul: see `own_products`
+            return {self.modalities[0]: (attention * tokens).sum(dim=1)}
         modular = attention.transpose(1, 2) @ tokens  # (N, M, D)
         return dict(zip(self.modalities, modular.unbind(dim=1), strict=True))
 
@@ -183,20 +193,25 @@ class ReLoCLNet(nn.Module):
             {modality: ContextEncoding}.
         """
         mask = ctx_mask.bool()
-        h1 = {m: self._encode_input(m, ctx_feats[m], mask) for m in self.modalities}
+        # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
+        # see padded clips through the convolutions.
+        visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys), across modalities
+        hidden, crossing = hide(ctx_mask, self.dtype).unsqueeze(1), hide(visible, self.dtype)
+        h1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
         encoded = {}
         for m in self.modalities:
-            crossed = self._cross(m, h1, mask) if len(self.modalities) > 1 else h1[m]
-            h2 = self.part(m, "encoder2")(crossed, mask)
-            encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, mask))
+            crossed = self._cross(m, h1, crossing) if len(self.modalities) > 1 else h1[m]
+            h2 = self.part(m, "encoder2")(crossed, hidden)
+            encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, hidden))
         return encoded
 
     def encode_videos(self, batch: Mapping[str, torch.Tensor], trim_padding: bool = False) -> list[EncodedVideos]:
         """Encode the videos of a batch group by group: what comes out is that of `encode_context`.
 
-        With `trim_padding`, a group's videos are of like length and next to nothing of their padding is encoded: zeros
-        stand in its place. Clips that exist come out the same. Those at the end of a video then see a similarity of 0
-        past it, where the reference's see that of padding, which depends on how far the batch is padded.
+        With `trim_padding`, zeros stand in the place of padding. On the CPU a group's videos are then of like length
+        and next to nothing of their padding is encoded; on a GPU they are one group, as long as the batch is. Clips
+        that exist come out the same. Those at the end of a video then see a similarity of 0 past it, where the
+        reference's see that of padding, which depends on how far the batch is padded.
 
         Args:
             batch: `{modality}_feat` (N, L, Dm), `ctx_mask` (N, L), and on the CPU `ctx_lengths` (N,), as
@@ -215,17 +230,14 @@ class ReLoCLNet(nn.Module):
             encoded.append(EncodedVideos(rows, group_mask, h2, h3))
         return encoded
 
-    def _encode_input(self, modality: str, feat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _encode_input(self, modality: str, feat: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         projected = self.part(modality, "input_proj")(feat)
-        return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), mask)  # (N, L, D)
+        return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), hidden)  # (N, L, D)
 
-    def _cross(self, modality: str, h1: Mapping[str, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    def _cross(self, modality: str, h1: Mapping[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
         """Let one of two modalities attend to the other: (N, L, D)."""
-        # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
-        # see padded clips through the convolutions.
-        visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys)
         side = next(h1[other] for other in self.modalities if other != modality)
-        cross = self.part(modality, "cross_att")(h1[modality], side, visible)
+        cross = self.part(modality, "cross_att")(h1[modality], side, hidden)
         return self.part(modality, "cross_layernorm")(cross + h1[modality])
 
     # ---------------------------------------------------------------- scores
@@ -243,18 +255,27 @@ class ReLoCLNet(nn.Module):
         Returns:
             (Nq, Nv) `q2ctx_scores`.
         """
-        pooled = []
-        for m in self.modalities:
-            norms = torch.linalg.vector_norm(h3[m], dim=-1).clamp_min(EPS)  # (Nv, L)
-            cosine = _similarity_of_all(F.normalize(query[m], dim=-1), h3[m], ctx_mask) / norms
-            pooled.append(pool_clips(cosine))  # (Nq, Nv)
-        return _mean(pooled)
+        unit = F.normalize(torch.stack([query[m] for m in self.modalities]), dim=-1)  # (M, Nq, D)
+        norms = torch.stack([torch.linalg.vector_norm(h3[m], dim=-1) for m in self.modalities]).clamp_min(EPS)
+        cosine = self._similarity_of_all(unit, h3, ctx_mask) / norms.unsqueeze(1)  # (M, Nq, Nv, L)
+        return pool_clips(cosine).mean(dim=0)
 
     def video_cl_scores(
         self, query: Mapping[str, torch.Tensor], h2: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> torch.Tensor:
         """(Nq, Nv) scores that VideoCL contrasts: as `video_scores` but on h2 and without normalisation."""
-        return _mean([_similarity_of_all(query[m], h2[m], ctx_mask).amax(dim=-1) for m in self.modalities])
+        queries = [query[m] for m in self.modalities]
+        return self._similarity_of_all(queries, h2, ctx_mask).amax(dim=-1).mean(dim=0)
+
+    def _similarity_of_all(
+        self, query: Iterable[torch.Tensor], clips: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """(M, Nq, Nv, L) products of queries, (Nq, D) a modality, with clips, `MASKED` where there is no clip."""
+        products = [
+            torch.einsum("qd,vld->qvl", of_modality, clips[m])
+            for of_modality, m in zip(query, self.modalities, strict=True)
+        ]
+        return torch.stack(products).masked_fill(ctx_mask == 0, MASKED)
 
     def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """{modality: (N, D)}: the queries in the form that clips are compared with for localisation."""
@@ -274,11 +295,11 @@ class ReLoCLNet(nn.Module):
             st_logits, ed_logits: (N, L), `MASKED` on clips that do not exist.
         """
         projected = self.span_queries(query)
-        similarity = _mean([torch.einsum("nd,nld->nl", projected[m], h3[m]) for m in self.modalities])
-        missing = ~ctx_mask.bool()
+        similarity = _mean([own_products(projected[m], h3[m]) for m in self.modalities])  # (N, L)
+        kernels = torch.cat([self.merged_st_predictor.weight, self.merged_ed_predictor.weight])  # (2, 1, kernel)
+        logits = F.conv1d(similarity.unsqueeze(1), kernels, padding=kernels.shape[2] // 2)  # (N, 2, L)
         # masked after the convolution, as in the reference: boundary clips see their padded neighbours
-        st_logits = self.merged_st_predictor(similarity.unsqueeze(1)).squeeze(1).masked_fill(missing, MASKED)
-        ed_logits = self.merged_ed_predictor(similarity.unsqueeze(1)).squeeze(1).masked_fill(missing, MASKED)
+        st_logits, ed_logits = logits.masked_fill(ctx_mask.unsqueeze(1) == 0, MASKED).unbind(dim=1)
         return st_logits, ed_logits
 
     # ---------------------------------------------------------------- training objective
@@ -298,7 +319,7 @@ class ReLoCLNet(nn.Module):
             batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `ctx_lengths`, `st_ed_indices` (N, 2) and
                 `match_labels` (N, L), as `start_end_collate` makes them.
             settings: loss weights in force, by default those of the config.
-            generator: CPU generator that negatives are drawn with.
+            generator: what negatives are drawn with, on the CPU or on the model's device.
             trim_padding: see `encode_videos`.
             amp_dtype: run the encoders in this dtype (bfloat16); scores and losses stay in float32.
             ranks: processes that each have a share of the batch in `batch`. All return the loss of the whole batch, and
@@ -310,7 +331,7 @@ class ReLoCLNet(nn.Module):
         settings = settings or self.config
         share = ranks.share(batch)
         own = share.batch
-        with torch.autocast(own["ctx_mask"].device.type, amp_dtype, enabled=amp_dtype is not None):
+        with computing_in(self, amp_dtype):
             query = self.encode_query(own["query_feat"], own["query_mask"])
             groups = self.encode_videos(own, trim_padding)
         query = {m: q.float() for m, q in query.items()}
@@ -323,9 +344,8 @@ class ReLoCLNet(nn.Module):
             loss = span_loss(scores["st_logits"], scores["ed_logits"], labels["st_ed_indices"])
             losses["loss_st_ed"] = settings.lw_st_ed * loss
         if settings.lw_fcl:
-            clip_labels = labels["match_labels"], labels["ctx_mask"]
-            per_modality = [frame_cl(scores[f"{m}_clips"], *clip_labels) for m in self.modalities]
-            losses["loss_fcl"] = settings.lw_fcl * _mean(per_modality)
+            clips = torch.stack([scores[f"{m}_clips"] for m in self.modalities])  # (M, N, L)
+            losses["loss_fcl"] = settings.lw_fcl * frame_cl(clips, labels["match_labels"], labels["ctx_mask"])
         if settings.lw_vcl:
             losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t())
         if "video" in scores:
@@ -356,56 +376,57 @@ class ReLoCLNet(nn.Module):
             h2). Of each video with each query (n, N): `video_cl`, `video`.
         """
         n, n_queries = (len(of_all[self.modalities[0]]) for of_all in (query, queries))
+        in_order = len(groups) == 1 and isinstance(groups[0].rows, slice)  # all of the batch, as on a GPU
         parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         for rows, mask, h2, h3 in groups:
-            own = {m: q[rows] for m, q in query.items()}
-            beyond = (0, n_clips - mask.shape[1])
+            own = query if in_order else {m: q[rows] for m, q in query.items()}
+            beyond = n_clips - mask.shape[1]
             if settings.lw_st_ed:
                 for name, logits in zip(("st_logits", "ed_logits"), self.span_logits(own, h3, mask), strict=True):
-                    parts[name].append(F.pad(logits, beyond, value=MASKED))
+                    parts[name].append(_lengthened(logits, beyond, MASKED))
             if settings.lw_fcl:
                 for m in self.modalities:
-                    parts[f"{m}_clips"].append(F.pad(torch.einsum("nd,nld->nl", own[m], h2[m]), beyond))
+                    parts[f"{m}_clips"].append(_lengthened(own_products(own[m], h2[m]), beyond, 0.0))
             if settings.lw_vcl:
                 parts["video_cl"].append(self.video_cl_scores(queries, h2, mask).t())
             if (settings.lw_neg_ctx or settings.lw_neg_q) and n_queries > 1:  # a batch of one has no negatives
                 parts["video"].append(self.video_scores(queries, h3, mask).t())
+        if in_order:
+            return {name: tensors[0] for name, tensors in parts.items()}
         numbers = torch.arange(n)
-        back = torch.cat([numbers[group.rows] for group in groups]).argsort().to(groups[0].mask.device)
+        back = torch.cat([numbers[group.rows] for group in groups]).argsort()
         return {name: torch.cat(tensors)[back] for name, tensors in parts.items()}
 
 
 def _groups(batch: Mapping[str, torch.Tensor], trim_padding: bool) -> Iterator[tuple[slice | torch.Tensor, int]]:
     """The rows of each group of videos, and the number of clips that they are encoded at."""
     n, padded = batch["ctx_mask"].shape
-    device = batch["ctx_mask"].device
-    if not trim_padding:
-        size = CPU_GROUP if device.type == "cpu" else n
-        yield from ((slice(first, min(first + size, n)), padded) for first in range(0, n, size))
-        return
-    lengths = batch["ctx_lengths"]
-    for rows in lengths.argsort().split(CPU_GROUP if device.type == "cpu" else TRIMMED_GPU_GROUP):
-        yield rows, int(lengths[rows].max())
+    if batch["ctx_mask"].device.type != "cpu":
+        yield slice(0, n), padded
+    elif trim_padding:
+        lengths = batch["ctx_lengths"]
+        yield from ((rows, int(lengths[rows].max())) for rows in lengths.argsort().split(CPU_GROUP))
+    else:
+        yield from ((slice(first, min(first + CPU_GROUP, n)), padded) for first in range(0, n, CPU_GROUP))
 
 
 def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Both directions of the ranking loss on (N, N) video scores, weights applied."""
     pool_size = settings.hard_pool_size if settings.use_hard_negative else None
-    losses = {}
-    for name, weight, directed in (
-        ("loss_neg_ctx", settings.lw_neg_ctx, scores),  # a negative video for each query
-        ("loss_neg_q", settings.lw_neg_q, scores.t()),  # a negative query for each video
-    ):
-        if not weight:
-            continue
-        negatives = draw_negatives(directed, pool_size, generator)
-        losses[name] = weight * ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type)
-    return losses
+    directions = {
+        "loss_neg_ctx": (settings.lw_neg_ctx, scores),  # a negative video for each query
+        "loss_neg_q": (settings.lw_neg_q, scores.t()),  # a negative query for each video
+    }
+    weights = {name: weight for name, (weight, _) in directions.items() if weight}
+    directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
+    negatives = draw_negatives(directed, pool_size, generator)
+    losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
+    return {name: weight * loss for (name, weight), loss in zip(weights.items(), losses, strict=True)}
 
 
-def _similarity_of_all(query: torch.Tensor, clips: torch.Tensor, ctx_mask: torch.Tensor) -> torch.Tensor:
-    """(Nq, Nv, L) dot products of queries (Nq, D) with clips (Nv, L, D), `MASKED` where there is no clip."""
-    return torch.einsum("qd,vld->qvl", query, clips).masked_fill(~ctx_mask.bool(), MASKED)
+def _lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
+    """Rows (n, L) with `beyond` more columns of a value."""
+    return F.pad(rows, (0, beyond), value=value) if beyond else rows
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
+
+ALIGNED = 8  # numbers of 16 bits a row of a matrix must be a multiple of, for a GPU's fast products
+HALF = (torch.bfloat16, torch.float16)
 
 
 def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
@@ -41,21 +46,35 @@ class Dropout(nn.Dropout):
         return x * keep_mask(x.shape, self.p, x.dtype).mul_(keep_scale(self.p))
 
 
+def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What is added to attention scores so that only `visible` keys get weight: 0 there, -inf elsewhere.
+
+    Made once for all layers that look at the same keys: on a GPU each would turn its mask into this.
+
+    Args:
+        visible: (…, L), 1 (or True) on keys that may be seen, 0 elsewhere.
+        dtype: of the scores.
+    """
+    length = visible.shape[-1]
+    # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
+    hidden = torch.empty((*visible.shape[:-1], length + -length % ALIGNED), dtype=dtype, device=visible.device)
+    return hidden[..., :length].copy_(visible).log_()
+
+
 def attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor, dropout_p: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor, dropout_p: float
 ) -> torch.Tensor:
-    """softmax(query key' / sqrt(d)) value, with dropout on the weights.
+    """softmax(query key' / sqrt(d) + hidden) value, with dropout on the weights.
 
     torch's fused kernels are used wherever there are any. On the CPU there are none with dropout.
 
     Args:
         query: (N, nh, Lq, d); key, value: (N, nh, Lk, d).
-        visible: (N, 1, 1 or Lq, Lk) bool, True where a query may look at a key.
+        hidden: (N, 1, 1 or Lq, Lk), see `hide`.
         dropout_p: probability of dropping a weight; 0 in evaluation.
     """
     if dropout_p == 0 or query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout_p)
-    hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=hidden, dropout_p=dropout_p)
     attended: torch.Tensor = _DropoutAttention.apply(query, key, value, hidden, dropout_p)
     return attended
 
@@ -70,7 +89,6 @@ class _DropoutAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor, dropout_p: float
     ) -> torch.Tensor:
-        """`hidden` (N, 1, 1 or Lq, Lk) is added to scores: -inf on keys that a query may not see, elsewhere 0."""
         with torch.autocast("cpu", enabled=False):
             scale = query.shape[-1] ** -0.5
             q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (N * nh, L, d)
@@ -102,6 +120,32 @@ def _bmm(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     return torch.baddbmm(out, a, b, beta=0, alpha=scale)
 
 
+class _OwnProducts(torch.autograd.Function):
+    """Products of each row's query with its own clips, see `own_products`."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(query, clips)
+        return torch.bmm(clips, query.unsqueeze(2)).squeeze(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        query, clips = ctx.saved_tensors
+        grad = grads[0]
+        return torch.bmm(grad.unsqueeze(1), clips).squeeze(1), grad.unsqueeze(2) * query.unsqueeze(1)
+
+
+def own_products(query: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
+    """(N, D) queries, (N, L, D) clips of each -> (N, L) dot products.
+
+    As einsum("nd,nld->nl"), whose gradient of clips is an outer product that newer versions of torch leave to a
+    compiler on a GPU: not every machine has one.
+    """
+    products: torch.Tensor = _OwnProducts.apply(query, clips)
+    return products
+
+
 class LinearLayer(nn.Module):
     """LayerNorm, dropout, Linear, ReLU: projects input features to the hidden size (as in TVRetrieval)."""
 
@@ -111,7 +155,14 @@ class LinearLayer(nn.Module):
         self.net = nn.Sequential(Dropout(dropout), nn.Linear(in_size, out_size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.net(self.LayerNorm(x)))  # (N, L, out_size)
+        dropout, linear = self.net
+        assert isinstance(linear, nn.Linear)
+        x = dropout(self.LayerNorm(x))
+        weight: torch.Tensor = linear.weight
+        missing = -x.shape[-1] % ALIGNED
+        if missing and x.dtype in HALF and x.is_cuda:  # 3074 and 770 with tef: zeros change nothing but the speed
+            x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, missing))
+        return F.relu(F.linear(x, weight, linear.bias))  # (N, L, out_size)
 
 
 class TrainablePositionalEncoding(nn.Module):
@@ -124,7 +175,9 @@ class TrainablePositionalEncoding(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        positions = self.position_embeddings.weight[: x.shape[1]]  # (L, D)
+        positions = self.position_embeddings.weight
+        if x.shape[1] < len(positions):  # the way back of a slice is a copy
+            positions = positions[: x.shape[1]]  # (L, D)
         return self.dropout(self.LayerNorm(x + positions))  # (N, L, D)
 
 
@@ -144,28 +197,40 @@ class BertSelfAttention(nn.Module):
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, query: torch.Tensor, key_value: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    def forward(self, query: torch.Tensor, key_value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Attend from `query` to `key_value`.
 
         Args:
             query: (N, Lq, D).
             key_value: (N, Lk, D), both keys and values.
-            visible: (N, 1 or Lq, Lk) bool, True where a query may look at a key.
+            hidden: (N, 1 or Lq, Lk), what hides keys from a query, see `hide`.
 
         Returns:
             (N, Lq, D), heads concatenated.
         """
+        if key_value is query:
+            q, k, v = _side_by_side(query, self.query, self.key, self.value)
+        else:
+            q, (k, v) = self.query(query), _side_by_side(key_value, self.key, self.value)
         attended = attention(
-            self._split_heads(self.query(query)),  # (N, nh, Lq, D/nh)
-            self._split_heads(self.key(key_value)),
-            self._split_heads(self.value(key_value)),
-            visible.unsqueeze(1),  # (N, 1, 1 or Lq, Lk)
+            self._split_heads(q),  # (N, nh, Lq, D/nh)
+            self._split_heads(k),
+            self._split_heads(v),
+            hidden.unsqueeze(1),  # (N, 1, 1 or Lq, Lk)
             self.dropout if self.training else 0.0,
         )
         return attended.transpose(1, 2).flatten(2)
 
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+def _side_by_side(x: torch.Tensor, *layers: nn.Linear) -> Sequence[torch.Tensor]:
+    """What several layers of one size make of x. On a GPU by one product: it is as fast as each of them would be."""
+    if not x.is_cuda:
+        return [layer(x) for layer in layers]
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
 
 
 class BertSelfOutput(nn.Module):
@@ -189,9 +254,58 @@ class BertAttention(nn.Module):
         self.self = BertSelfAttention(hidden_size, n_heads, dropout)
         self.output = BertSelfOutput(hidden_size, dropout)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Self-attention over x (N, L, D); mask (N, L) bool hides padded keys. Padded queries are computed as well."""
-        return self.output(self.self(x, x, mask.unsqueeze(1)), x)
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Self-attention over x (N, L, D); hidden (N, 1, L) hides padded keys, see `hide`, but no queries."""
+        return self.output(self.self(x, x, hidden), x)
+
+
+class _Copies(torch.autograd.Function):
+    """Copies of tensors in another number type, and of their gradients back, in a few kernels for all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(_copied(tensors, dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        copies = iter(_copied([grad for grad in grads if grad is not None], torch.float32))
+        return None, *(None if grad is None else next(copies) for grad in grads)
+
+
+def _copied(tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    copies = [torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format) for tensor in tensors]
+    if copies:
+        torch._foreach_copy_(copies, list(tensors))
+    return copies
+
+
+@contextmanager
+def computing_in(module: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Within it, a module computes in another number type; its parameters stay in float32, and get float32 gradients.
+
+    On the CPU by torch's autocast. On a GPU, which spends more time on autocast's hundreds of conversions than on the
+    products, all parameters are copied at once, and the module is as one of that type: norms and sums between layers
+    too, as in the mixed precision of FSDP.
+
+    Args:
+        module: what computes.
+        dtype: bfloat16; None changes nothing.
+    """
+    parameters = [(part, name, p) for part in module.modules() for name, p in part._parameters.items() if p is not None]
+    if dtype is None or not parameters[0][2].is_cuda:
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            yield
+        return
+    copies = _Copies.apply(dtype, *(p for _, _, p in parameters))
+    try:
+        for (part, name, _), copy in zip(parameters, copies, strict=True):
+            part._parameters[name] = copy
+        yield
+    finally:
+        for part, name, p in parameters:
+            part._parameters[name] = p
 
 
 def pool_clips(similarity: torch.Tensor) -> torch.Tensor:

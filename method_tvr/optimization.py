@@ -64,25 +64,59 @@ class BertAdam(Optimizer):
         self.warmup = warmup
         self.t_total = t_total
         self.steps_done = 0
+        self._multiplier = 0.0
+        self._norms: torch.Tensor | None = None  # of the gradients there are, once somebody has asked
+        self._on_device: dict[torch.device, torch.Tensor] = {}
+        self._tensor_of_number: dict[tuple[int, ...], torch.Tensor] = {}  # by the sizes of tensors side by side
         super().__init__(params, {"lr": lr, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay})
 
     def lr_multiplier(self) -> float:
         """The schedule's factor for the next step; 0 for the very first one when there is a warm-up."""
         return self.schedule(self.steps_done / self.t_total, self.warmup)
 
+    def with_gradient(self) -> list[torch.Tensor]:
+        """The parameters that have a gradient, group by group: those that the next step updates."""
+        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+
     @torch.no_grad()
+    def gradient_norms(self) -> torch.Tensor:
+        """(number of `with_gradient`,) norms of their gradients, in their order; the next update clips by them.
+
+        Whoever changes gradients afterwards calls this again.
+        """
+        grads = [p.grad for p in self.with_gradient() if p.grad is not None]
+        self._norms = torch.stack(torch._foreach_norm(grads)) if grads else torch.zeros(0)
+        return self._norms
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        self._norms = None
+
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient; gradients are clipped in place."""
-        multiplier = self.lr_multiplier()
+        self.advance()
+        self.update()
+
+    def advance(self) -> None:
+        """Take the learning rate of the next step, which `update` does. The host's part of a step."""
+        self._multiplier = self.lr_multiplier()
+        for multiplier in self._on_device.values():
+            multiplier.fill_(self._multiplier)
+        self.steps_done += 1
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """The device's part of a step: on a GPU nothing in it differs between steps but what is in memory there."""
+        norms = self.gradient_norms() if self._norms is None else self._norms
+        self._norms = None
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._update(params, group, multiplier * group["lr"])
-        self.steps_done += 1
+                self._update(params, norms[: len(params)], group)
+            norms = norms[len(params) :]
 
-    def _update(self, params: list[torch.Tensor], group: dict[str, Any], lr: float) -> None:
-        grads = [p.grad for p in params if p.grad is not None]
-        _clip_each(grads)
+    def _update(self, params: list[torch.Tensor], norms: torch.Tensor, group: dict[str, Any]) -> None:
+        grads = self._clipped([p.grad for p in params if p.grad is not None], norms)
         for p in params:
             if not self.state[p]:
                 self.state[p] = {name: torch.zeros_like(p) for name in MOMENTS}
@@ -98,7 +132,32 @@ class BertAdam(Optimizer):
         update = torch._foreach_div(next_m, denominator)
         if group["weight_decay"] > 0:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
-        torch._foreach_add_(params, update, alpha=-lr)
+        if params[0].is_cuda:
+            torch._foreach_mul_(update, self._multiplier_on(params[0].device))
+            torch._foreach_add_(params, update, alpha=-group["lr"])
+        else:
+            torch._foreach_add_(params, update, alpha=-self._multiplier * group["lr"])
+
+    def _multiplier_on(self, device: torch.device) -> torch.Tensor:
+        """The learning rate's factor in a device's memory, where a captured step finds that of its turn."""
+        if device not in self._on_device:
+            self._on_device[device] = torch.full((), self._multiplier, device=device)
+        return self._on_device[device]
+
+    def _clipped(self, grads: list[torch.Tensor], norms: torch.Tensor) -> list[torch.Tensor]:
+        """The gradients, none longer than `MAX_GRAD_NORM`; as torch's `clip_grad_norm_`, one tensor at a time."""
+        scales = (MAX_GRAD_NORM / (norms + 1e-6)).clamp(max=1.0)
+        if not grads[0].is_cuda:
+            torch._foreach_mul_(grads, list(scales.unbind()))
+            return grads
+        # on a GPU that would be a kernel for each: here each number is multiplied by the scale of its tensor
+        sizes = tuple(grad.numel() for grad in grads)
+        if sizes not in self._tensor_of_number:
+            of_number = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+            self._tensor_of_number[sizes] = of_number.to(grads[0].device, torch.int32)
+        flat = torch.cat([grad.flatten() for grad in grads])
+        flat.mul_(scales.index_select(0, self._tensor_of_number[sizes]))
+        return [part.view(grad.shape) for part, grad in zip(flat.split(sizes), grads, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "steps_done": self.steps_done}
@@ -135,12 +194,6 @@ def _moments(parameter: torch.Tensor, saved: dict[str, torch.Tensor]) -> dict[st
             )
         moment.copy_(saved[name])
     return moments
-
-
-def _clip_each(grads: list[torch.Tensor]) -> None:
-    norms = torch.stack(torch._foreach_norm(grads))
-    scales = (MAX_GRAD_NORM / (norms + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_, one tensor at a time
-    torch._foreach_mul_(grads, list(scales.unbind()))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ NOT_INHERITED = frozenset(
         "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
         "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
         "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
-        "save_every", "detect_anomaly", "encoded_corpus",
+        "save_every", "detect_anomaly", "encoded_corpus", "cuda_graph",
     }
 )  # fmt: skip
 
@@ -29,7 +29,7 @@ NOT_INHERITED = frozenset(
 CHANGEABLE_ON_RESUME = frozenset(
     {
         "resume", "results_root", "device", "device_ids", "num_workers", "feature_cache", "feature_cache_dir",
-        "no_core_driver", "no_pin_memory", "save_every", "detect_anomaly", "train_path", "eval_path",
+        "no_core_driver", "no_pin_memory", "save_every", "detect_anomaly", "cuda_graph", "train_path", "eval_path",
         "desc_bert_path", "sub_bert_path", "vid_feat_path", "video_duration_idx_path",
     }
 )  # fmt: skip
@@ -80,10 +80,11 @@ def _general_options(parser: argparse.ArgumentParser) -> None:
     add("--num_workers", type=int, default=8, help="processes that read features from disk, 0: the main one does")
     add(
         "--feature_cache",
-        choices=("disk", "ram", "device"),
-        default="ram",
+        choices=("auto", "disk", "ram", "device"),
+        default="auto",
         help="where features are while the run needs them: disk reads the h5 files item by item; ram packs them once "
-        "into a cache beside each h5 and maps it; device holds them where the model is",
+        "into a cache beside each h5 and maps it; device holds them where the model is; auto is device on a GPU where "
+        "they fit beside the training, else ram",
     )
     add("--cache_dtype", choices=("float32", "float16"), default="float32", help="number type of packed features")
     add("--feature_cache_dir", help="folder for the caches of packed features (default: beside each h5)")
@@ -221,6 +222,12 @@ def _speed_options(parser: argparse.ArgumentParser) -> None:
         "speed; what is off by default changes numbers, README.md says how much"
     ).add_argument
     add("--trim_padding", action=argparse.BooleanOptionalAction, default=False, help="compute nothing for padded clips")
+    add(
+        "--cuda_graph",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="training steps as CUDA graphs: the same numbers without waiting for the host; auto: where that can be",
+    )
     add("--amp", choices=("off", "bf16"), default="off", help="precision of the encoders in training")
     add("--retrieval_dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of the searched corpus")
     add("--retrieval_bsz", type=int, default=256, help="queries searched at a time; memory grows with it")

@@ -75,26 +75,28 @@ class DevicePackedFeatures(PackedFeatures):
         packed: where the rows come from.
         keys: those that will be asked for.
         device: where they are held, in the packed rows' number type.
+        use_tef: leave room for tef in each row, so that a batch is gathered with it at once.
 
     Raises:
         InputError: the device has no room for them.
     """
 
-    def __init__(self, packed: PackedRows, keys: Sequence[str], device: torch.device) -> None:
+    def __init__(self, packed: PackedRows, keys: Sequence[str], device: torch.device, use_tef: bool = False) -> None:
         chosen = np.array([packed.entries[key] for key in keys], dtype=np.int64)
         lengths = packed.lengths[chosen]
         starts = np.cumsum(lengths) - lengths
         super().__init__(
             PackedRows(packed.rows, dict(zip(keys, range(len(keys)), strict=True)), starts, lengths, lengths)
         )
-        self.device = device
+        self.device, self._use_tef = device, use_tef
         n_rows, width = int(lengths.sum()), packed.rows.shape[1]
         dtype = torch.float16 if packed.rows.dtype == np.float16 else torch.float32
+        shape = (n_rows + 1, width + TEF_SIZE * use_tef)
         try:
-            self._rows = torch.empty((n_rows, width), dtype=dtype, device=device)
+            self._rows = torch.zeros(shape, dtype=dtype, device=device)  # the last one stays zeros: padding
         except torch.cuda.OutOfMemoryError as err:
             raise InputError(
-                f"{n_rows * width * dtype.itemsize / 2**30:.1f} GiB of features do not fit on {device}: "
+                f"{shape[0] * shape[1] * dtype.itemsize / 2**30:.1f} GiB of features do not fit on {device}: "
                 "use --feature_cache ram, or halve them with --cache_dtype float16"
             ) from err
         number = starts * width * dtype.itemsize // COPY_BYTES
@@ -102,21 +104,33 @@ class DevicePackedFeatures(PackedFeatures):
             block = np.concatenate(
                 [packed.rows[at : at + n] for at, n in zip(packed.starts[chosen[group]], lengths[group], strict=True)]
             )
-            self._rows[starts[group[0]] : starts[group[0]] + len(block)] = torch.from_numpy(block).to(device)
+            rows = slice(starts[group[0]], starts[group[0]] + len(block))
+            self._rows[rows, :width] = torch.from_numpy(block).to(device)
 
     def padded(self, starts: np.ndarray, lengths: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
         """As `PackedFeatures.padded`, on the device, which the host does not wait for."""
-        width = self._rows.shape[1]
-        clip = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        source = to_device(np.repeat(starts, lengths) + clip, self.device)
-        target = to_device(np.repeat(np.arange(len(starts)) * length, lengths) + clip, self.device)
-        batch = torch.zeros((len(starts), length, width + TEF_SIZE * use_tef), device=self.device)
-        flat = batch.view(-1, batch.shape[2])
-        flat[:, :width].index_copy_(0, target, self._rows.index_select(0, source).float())
-        if use_tef:
-            tef = np.concatenate([_tef(int(n)) for n in lengths])
-            flat[:, width:].index_copy_(0, target, to_device(tef, self.device))
+        assert use_tef == self._use_tef
+        where = to_device(np.stack([starts, lengths]), self.device)
+        return self.gathered(self.rows_of(where[0], where[1], length), where[1])
+
+    def rows_of(self, starts: torch.Tensor, lengths: torch.Tensor, length: int) -> torch.Tensor:
+        """(N, length) int64 rows of N stretches (N,), (N,) int64, and after each one's end that of zeros."""
+        clip = torch.arange(length, device=self.device)
+        return torch.where(clip < lengths.unsqueeze(1), starts.unsqueeze(1) + clip, len(self._rows) - 1)
+
+    def gathered(self, rows: torch.Tensor, lengths: torch.Tensor, tef: torch.Tensor | None = None) -> torch.Tensor:
+        """Batch of `rows_of`: (N, length, D) float32, tef included, by default that of stretches of these lengths."""
+        batch = self._rows.index_select(0, rows.flatten()).view(*rows.shape, -1).float()
+        if self._use_tef:
+            batch[..., -TEF_SIZE:] = tef_of(lengths, rows.shape[1]) if tef is None else tef
         return batch
+
+
+def tef_of(lengths: torch.Tensor, length: int) -> torch.Tensor:
+    """(N, length, 2) float32 tef of stretches of `lengths` (N,) clips, as `temporal_endpoint_features`, then zeros."""
+    edges = torch.arange(length + 1, device=lengths.device) / lengths.unsqueeze(1)
+    tef = torch.stack([edges[:, :-1], edges[:, 1:]], dim=2)
+    return torch.where(edges[:, 1:, None] <= 1, tef, 0.0)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

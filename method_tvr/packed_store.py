@@ -10,9 +10,11 @@ import torch
 
 from method_tvr.annotations import Query
 from method_tvr.feature_cache import packed_rows
-from method_tvr.feature_store import FeatureStore
+from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.packed_features import DevicePackedFeatures, PackedFeatures, length_mask, to_device
 from utils.basic_utils import InputError
+
+SIZE_STEP = 16  # clips, between the sizes of trimmed batches where there are to be few
 
 
 class PackedStore(FeatureStore):
@@ -23,7 +25,9 @@ class PackedStore(FeatureStore):
         dtype: number type they are kept in, `float32` or `float16`; batches are float32.
         cache_dir: folder for caches, by default one beside each file.
         device: hold what has been required there, and make batches there; None makes them in host memory.
+        may_hold: a CUDA device that `settle` may choose for `device`.
         pin_memory: make host batches in pinned memory.
+        few_sizes: pad batches to few different sizes, so that each can have a CUDA graph of its own.
     """
 
     def __init__(
@@ -40,9 +44,13 @@ class PackedStore(FeatureStore):
         cache_dir: str | os.PathLike[str] | None = None,
         device: torch.device | None = None,
         pin_memory: bool = False,
+        few_sizes: bool = False,
+        may_hold: torch.device | None = None,
     ) -> None:
         super().__init__(context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average)
         self.device = device
+        self._few_sizes, self._may_hold = few_sizes, may_hold
+        self._dtype = dtype
         self._packed = {
             kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
             for kind, file in self._files.items()
@@ -101,17 +109,56 @@ class PackedStore(FeatureStore):
                 self._on_device.pop(kind, None)
 
     def _features(self, kind: str) -> PackedFeatures:
-        if self.device is None:
-            return self._host[kind]
+        return self._host[kind] if self.device is None else self.on_device(kind)
+
+    def on_device(self, kind: str) -> DevicePackedFeatures:
+        """Where the device has the required features of a modality or of queries."""
+        assert self.device is not None
         if kind not in self._on_device:
-            self._on_device[kind] = DevicePackedFeatures(self._packed[kind], list(self._required[kind]), self.device)
+            keys, use_tef = list(self._required[kind]), self.use_tef and kind != "query"
+            self._on_device[kind] = DevicePackedFeatures(self._packed[kind], keys, self.device, use_tef)
         return self._on_device[kind]
 
+    def settle(self, needed: int = 0) -> None:
+        """Hold the required features on the device if they fit beside `needed` bytes, and say so."""
+        if self._may_hold is None or self.device is not None:
+            return
+        free, total = torch.cuda.mem_get_info(self._may_hold)
+        room = free - needed - total // 10  # a tenth is for the evaluation and what others leave unused
+        sizes = {dtype: self.required_bytes(dtype) for dtype in ("float32", "float16")}
+        takes = sizes[self._dtype]
+        of_room = f"{takes / 2**30:.1f} GiB of {self._dtype} features, room for {max(0, room) / 2**30:.1f} GiB"
+        if takes <= room:
+            self.device = self._may_hold
+            print(f"features: on {self._may_hold} ({of_room})")
+            return
+        fits = sizes["float16"] <= room < takes
+        offer = f"; --cache_dtype float16 would fit ({sizes['float16'] / 2**30:.1f} GiB)" if fits else ""
+        print(f"features: in host memory, they do not fit on {self._may_hold} ({of_room}){offer}")
+
+    def required_bytes(self, dtype: str) -> int:
+        """What the required features take in a number type, tef included."""
+        total = 0
+        for kind, keys in self._required.items():
+            entries = self._host[kind].entries(list(keys))
+            width = self.sizes[kind] + TEF_SIZE * (self.use_tef and kind != "query")
+            total += int(self._packed[kind].lengths[entries].sum()) * width * np.dtype(dtype).itemsize
+        return total
+
+    def desc_length(self, lengths: np.ndarray) -> int:
+        """Padded number of tokens of a batch of queries."""
+        return self.max_desc_l if self._few_sizes else int(lengths.max())
+
+    def ctx_length(self, lengths: np.ndarray) -> int:
+        """Padded number of clips of a batch of videos that is trimmed to the longest of them."""
+        longest = int(lengths.max())
+        return min(-(-longest // SIZE_STEP) * SIZE_STEP, self.max_ctx_l) if self._few_sizes else longest
+
     def query_batch(self, desc_ids: Sequence[int]) -> dict[str, torch.Tensor]:
-        """`query_feat` (N, Lq, D) padded to the longest, and `query_mask` (N, Lq) float32."""
+        """`query_feat` (N, Lq, D), padded by `desc_length`, and `query_mask` (N, Lq) float32."""
         features = self._features("query")
         starts, lengths = features.stretches([str(desc_id) for desc_id in desc_ids])
-        longest = int(lengths.max())
+        longest = self.desc_length(lengths)
         mask = length_mask(to_device(lengths, features.device), longest)
         return {"query_feat": features.padded(starts, lengths, longest), "query_mask": mask}
 
@@ -122,7 +169,7 @@ class PackedStore(FeatureStore):
 
         Args:
             vid_names: N videos.
-            ctx_length: padded length, None for that of the longest.
+            ctx_length: padded length, None for that of `ctx_length`.
             clips: those of each video that are asked for, by default and for None all.
 
         Returns:
@@ -133,7 +180,7 @@ class PackedStore(FeatureStore):
         for m in self.modalities:
             features = self._features(m)
             starts, lengths = features.stretches(vid_names, clips)
-            padded_length = ctx_length or int(lengths.max())
+            padded_length = ctx_length or self.ctx_length(lengths)
             batch[f"{m}_feat"] = features.padded(starts, lengths, padded_length, self.use_tef)
         return {
             **batch,

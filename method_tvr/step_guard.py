@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from method_tvr.annotations import Query
 from utils.basic_utils import InputError, first_few
 
-GPU_CHECK_EVERY = 20  # steps; each check waits for the device
+GPU_CHECK_EVERY = 20  # steps
 
 
 class NotFiniteError(InputError):
@@ -25,23 +24,55 @@ class NotFiniteError(InputError):
 
 
 @dataclass(frozen=True)
+class StepValues:
+    """What is known of a step once its gradients are there, all of it where the model is.
+
+    Attributes:
+        names: of the parameters that have a gradient.
+        norms: (len(names),) of their gradients; one past float32 counts as not finite: clipping makes it 0.
+        losses: {name: scalar}, `loss_overall` among them.
+        finite: bool scalar, whether `loss_overall` and all norms are.
+    """
+
+    names: list[str]
+    norms: torch.Tensor
+    losses: dict[str, torch.Tensor]
+    finite: torch.Tensor
+
+    @classmethod
+    def of(cls, names: list[str], norms: torch.Tensor, losses: dict[str, torch.Tensor]) -> StepValues:
+        """Join them, so that they are copied as one."""
+        joined = torch.cat([norms.to(losses["loss_overall"].device), torch.stack(list(losses.values()))])
+        number = len(norms) + list(losses).index("loss_overall")
+        decisive = torch.cat([joined[: len(norms)], joined[number : number + 1]])
+        return cls._split(names, list(losses), joined, torch.isfinite(decisive).all())
+
+    @classmethod
+    def _split(cls, names: list[str], terms: list[str], joined: torch.Tensor, finite: torch.Tensor) -> StepValues:
+        losses = dict(zip(terms, joined[len(names) :].unbind(), strict=True))
+        return cls(names, joined[: len(names)], losses, finite)
+
+    def clone(self) -> StepValues:
+        """A copy that stays when the memory of this one is used again."""
+        n = len(self.names) + len(self.losses)
+        joined = self.norms.as_strided((n,), (1,)).clone()
+        return self._split(self.names, list(self.losses), joined, self.finite.clone())
+
+
+@dataclass(frozen=True)
 class _Step:
     """What is needed to name a step once it turns out to be a bad one."""
 
     epoch: int
     number: int
     queries: Sequence[Query]
-    losses: dict[str, torch.Tensor]
-    names: list[str]  # of parameters that have a gradient
-    norms: torch.Tensor  # (len(names),) of their gradients; one past float32 counts as not finite: clipping makes it 0
-
-    def finite(self) -> torch.Tensor:
-        return torch.isfinite(torch.cat([self.norms, self.losses["loss_overall"].reshape(1)])).all()
+    values: StepValues
 
     def error(self) -> NotFiniteError:
         """The error that names the step, its batch and what is not finite in it."""
-        bad = [name for name, norm in zip(self.names, self.norms.tolist(), strict=True) if not math.isfinite(norm)]
-        losses = {name: float(loss) for name, loss in self.losses.items()}
+        norms = zip(self.values.names, self.values.norms.tolist(), strict=True)
+        bad = [name for name, norm in norms if not math.isfinite(norm)]
+        losses = {name: float(loss) for name, loss in self.values.losses.items()}
         what = f"the gradient of {first_few(bad, 3)}" if math.isfinite(losses["loss_overall"]) else "the loss"
         return not_finite(what, self.epoch, self.number, self.queries, losses, bad)
 
@@ -81,49 +112,50 @@ def not_finite(
 
 
 class StepGuard:
-    """Watches a model's steps between backward and update.
+    """Watches the steps of a training run between backward and update.
 
     On the CPU each step is looked at before its update. On a GPU that would mean waiting for it, so steps are looked at
-    `GPU_CHECK_EVERY` at a time, when updates have happened: call `check` before anything is kept.
+    `GPU_CHECK_EVERY` at a time, when as many more have been asked for and these have long been done: call `check`
+    before anything is kept.
 
     Args:
-        model: whose gradients are watched.
         every: look after this many steps.
     """
 
-    def __init__(self, model: nn.Module, every: int) -> None:
+    def __init__(self, every: int) -> None:
         self.every = every
-        self._parameters = list(model.named_parameters())
         self._unchecked: list[_Step] = []
+        self._asked: _Verdicts | None = None
 
     @classmethod
-    def on(cls, device: torch.device, model: nn.Module, at_once: bool) -> StepGuard:
+    def on(cls, device: torch.device, at_once: bool) -> StepGuard:
         """The guard for a device; `at_once` looks at each step, and waits for the device, anywhere."""
-        return cls(model, 1 if at_once or device.type == "cpu" else GPU_CHECK_EVERY)
+        return cls(1 if at_once or device.type == "cpu" else GPU_CHECK_EVERY)
 
     @property
     def checks_before_update(self) -> bool:
         """Whether `watch` finds a bad step before anything was changed by it."""
         return self.every == 1
 
-    def watch(self, epoch: int, number: int, queries: Sequence[Query], losses: dict[str, torch.Tensor]) -> None:
+    def watch(self, epoch: int, number: int, queries: Sequence[Query], values: StepValues) -> None:
         """Take note of a step whose gradients are there.
 
         Args:
             epoch, number: of the step, the number within its epoch and from 0.
             queries: of its batch.
-            losses: {name: scalar}, `loss_overall` among them.
+            values: losses and norms; nobody writes to them later.
 
         Raises:
             NotFiniteError: this step, or one that was not looked at yet, is a bad one.
         """
-        grads = [(name, p.grad) for name, p in self._parameters if p.grad is not None]
-        norms = torch.zeros(0, device=losses["loss_overall"].device)
-        if grads:
-            norms = torch.stack(torch._foreach_norm([grad for _, grad in grads]))
-        self._unchecked.append(_Step(epoch, number, queries, losses, [name for name, _ in grads], norms))
-        if len(self._unchecked) >= self.every:
+        self._unchecked.append(_Step(epoch, number, queries, values))
+        if self.every == 1:
             self.check()
+        elif len(self._unchecked) >= self.every:
+            asked, self._asked = self._asked, _Verdicts(self._unchecked)
+            self._unchecked = []
+            if asked is not None:
+                asked.look()
 
     def check(self) -> None:
         """Look at the steps that were not looked at yet; waits for the device.
@@ -132,8 +164,32 @@ class StepGuard:
             NotFiniteError: for the first bad one.
         """
         steps, self._unchecked = self._unchecked, []
-        if not steps:
-            return
-        for step, finite in zip(steps, torch.stack([step.finite() for step in steps]).tolist(), strict=True):
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.look()
+        if steps:
+            _Verdicts(steps).look()
+
+
+class _Verdicts:
+    """Which of some steps are finite, on its way from the device."""
+
+    def __init__(self, steps: Sequence[_Step]) -> None:
+        self._steps = steps
+        flags = torch.stack([step.values.finite for step in steps])
+        self._copied: torch.cuda.Event | None = None
+        if flags.is_cuda:
+            self._flags = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
+            self._flags.copy_(flags, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        else:
+            self._flags = flags
+
+    def look(self) -> None:
+        """Raises `NotFiniteError` for the first bad step; waits for the device only if it has not come so far."""
+        if self._copied is not None and not self._copied.query():
+            self._copied.synchronize()
+        for step, finite in zip(self._steps, self._flags.tolist(), strict=True):
             if not finite:
                 raise step.error()

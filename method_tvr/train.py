@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from easydict import EasyDict
@@ -28,15 +29,15 @@ from method_tvr.feature_records import check_clip_length, check_trained_on, join
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.inference import evaluate_split, run_inference
 from method_tvr.launch import launch, naming_lost_processes, processes_to_launch, started
-from method_tvr.loading import BatchLoader
+from method_tvr.loading import BatchLoader, copied_ahead
 from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options import OFF
 from method_tvr.ranks import ALONE, Ranks
 from method_tvr.run_files import RunFiles, RunLog, held
-from method_tvr.start_end_dataset import StartEndDataset, prepare_batch_inputs
-from method_tvr.step_guard import NotFiniteError, StepGuard, not_finite
+from method_tvr.start_end_dataset import StartEndDataset
+from method_tvr.step_guard import NotFiniteError, StepGuard, StepValues, not_finite
 from method_tvr.stopping import StopSignals, resumable
 from method_tvr.training_state import (
     BEST,
@@ -54,8 +55,9 @@ from method_tvr.training_state import (
     queries_digest,
     save_training_state,
 )
+from method_tvr.training_step import GraphedStep, TrainingStep
 from utils.basic_utils import InputError, command_line, first_line, progress, write_json
-from utils.model_utils import choose_device, count_parameters, named_generator, seed_everything
+from utils.model_utils import choose_device, count_parameters, named_generator, named_seed, seed_everything
 from utils.random_states import RandomStates
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
@@ -81,6 +83,12 @@ def loss_settings(opt: EasyDict, config: ModelConfig, epoch: int) -> LossSetting
     spans = opt.train_span_start_epoch != OFF and epoch >= opt.train_span_start_epoch
     hard = opt.hard_negative_start_epoch != OFF and epoch >= opt.hard_negative_start_epoch
     return replace(config, lw_st_ed=opt.lw_st_ed if spans else 0.0, use_hard_negative=hard)
+
+
+def training_memory(opt: EasyDict, config: ModelConfig) -> int:
+    """Bytes that a step takes on a GPU, about: some copies of its inputs, and what layers leave for the way back."""
+    of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size  # measured: 2.4 GiB at the paper's sizes
+    return opt.bsz * opt.max_ctx_l * of_clip * 4
 
 
 class Trainer:
@@ -123,7 +131,7 @@ class Trainer:
                 raise InputError(f"{opt.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
         config = model_config(opt, self.features)
         self.model = ReLoCLNet(config, named_generator(opt.seed, "initialisation")).to(self.device)
-        self.guard = StepGuard.on(self.device, self.model, at_once=opt.detect_anomaly)
+        self.guard = StepGuard.on(self.device, at_once=opt.detect_anomaly)
         self.steps_per_epoch = math.ceil(len(self.train_set) / opt.bsz)
         self.optimizer = BertAdam(
             parameter_groups(self.model, opt.wd),
@@ -133,11 +141,18 @@ class Trainer:
         )
         self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
         self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
-        self.meter, self.negatives = self._epoch_start()
+        self.negatives = torch.Generator(self.device)
+        self.step = TrainingStep(
+            self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], ranks,
+            opt.grad_clip,
+        )  # fmt: skip
+        self.graphed = GraphedStep(self.step, self.device) if self._uses_graphs() else None
+        self.meter = self._epoch_start()
         known: dict[str, int] | None = None if opt.resume is None else {}
         if saved is not None:
             self._go_on_from(saved)
             known = saved.state.log_lengths
+        self.features.settle(training_memory(opt, config))
         ranks.check_equal(self.model.parameters(), "the model's parameters")
         self.files = RunFiles(Path(opt.results_dir), known) if ranks.is_main else RunLog(Path(opt.results_dir))
         if opt.resume is None and ranks.is_main:
@@ -166,6 +181,20 @@ class Trainer:
             else:
                 self._end_epoch()
 
+    def _uses_graphs(self) -> bool:
+        """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back."""
+        opt = self.opt
+        hinders = {
+            "the steps are not on a GPU": self.device.type != "cuda",
+            "several processes exchange tensors in a step": self.ranks.size > 1,
+            "--detect_anomaly looks at each operation": opt.detect_anomaly,
+            "--feature_cache disk makes batches of any size": opt.feature_cache == "disk",
+        }
+        reasons = [reason for reason, holds in hinders.items() if holds]
+        if opt.cuda_graph == "on" and reasons:
+            raise InputError(f"--cuda_graph on: {reasons[0]}: leave it out")
+        return opt.cuda_graph != "off" and not reasons
+
     def _where(self) -> str:
         return (
             f"{self.device}" if self.ranks.size == 1 else f"{self.ranks.size} processes, the main one on {self.device}"
@@ -176,19 +205,21 @@ class Trainer:
         epoch = self.place.epoch
         self.model.train()
         if self.place.step == 0:
-            self.meter, self.negatives = self._epoch_start()
+            self.meter = self._epoch_start()
         settings = loss_settings(self.opt, self.model.config, epoch)
         order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * self.opt.bsz :]
         loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks)
-        for _, batch in progress(loader, f"epoch {epoch:03d}"):
-            before = RandomStates.take(self.device), self.negatives.get_state()
+        before: tuple[RandomStates, torch.Tensor] | None = None
+        for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
+            if self.guard.checks_before_update:
+                before = RandomStates.take(self.device), self.negatives.get_state()
             first = self.place.step * self.opt.bsz
             whole = [self.train_set.queries[i] for i in order[first : first + self.opt.bsz]]
             try:
                 self._step(whole, batch, settings)
             except NotFiniteError:
-                if self.guard.checks_before_update:
+                if before is not None:
                     self._save_as_before_step(*before)
                 raise
             asked = self.ranks.any(self.signals.asked is not None)
@@ -201,28 +232,34 @@ class Trainer:
         self.place.phase = EVALUATION
         self._save()
 
-    def _step(self, queries: Sequence[Query], batch: dict[str, torch.Tensor], settings: LossSettings) -> None:
+    def _inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        return self.train_set.inputs(batch, self.device)
+
+    def _step(self, queries: Sequence[Query], batch: dict[str, Any], settings: LossSettings) -> None:
         """One update from this process's share of a batch; `queries` are those of the whole batch."""
-        opt, place = self.opt, self.place
-        inputs = prepare_batch_inputs(batch, self.device, non_blocking=True)
-        loss, losses = self.model(inputs, settings, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks)
-        self.optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:  # a last batch of one query has no ranking loss, and maybe no other is on
-            try:
-                loss.backward()
-            except RuntimeError as err:
-                if not (opt.detect_anomaly and "nan values" in str(err)):
-                    raise
-                terms = {name: float(term) for name, term in losses.items()}
-                raise not_finite(f"a gradient ({first_line(err)})", place.epoch, place.step, queries, terms) from err
-        self.ranks.sum_gradients(self.model.parameters())
-        self.guard.watch(place.epoch, place.step, queries, losses)
-        if opt.grad_clip != OFF:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), opt.grad_clip)
-        self.files.log_scalar("Train/LR", opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
-        self.optimizer.step()
-        self.meter.add(losses)
+        place = self.place
+        self.files.log_scalar("Train/LR", self.opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
+        if self.graphed is not None:
+            values = self.graphed(batch, settings)
+            self.guard.watch(place.epoch, place.step, queries, values)
+        else:
+            values = self._gradients(queries, batch, settings)
+            self.guard.watch(place.epoch, place.step, queries, values)
+            self.step.clip()
+            self.optimizer.step()
+        self.meter.add(values.losses)
         place.step += 1
+
+    def _gradients(self, queries: Sequence[Query], batch: dict[str, Any], settings: LossSettings) -> StepValues:
+        loss, losses = self.step.losses(batch, settings)
+        try:
+            return self.step.gradients(loss, losses)
+        except RuntimeError as err:
+            if not (self.opt.detect_anomaly and "nan values" in str(err)):
+                raise
+            terms = {name: float(term) for name, term in losses.items()}
+            what = f"a gradient ({first_line(err)})"
+            raise not_finite(what, self.place.epoch, self.place.step, queries, terms) from err
 
     def _reported(self, err: NotFiniteError) -> InputError:
         """Write all about a step that is not finite to a file, for the error that ends the run."""
@@ -255,8 +292,10 @@ class Trainer:
 
     # ---------------------------------------------------------------- saving and going on
 
-    def _epoch_start(self) -> tuple[LossMeter, torch.Generator]:
-        return LossMeter(self.device), named_generator(self.opt.seed, f"negatives/{self.place.epoch}")
+    def _epoch_start(self) -> LossMeter:
+        """A new epoch's losses; its negatives are drawn by its own number."""
+        self.negatives.manual_seed(named_seed(self.opt.seed, f"negatives/{self.place.epoch}"))
+        return LossMeter(self.device)
 
     def _save_is_due(self) -> bool:
         every = self.opt.save_every
@@ -310,12 +349,13 @@ class Trainer:
         assert self.eval_split is not None
         self.model.eval()
         settings = loss_settings(self.opt, self.model.config, epoch)
-        negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}")
+        negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}", self.device)
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
         loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks)
-        for _, batch in progress(loader, "losses on the evaluation split"):
-            inputs = prepare_batch_inputs(batch, self.device)
+        batches = copied_ahead(loader, self.device)
+        for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
+            inputs = dataset.inputs(batch, self.device)
             _, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, ranks=self.ranks)
             meter.add(losses)
         self.files.log_losses(epoch, meter.means(), "Eval_Loss")

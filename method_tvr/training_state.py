@@ -19,7 +19,7 @@ from method_tvr.loss_meter import LossMeter
 from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import BertAdam
 from utils.basic_utils import InputError
-from utils.random_states import RandomStates, check_torch_state
+from utils.random_states import RandomStates, check_torch_state, is_cuda_state
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "model.ckpt"
 
@@ -98,7 +98,8 @@ class TrainingState:
         """
         place, chance = Place(**plain["place"]), [RandomStates.from_plain(states) for states in plain["chance"]]
         place.check()
-        check_torch_state(plain["negatives"])
+        if not is_cuda_state(plain["negatives"]):
+            check_torch_state(plain["negatives"])
         if not all(_is_count(length) for length in plain["log_lengths"].values()):
             raise ValueError("lengths of logs that are none")
         return cls(**{**plain, "place": place, "chance": chance})
@@ -123,7 +124,8 @@ class SavedRun:
     ) -> None:
         """Give all that changes while a run trains its saved values, the global random generators among it.
 
-        These are of the process with number `rank`. One that had none when the run was saved keeps its own.
+        These are of the process with number `rank`. One that had none when the run was saved keeps its own, and so do
+        the negatives of a run that was on the CPU and is on a GPU now, or the other way round.
 
         Raises:
             InputError: they are another run's.
@@ -132,7 +134,8 @@ class SavedRun:
             model.load_state_dict(self.checkpoint.state)
             optimizer.load_state_dict(self.state.optimizer)
             meter.load_state_dict(self.state.meter)
-            negatives.set_state(self.state.negatives)
+            if is_cuda_state(self.state.negatives) == is_cuda_state(negatives.get_state()):
+                negatives.set_state(self.state.negatives)
             for states in self.state.chance[rank : rank + 1]:
                 states.give_back(device)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, LookupError) as err:

@@ -39,10 +39,15 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def named_generator(seed: int, name: str) -> torch.Generator:
-    """A CPU generator for one source of chance, such as `shuffle/3`: independent of others, restored by its name."""
+def named_seed(seed: int, name: str) -> int:
+    """A seed for one source of chance, such as `shuffle/3`: independent of others, found again by its name."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def named_generator(seed: int, name: str, device: torch.device | None = None) -> torch.Generator:
+    """A generator for one source of chance, see `named_seed`; on the CPU if no device is given."""
+    return torch.Generator(device or "cpu").manual_seed(named_seed(seed, name))
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+CUDA_STATE_BYTES = 16
 N_WORDS = 624  # in the Mersenne Twister, which Python, numpy and torch all draw from
 TORCH_POSITION = struct.Struct("<8xi4xQ")  # in a state of torch: how many draws until new words are made, the next word
 
@@ -97,6 +98,11 @@ def check_torch_state(state: Any) -> None:
     left, pos = TORCH_POSITION.unpack_from(bytes(state.tolist()))
     if not 1 <= left <= left + pos <= N_WORDS + 1:
         raise ValueError(f"a generator's state with {left} draws left from word {pos} on")
+
+
+def is_cuda_state(state: Any) -> bool:
+    """Whether this is the state of a generator of torch on a GPU: a seed and how far it has drawn."""
+    return isinstance(state, torch.Tensor) and (state.dtype, state.shape) == (torch.uint8, (CUDA_STATE_BYTES,))
 
 
 def _integers(tensor: torch.Tensor, n: int) -> list[int]:

@@ -25,7 +25,7 @@ DEFAULTS = {
     "device": 0,
     "device_ids": [0],
     "num_workers": 8,
-    "feature_cache": "ram",
+    "feature_cache": "auto",
     "cache_dtype": "float32",
     "no_core_driver": False,
     "no_pin_memory": False,

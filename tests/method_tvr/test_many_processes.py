@@ -24,7 +24,7 @@ from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import parse_inference_options
 from method_tvr.optimization import BertAdam
 from method_tvr.ranks import Ranks
-from method_tvr.step_guard import StepGuard
+from method_tvr.step_guard import StepGuard, StepValues
 from method_tvr.train import Trainer
 from method_tvr.training_state import BEST, EVALUATION, LAST, load_saved_run
 from tests.method_tvr.conftest import as_argv
@@ -51,10 +51,10 @@ def record_losses(folder: Path) -> None:
     """Append the losses of each step to `steps_{rank}` in a folder."""
     watch, path = StepGuard.watch, folder / f"steps_{os.environ['RANK']}"
 
-    def watched(self: StepGuard, epoch: int, number: int, queries: Any, losses: dict[str, torch.Tensor]) -> None:
+    def watched(self: StepGuard, epoch: int, number: int, queries: Any, values: StepValues) -> None:
         with open(path, "a") as steps:
-            print(json.dumps({name: float(loss) for name, loss in losses.items()}), file=steps)
-        watch(self, epoch, number, queries, losses)
+            print(json.dumps({name: float(loss) for name, loss in values.losses.items()}), file=steps)
+        watch(self, epoch, number, queries, values)
 
     StepGuard.watch = watched
 

@@ -44,7 +44,10 @@ def queries_of(corpus, split: str = "train"):
 
 def batches(dataset, trim_padding: bool = False, sampler=None, max_ctx_l: int = LONG) -> list:
     opt = EasyDict(num_workers=0, no_pin_memory=True, max_ctx_l=max_ctx_l, trim_padding=trim_padding)
-    return list(BatchLoader(dataset, 16, opt, sampler))
+    loaded = BatchLoader(dataset, 16, opt, sampler)
+    if isinstance(dataset, StartEndDataset):
+        return [(metas, dataset.inputs(batch, CPU)) for metas, batch in loaded]
+    return list(loaded)
 
 
 def assert_same(found: list, expected: list, atol: float = 0.0) -> None:
@@ -134,7 +137,7 @@ def test_a_device_without_room_is_named(tiny_corpus, monkeypatch):
     def full(*args: object, **kwargs: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("torch.empty", full)
+    monkeypatch.setattr("torch.zeros", full)
     with pytest.raises(InputError, match=r"GiB of features do not fit on cpu: .*float16"):
         packed.query_batch([queries[0].desc_id])
 

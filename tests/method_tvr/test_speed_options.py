@@ -8,7 +8,7 @@ import torch
 import method_tvr.model as model_module
 import method_tvr.retrieval as retrieval_module
 from method_tvr.model import ReLoCLNet
-from method_tvr.model_components import attention, keep_mask, keep_scale
+from method_tvr.model_components import attention, hide, keep_mask, keep_scale
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 
@@ -129,7 +129,7 @@ def test_attention_with_dropout_is_attention_whose_dropped_weights_are_zero(keys
     visible = torch.rand(3, 1, 1 if keys_only else 5, 6) < 0.7
     visible[..., 0] = True
     torch.manual_seed(1)
-    found = attention(q, k, v, visible, 0.3)
+    found = attention(q, k, v, hide(visible), 0.3)
     torch.manual_seed(1)
     keep = keep_mask(torch.Size((3, 2, 5, 6)), 0.3, torch.float32)
     weights = (q @ k.transpose(2, 3) / 2).masked_fill(~visible, -1e4).softmax(dim=-1)
@@ -142,7 +142,7 @@ def test_attention_with_dropout_is_attention_whose_dropped_weights_are_zero(keys
 
 def test_second_derivatives_of_attention_with_dropout_are_refused_rather_than_wrong():
     q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
-    found = attention(q, k, v, torch.ones(1, 1, 1, 3, dtype=torch.bool), 0.5)
+    found = attention(q, k, v, torch.zeros(1, 1, 1, 3), 0.5)
     (grad,) = torch.autograd.grad(found.square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()

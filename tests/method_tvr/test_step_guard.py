@@ -12,7 +12,7 @@ from torch.utils.data import RandomSampler
 from method_tvr import train
 from method_tvr.annotations import Query
 from method_tvr.checkpoint import load_checkpoint
-from method_tvr.step_guard import NotFiniteError, StepGuard
+from method_tvr.step_guard import NotFiniteError, StepGuard, StepValues
 from method_tvr.training_state import BEST, LAST, load_saved_run
 from utils.content_digest import content_digest
 from utils.mini_files import video_feature_path
@@ -27,9 +27,10 @@ def watch(guard: StepGuard, model: nn.Linear, number: int, loss: float, grad: fl
         parameter.grad = None if grad is None else torch.full_like(parameter, 0.5)
     if grad is not None:
         model.bias.grad[-1] = grad
-    guard.watch(
-        2, number, QUERIES[number : number + 10], {"loss_vcl": torch.tensor(loss), "loss_overall": torch.tensor(loss)}
-    )
+    names = [name for name, p in model.named_parameters() if p.grad is not None]
+    norms = torch.tensor([float(p.grad.norm()) for p in model.parameters() if p.grad is not None])
+    losses = {"loss_vcl": torch.tensor(loss), "loss_overall": torch.tensor(loss)}
+    guard.watch(2, number, QUERIES[number : number + 10], StepValues.of(names, norms, losses))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def watch(guard: StepGuard, model: nn.Linear, number: int, loss: float, grad: fl
 )
 def test_a_bad_step_is_named_with_its_batch(loss, grad, what):
     model = nn.Linear(3, 2)
-    guard = StepGuard(model, every=1)
+    guard = StepGuard(every=1)
     watch(guard, model, 0, 1.0, 1.0)
     with pytest.raises(NotFiniteError, match=f"epoch 2, step 1: {what}") as caught:
         watch(guard, model, 1, loss, grad)
@@ -58,28 +59,30 @@ def test_a_bad_step_is_named_with_its_batch(loss, grad, what):
 @pytest.mark.parametrize(("loss", "grad"), [(1.0, 1e18), (0.0, None), (3e38, -1e18)])
 def test_large_numbers_are_no_bad_ones(loss, grad):
     model = nn.Linear(3, 2)
-    watch(StepGuard(model, every=1), model, 0, loss, grad)
+    watch(StepGuard(every=1), model, 0, loss, grad)
 
 
 def test_steps_looked_at_together_name_the_first_bad_one():
     model = nn.Linear(3, 2)
-    guard = StepGuard(model, every=4)
+    guard = StepGuard(every=4)
     for number, loss in enumerate([1.0, math.nan, math.inf]):
         watch(guard, model, number, loss, 1.0)
+    watch(guard, model, 3, 1.0, 1.0)  # as many more are asked for before these four are looked at
+    for number in range(4, 7):
+        watch(guard, model, number, math.nan, 1.0)
     with pytest.raises(NotFiniteError, match="step 1: the loss"):
-        watch(guard, model, 3, 1.0, 1.0)
-    watch(guard, model, 4, math.nan, 1.0)
+        watch(guard, model, 7, 1.0, 1.0)
     with pytest.raises(NotFiniteError, match="step 4"):
         guard.check()
+    watch(guard, model, 8, 1.0, 1.0)
     guard.check()
 
 
 def test_only_a_gpu_is_not_waited_for():
-    model = nn.Linear(1, 1)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert StepGuard.on(cpu, model, at_once=False).checks_before_update
-    assert StepGuard.on(gpu, model, at_once=True).checks_before_update
-    assert not StepGuard.on(gpu, model, at_once=False).checks_before_update
+    assert StepGuard.on(cpu, at_once=False).checks_before_update
+    assert StepGuard.on(gpu, at_once=True).checks_before_update
+    assert not StepGuard.on(gpu, at_once=False).checks_before_update
 
 
 # ---------------------------------------------------------------- in a run
@@ -154,7 +157,7 @@ def test_a_run_with_mended_features_goes_on_as_if_they_had_never_been_bad(
 @pytest.mark.parametrize("save_every", [0, 2])
 def test_a_bad_step_found_late_is_in_nothing_that_was_saved(start, own_corpus, overflowing, monkeypatch, save_every):
     # as on a GPU: updates have happened when a step is looked at
-    monkeypatch.setattr(StepGuard, "on", lambda device, model, at_once: StepGuard(model, every=5))
+    monkeypatch.setattr(StepGuard, "on", lambda device, at_once: StepGuard(every=5))
     finished, folder = start(own_corpus, "bad", bsz=8, save_every=save_every)
     report = (
         named_video(finished, folder, overflowing)
