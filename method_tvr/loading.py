@@ -132,7 +132,14 @@ class _PackedBatches:
                 yield ahead.popleft().result()
 
     def _make(self, indices: list[int]) -> Batch:
-        return _made(partial(self._dataset.batch, ctx_length=self._ctx_length), indices)
+        meta, batch = _made(partial(self._dataset.batch, ctx_length=self._ctx_length), indices)
+        if self._dataset.features.device is None and self._dataset.features.pin_memory:
+            batch = {name: _pinned(x) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+        return meta, batch
+
+
+def _pinned(x: torch.Tensor) -> torch.Tensor:
+    return x if x.is_pinned() else x.pin_memory()
 
 
 class _DiskBatches:

@@ -192,10 +192,9 @@ class ReLoCLNet(nn.Module):
         Returns:
             {modality: ContextEncoding}.
         """
-        mask = ctx_mask.bool()
         # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
         # see padded clips through the convolutions.
-        visible = mask.unsqueeze(1) | ~mask.unsqueeze(2)  # (N, L queries, L keys), across modalities
+        visible = torch.maximum(ctx_mask.unsqueeze(1), 1 - ctx_mask.unsqueeze(2))  # (N, L queries, L keys)
         hidden, crossing = hide(ctx_mask, self.dtype).unsqueeze(1), hide(visible, self.dtype)
         h1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
         encoded = {}
@@ -421,7 +420,11 @@ def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torc
     directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
     negatives = draw_negatives(directed, pool_size, generator)
     losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
-    return {name: weight * loss for (name, weight), loss in zip(weights.items(), losses, strict=True)}
+    return {name: _weighted(weight, loss) for (name, weight), loss in zip(weights.items(), losses, strict=True)}
+
+
+def _weighted(weight: float, loss: torch.Tensor) -> torch.Tensor:
+    return loss if weight == 1 else weight * loss
 
 
 def _lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:

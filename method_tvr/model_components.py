@@ -58,7 +58,7 @@ def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Ten
     length = visible.shape[-1]
     # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
     hidden = torch.empty((*visible.shape[:-1], length + -length % ALIGNED), dtype=dtype, device=visible.device)
-    return hidden[..., :length].copy_(visible).log_()
+    return torch.log(visible, out=hidden[..., :length])
 
 
 def attention(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -109,14 +110,13 @@ class BertAdam(Optimizer):
         """The device's part of a step: on a GPU nothing in it differs between steps but what is in memory there."""
         norms = self.gradient_norms() if self._norms is None else self._norms
         self._norms = None
+        grads = iter(self._clipped([p.grad for p in self.with_gradient() if p.grad is not None], norms))
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._update(params, norms[: len(params)], group)
-            norms = norms[len(params) :]
+                self._update(params, list(itertools.islice(grads, len(params))), group)
 
-    def _update(self, params: list[torch.Tensor], norms: torch.Tensor, group: dict[str, Any]) -> None:
-        grads = self._clipped([p.grad for p in params if p.grad is not None], norms)
+    def _update(self, params: list[torch.Tensor], grads: list[torch.Tensor], group: dict[str, Any]) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p] = {name: torch.zeros_like(p) for name in MOMENTS}
@@ -146,6 +146,8 @@ class BertAdam(Optimizer):
 
     def _clipped(self, grads: list[torch.Tensor], norms: torch.Tensor) -> list[torch.Tensor]:
         """The gradients, none longer than `MAX_GRAD_NORM`; as torch's `clip_grad_norm_`, one tensor at a time."""
+        if not grads:
+            return grads
         scales = (MAX_GRAD_NORM / (norms + 1e-6)).clamp(max=1.0)
         if not grads[0].is_cuda:
             torch._foreach_mul_(grads, list(scales.unbind()))

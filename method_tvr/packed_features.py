@@ -99,6 +99,7 @@ class DevicePackedFeatures(PackedFeatures):
                 f"{shape[0] * shape[1] * dtype.itemsize / 2**30:.1f} GiB of features do not fit on {device}: "
                 "use --feature_cache ram, or halve them with --cache_dtype float16"
             ) from err
+        self._nothing = torch.tensor(n_rows, device=device)
         number = starts * width * dtype.itemsize // COPY_BYTES
         for group in np.split(np.arange(len(keys)), np.flatnonzero(np.diff(number)) + 1):
             block = np.concatenate(
@@ -116,7 +117,7 @@ class DevicePackedFeatures(PackedFeatures):
     def rows_of(self, starts: torch.Tensor, lengths: torch.Tensor, length: int) -> torch.Tensor:
         """(N, length) int64 rows of N stretches (N,), (N,) int64, and after each one's end that of zeros."""
         clip = torch.arange(length, device=self.device)
-        return torch.where(clip < lengths.unsqueeze(1), starts.unsqueeze(1) + clip, len(self._rows) - 1)
+        return torch.where(clip < lengths.unsqueeze(1), starts.unsqueeze(1) + clip, self._nothing)
 
     def gathered(self, rows: torch.Tensor, lengths: torch.Tensor, tef: torch.Tensor | None = None) -> torch.Tensor:
         """Batch of `rows_of`: (N, length, D) float32, tef included, by default that of stretches of these lengths."""

@@ -49,6 +49,7 @@ class PackedStore(FeatureStore):
     ) -> None:
         super().__init__(context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average)
         self.device = device
+        self.pin_memory = pin_memory
         self._few_sizes, self._may_hold = few_sizes, may_hold
         self._dtype = dtype
         self._packed = {
@@ -127,7 +128,7 @@ class PackedStore(FeatureStore):
         room = free - needed - total // 10  # a tenth is for the evaluation and what others leave unused
         sizes = {dtype: self.required_bytes(dtype) for dtype in ("float32", "float16")}
         takes = sizes[self._dtype]
-        of_room = f"{takes / 2**30:.1f} GiB of {self._dtype} features, room for {max(0, room) / 2**30:.1f} GiB"
+        of_room = f"{takes / 2**30:.2f} GiB of {self._dtype} features, room for {max(0, room) / 2**30:.1f} GiB"
         if takes <= room:
             self.device = self._may_hold
             print(f"features: on {self._may_hold} ({of_room})")

@@ -43,9 +43,8 @@ class StepValues:
     def of(cls, names: list[str], norms: torch.Tensor, losses: dict[str, torch.Tensor]) -> StepValues:
         """Join them, so that they are copied as one."""
         joined = torch.cat([norms.to(losses["loss_overall"].device), torch.stack(list(losses.values()))])
-        number = len(norms) + list(losses).index("loss_overall")
-        decisive = torch.cat([joined[: len(norms)], joined[number : number + 1]])
-        return cls._split(names, list(losses), joined, torch.isfinite(decisive).all())
+        # no term is infinite or NaN when their sum is neither; and 0 times a number is 0 only if it is finite
+        return cls._split(names, list(losses), joined, (joined * 0).sum() == 0)
 
     @classmethod
     def _split(cls, names: list[str], terms: list[str], joined: torch.Tensor, finite: torch.Tensor) -> StepValues:

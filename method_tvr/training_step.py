@@ -19,6 +19,7 @@ from method_tvr.options import OFF
 from method_tvr.ranks import Ranks
 from method_tvr.step_guard import StepValues
 
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 Inputs = Mapping[str, Any]  # of a batch: tensors, and numbers that sizes depend on
 
 
@@ -137,7 +138,8 @@ class GraphedStep:
     def _captured(self, step: Callable[[], StepValues]) -> tuple[Callable[[], None], StepValues]:
         """Record what a function does on the device, without doing it: how it is repeated, and where its result is."""
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._step.negatives)
+        if TORCH < (2, 14):  # which finds the generators itself
+            graph.register_generator_state(self._step.negatives)
         with torch.cuda.graph(graph, pool=self._pool):
             values = step()
         self._pool = self._pool or graph.pool()

@@ -1,0 +1,91 @@
+"""What a training step asks of a GPU, counted in torch's own CUDA code on a runtime that computes nothing.
+
+Calls are counted, not time: a step of few calls, none of which waits, is one that the host keeps ahead of.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tests.gpu import fake_runtime
+
+REASON = "the machine has a GPU" if torch.cuda.is_available() else fake_runtime.missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no fake CUDA runtime: {REASON}")
+
+# options of a run: most calls a step of the host. With graphs it is one, and what changes from step to step.
+GRAPH, PLAIN, ONE_MODALITY = 30, 600, 450
+STEPS = {
+    "": GRAPH,
+    "--trim_padding --amp bf16": GRAPH,
+    "--feature_cache ram": GRAPH,
+    "--cuda_graph off": PLAIN,
+    "--cuda_graph off --amp bf16": PLAIN,
+    "--cuda_graph off --trim_padding": PLAIN,
+    "--cuda_graph off --trim_padding --amp bf16": PLAIN,
+    "--cuda_graph off --hard_pool_size 5": PLAIN,
+    "--cuda_graph off --ctx_mode video_tef": ONE_MODALITY,
+    "--cuda_graph off --ctx_mode sub_tef --amp bf16": ONE_MODALITY,
+    "--cuda_graph off --feature_cache ram": PLAIN,
+    "--cuda_graph off --grad_clip 1": PLAIN + 20,
+}
+COUNTED = """
+    import json
+    from method_tvr import step_guard
+    from method_tvr.config import parse_train_options
+    from method_tvr.train import Trainer
+    from tests.gpu.fake_runtime import Counter
+
+    step_guard._Verdicts.look = lambda self: None  # kernels compute nothing: no loss is finite
+    opt = parse_train_options({argv!r})
+    opt.results_dir = {folder!r}
+    trainer = Trainer(opt)
+    trainer._save = lambda: None
+    for _ in range(2):  # until each size of batch has its graph
+        trainer._train_epoch()
+        trainer.place.step = 0
+    counter = Counter()
+    trainer._train_epoch()
+    found = dict(counter.read(), operations=counter.operations(), steps=trainer.steps_per_epoch)
+    print("FOUND", json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory) -> dict[str, str]:
+    return fake_runtime.build(tmp_path_factory.mktemp("fake_runtime"))
+
+
+@pytest.mark.parametrize("options", STEPS)
+def test_a_step_is_few_calls_without_a_wait(runtime, corpus_options, tmp_path, options):
+    argv = [*corpus_options, *options.split(), "--drop", "0.1", "--input_drop", "0.1"]
+    done = fake_runtime.run(runtime, COUNTED.format(argv=argv, folder=str(tmp_path / "run")))
+    assert "FOUND" in done.stdout, done.stdout[-2000:] + done.stderr[-3000:]
+    found = json.loads(done.stdout.partition("FOUND")[2])
+    steps = found["steps"]
+    print(options or "defaults", {name: round(n / steps, 1) for name, n in found.items() if n})
+    assert found["operations"] / steps <= STEPS[options]
+    assert found["waits"] <= 1  # for the means of the epoch
+    assert found["pageable"] == 0
+
+
+BACKWARD = """
+    import torch
+    from method_tvr.model import ReLoCLNet
+    from tests.gpu.test_same_as_cpu import config_for, small_batch
+
+    model = ReLoCLNet(config_for({ctx_mode!r})).to("cuda")
+    loss, _ = model({{name: x.to("cuda") for name, x in small_batch(9, model.modalities).items()}})
+    loss.backward()
+    print("DONE")
+"""
+
+
+@pytest.mark.parametrize("ctx_mode", ["video_sub_tef", "video_tef", "sub_tef"])
+def test_backward_needs_no_compiler(runtime, ctx_mode):
+    """torch >= 2.13 sends outer products to kernels that it compiles, by gcc and with Python.h."""
+    nowhere = {"TORCH_DISABLE_NATIVE_JIT": "0", "PATH": "/nonexistent", "TRITON_CACHE_DIR": "/nonexistent/x"}
+    done = fake_runtime.run(runtime, BACKWARD.format(ctx_mode=ctx_mode), **nowhere)
+    assert "DONE" in done.stdout, done.stderr[-2000:]
