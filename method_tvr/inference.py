@@ -71,7 +71,7 @@ def predict(
         videos = [video for video in videos if video.vid_name in asked]
     answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
     own = StartEndEvalDataset(split.queries[ranks.slice_of(len(split.queries))], videos, features, "query")
-    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt), "encoding queries")
+    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt, device=device), "encoding queries")
     encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in batches]
     everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
     return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(device), split.queries, tasks)

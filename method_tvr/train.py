@@ -180,7 +180,7 @@ class Trainer:
         settings = loss_settings(self.opt, self.model.config, epoch)
         order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * self.opt.bsz :]
-        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks)
+        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks, device=self.device)
         for _, batch in progress(loader, f"epoch {epoch:03d}"):
             before = RandomStates.take(self.device), self.negatives.get_state()
             first = self.place.step * self.opt.bsz
@@ -313,7 +313,7 @@ class Trainer:
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}")
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
-        loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks)
+        loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks, device=self.device)
         for _, batch in progress(loader, "losses on the evaluation split"):
             inputs = prepare_batch_inputs(batch, self.device)
             _, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, ranks=self.ranks)
