@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from method_tvr.distributed import ProcessRanks
+from method_tvr.options import NUMBERED
 from method_tvr.ranks import ALONE, Ranks
 from utils.basic_utils import InputError, command_line, first_line
 from utils.model_utils import available_cpus, choose_device
@@ -46,8 +47,8 @@ def processes_to_launch(device_ids: Sequence[int]) -> int:
         return len(device_ids)
     if not typed.isdecimal() or int(typed) < 1:
         raise InputError(f"NGPU={typed}: expected the number of processes to start, such as NGPU=2")
-    if len(device_ids) not in (1, int(typed)):
-        raise InputError(f"NGPU={typed}, but --device_ids names {len(device_ids)} devices: leave one of them out")
+    if device_ids != NUMBERED and len(device_ids) != int(typed):
+        raise InputError(f"NGPU={typed}, but --device_ids names {len(device_ids)}: name as many, or leave NGPU out")
     return int(typed)
 
 
@@ -94,8 +95,8 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
 
     Args:
         device: CUDA device of a process that is alone; -1 for the CPU.
-        device_ids: CUDA devices of several processes, in their order on each machine; of fewer than two, those are
-            numbered as the processes are.
+        device_ids: CUDA devices of several processes, in their order on each machine; `NUMBERED`: those with the
+            processes' numbers.
 
     Yields:
         The processes, and this one's device.
@@ -133,16 +134,16 @@ def _device(device: int, device_ids: Sequence[int], local_rank: int) -> torch.de
     """The device of the `local_rank`-th process of this machine."""
     if device < 0 or not torch.cuda.is_available():
         return choose_device(device)
-    if len(device_ids) < 2:
+    if device_ids == NUMBERED:
         number = local_rank
     elif local_rank < len(device_ids):
         number = device_ids[local_rank]
     else:
         raise InputError(
-            f"--device_ids names {len(device_ids)} devices for {local_rank + 1} processes or more on this machine: "
-            "name one for each"
+            f"--device_ids {' '.join(map(str, device_ids))}, for {local_rank + 1} processes or more on this machine: "
+            "name a device for each"
         )
-    if number >= torch.cuda.device_count():
+    if not 0 <= number < torch.cuda.device_count():
         raise InputError(
             f"there is no CUDA device {number} for process {local_rank} of this machine, which has "
             f"{torch.cuda.device_count()}: start fewer processes, or give --device_ids that are there"

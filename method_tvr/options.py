@@ -11,6 +11,7 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 TASKS = ("VCMR", "SVMR", "VR")
 CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
 OFF = -1  # value that switches an epoch, count or threshold off
+NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
 INDEXES = ("exact", "faiss", "milvus")
 FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
 AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips
@@ -73,9 +74,9 @@ def _general_options(parser: argparse.ArgumentParser) -> None:
         "--device_ids",
         type=int,
         nargs="+",
-        default=[0],
+        default=NUMBERED,
         help="CUDA devices of several processes; more than one starts a process for each, as NGPU=N or torchrun do. "
-        "One alone is chosen by --device",
+        "One alone is used as --device names it",
     )
     add("--num_workers", type=int, default=8, help="processes that read features from disk, 0: the main one does")
     add(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from easydict import EasyDict
 
+from method_tvr import launch
 from method_tvr.distributed import ProcessRanks
 from method_tvr.launch import processes_to_launch, started
 from method_tvr.loading import BatchLoader
@@ -363,11 +364,41 @@ def test_processes_are_launched_when_several_are_asked_for(monkeypatch, environm
     assert processes_to_launch(device_ids) == expected
 
 
-@pytest.mark.parametrize(("typed", "device_ids"), [("two", [0]), ("0", [0]), ("-1", [0]), ("3", [0, 1])])
+@pytest.mark.parametrize(("typed", "device_ids"), [("two", [0]), ("0", [0]), ("-1", [0]), ("3", [0, 1]), ("2", [1])])
 def test_a_number_of_processes_that_makes_no_sense_is_refused(monkeypatch, typed, device_ids):
     set_environment(monkeypatch, {"NGPU": typed})
     with pytest.raises(InputError, match="NGPU"):
         processes_to_launch(device_ids)
+
+
+@pytest.mark.parametrize(
+    ("device_ids", "local_rank", "expected"), [([0], 0, 0), ([0], 2, 2), ([3, 1], 0, 3), ([3, 1], 1, 1), ([2], 0, 2)]
+)
+def test_each_process_takes_the_device_that_is_named_for_it(monkeypatch, device_ids, local_rank, expected):
+    have_devices(monkeypatch, 4)
+    assert launch._device(0, device_ids, local_rank) == torch.device("cuda", expected)
+
+
+@pytest.mark.parametrize(
+    ("device_ids", "local_rank", "message"),
+    [
+        ([0], 4, "no CUDA device 4 for process 4"),
+        ([3, 7], 1, "no CUDA device 7 for process 1"),
+        ([-1, 0], 0, "no CUDA device -1 for process 0"),
+        ([2], 1, "--device_ids 2, for 2 processes or more"),
+        ([3, 1], 2, "--device_ids 3 1, for 3 processes or more"),
+    ],
+)
+def test_a_process_without_a_device_is_refused(monkeypatch, device_ids, local_rank, message):
+    have_devices(monkeypatch, 4)
+    with pytest.raises(InputError, match=message):
+        launch._device(0, device_ids, local_rank)
+
+
+def have_devices(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
 
 
 def test_half_of_torchruns_environment_is_refused(monkeypatch):
