@@ -36,7 +36,7 @@ def run_encoding(opt: EasyDict, out: str) -> None:
         raise InputError(f"--retrieval_dtype {opt.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
     checkpoint = load_model_of(opt)
     ensure_dataset(opt)
-    device = choose_device(opt.device)
+    device = choose_device(opt.device, opt.tf32)
     videos = listed_videos(opt)
     with adding_to(out, Recipe.of(checkpoint, opt, STORED_DTYPES[opt.retrieval_dtype])) as writer:
         writer.store.check_durations(videos)

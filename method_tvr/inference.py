@@ -249,7 +249,7 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
         Metrics as `evaluate_split` returns them.
     """
     checkpoint = _load_checkpoint(opt, ranks)
-    device = choose_device(opt.device) if device is None else device
+    device = choose_device(opt.device, opt.tf32) if device is None else device
     store, windows = _how_encoded(opt, checkpoint)
     features = open_features(opt, device, average=windows is None) if store is None else open_query_features(opt)
     features.note_unknown_files()
@@ -283,7 +283,7 @@ def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     checkpoint = _load_checkpoint(opt, ranks)
     check_positions(checkpoint.config, opt.max_ctx_l, opt.max_desc_l, opt.model_dir)
-    device = choose_device(opt.device) if device is None else device
+    device = choose_device(opt.device, opt.tf32) if device is None else device
     text_model = open_text_model(opt, checkpoint, device) if ranks.is_main else None
     videos = listed_videos(opt)
     store, windows = _how_encoded(opt, checkpoint)
@@ -349,7 +349,7 @@ def main() -> None:
     n = processes_to_launch(opt.device_ids)
     if n > 1:
         launch(sys.argv, n)
-    with started(opt.device, opt.device_ids) as (ranks, device):
+    with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device):
         if opt.query is not None or opt.query_file is not None:
             run_asking(opt, ranks, device)
         else:

@@ -25,7 +25,7 @@ from method_tvr.distributed import ProcessRanks
 from method_tvr.options import NUMBERED
 from method_tvr.ranks import ALONE, Ranks
 from utils.basic_utils import InputError, command_line, first_line
-from utils.model_utils import available_cpus, choose_device
+from utils.model_utils import available_cpus, choose_device, use_cuda
 
 OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it tells a process it starts
 JOINING = timedelta(minutes=10)  # that processes may differ in when they begin
@@ -86,7 +86,7 @@ def launch(argv: Sequence[str], n: int) -> NoReturn:
 
 
 @contextmanager
-def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, torch.device]]:
+def started(device: int, device_ids: Sequence[int], tf32: bool = False) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes that this one was started with, if there are any, for the time of the block.
 
     A process that is one of several ends with the block. Of several, only the main one prints. When the block raises on
@@ -97,6 +97,7 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
         device: CUDA device of a process that is alone; -1 for the CPU.
         device_ids: CUDA devices of several processes, in their order on each machine; `NUMBERED`: those with the
             processes' numbers.
+        tf32: see `set_precision`.
 
     Yields:
         The processes, and this one's device.
@@ -105,14 +106,14 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
         InputError: alone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        yield ALONE, choose_device(device)
+        yield ALONE, choose_device(device, tf32)
         return
     missing = [name for name in OF_TORCHRUN if name not in os.environ]
     if missing:
         raise InputError(f"WORLD_SIZE is set, but {', '.join(missing)} is not: start several processes with torchrun")
     store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
     with _failing_together(store, rank):
-        own = _device(device, device_ids, int(os.environ.get("LOCAL_RANK", rank)))
+        own = _device(device, device_ids, int(os.environ.get("LOCAL_RANK", rank)), tf32)
         ranks = ProcessRanks(own, dist.PrefixStore("group", store), rank, size)
         yield ranks, own
         ranks.close()
@@ -130,10 +131,10 @@ def naming_lost_processes() -> Iterator[None]:
         raise InputError(f"lost another process, which may have been killed ({first_line(err)})") from err
 
 
-def _device(device: int, device_ids: Sequence[int], local_rank: int) -> torch.device:
+def _device(device: int, device_ids: Sequence[int], local_rank: int, tf32: bool) -> torch.device:
     """The device of the `local_rank`-th process of this machine."""
     if device < 0 or not torch.cuda.is_available():
-        return choose_device(device)
+        return choose_device(device, tf32)
     if device_ids == NUMBERED:
         number = local_rank
     elif local_rank < len(device_ids):
@@ -148,8 +149,7 @@ def _device(device: int, device_ids: Sequence[int], local_rank: int) -> torch.de
             f"there is no CUDA device {number} for process {local_rank} of this machine, which has "
             f"{torch.cuda.device_count()}: start fewer processes, or give --device_ids that are there"
         )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    return use_cuda(number, tf32)
 
 
 @contextmanager

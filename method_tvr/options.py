@@ -21,7 +21,7 @@ NOT_INHERITED = frozenset(
     {
         "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
         "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
-        "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
+        "nms_from_all", "tf32", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
         "save_every", "detect_anomaly", "encoded_corpus",
     }
 )  # fmt: skip
@@ -223,6 +223,7 @@ def _speed_options(parser: argparse.ArgumentParser) -> None:
     ).add_argument
     add("--trim_padding", action=argparse.BooleanOptionalAction, default=False, help="compute nothing for padded clips")
     add("--amp", choices=("off", "bf16"), default="off", help="precision of the encoders in training")
+    add("--tf32", action="store_true", help="let CUDA round the factors of float32 products and convolutions to TF32")
     add("--retrieval_dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of the searched corpus")
     add("--retrieval_bsz", type=int, default=256, help="queries searched at a time; memory grows with it")
 

@@ -112,7 +112,7 @@ def main() -> None:
     opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)])
     results = Path(opt.model_dir)
     checkpoint = load_model_of(opt)
-    device = choose_device(opt.device)
+    device = choose_device(opt.device, opt.tf32)
     features = open_features(opt, device)
     split = load_eval_split(opt, features)
 

@@ -109,7 +109,7 @@ class Trainer:
         self.signals = signals or StopSignals()
         seed_everything(opt.seed)
         ranks.seed_dropout(opt.seed)
-        self.device = choose_device(opt.device) if device is None else device
+        self.device = choose_device(opt.device, opt.tf32) if device is None else device
         self.features = open_features(opt, self.device)
         self.features.note_unknown_files()
         self.times = ClipTimes.of(opt)
@@ -381,7 +381,7 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
         "desc_bert_path", "video_duration_idx_path",
     ):  # fmt: skip
         argv += [f"--{name}", str(opt[name])]
-    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all"):
+    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all", "tf32"):
         argv += [f"--{name}"] if opt[name] else []
     argv += ["--feature_cache_dir", opt.feature_cache_dir] if opt.feature_cache_dir else []
     argv += ["--tasks", *opt.eval_tasks_at_training]
@@ -430,7 +430,7 @@ def main() -> None:
     n = processes_to_launch(opt.device_ids)
     if n > 1:
         launch(sys.argv, n)
-    with started(opt.device, opt.device_ids) as (ranks, device):
+    with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device):
         if opt.detect_anomaly and ranks.size > 1:
             raise InputError("--detect_anomaly finds operations of one process only: resume the run with one")
         if opt.resume is None:

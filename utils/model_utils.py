@@ -12,8 +12,13 @@ import torch
 from torch import nn
 
 
-def choose_device(device: int) -> torch.device:
-    """CUDA device `device` when it is there, else the CPU, said aloud; -1 asks for the CPU."""
+def choose_device(device: int, tf32: bool | None = None) -> torch.device:
+    """CUDA device `device` when it is there, else the CPU, said aloud; -1 asks for the CPU.
+
+    Args:
+        device: its number.
+        tf32: see `use_cuda`.
+    """
     if device < 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -22,7 +27,26 @@ def choose_device(device: int) -> torch.device:
     if device >= torch.cuda.device_count():
         print(f"note: there is no CUDA device {device}, using cuda:0", file=sys.stderr)
         device = 0
-    return torch.device("cuda", device)
+    return use_cuda(device, tf32)
+
+
+def use_cuda(number: int, tf32: bool | None = None) -> torch.device:
+    """Make a CUDA device the one that this process uses where none is named, as when memory is pinned.
+
+    Args:
+        number: of the device.
+        tf32: see `set_precision`; None leaves torch's defaults, TF32 in convolutions alone.
+    """
+    torch.cuda.set_device(number)
+    if tf32 is not None:
+        set_precision(tf32)
+    return torch.device("cuda", number)
+
+
+def set_precision(tf32: bool) -> None:
+    """Let CUDA round what float32 products and convolutions multiply to TF32, 10 bits of 23, or let it not."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def available_cpus() -> int:

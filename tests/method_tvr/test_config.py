@@ -160,6 +160,7 @@ OTHER = {
     "no_core_driver": True,
     "no_pin_memory": True,
     "nms_from_all": True,
+    "tf32": True,
 }
 
 

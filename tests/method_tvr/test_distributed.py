@@ -376,7 +376,7 @@ def test_a_number_of_processes_that_makes_no_sense_is_refused(monkeypatch, typed
 )
 def test_each_process_takes_the_device_that_is_named_for_it(monkeypatch, device_ids, local_rank, expected):
     have_devices(monkeypatch, 4)
-    assert launch._device(0, device_ids, local_rank) == torch.device("cuda", expected)
+    assert launch._device(0, device_ids, local_rank, False) == torch.device("cuda", expected)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_each_process_takes_the_device_that_is_named_for_it(monkeypatch, device_
 def test_a_process_without_a_device_is_refused(monkeypatch, device_ids, local_rank, message):
     have_devices(monkeypatch, 4)
     with pytest.raises(InputError, match=message):
-        launch._device(0, device_ids, local_rank)
+        launch._device(0, device_ids, local_rank, False)
 
 
 def have_devices(monkeypatch: pytest.MonkeyPatch, n: int) -> None:

@@ -223,6 +223,7 @@ def test_a_finished_run_is_left_alone(resume, whole, tmp_path):
         (["--seed", "1"], "--seed 1"),
         (["--n_epoch", "9"], "--n_epoch 9"),
         (["--trim_padding"], "--trim_padding True"),
+        (["--tf32"], "--tf32 True"),
         (["--cache_dtype", "float16"], "--cache_dtype float16"),
         (["--save_every", "-1"], "--save_every -1"),
     ],

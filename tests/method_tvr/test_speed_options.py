@@ -1,5 +1,7 @@
 """What the speed options may change, and what they may not."""
 
+import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -7,12 +9,43 @@ import torch
 
 import method_tvr.model as model_module
 import method_tvr.retrieval as retrieval_module
+from method_tvr import encode_corpus, inference, launch, search, searcher, serve, train
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, keep_mask, keep_scale
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 
+PROGRAMS = (train, inference, encode_corpus, search, serve)
 NO_DROPOUT = replace(SMALL, input_drop=0.0, drop=0.0)
+
+
+class ChosenError(Exception):
+    """A program has chosen its device."""
+
+
+@pytest.mark.parametrize("typed", [[], ["--tf32"]])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_chooses_the_precision_that_it_was_asked_for(
+    program, typed, tiny_model, tiny_corpus, tmp_path, monkeypatch
+):
+    def choose(device: int, tf32: bool | None = None) -> torch.device:
+        raise ChosenError(device, tf32)
+
+    for module in (launch, encode_corpus, searcher):
+        monkeypatch.setattr(module, "choose_device", choose)
+    argv = ["--model_dir", str(tiny_model), "--device", "3"]
+    if program is train:
+        argv = tiny_corpus.options(exp_id="x", device=3, results_root=tmp_path)
+    if program is encode_corpus:
+        argv += ["--out", str(tmp_path / "corpus")]
+    if program is serve:
+        argv += ["--port", "0"]
+        pytest.importorskip("gradio")
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["command", *argv, *typed])
+    with pytest.raises(ChosenError) as caught:
+        program.main()
+    assert caught.value.args == (3, bool(typed))
 
 
 @pytest.fixture

@@ -25,8 +25,44 @@ def test_a_missing_gpu_is_said_aloud(capsys, monkeypatch):
 def test_gpus_are_used_by_number(capsys, monkeypatch, asked, used, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert choose_device(asked) == torch.device("cuda", used)
+    assert current == [used]  # or what names no device, such as pinning memory, would use cuda:0 too
     assert ("no CUDA device 5" in capsys.readouterr().err) == said
+
+
+@pytest.fixture
+def precision(monkeypatch):
+    """Whether products, and convolutions, may use TF32 now."""
+
+    def now() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = now()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    yield now
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_products_and_convolutions_have_one_precision(precision, tf32):
+    choose_device(0, tf32)
+    assert precision() == (tf32, tf32)
+
+
+def test_without_a_word_about_it_the_precision_is_torchs(precision):
+    before = precision()
+    choose_device(0)
+    assert precision() == before
+
+
+def test_on_the_cpu_the_precision_is_left_alone(precision):
+    before = precision()
+    choose_device(-1, True)
+    assert precision() == before
 
 
 def draws() -> tuple:
