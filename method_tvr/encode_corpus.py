@@ -25,7 +25,7 @@ from method_tvr.loading import BatchLoader
 from method_tvr.start_end_dataset import StartEndEvalDataset
 from method_tvr.windows import joined
 from utils.basic_utils import InputError, command_line, progress
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 
 STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
@@ -72,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, others = parser.parse_known_args(argv)
     # each video is read once: packing them all into a cache first, as inference does by default, would gain nothing
     typed = ["--model_dir", args.model_dir, "--feature_cache", "disk", *others]
-    run_encoding(parse_inference_options(typed), args.out)
+    opt = parse_inference_options(typed)
+    with named_when_out_of_memory(opt, ("eval_context_bsz", "feature_cache", "trim_padding")):
+        run_encoding(opt, args.out)
 
 
 if __name__ == "__main__":

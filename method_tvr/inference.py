@@ -25,7 +25,7 @@ from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.launch import launch, processes_to_launch, started
 from method_tvr.loading import BatchLoader
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options import OFF, TASKS
+from method_tvr.options import EVALUATION_MEMORY, OFF, SEARCH_MEMORY, TASKS
 from method_tvr.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.ranks import ALONE, Ranks
 from method_tvr.retrieval import EncodedQueries
@@ -35,7 +35,7 @@ from method_tvr.windows import Windows, chosen_windows
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -346,10 +346,11 @@ def _tasks(opt: EasyDict, split: EvalSplit) -> list[str]:
 def main() -> None:
     """Command line of inference."""
     opt = parse_inference_options()
+    enough = named_when_out_of_memory(opt, EVALUATION_MEMORY if opt.encoded_corpus is None else SEARCH_MEMORY)
     n = processes_to_launch(opt.device_ids)
     if n > 1:
         launch(sys.argv, n)
-    with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device):
+    with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device), enough:
         if opt.query is not None or opt.query_file is not None:
             run_asking(opt, ranks, device)
         else:

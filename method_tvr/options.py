@@ -26,14 +26,21 @@ NOT_INHERITED = frozenset(
     }
 )  # fmt: skip
 
-# what may be typed anew when a run is resumed: where it runs, where its files are now, and how it is watched over
+# what may be typed anew when a run is resumed: where it runs, how much it evaluates at a time, where its files are now,
+# and how it is watched over
 CHANGEABLE_ON_RESUME = frozenset(
     {
         "resume", "results_root", "device", "device_ids", "num_workers", "feature_cache", "feature_cache_dir",
-        "no_core_driver", "no_pin_memory", "save_every", "detect_anomaly", "train_path", "eval_path",
-        "desc_bert_path", "sub_bert_path", "vid_feat_path", "video_duration_idx_path",
+        "eval_query_bsz", "eval_context_bsz", "retrieval_bsz", "no_core_driver", "no_pin_memory", "save_every",
+        "detect_anomaly", "train_path", "eval_path", "desc_bert_path", "sub_bert_path",
+        "vid_feat_path", "video_duration_idx_path",
     }
 )  # fmt: skip
+
+# what decides how much memory of the device is needed
+EVALUATION_MEMORY = ("eval_context_bsz", "retrieval_bsz", "retrieval_dtype", "feature_cache", "trim_padding")
+SEARCH_MEMORY = ("eval_context_bsz", "retrieval_bsz")
+TRAINING_MEMORY = ("bsz", *EVALUATION_MEMORY, "amp")
 
 
 class NumberOr:

@@ -26,7 +26,7 @@ from method_tvr.options import CTX_MODES, TASKS
 from method_tvr.plots import draw_run
 from method_tvr.timelines import example_timelines
 from utils.basic_utils import command_line, read_json, whole_file, write_json
-from utils.model_utils import choose_device, named_generator
+from utils.model_utils import choose_device, named_generator, named_when_out_of_memory
 
 UNTRAINED_SEEDS = (1, 2, 3, 4, 5)
 N_MOMENTS = 5  # predictions shown in a timeline
@@ -104,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @command_line
+@named_when_out_of_memory({}, ())
 def main() -> None:
     """Command line of the quickstart's last stage."""
     args = build_parser().parse_args()

@@ -32,7 +32,7 @@ from method_tvr.loading import BatchLoader
 from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.options import OFF
+from method_tvr.options import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
 from method_tvr.ranks import ALONE, Ranks
 from method_tvr.run_files import RunFiles, RunLog, held
 from method_tvr.start_end_dataset import StartEndDataset, prepare_batch_inputs
@@ -55,7 +55,13 @@ from method_tvr.training_state import (
     save_training_state,
 )
 from utils.basic_utils import InputError, command_line, first_line, progress, write_json
-from utils.model_utils import choose_device, count_parameters, named_generator, seed_everything
+from utils.model_utils import (
+    choose_device,
+    count_parameters,
+    named_generator,
+    named_when_out_of_memory,
+    seed_everything,
+)
 from utils.random_states import RandomStates
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
@@ -440,7 +446,9 @@ def main() -> None:
         ranks.barrier()
         folder = Path(opt.results_dir)
         alone = held(folder) if opt.resume and ranks.is_main else nullcontext()
-        with resumable(folder) as signals, naming_lost_processes(), alone:
+        anew = ", ".join(f"--{name}" for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESUME)
+        enough = named_when_out_of_memory(opt, TRAINING_MEMORY, f"; of these, a resumed run takes {anew} anew")
+        with resumable(folder) as signals, naming_lost_processes(), alone, enough:
             run(opt, signals, ranks, device)
 
 

@@ -24,6 +24,7 @@ from tests.method_tvr.processes import LIMIT_S, results_of, run_ranks
 from tests.method_tvr.test_loading import Items
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 from tests.shell import PROJECT_ROOT
+from utils import model_utils
 from utils.basic_utils import InputError
 from utils.model_utils import named_generator
 
@@ -399,6 +400,7 @@ def have_devices(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(model_utils, "_add_on", lambda number: None)
 
 
 def test_half_of_torchruns_environment_is_refused(monkeypatch):
