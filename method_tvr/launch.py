@@ -9,11 +9,13 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import torch
 import torch.distributed as dist
@@ -21,13 +23,17 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from method_tvr.distributed import ProcessRanks
+from method_tvr.distributed import ProcessRanks, Watch
 from method_tvr.options import NUMBERED
 from method_tvr.ranks import ALONE, Ranks
-from utils.basic_utils import InputError, command_line, first_line
+from method_tvr.stopping import advised
+from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, command_line, first_line
 from utils.model_utils import available_cpus, choose_device, use_cuda
 
 OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it tells a process it starts
+LOST = "lost another process, which may have been killed"
+WAITING_IN_C = ("cuda",)  # devices whose waits may never end; computations of the CPU do, and gloo notices then
+NOTICING_S = 10.0  # in which the main thread notices by itself, if it can
 JOINING = timedelta(minutes=10)  # that processes may differ in when they begin
 
 
@@ -112,10 +118,14 @@ def started(device: int, device_ids: Sequence[int], tf32: bool = False) -> Itera
     if missing:
         raise InputError(f"WORLD_SIZE is set, but {', '.join(missing)} is not: start several processes with torchrun")
     store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
-    with _failing_together(store, rank):
+    with _failing_together(store, rank) as heard:
         own = _device(device, device_ids, int(os.environ.get("LOCAL_RANK", rank)), tf32)
         ranks = ProcessRanks(own, dist.PrefixStore("group", store), rank, size)
+        end = _EndWhenLost(store, heard)
+        if own.type in WAITING_IN_C:
+            Watch(dist.PrefixStore("watch", store), rank, size, end)
         yield ranks, own
+        end.leaving = True
         ranks.close()
         _end(0)
 
@@ -128,7 +138,7 @@ def naming_lost_processes() -> Iterator[None]:
     except RuntimeError as err:
         if not _in_exchange(err):
             raise
-        raise InputError(f"lost another process, which may have been killed ({first_line(err)})") from err
+        raise InputError(f"{LOST} ({first_line(err)})") from err
 
 
 def _device(device: int, device_ids: Sequence[int], local_rank: int, tf32: bool) -> torch.device:
@@ -152,15 +162,47 @@ def _device(device: int, device_ids: Sequence[int], local_rank: int, tf32: bool)
     return use_cuda(number, tf32)
 
 
+class _EndWhenLost:
+    """Ends this process when another is gone and the main thread, in a wait for the device, cannot notice.
+
+    NCCL's kernels wait for a lost process for ever, the device for them, the main thread for the device, and no
+    exception or signal handler reaches it. torch aborts only what takes longer than `distributed.TIMEOUT`.
+
+    Args:
+        store: as for `_first_to_fail`.
+        heard: where the message goes.
+
+    Attributes:
+        leaving: whether others may end from now on.
+    """
+
+    def __init__(self, store: dist.Store, heard: TextIO) -> None:
+        self.leaving = False
+        self._store, self._heard, self._called = store, heard, threading.Lock()
+
+    def __call__(self) -> None:
+        if self.leaving or not self._called.acquire(blocking=False):
+            return
+        time.sleep(NOTICING_S)
+        if self.leaving:
+            return
+        last = threading.Timer(NOTICING_S, os._exit, (BAD_INPUT_EXIT_CODE,))  # the store may not answer
+        last.daemon = True
+        last.start()
+        if _first_to_fail(self._store):
+            print(f"error: {advised(LOST)}", file=self._heard, flush=True)
+        os._exit(BAD_INPUT_EXIT_CODE)
+
+
 @contextmanager
-def _failing_together(store: dist.Store, rank: int) -> Iterator[None]:
-    """Speak for the main process alone, and end all when the block raises in one."""
+def _failing_together(store: dist.Store, rank: int) -> Iterator[TextIO]:
+    """Speak for the main process alone, and end all when the block raises in one; yields where all are heard."""
     heard = sys.stdout, sys.stderr
     if rank:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process)
     try:
         with naming_lost_processes():
-            yield
+            yield heard[1]
     except BaseException as err:
         unheard = isinstance(err, SystemExit) and rank > 0  # it said why where nobody hears it: another will speak
         if not unheard and _first_to_fail(store):

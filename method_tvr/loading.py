@@ -163,6 +163,7 @@ def _outlive_signals(number: int) -> None:
     torchrun, SLURM and others send SIGTERM to all processes of a run, and the main one has a step to finish then.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)  # which is the other one's, and says that a signal came to that
 
 
 def _as_it_is(batch: Any) -> Any:

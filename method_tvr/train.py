@@ -448,7 +448,7 @@ def main() -> None:
         alone = held(folder) if opt.resume and ranks.is_main else nullcontext()
         anew = ", ".join(f"--{name}" for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESUME)
         enough = named_when_out_of_memory(opt, TRAINING_MEMORY, f"; of these, a resumed run takes {anew} anew")
-        with resumable(folder) as signals, naming_lost_processes(), alone, enough:
+        with resumable(folder, device) as signals, naming_lost_processes(), alone, enough:
             run(opt, signals, ranks, device)
 
 
