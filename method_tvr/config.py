@@ -59,7 +59,7 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     _start_from_recipe(opt, typed)
     # a dataset's own evaluation annotations would not fit other training files
     own_corpus = "train_path" in typed and "eval_path" not in typed
-    _finish(opt, keep_without_eval=own_corpus)
+    _finish(opt, typed, keep_without_eval=own_corpus)
     _check(opt)
     if opt.train_path is None:
         raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
@@ -100,7 +100,7 @@ def _resumed_options(opt: EasyDict, typed: set[str]) -> EasyDict:
     if opt.dset_name not in DATASETS:
         raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
     opt.resume = opt.results_dir = folder
-    _finish(opt, keep_without_eval=True)
+    _finish(opt, typed, keep_without_eval=True)
     _check(opt)
     keep_to_known_places(opt, saved, typed, folder)
     return opt
@@ -180,7 +180,7 @@ def parse_inference_options(argv: Sequence[str] | None = None, search: bool = Fa
         )
     if not search and not serve:
         _check_asking(opt, typed)
-    _finish(opt)
+    _finish(opt, typed)
     _check(opt)
     keep_to_known_places(opt, saved, {*typed, "train_path"}, opt.model_dir)  # inference reads no training queries
     return opt
@@ -203,8 +203,9 @@ def _check_saved(saved: dict[str, Any], model_dir: str) -> dict[str, Any]:
     return check_saved(saved, Path(model_dir) / "opt.json", build_parser(inference=False))
 
 
-def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
-    """Fill in what depends on the dataset."""
+def _finish(opt: EasyDict, typed: set[str], keep_without_eval: bool = False) -> None:
+    """Fill in what depends on the dataset and on other options."""
+    _name_device(opt, typed)
     dataset = dataset_of(opt)
     opt.eval_split_name = dataset.split_name(opt.eval_split_name)
     if opt.vid_feat_type is None and dataset.video_files:
@@ -226,6 +227,16 @@ def _finish(opt: EasyDict, keep_without_eval: bool = False) -> None:
         opt.no_core_driver = True
     if opt.no_core_driver:
         opt.feature_cache = "disk"
+
+
+def _name_device(opt: EasyDict, typed: set[str]) -> None:
+    """Let one device in `--device_ids` be the one of `--device`, which may ask for the CPU still."""
+    if "device_ids" not in typed or len(opt.device_ids) > 1 or opt.device < 0:
+        return
+    (number,) = opt.device_ids
+    if "device" in typed and opt.device not in (0, number):  # 0 asked the original for CUDA, whichever device
+        raise InputError(f"--device {opt.device}, but --device_ids {number}: leave one of them out")
+    opt.device = number
 
 
 def _check(opt: EasyDict) -> None:

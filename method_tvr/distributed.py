@@ -9,7 +9,9 @@ only the videos of its own process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from utils.model_utils import named_generator
 
 T = TypeVar("T")
 
+NEVER = timedelta(days=365)
 TIMEOUT = timedelta(minutes=30)  # that one process may let the others wait, for example while it writes files
 
 
@@ -109,6 +112,31 @@ class ProcessRanks(Ranks):
                 f"{what} differ between processes (digests by rank: {', '.join(digest[:12] for digest in digests)}): "
                 "make sure that all see the same files and have the same versions installed"
             )
+
+
+class Watch:
+    """Notices when another process is gone, whatever the main thread is doing or waiting for.
+
+    From each of the others a message is waited for that never comes. gloo's connection to it fails as soon as it has
+    ended, however it did; a machine that is switched off ends no connection, and is not noticed.
+
+    Args:
+        store: as for `ProcessRanks`, with other keys.
+        rank, size: this process's number, and how many there are.
+        then: called when one is gone, in a thread, for each that goes.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, size: int, then: Callable[[], None]) -> None:
+        self._group: Any = dist.ProcessGroupGloo(store, rank, size, NEVER)
+        self._then = then
+        for other in range(size):
+            if other != rank:
+                threading.Thread(target=self._wait_for, args=(other,), daemon=True).start()
+
+    def _wait_for(self, other: int) -> None:
+        with suppress(RuntimeError):
+            self._group.recv([torch.empty(1)], other, 0).wait()
+        self._then()
 
 
 class _GatheredShare(Share):

@@ -25,7 +25,7 @@ from method_tvr.loading import BatchLoader
 from method_tvr.start_end_dataset import StartEndEvalDataset
 from method_tvr.windows import joined
 from utils.basic_utils import InputError, command_line, progress
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 
 STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
@@ -36,7 +36,7 @@ def run_encoding(opt: EasyDict, out: str) -> None:
         raise InputError(f"--retrieval_dtype {opt.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
     checkpoint = load_model_of(opt)
     ensure_dataset(opt)
-    device = choose_device(opt.device)
+    device = choose_device(opt.device, opt.tf32)
     videos = listed_videos(opt)
     with adding_to(out, Recipe.of(checkpoint, opt, STORED_DTYPES[opt.retrieval_dtype])) as writer:
         writer.store.check_durations(videos)
@@ -52,7 +52,8 @@ def run_encoding(opt: EasyDict, out: str) -> None:
             check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
             features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
             entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
-            batches = BatchLoader(StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt)
+            dataset = StartEndEvalDataset([], entries, features, "context")
+            batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
             encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
             for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
                 writer.add(video, n_clips, rows)
@@ -71,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, others = parser.parse_known_args(argv)
     # each video is read once: packing them all into a cache first, as inference does by default, would gain nothing
     typed = ["--model_dir", args.model_dir, "--feature_cache", "disk", *others]
-    run_encoding(parse_inference_options(typed), args.out)
+    opt = parse_inference_options(typed)
+    with named_when_out_of_memory(opt, ("eval_context_bsz", "feature_cache", "trim_padding")):
+        run_encoding(opt, args.out)
 
 
 if __name__ == "__main__":

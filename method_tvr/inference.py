@@ -25,7 +25,7 @@ from method_tvr.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.launch import launch, processes_to_launch, started
 from method_tvr.loading import BatchLoader
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options import OFF, TASKS
+from method_tvr.options import EVALUATION_MEMORY, OFF, SEARCH_MEMORY, TASKS
 from method_tvr.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.ranks import ALONE, Ranks
 from method_tvr.retrieval import EncodedQueries
@@ -35,7 +35,7 @@ from method_tvr.windows import Windows, chosen_windows
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def predict(
         videos = [video for video in videos if video.vid_name in asked]
     answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
     own = StartEndEvalDataset(split.queries[ranks.slice_of(len(split.queries))], videos, features, "query")
-    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt), "encoding queries")
+    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt, device=device), "encoding queries")
     encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in batches]
     everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
     return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(device), split.queries, tasks)
@@ -249,7 +249,7 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
         Metrics as `evaluate_split` returns them.
     """
     checkpoint = _load_checkpoint(opt, ranks)
-    device = choose_device(opt.device) if device is None else device
+    device = choose_device(opt.device, opt.tf32) if device is None else device
     store, windows = _how_encoded(opt, checkpoint)
     features = open_features(opt, device, average=windows is None) if store is None else open_query_features(opt)
     features.note_unknown_files()
@@ -283,7 +283,7 @@ def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     checkpoint = _load_checkpoint(opt, ranks)
     check_positions(checkpoint.config, opt.max_ctx_l, opt.max_desc_l, opt.model_dir)
-    device = choose_device(opt.device) if device is None else device
+    device = choose_device(opt.device, opt.tf32) if device is None else device
     text_model = open_text_model(opt, checkpoint, device) if ranks.is_main else None
     videos = listed_videos(opt)
     store, windows = _how_encoded(opt, checkpoint)
@@ -346,10 +346,11 @@ def _tasks(opt: EasyDict, split: EvalSplit) -> list[str]:
 def main() -> None:
     """Command line of inference."""
     opt = parse_inference_options()
+    enough = named_when_out_of_memory(opt, EVALUATION_MEMORY if opt.encoded_corpus is None else SEARCH_MEMORY)
     n = processes_to_launch(opt.device_ids)
     if n > 1:
         launch(sys.argv, n)
-    with started(opt.device, opt.device_ids) as (ranks, device):
+    with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device), enough:
         if opt.query is not None or opt.query_file is not None:
             run_asking(opt, ranks, device)
         else:

@@ -9,11 +9,13 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import torch
 import torch.distributed as dist
@@ -21,12 +23,17 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from method_tvr.distributed import ProcessRanks
+from method_tvr.distributed import ProcessRanks, Watch
+from method_tvr.options import NUMBERED
 from method_tvr.ranks import ALONE, Ranks
-from utils.basic_utils import InputError, command_line, first_line
-from utils.model_utils import available_cpus, choose_device
+from method_tvr.stopping import advised
+from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, command_line, first_line
+from utils.model_utils import available_cpus, choose_device, use_cuda
 
 OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it tells a process it starts
+LOST = "lost another process, which may have been killed"
+WAITING_IN_C = ("cuda",)  # devices whose waits may never end; computations of the CPU do, and gloo notices then
+NOTICING_S = 10.0  # in which the main thread notices by itself, if it can
 JOINING = timedelta(minutes=10)  # that processes may differ in when they begin
 
 
@@ -46,8 +53,8 @@ def processes_to_launch(device_ids: Sequence[int]) -> int:
         return len(device_ids)
     if not typed.isdecimal() or int(typed) < 1:
         raise InputError(f"NGPU={typed}: expected the number of processes to start, such as NGPU=2")
-    if len(device_ids) not in (1, int(typed)):
-        raise InputError(f"NGPU={typed}, but --device_ids names {len(device_ids)} devices: leave one of them out")
+    if device_ids != NUMBERED and len(device_ids) != int(typed):
+        raise InputError(f"NGPU={typed}, but --device_ids names {len(device_ids)}: name as many, or leave NGPU out")
     return int(typed)
 
 
@@ -85,7 +92,7 @@ def launch(argv: Sequence[str], n: int) -> NoReturn:
 
 
 @contextmanager
-def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, torch.device]]:
+def started(device: int, device_ids: Sequence[int], tf32: bool = False) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes that this one was started with, if there are any, for the time of the block.
 
     A process that is one of several ends with the block. Of several, only the main one prints. When the block raises on
@@ -94,8 +101,9 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
 
     Args:
         device: CUDA device of a process that is alone; -1 for the CPU.
-        device_ids: CUDA devices of several processes, in their order on each machine; of fewer than two, those are
-            numbered as the processes are.
+        device_ids: CUDA devices of several processes, in their order on each machine; `NUMBERED`: those with the
+            processes' numbers.
+        tf32: see `set_precision`.
 
     Yields:
         The processes, and this one's device.
@@ -104,16 +112,20 @@ def started(device: int, device_ids: Sequence[int]) -> Iterator[tuple[Ranks, tor
         InputError: alone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        yield ALONE, choose_device(device)
+        yield ALONE, choose_device(device, tf32)
         return
     missing = [name for name in OF_TORCHRUN if name not in os.environ]
     if missing:
         raise InputError(f"WORLD_SIZE is set, but {', '.join(missing)} is not: start several processes with torchrun")
     store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
-    with _failing_together(store, rank):
-        own = _device(device, device_ids, int(os.environ.get("LOCAL_RANK", rank)))
+    with _failing_together(store, rank) as heard:
+        own = _device(device, device_ids, int(os.environ.get("LOCAL_RANK", rank)), tf32)
         ranks = ProcessRanks(own, dist.PrefixStore("group", store), rank, size)
+        end = _EndWhenLost(store, heard)
+        if own.type in WAITING_IN_C:
+            Watch(dist.PrefixStore("watch", store), rank, size, end)
         yield ranks, own
+        end.leaving = True
         ranks.close()
         _end(0)
 
@@ -126,40 +138,71 @@ def naming_lost_processes() -> Iterator[None]:
     except RuntimeError as err:
         if not _in_exchange(err):
             raise
-        raise InputError(f"lost another process, which may have been killed ({first_line(err)})") from err
+        raise InputError(f"{LOST} ({first_line(err)})") from err
 
 
-def _device(device: int, device_ids: Sequence[int], local_rank: int) -> torch.device:
+def _device(device: int, device_ids: Sequence[int], local_rank: int, tf32: bool) -> torch.device:
     """The device of the `local_rank`-th process of this machine."""
     if device < 0 or not torch.cuda.is_available():
-        return choose_device(device)
-    if len(device_ids) < 2:
+        return choose_device(device, tf32)
+    if device_ids == NUMBERED:
         number = local_rank
     elif local_rank < len(device_ids):
         number = device_ids[local_rank]
     else:
         raise InputError(
-            f"--device_ids names {len(device_ids)} devices for {local_rank + 1} processes or more on this machine: "
-            "name one for each"
+            f"--device_ids {' '.join(map(str, device_ids))}, for {local_rank + 1} processes or more on this machine: "
+            "name a device for each"
         )
-    if number >= torch.cuda.device_count():
+    if not 0 <= number < torch.cuda.device_count():
         raise InputError(
             f"there is no CUDA device {number} for process {local_rank} of this machine, which has "
             f"{torch.cuda.device_count()}: start fewer processes, or give --device_ids that are there"
         )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    return use_cuda(number, tf32)
+
+
+class _EndWhenLost:
+    """Ends this process when another is gone and the main thread, in a wait for the device, cannot notice.
+
+    NCCL's kernels wait for a lost process for ever, the device for them, the main thread for the device, and no
+    exception or signal handler reaches it. torch aborts only what takes longer than `distributed.TIMEOUT`.
+
+    Args:
+        store: as for `_first_to_fail`.
+        heard: where the message goes.
+
+    Attributes:
+        leaving: whether others may end from now on.
+    """
+
+    def __init__(self, store: dist.Store, heard: TextIO) -> None:
+        self.leaving = False
+        self._store, self._heard, self._called = store, heard, threading.Lock()
+
+    def __call__(self) -> None:
+        if self.leaving or not self._called.acquire(blocking=False):
+            return
+        time.sleep(NOTICING_S)
+        if self.leaving:
+            return
+        last = threading.Timer(NOTICING_S, os._exit, (BAD_INPUT_EXIT_CODE,))  # the store may not answer
+        last.daemon = True
+        last.start()
+        if _first_to_fail(self._store):
+            print(f"error: {advised(LOST)}", file=self._heard, flush=True)
+        os._exit(BAD_INPUT_EXIT_CODE)
 
 
 @contextmanager
-def _failing_together(store: dist.Store, rank: int) -> Iterator[None]:
-    """Speak for the main process alone, and end all when the block raises in one."""
+def _failing_together(store: dist.Store, rank: int) -> Iterator[TextIO]:
+    """Speak for the main process alone, and end all when the block raises in one; yields where all are heard."""
     heard = sys.stdout, sys.stderr
     if rank:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process)
     try:
         with naming_lost_processes():
-            yield
+            yield heard[1]
     except BaseException as err:
         unheard = isinstance(err, SystemExit) and rank > 0  # it said why where nobody hears it: another will speak
         if not unheard and _first_to_fail(store):

@@ -19,6 +19,7 @@ from method_tvr.start_end_dataset import Batch, prepare_batch_inputs, start_end_
 from utils.basic_utils import InputError
 from utils.model_utils import available_cpus
 
+CPU = torch.device("cpu")
 PREFETCHED = 1  # batches made ahead of the one in use: TVR's take up to 400 MB each
 
 
@@ -34,6 +35,7 @@ class BatchLoader:
         opt: `max_ctx_l` and `trim_padding`; `num_workers` and `no_pin_memory` for features on disk.
         sampler: order of the items, by default that of the dataset; the same one on all ranks.
         ranks: who shares the batches.
+        device: where they go next.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class BatchLoader:
         opt: EasyDict,
         sampler: Iterable[int] | None = None,
         ranks: Ranks = ALONE,
+        device: torch.device = CPU,
     ) -> None:
         whole = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last=False)
         indices = _Shares(whole, ranks)
@@ -51,7 +54,7 @@ class BatchLoader:
         if isinstance(dataset.features, PackedStore):
             self._batches = _PackedBatches(dataset, indices, ctx_length)
         else:
-            self._batches = _DiskBatches(dataset, indices, ctx_length, opt)
+            self._batches = _DiskBatches(dataset, indices, ctx_length, opt, device)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -149,14 +152,16 @@ class _DiskBatches:
     would make it a RuntimeError whose message is a traceback.
     """
 
-    def __init__(self, dataset: Any, indices: _Shares, ctx_length: int | None, opt: EasyDict) -> None:
+    def __init__(
+        self, dataset: Any, indices: _Shares, ctx_length: int | None, opt: EasyDict, device: torch.device
+    ) -> None:
         self.loader = DataLoader(
             _BatchesOfItems(dataset, ctx_length),
             sampler=indices,  # its "items" are whole batches
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=min(opt.num_workers, available_cpus()),
-            pin_memory=torch.cuda.is_available() and not opt.no_pin_memory,
+            pin_memory=device.type == "cuda" and not opt.no_pin_memory,
             worker_init_fn=_outlive_signals,
             generator=torch.Generator(),  # else loading would draw from the global one, which dropout draws from
         )
@@ -194,6 +199,7 @@ def _outlive_signals(number: int) -> None:
     torchrun, SLURM and others send SIGTERM to all processes of a run, and the main one has a step to finish then.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)  # which is the other one's, and says that a signal came to that
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -11,6 +11,7 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 TASKS = ("VCMR", "SVMR", "VR")
 CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
 OFF = -1  # value that switches an epoch, count or threshold off
+NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
 INDEXES = ("exact", "faiss", "milvus")
 FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
 AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips
@@ -20,19 +21,26 @@ NOT_INHERITED = frozenset(
     {
         "results_root", "num_workers", "nms_thd", "debug", "eval_split_name", "eval_path", "eval_query_bsz",
         "eval_context_bsz", "max_pred_l", "min_pred_l", "device", "device_ids", "no_core_driver", "no_pin_memory",
-        "nms_from_all", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
+        "nms_from_all", "tf32", "retrieval_dtype", "retrieval_bsz", "feature_cache", "feature_cache_dir", "resume",
         "save_every", "detect_anomaly", "encoded_corpus", "cuda_graph",
     }
 )  # fmt: skip
 
-# what may be typed anew when a run is resumed: where it runs, where its files are now, and how it is watched over
+# what may be typed anew when a run is resumed: where it runs, how much it evaluates at a time, where its files are now,
+# and how it is watched over
 CHANGEABLE_ON_RESUME = frozenset(
     {
         "resume", "results_root", "device", "device_ids", "num_workers", "feature_cache", "feature_cache_dir",
-        "no_core_driver", "no_pin_memory", "save_every", "detect_anomaly", "cuda_graph", "train_path", "eval_path",
-        "desc_bert_path", "sub_bert_path", "vid_feat_path", "video_duration_idx_path",
+        "eval_query_bsz", "eval_context_bsz", "retrieval_bsz", "no_core_driver", "no_pin_memory", "save_every",
+        "detect_anomaly", "cuda_graph", "train_path", "eval_path", "desc_bert_path", "sub_bert_path",
+        "vid_feat_path", "video_duration_idx_path",
     }
 )  # fmt: skip
+
+# what decides how much memory of the device is needed
+EVALUATION_MEMORY = ("eval_context_bsz", "retrieval_bsz", "retrieval_dtype", "feature_cache", "trim_padding")
+SEARCH_MEMORY = ("eval_context_bsz", "retrieval_bsz")
+TRAINING_MEMORY = ("bsz", *EVALUATION_MEMORY, "amp")
 
 
 class NumberOr:
@@ -73,9 +81,9 @@ def _general_options(parser: argparse.ArgumentParser) -> None:
         "--device_ids",
         type=int,
         nargs="+",
-        default=[0],
+        default=NUMBERED,
         help="CUDA devices of several processes; more than one starts a process for each, as NGPU=N or torchrun do. "
-        "One alone is chosen by --device",
+        "One alone is used as --device names it",
     )
     add("--num_workers", type=int, default=8, help="processes that read features from disk, 0: the main one does")
     add(
@@ -229,6 +237,7 @@ def _speed_options(parser: argparse.ArgumentParser) -> None:
         help="training steps as CUDA graphs: the same numbers without waiting for the host; auto: where that can be",
     )
     add("--amp", choices=("off", "bf16"), default="off", help="precision of the encoders in training")
+    add("--tf32", action="store_true", help="let CUDA round the factors of float32 products and convolutions to TF32")
     add("--retrieval_dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of the searched corpus")
     add("--retrieval_bsz", type=int, default=256, help="queries searched at a time; memory grows with it")
 

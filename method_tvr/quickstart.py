@@ -26,7 +26,7 @@ from method_tvr.options import CTX_MODES, TASKS
 from method_tvr.plots import draw_run
 from method_tvr.timelines import example_timelines
 from utils.basic_utils import command_line, read_json, whole_file, write_json
-from utils.model_utils import choose_device, named_generator
+from utils.model_utils import choose_device, named_generator, named_when_out_of_memory
 
 UNTRAINED_SEEDS = (1, 2, 3, 4, 5)
 N_MOMENTS = 5  # predictions shown in a timeline
@@ -104,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @command_line
+@named_when_out_of_memory({}, ())
 def main() -> None:
     """Command line of the quickstart's last stage."""
     args = build_parser().parse_args()
@@ -112,7 +113,7 @@ def main() -> None:
     opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)])
     results = Path(opt.model_dir)
     checkpoint = load_model_of(opt)
-    device = choose_device(opt.device)
+    device = choose_device(opt.device, opt.tf32)
     features = open_features(opt, device)
     split = load_eval_split(opt, features)
 

@@ -13,11 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
+from easydict import EasyDict
 
 from method_tvr.asking import clock, shortened, show_any_language
 from method_tvr.config import parse_search_options
+from method_tvr.options import SEARCH_MEMORY
 from method_tvr.searcher import MomentSearcher, ScoredMoment, measure_index, open_searcher
 from utils.basic_utils import InputError, command_line
+from utils.model_utils import named_when_out_of_memory
 from utils.tables import aligned
 
 HELP = "a sentence | :video NAME | :show NAME | :all | :top N | :help | :quit (or Ctrl-D)"
@@ -117,13 +120,9 @@ def use_history() -> None:
         atexit.register(readline.write_history_file, path)
 
 
-@command_line
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of searching."""
-    opt = parse_search_options(argv)
+def run(opt: EasyDict) -> None:
+    """Answer the sentences that were typed, or ask for some."""
     sentences, as_json = list(opt.sentences), opt.json
-    if opt.query_file is not None or opt.query is not None:
-        raise InputError("--query and --query_file are inference.sh's: write the sentences after the model's folder")
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
     if opt.measure_index is not None:
@@ -138,6 +137,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if sys.stdin.isatty():
         use_history()
     Prompt(searcher, opt.top_k, opt.video, opt.show, as_json).run()
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of searching."""
+    opt = parse_search_options(argv)
+    if opt.query_file is not None or opt.query is not None:
+        raise InputError("--query and --query_file are inference.sh's: write the sentences after the model's folder")
+    with named_when_out_of_memory(opt, SEARCH_MEMORY):
+        run(opt)
 
 
 if __name__ == "__main__":

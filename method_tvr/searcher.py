@@ -186,7 +186,7 @@ def open_searcher(opt: EasyDict) -> MomentSearcher:
     ensure_dataset(opt)
     checkpoint = load_model_of(opt)
     check_positions(checkpoint.config, opt.max_ctx_l, opt.max_desc_l, opt.model_dir)
-    device = choose_device(opt.device)
+    device = choose_device(opt.device, opt.tf32)
     text_model = open_text_model(opt, checkpoint, device)
     if opt.encoded_corpus is None:
         opt.encoded_corpus = str(Path(opt.model_dir) / f"encoded_{opt.eval_split_name}")

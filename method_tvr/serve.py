@@ -14,7 +14,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from method_tvr.config import parse_serve_options
+from method_tvr.options import SEARCH_MEMORY
 from utils.basic_utils import InputError, command_line
+from utils.model_utils import named_when_out_of_memory
 
 if TYPE_CHECKING:
     from method_tvr.web.service import Service
@@ -100,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_packages()
     from method_tvr.web.service import open_service
 
-    with closing(listen(opt.host, opt.port)) as listening:  # first: a model takes a while
+    enough = named_when_out_of_memory(opt, SEARCH_MEMORY)
+    with closing(listen(opt.host, opt.port)) as listening, enough:  # first: a model takes a while
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn calls it once it has ended
         with redirect_stdout(sys.stderr):  # progress
             service = open_service(opt)

@@ -33,7 +33,7 @@ from method_tvr.loading import BatchLoader, copied_ahead
 from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.options import OFF
+from method_tvr.options import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
 from method_tvr.ranks import ALONE, Ranks
 from method_tvr.run_files import RunFiles, RunLog, held
 from method_tvr.start_end_dataset import StartEndDataset
@@ -57,7 +57,14 @@ from method_tvr.training_state import (
 )
 from method_tvr.training_step import GraphedStep, TrainingStep
 from utils.basic_utils import InputError, command_line, first_line, progress, write_json
-from utils.model_utils import choose_device, count_parameters, named_generator, named_seed, seed_everything
+from utils.model_utils import (
+    choose_device,
+    count_parameters,
+    named_generator,
+    named_seed,
+    named_when_out_of_memory,
+    seed_everything,
+)
 from utils.random_states import RandomStates
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
@@ -117,7 +124,7 @@ class Trainer:
         self.signals = signals or StopSignals()
         seed_everything(opt.seed)
         ranks.seed_dropout(opt.seed)
-        self.device = choose_device(opt.device) if device is None else device
+        self.device = choose_device(opt.device, opt.tf32) if device is None else device
         self.features = open_features(opt, self.device)
         self.features.note_unknown_files()
         self.times = ClipTimes.of(opt)
@@ -209,7 +216,7 @@ class Trainer:
         settings = loss_settings(self.opt, self.model.config, epoch)
         order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * self.opt.bsz :]
-        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks)
+        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks, device=self.device)
         before: tuple[RandomStates, torch.Tensor] | None = None
         for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
             if self.guard.checks_before_update:
@@ -352,7 +359,7 @@ class Trainer:
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}", self.device)
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
-        loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks)
+        loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks, device=self.device)
         batches = copied_ahead(loader, self.device)
         for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
             inputs = dataset.inputs(batch, self.device)
@@ -421,7 +428,7 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
         "desc_bert_path", "video_duration_idx_path",
     ):  # fmt: skip
         argv += [f"--{name}", str(opt[name])]
-    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all"):
+    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all", "tf32"):
         argv += [f"--{name}"] if opt[name] else []
     argv += ["--feature_cache_dir", opt.feature_cache_dir] if opt.feature_cache_dir else []
     argv += ["--tasks", *opt.eval_tasks_at_training]
@@ -470,7 +477,7 @@ def main() -> None:
     n = processes_to_launch(opt.device_ids)
     if n > 1:
         launch(sys.argv, n)
-    with started(opt.device, opt.device_ids) as (ranks, device):
+    with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device):
         if opt.detect_anomaly and ranks.size > 1:
             raise InputError("--detect_anomaly finds operations of one process only: resume the run with one")
         if opt.resume is None:
@@ -480,7 +487,9 @@ def main() -> None:
         ranks.barrier()
         folder = Path(opt.results_dir)
         alone = held(folder) if opt.resume and ranks.is_main else nullcontext()
-        with resumable(folder) as signals, naming_lost_processes(), alone:
+        anew = ", ".join(f"--{name}" for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESUME)
+        enough = named_when_out_of_memory(opt, TRAINING_MEMORY, f"; of these, a resumed run takes {anew} anew")
+        with resumable(folder, device) as signals, naming_lost_processes(), alone, enough:
             run(opt, signals, ranks, device)
 
 

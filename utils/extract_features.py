@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import InputError, command_line, write_jsonl
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import check_agreement, write_annotations, write_manifest
 from utils.own_corpus.layout import Layout, corpus_folder, name_in_files
@@ -335,7 +335,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see `--help`."""
-    print(told(make_corpus(_parse(argv))))
+    opt = _parse(argv)
+    with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
+        print(told(make_corpus(opt)))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,166 @@
-"""Devices, seeds and parameter counts."""
+"""Devices and what goes wrong with them, seeds and parameter counts."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import random
+import re
 import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from utils.basic_utils import InputError, first_line
 
-def choose_device(device: int) -> torch.device:
-    """CUDA device `device` when it is there, else the CPU, said aloud; -1 asks for the CPU."""
+NEEDING_LESS = {"fp32": "fp16", "off": "bf16", "device": "ram"}  # {value of an option: one that needs less memory}
+
+
+class TooOldError(InputError):
+    """A CUDA device is there, but torch has no code for one so old, or so new."""
+
+
+def choose_device(device: int, tf32: bool | None = None) -> torch.device:
+    """CUDA device `device` when it is there, else the CPU, said aloud; -1 asks for the CPU.
+
+    Args:
+        device: its number.
+        tf32: see `use_cuda`.
+
+    Raises:
+        InputError: it is there, but does not work.
+    """
     if device < 0:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        print("note: CUDA is not available, using the CPU (--device -1 asks for it without this note)", file=sys.stderr)
-        return torch.device("cpu")
-    if device >= torch.cuda.device_count():
-        print(f"note: there is no CUDA device {device}, using cuda:0", file=sys.stderr)
-        device = 0
-    return torch.device("cuda", device)
+    reason = _why_no_cuda()
+    if reason is None:
+        if device >= torch.cuda.device_count():
+            print(f"note: there is no CUDA device {device}, using cuda:0", file=sys.stderr)
+            device = 0
+        try:
+            return use_cuda(device, tf32)
+        except TooOldError as err:
+            reason = str(err)
+    print(
+        f"note: CUDA is not available, using the CPU: {reason} (--device -1 asks for it without this note)",
+        file=sys.stderr,
+    )
+    return torch.device("cpu")
+
+
+def use_cuda(number: int, tf32: bool | None = None) -> torch.device:
+    """Make a CUDA device the one that this process uses where none is named, as when memory is pinned.
+
+    Args:
+        number: of the device.
+        tf32: see `set_precision`; None leaves torch's defaults, TF32 in convolutions alone.
+
+    Raises:
+        TooOldError: torch has no code for it.
+        InputError: it does not compute, for whatever reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of devices that are old: what comes of it is said below
+            _add_on(number)
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as err:
+        if "no kernel image" in str(err):
+            raise TooOldError(f"torch {torch.__version__} is not built for a device such as cuda:{number}") from err
+        raise InputError(
+            f"--device {number}: cuda:{number} is there but cannot be used ({first_line(err)}): see what nvidia-smi "
+            "says about it, or give another --device, -1 for the CPU"
+        ) from err
+    torch.cuda.set_device(number)
+    if tf32 is not None:
+        set_precision(tf32)
+    return torch.device("cuda", number)
+
+
+def set_precision(tf32: bool) -> None:
+    """Let CUDA round what float32 products and convolutions multiply to TF32, 10 bits of 23, or let it not."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _why_no_cuda() -> str | None:
+    """Why torch cannot use CUDA, None where it can."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's words are many
+        if torch.cuda.is_available():
+            return None
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} was installed without it"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as err:
+        said = first_line(err)
+    else:
+        said = "torch finds no device"
+    if "no NVIDIA driver" in said:
+        return "there is no NVIDIA driver"
+    if "driver on your system is too old" in said:
+        return (
+            f"the NVIDIA driver is too old for torch {torch.__version__}, built for CUDA {torch.version.cuda}: update "
+            "the driver, or install a torch for an older CUDA"
+        )
+    return said
+
+
+def _add_on(number: int) -> None:
+    """See whether a CUDA device can add. What fails does so here, or when it is next waited for."""
+    torch.zeros(1, device=f"cuda:{number}").add_(1)
+    torch.cuda.synchronize(number)
+
+
+@contextmanager
+def named_when_out_of_memory(opt: Mapping[str, Any], names: Sequence[str], more: str = "") -> Iterator[None]:
+    """Make CUDA memory that runs out an `InputError` that says how much was asked for, and which options need less.
+
+    Args:
+        opt: the program's options.
+        names: those of them that decide how much memory is needed.
+        more: said at the end.
+    """
+    try:
+        yield
+    except RuntimeError as err:
+        if not _is_out_of_memory(err):
+            raise
+        raise InputError(f"{_what_did_not_fit(err)}: try {_needing_less(opt, names)}{more}") from err
+
+
+def _is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error says that a CUDA device has no memory left; cuBLAS, cuDNN and NCCL say it in their own ways."""
+    said = re.search("CUDA out of memory|CUDA error: out of memory|'out of memory'|_STATUS_ALLOC_FAILED", str(err))
+    return isinstance(err, torch.cuda.OutOfMemoryError) or (isinstance(err, RuntimeError) and said is not None)
+
+
+def _what_did_not_fit(err: RuntimeError) -> str:
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(err))
+    card = re.search(r"GPU (\d+) has a total capacity of ([\d.]+ \w+)(?: of which ([\d.]+ \w+) is free)?", str(err))
+    if asked is None or card is None:
+        return f"the GPU's memory is not enough ({first_line(err)})"
+    free = f", of which {card[3]} are free" if card[3] else ""
+    return f"the GPU's memory is not enough: {asked[1]} were asked for, and GPU {card[1]} has {card[2]} in all{free}"
+
+
+def _needing_less(opt: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What options that need less memory than those chosen are called, as a list in words."""
+    found = []
+    for name in names:
+        value = opt[name]
+        if value is False:
+            found.append(f"--{name}")
+        elif value in NEEDING_LESS:
+            found.append(f"--{name} {NEEDING_LESS[value]}")
+        elif type(value) is int and value > 1:
+            found.append(f"a --{name} below {value}")
+    return ", ".join([*found, "or --device -1 for the CPU"] if found else ["--device -1 for the CPU"])
 
 
 def available_cpus() -> int:

@@ -5,6 +5,7 @@ What they print goes to files in a folder: `out_{rank}` and `err_{rank}`.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import socket
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -79,6 +80,14 @@ def start_command(
 def said(n: int, folder: Path) -> str:
     """Everything on the stderr of all."""
     return "".join((folder / f"err_{rank}").read_text() for rank in range(n))
+
+
+def stay_in_c() -> NoReturn:
+    """Wait in C for ever, as for a device: other threads run, and no signal or exception ends it."""
+    locked = ctypes.create_string_buffer(64)  # room for a pthread_mutex_t
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(locked)
+    raise AssertionError("it came back")
 
 
 def _run_rank(rank: int, n: int, port: int, folder: Path, work: Callable[[], object]) -> None:

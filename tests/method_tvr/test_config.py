@@ -160,6 +160,7 @@ OTHER = {
     "no_core_driver": True,
     "no_pin_memory": True,
     "nms_from_all": True,
+    "tf32": True,
 }
 
 
@@ -171,6 +172,33 @@ def test_options_of_the_machine_and_the_evaluation_are_not_inherited(model_dir, 
 
 def test_what_the_reference_does_not_inherit_is_not_inherited():
     assert set(OTHER) | {"eval_split_name", "eval_path"} <= NOT_INHERITED
+
+
+@pytest.mark.parametrize(
+    ("typed", "device"),
+    [
+        ("--device_ids 1", 1),
+        ("--device 0 --device_ids 1", 1),
+        ("--device 1 --device_ids 1", 1),
+        ("--device -1 --device_ids 1", -1),
+        ("--device 2", 2),
+        ("--device_ids 1 2", 0),
+    ],
+)
+def test_one_device_may_be_named_either_way(model_dir, typed, device):
+    assert parse_train_options([*REQUIRED, *typed.split()]).device == device
+    assert parse_inference_options(["--model_dir", model_dir(device_ids=[3]), *typed.split()]).device == device
+
+
+def test_two_names_of_one_device_must_agree():
+    with pytest.raises(InputError, match="--device 2, but --device_ids 1"):
+        parse_train_options([*REQUIRED, "--device", "2", "--device_ids", "1"])
+
+
+@pytest.mark.parametrize(("typed", "device"), [("", 1), ("--device 2", 2), ("--device_ids 2", 2), ("--device -1", -1)])
+def test_a_resumed_run_takes_the_device_that_is_typed_last(model_dir, typed, device):
+    folder = model_dir(device=1, device_ids=[1])
+    assert parse_train_options(["--resume", folder, *typed.split()]).device == device
 
 
 def test_the_device_is_never_inherited(model_dir):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +16,18 @@ import pytest
 import torch
 from easydict import EasyDict
 
+from method_tvr import launch
 from method_tvr.distributed import ProcessRanks
 from method_tvr.launch import processes_to_launch, started
 from method_tvr.loading import BatchLoader
 from method_tvr.model import LossSettings
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.ranks import ALONE, Ranks
-from tests.method_tvr.processes import LIMIT_S, results_of, run_ranks
+from tests.method_tvr.processes import LIMIT_S, codes_of, results_of, run_ranks, said, start_ranks, stay_in_c
 from tests.method_tvr.test_loading import Items
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 from tests.shell import PROJECT_ROOT
+from utils import model_utils
 from utils.basic_utils import InputError
 from utils.model_utils import named_generator
 
@@ -312,10 +317,69 @@ def one_is_killed(ranks: Ranks) -> None:
 )
 def test_when_one_fails_all_end_and_one_says_why(tmp_path, work, codes, message):
     assert run_ranks(2, tmp_path, work) == codes
-    said = "".join((tmp_path / f"err_{rank}").read_text() for rank in range(2))
-    assert said.count("error: ") == 1
-    assert message in said
-    assert "Traceback" not in said
+    assert_one_error(said(2, tmp_path), message)
+
+
+def assert_one_error(errors: str, message: str) -> None:
+    assert errors.count("error: ") == 1
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def watched(lost: str, noticing_s: float, work: Callable[[Ranks], None]) -> None:
+    """In a process of its own: as on CUDA, whose waits are watched over."""
+    launch.WAITING_IN_C, launch.NOTICING_S, launch.LOST = ("cpu",), noticing_s, lost
+    with started(-1, [0]) as (ranks, _):
+        work(ranks)
+
+
+def one_is_killed_and_the_others_are_stuck(ranks: Ranks) -> None:
+    ranks.barrier()
+    if ranks.rank == 1:
+        os.kill(os.getpid(), 9)
+    stay_in_c()
+
+
+def one_fails_and_the_others_are_stuck(ranks: Ranks) -> None:
+    ranks.barrier()
+    if ranks.rank == 1:
+        raise InputError("video.h5, key a: is broken")
+    stay_in_c()
+
+
+@pytest.mark.parametrize(
+    ("work", "codes", "message"),
+    [
+        (one_is_killed_and_the_others_are_stuck, [2, -9, 2], "error: lost one of us\n"),
+        (one_fails_and_the_others_are_stuck, [2, 2, 2], "error: video.h5, key a: is broken\n"),
+    ],
+)
+def test_processes_that_wait_in_c_end_when_one_is_lost_and_one_says_so(tmp_path, work, codes, message):
+    processes = start_ranks(3, tmp_path, partial(watched, "lost one of us", 0.2, work))
+    assert codes_of(processes) == codes
+    assert_one_error(said(3, tmp_path), message)
+
+
+def one_is_killed_while_another_computes(ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        os.kill(os.getpid(), 9)
+    time.sleep(1)
+    ranks.barrier()
+
+
+def test_who_notices_a_lost_process_by_itself_says_what_it_noticed(tmp_path):
+    work = partial(watched, "lost", 60, one_is_killed_while_another_computes)
+    assert codes_of(start_ranks(2, tmp_path, work)) == [2, -9]
+    assert (tmp_path / "err_0").read_text().startswith("error: lost (")
+
+
+def done(ranks: Ranks) -> None:
+    ranks.barrier()
+
+
+def test_processes_that_end_because_they_are_done_are_not_lost(tmp_path):
+    assert codes_of(start_ranks(3, tmp_path, partial(watched, "lost", 0, done))) == [0, 0, 0]
+    assert said(3, tmp_path) == ""
 
 
 def quiet(ranks: Ranks) -> bool:
@@ -363,11 +427,42 @@ def test_processes_are_launched_when_several_are_asked_for(monkeypatch, environm
     assert processes_to_launch(device_ids) == expected
 
 
-@pytest.mark.parametrize(("typed", "device_ids"), [("two", [0]), ("0", [0]), ("-1", [0]), ("3", [0, 1])])
+@pytest.mark.parametrize(("typed", "device_ids"), [("two", [0]), ("0", [0]), ("-1", [0]), ("3", [0, 1]), ("2", [1])])
 def test_a_number_of_processes_that_makes_no_sense_is_refused(monkeypatch, typed, device_ids):
     set_environment(monkeypatch, {"NGPU": typed})
     with pytest.raises(InputError, match="NGPU"):
         processes_to_launch(device_ids)
+
+
+@pytest.mark.parametrize(
+    ("device_ids", "local_rank", "expected"), [([0], 0, 0), ([0], 2, 2), ([3, 1], 0, 3), ([3, 1], 1, 1), ([2], 0, 2)]
+)
+def test_each_process_takes_the_device_that_is_named_for_it(monkeypatch, device_ids, local_rank, expected):
+    have_devices(monkeypatch, 4)
+    assert launch._device(0, device_ids, local_rank, False) == torch.device("cuda", expected)
+
+
+@pytest.mark.parametrize(
+    ("device_ids", "local_rank", "message"),
+    [
+        ([0], 4, "no CUDA device 4 for process 4"),
+        ([3, 7], 1, "no CUDA device 7 for process 1"),
+        ([-1, 0], 0, "no CUDA device -1 for process 0"),
+        ([2], 1, "--device_ids 2, for 2 processes or more"),
+        ([3, 1], 2, "--device_ids 3 1, for 3 processes or more"),
+    ],
+)
+def test_a_process_without_a_device_is_refused(monkeypatch, device_ids, local_rank, message):
+    have_devices(monkeypatch, 4)
+    with pytest.raises(InputError, match=message):
+        launch._device(0, device_ids, local_rank, False)
+
+
+def have_devices(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(model_utils, "_add_on", lambda number: None)
 
 
 def test_half_of_torchruns_environment_is_refused(monkeypatch):

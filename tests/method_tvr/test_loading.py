@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from easydict import EasyDict
 
 from method_tvr.loading import BatchLoader
@@ -27,8 +28,8 @@ class Items:
         return {"meta": index, "query_feat": self.features.read(str(index))}
 
 
-def loader(items: Items, num_workers: int, **options: object) -> BatchLoader:
-    opt = EasyDict(num_workers=num_workers, no_pin_memory=True, max_ctx_l=5, trim_padding=False)
+def loader(items: Items, num_workers: int, no_pin_memory: bool = True, **options: object) -> BatchLoader:
+    opt = EasyDict(num_workers=num_workers, no_pin_memory=no_pin_memory, max_ctx_l=5, trim_padding=False)
     return BatchLoader(items, 2, opt, **options)
 
 
@@ -57,6 +58,17 @@ def test_bad_input_met_by_a_worker_is_one_plain_message(tmp_path, num_workers):
 def test_items_can_be_drawn_in_another_order(tmp_path):
     batches = list(loader(Items(tmp_path, 4, set()), 0, sampler=[3, 1, 0, 2]))
     assert [metas for metas, _ in batches] == [[3, 1], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("device", "no_pin_memory", "pinned"),
+    [("cpu", False, False), ("cuda:1", False, True), ("cuda:1", True, False)],
+)
+def test_memory_is_pinned_for_a_run_on_cuda_alone(tmp_path, monkeypatch, device, no_pin_memory, pinned):
+    """Whatever the machine has: to pin memory starts CUDA."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    batches = loader(Items(tmp_path, 2, set()), 0, no_pin_memory, device=torch.device(device))._batches
+    assert batches.loader.pin_memory == pinned
 
 
 def test_workers_that_are_spawned_get_all_they_need(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr import encode_corpus, inference, run_files, train
+from method_tvr import encode_corpus, inference, launch, run_files, train
 from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import parse_inference_options
 from method_tvr.optimization import BertAdam
@@ -28,7 +28,7 @@ from method_tvr.step_guard import StepGuard, StepValues
 from method_tvr.train import Trainer
 from method_tvr.training_state import BEST, EVALUATION, LAST, load_saved_run
 from tests.method_tvr.conftest import as_argv
-from tests.method_tvr.processes import LIMIT_S, codes_of, results_of, said, start_command
+from tests.method_tvr.processes import LIMIT_S, codes_of, results_of, said, start_command, stay_in_c
 from tests.method_tvr.test_inference import assert_same_file, load
 from tests.method_tvr.test_resume import logged
 from tests.method_tvr.test_train import losses_of, metrics_of
@@ -85,6 +85,21 @@ def end_all(step: int) -> None:
             loading[0].join(1)
             assert all(child.is_alive() for child in loading)
             os.kill(os.getpid(), signal.SIGTERM)
+        begin(self, *args)
+
+    Trainer._step = called
+
+
+def stick_without(victim: int, step: int) -> None:
+    """As on CUDA: when a step begins a process is killed, and the others wait in C for it."""
+    launch.WAITING_IN_C, launch.NOTICING_S = ("cpu",), 0.2
+    begin = Trainer._step
+
+    def called(self: Trainer, *args: Any) -> None:
+        if self.place.step == step:
+            if self.ranks.rank == victim:
+                os.kill(os.getpid(), signal.SIGKILL)
+            stay_in_c()
         begin(self, *args)
 
     Trainer._step = called
@@ -306,6 +321,17 @@ def test_a_run_that_lost_a_process_ends_and_goes_on_with_any_number(runs, traine
     assert load_saved_run(runs.folder("lost")).state.optimizer["steps_done"] == 4
     for n in (1, 4):
         assert_same_parameters(runs.resume(n, runs.folder("lost")), trained[2])
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_run_that_waits_in_c_for_a_lost_process_ends_and_goes_on(runs, trained, victim):
+    run = f"stuck_{victim}"
+    codes = runs.do(2, run, partial(stick_without, victim, 5), **NO_DROPOUT)
+    assert (codes[victim], codes[1 - victim]) == (-signal.SIGKILL, 2)
+    if victim:  # else what decides who speaks went with process 0, which torchrun keeps elsewhere
+        assert runs.said(2, run).count("error: lost another process") == 1
+        assert runs.said(2, run).count(f"train.sh --resume {runs.folder(run)}") == 1
+    assert_same_parameters(runs.resume(1, runs.folder(run)), trained[2])
 
 
 def test_resumed_with_the_number_it_had_a_run_is_the_uninterrupted_one(runs, with_dropout):

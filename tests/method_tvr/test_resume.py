@@ -18,6 +18,7 @@ from method_tvr.checkpoint import load_checkpoint
 from method_tvr.curves import read_curves
 from method_tvr.optimization import BertAdam
 from method_tvr.run_files import RunFiles
+from method_tvr.train import Trainer
 from method_tvr.training_state import BEST, FINISHED, LAST, PREVIOUS, load_saved_run
 from tests.method_tvr.conftest import Finished
 from tests.method_tvr.test_run_files import largest_file
@@ -178,6 +179,22 @@ def test_a_run_killed_outside_its_steps_goes_on(kill, resume, whole, target, nam
     assert_same_run(folder, whole)
 
 
+def test_a_run_that_ran_out_of_memory_goes_on_and_may_evaluate_less_at_a_time(start, resume, whole, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_keep_if_better", full)
+        ended, folder = start()
+    assert ended.code == 2
+    assert "a resumed run takes --eval_context_bsz, --retrieval_bsz, --feature_cache anew\n" in ended.err
+    assert f"train.sh --resume {folder}" in ended.err
+    assert "Traceback" not in ended.err
+    assert resume(folder, "--eval_context_bsz", "3", "--retrieval_bsz", "7", "--eval_query_bsz", "9").code == 0
+    assert metrics_of(folder)[:1] == metrics_of(whole)[:1]
+    assert len(metrics_of(folder)) == len(metrics_of(whole))
+
+
 def test_half_written_files_of_a_kill_are_removed(kill, resume, whole):
     folder = kill(BertAdam, "step", after(5, BertAdam.step))
     (folder / f".{LAST}.x1y2z3.part").write_bytes(b"half")
@@ -223,6 +240,7 @@ def test_a_finished_run_is_left_alone(resume, whole, tmp_path):
         (["--seed", "1"], "--seed 1"),
         (["--n_epoch", "9"], "--n_epoch 9"),
         (["--trim_padding"], "--trim_padding True"),
+        (["--tf32"], "--tf32 True"),
         (["--cache_dtype", "float16"], "--cache_dtype float16"),
         (["--save_every", "-1"], "--save_every -1"),
     ],

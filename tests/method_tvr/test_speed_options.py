@@ -1,18 +1,77 @@
 """What the speed options may change, and what they may not."""
 
+import re
+import shutil
+import signal
+import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import method_tvr.model as model_module
 import method_tvr.retrieval as retrieval_module
+from method_tvr import encode_corpus, inference, launch, search, searcher, serve, train
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, hide, keep_mask, keep_scale
+from method_tvr.options import build_parser
 from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 
+PROGRAMS = (train, inference, encode_corpus, search, serve)
 NO_DROPOUT = replace(SMALL, input_drop=0.0, drop=0.0)
+
+
+class ChosenError(RuntimeError):
+    """A program has chosen its device."""
+
+
+@pytest.fixture(params=PROGRAMS, ids=lambda program: program.__name__)
+def program(request, tiny_model, tiny_corpus, tmp_path, monkeypatch) -> tuple[Any, list[str]]:
+    """A program, and a command line for it."""
+    argv = ["--model_dir", str(shutil.copytree(tiny_model, tmp_path / "run"))]
+    if request.param is train:
+        argv = tiny_corpus.options(exp_id="x", results_root=tmp_path)
+    if request.param is inference:
+        argv += ["--eval_path", str(tiny_corpus.annotations("val"))]
+    if request.param is encode_corpus:
+        argv += ["--out", str(tmp_path / "corpus")]
+    if request.param is serve:
+        argv += ["--port", "0"]
+        pytest.importorskip("gradio")
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return request.param, argv
+
+
+@pytest.mark.parametrize("typed", [[], ["--tf32"]])
+def test_every_program_chooses_the_precision_that_it_was_asked_for(program, typed, monkeypatch):
+    def choose(device: int, tf32: bool | None = None) -> torch.device:
+        raise ChosenError(device, tf32)
+
+    for module in (launch, encode_corpus, searcher):
+        monkeypatch.setattr(module, "choose_device", choose)
+    command, argv = program
+    monkeypatch.setattr(sys, "argv", ["command", *argv, "--device", "3", *typed])
+    with pytest.raises(ChosenError) as caught:
+        command.main()
+    assert caught.value.args == (3, bool(typed))
+
+
+def test_every_program_says_which_of_its_options_need_less_memory(program, monkeypatch, run_main):
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    command, argv = program
+    ended = run_main(command.main, [*argv, "--device", "-1"])
+    assert ended.code == 2
+    assert ended.err.count("error: the GPU's memory is not enough (CUDA out of memory.") == 1
+    assert "Traceback" not in ended.err
+    suggested = re.findall("--[a-z_]+", ended.err.partition("try ")[2].partition(" or --device")[0])
+    of_training = [] if command is not train else ["--bsz", "--amp"]
+    assert {"--eval_context_bsz", *of_training} <= set(suggested)
+    assert set(suggested) <= {f"--{action.dest}" for action in build_parser(command is not train)._actions}
 
 
 @pytest.fixture

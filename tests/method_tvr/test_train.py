@@ -352,6 +352,14 @@ def test_the_lse_ranking_loss_can_be_trained_with(options):
     assert losses["loss_neg_ctx"] == pytest.approx(0.69, abs=0.2)  # log 2 while scores say nothing
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_final_evaluation_is_as_precise_as_training(options, tf32):
+    opt = options(tf32=tf32)
+    Path(opt.results_dir).mkdir()
+    save_options(opt, opt.results_dir)
+    assert final_inference_options(opt).tf32 == tf32
+
+
 def test_the_final_evaluation_reads_the_files_that_a_resumed_run_was_given(options, tiny_corpus):
     opt = options()
     Path(opt.results_dir).mkdir()

@@ -148,6 +148,16 @@ class TestSchedule:
                 moved = (fine_tuned[name] - value)[large]
                 torch.testing.assert_close(moved, step[large], rtol=0.02, atol=2e-7)
 
+    def test_a_model_that_the_held_out_loss_has_moved_can_be_trained(self, tiny: Path, monkeypatch):
+        """The first move to a device gives parameters new tensors, as this copy does; a second one does nothing."""
+        moves = iter([torch.Tensor.clone])
+        monkeypatch.setattr(torch.nn.Module, "to", lambda model, device: model._apply(next(moves, torch.Tensor.detach)))
+        tokenizer, model = Tokenizer(str(tiny)), load_masked_lm(str(tiny)).model
+        examples, settings = tokenizer.ids(sentences(16)), Settings(learning_rate=1e-3, n_epochs=20)
+        before = held_out_loss(model, tokenizer, examples, settings, CPU)
+        fine_tune(model, tokenizer, examples, settings, CPU)
+        assert held_out_loss(model, tokenizer, examples, settings, CPU) < before
+
     def test_the_same_seed_gives_the_same_weights(self, tiny: Path):
         tokenizer = Tokenizer(str(tiny))
         weights = []

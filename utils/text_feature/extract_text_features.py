@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.basic_utils import InputError, command_line, first_few, progress, write_jsonl
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.provenance import made_with
 from utils.resumable_features import Extraction
 from utils.text_feature.chunks import chunk_lines, cut_lines
@@ -165,6 +165,18 @@ def _tell(report: Report, what: str, encoder: TextEncoder) -> None:
     print(f"{len(report.done)} {what} written, {encoder.size} numbers a token; {len(report.failed)} left out")
 
 
+def _run(opt: argparse.Namespace) -> None:
+    max_length = opt.max_length or (QUERY_LENGTH if opt.query_file else SUB_LENGTH)
+    device = choose_device(opt.device)
+    check_source = query_texts if opt.query_file else subtitle_lines
+    check_source(opt.query_file or opt.sub_meta_path)  # before a model is loaded
+    encoder = TextEncoder(opt.model_name_or_path, opt.layer, max_length, device, opt.batch_size, opt.bf16)
+    if opt.query_file:
+        _tell(extract_queries(opt.query_file, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "queries", encoder)
+    else:
+        _tell(extract_subtitles(opt.sub_meta_path, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "videos", encoder)
+
+
 @command_line
 def main() -> None:
     """Command line of `extract_queries` and `extract_subtitles`."""
@@ -185,15 +197,8 @@ def main() -> None:
     parser.add_argument("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster, features are rounded")
     opt = parser.parse_args()
-    max_length = opt.max_length or (QUERY_LENGTH if opt.query_file else SUB_LENGTH)
-    device = choose_device(opt.device)
-    check_source = query_texts if opt.query_file else subtitle_lines
-    check_source(opt.query_file or opt.sub_meta_path)  # before a model is loaded
-    encoder = TextEncoder(opt.model_name_or_path, opt.layer, max_length, device, opt.batch_size, opt.bf16)
-    if opt.query_file:
-        _tell(extract_queries(opt.query_file, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "queries", encoder)
-    else:
-        _tell(extract_subtitles(opt.sub_meta_path, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "videos", encoder)
+    with named_when_out_of_memory(vars(opt), ("batch_size", "bf16")):
+        _run(opt)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import InputError, command_line
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
 from utils.text_feature.corpus_rows import named_rows, query_texts, subtitle_lines
 from utils.text_feature.masked_lm import Settings, fine_tune, held_out_loss
@@ -212,7 +212,9 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main() -> None:
     """Command line."""
-    _run(_parser().parse_args())
+    opt = _parser().parse_args()
+    with named_when_out_of_memory(vars(opt), ("per_gpu_train_batch_size", "block_size", "bf16")):
+        _run(opt)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def fine_tune(
     return losses
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, in which weights that are moved could not be trained any more
 def held_out_loss(
     model: Any, tokenizer: Tokenizer, examples: Sequence[Sequence[int]], settings: Settings, device: torch.device
 ) -> float:

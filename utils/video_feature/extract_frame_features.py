@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 
 from utils.basic_utils import command_line
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.provenance import made_with
 from utils.resumable_features import Scalar
 from utils.video_feature.command import add_video_options, check_batch_size, finish
@@ -89,8 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module; see `--help`."""
     args = _parser().parse_args(argv)
     videos = find_videos(args.videos)
-    model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device))
-    report = extract(videos, model, args.out, args.frame_rate, args.folder_rate, args.batch_size, args.decode_threads)
+    with named_when_out_of_memory(vars(args), ("batch_size",)):
+        model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device))
+        report = extract(
+            videos, model, args.out, args.frame_rate, args.folder_rate, args.batch_size, args.decode_threads
+        )
     finish(report, args.out, args.durations)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from utils.basic_utils import InputError, command_line
-from utils.model_utils import choose_device
+from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.provenance import made_with, weights_digest
 from utils.resumable_features import Scalar
 from utils.video_feature.command import add_video_options, check_batch_size, finish
@@ -175,17 +175,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module; see `--help`."""
     args = _parser().parse_args(argv)
     videos = find_videos(args.videos)
-    model = load_i3d_model(args.weights, choose_device(args.device), args.value_range)
-    report = extract(
-        videos,
-        model,
-        args.out,
-        args.frame_rate,
-        args.clip_length,
-        args.folder_rate,
-        args.batch_size,
-        args.decode_threads,
-    )
+    with named_when_out_of_memory(vars(args), ("batch_size",)):
+        model = load_i3d_model(args.weights, choose_device(args.device), args.value_range)
+        report = extract(
+            videos,
+            model,
+            args.out,
+            args.frame_rate,
+            args.clip_length,
+            args.folder_rate,
+            args.batch_size,
+            args.decode_threads,
+        )
     finish(report, args.out, args.durations)
 
 
