@@ -14,6 +14,7 @@ import torch
 from method_tvr.feature_cache import PackedRows
 from method_tvr.feature_store import TEF_SIZE, temporal_endpoint_features
 from utils.basic_utils import InputError
+from utils.tensor_utils import to_device
 
 RELEASE_BYTES = 1 << 28  # read from mapped rows before their pages are given back
 COPY_BYTES = 1 << 26  # of rows copied to a device at a time
@@ -117,12 +118,6 @@ class DevicePackedFeatures(PackedFeatures):
             tef = np.concatenate([_tef(int(n)) for n in lengths])
             flat[:, width:].index_copy_(0, target, to_device(tef, self.device))
         return batch
-
-
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy a small array to a device without waiting for what the device is doing."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def length_mask(lengths: torch.Tensor, length: int) -> torch.Tensor:
