@@ -59,8 +59,9 @@ class RankedRows:
 
     def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
         """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
-        valid = np.arange(self.video_idx.shape[1]) < np.minimum(self.count, max_before_nms)[:, None]
-        return self._select(nms_keep(self.st, self.ed, valid, nms_thd, group=self.video_idx), MAX_PREDICTIONS)
+        rows = self.best(max_before_nms)
+        valid = np.arange(rows.video_idx.shape[1]) < rows.count[:, None]
+        return rows._select(nms_keep(rows.st, rows.ed, valid, nms_thd, group=rows.video_idx), MAX_PREDICTIONS)
 
     def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
         """The first `n` rows of each query."""
