@@ -42,7 +42,10 @@ class RankedRows:
 
         def joined(name: str) -> np.ndarray:
             arrays = [getattr(part, name) for part in parts]
-            return np.concatenate([np.pad(a, ((0, 0), (0, widest - a.shape[1]))) for a in arrays])
+            missing = [widest - array.shape[1] for array in arrays]
+            return np.concatenate(
+                [np.pad(a, ((0, 0), (0, n))) if n else a for a, n in zip(arrays, missing, strict=True)]
+            )
 
         columns = {name: joined(name) for name in COLUMNS}
         return cls(**columns, count=np.concatenate([part.count for part in parts]))
