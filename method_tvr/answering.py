@@ -25,9 +25,10 @@ from method_tvr.ranks import ALONE, Ranks
 from method_tvr.retrieval import CorpusSearch, EncodedQueries, Moments, Searcher, SearchSettings
 from method_tvr.sharding import ShardedSearcher
 from method_tvr.start_end_dataset import StartEndEvalDataset
-from method_tvr.stored_corpus import StoredCorpus
+from method_tvr.stored_corpus import open_corpus
 from method_tvr.windows import Windows, most_sharing
 from utils.basic_utils import progress
+from utils.tensor_utils import to_device, to_host
 
 RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -147,8 +148,9 @@ class Answerer:
         if not names:
             return {}
         ends = np.cumsum([len(self._entries_of[name]) for name in names])[:-1]
-        own = torch.tensor([[entry for name in names for entry in self._entries_of[name]]], device=queries.video.device)
-        found = [of_query[0].cpu().numpy() for of_query in self.searcher.span_probabilities(queries, own)]
+        entries = np.array([[entry for name in names for entry in self._entries_of[name]]])
+        own = to_device(entries, queries.video.device)
+        found = [of_query[0] for of_query in to_host(*self.searcher.span_probabilities(queries, own))]
         by_name = zip(*(np.split(part, ends) for part in found), strict=True)
         return dict(zip(names, by_name, strict=True))
 
@@ -163,9 +165,9 @@ class Answerer:
         order, parts = np.argsort(n_entries, kind="stable"), []
         for block in progress(list(self._blocks(n_entries[order])), "answering queries in their own videos"):
             numbers, several = order[block], n_entries[order[block.start]] > 1
-            own = torch.tensor([self._entries_of[vid_names[number]] for number in numbers])
-            of_block, own = queries.of(numbers), own.to(queries.video.device)
-            parts.append(self._rows(self.searcher.search_moments(of_block, own, one_video=bool(several))))
+            own = np.array([self._entries_of[vid_names[number]] for number in numbers])
+            there = to_device(own, queries.video.device)
+            parts.append(self._rows(self.searcher.search_moments(queries.of(numbers), there, one_video=bool(several))))
         return RankedRows.concatenate(parts).of_queries(np.argsort(order))
 
     def _rows(self, moments: Moments) -> RankedRows:
@@ -230,7 +232,7 @@ def open_answerer(
         own = [entry for entry in entries if entry.idx == entries[0].idx]
     corpus: Corpus
     if store is not None:
-        corpus = StoredCorpus(store, list(dict.fromkeys(entry.vid_name for entry in own)), device)
+        corpus = open_corpus(store, list(dict.fromkeys(entry.vid_name for entry in own)), device)
     else:
         assert features is not None
         dataset = StartEndEvalDataset([], own, features, "context")

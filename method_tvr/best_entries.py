@@ -13,9 +13,12 @@ class BestEntries:
     Args:
         keep: how many.
         video_of_entry: (Nv,) int64; of the entries of one video only the best is kept. None keeps any.
+        n_videos: how many videos the entries that will be added are of, by default as many as there are.
     """
 
-    def __init__(self, keep: int, video_of_entry: torch.Tensor | None = None) -> None:
+    def __init__(self, keep: int, video_of_entry: torch.Tensor | None = None, n_videos: int | None = None) -> None:
+        if video_of_entry is not None:
+            keep = min(keep, len(video_of_entry.unique()) if n_videos is None else n_videos)
         self._keep = keep
         self._video_of_entry = video_of_entry
         self._entries: list[torch.Tensor] = []
@@ -38,9 +41,8 @@ class BestEntries:
     def _drop_others(self) -> None:
         entries, scores = torch.cat(self._entries, dim=1), torch.cat(self._scores, dim=1)
         keep = min(self._keep, entries.shape[1])
-        if self._video_of_entry is not None:
-            entries, scores, n_videos = _best_of_each(entries, scores, self._video_of_entry[entries])
-            keep = min(self._keep, n_videos)
+        if self._video_of_entry is not None:  # what is out of the running is dropped when there are enough videos
+            entries, scores = _best_of_each(entries, scores, self._video_of_entry[entries])
         best_scores, best = scores.topk(keep, dim=1)
         self._entries = [entries.gather(1, best)]
         self._scores = [best_scores]
@@ -49,15 +51,14 @@ class BestEntries:
 
 def _best_of_each(
     entries: torch.Tensor, scores: torch.Tensor, videos: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, int]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """All but the best entry of each video put out of the running.
 
     Args:
         entries, scores, videos: (Nq, n), in any order.
 
     Returns:
-        Entries and scores in another order, scores -inf where there is a better entry; and how many videos the first
-        query has. Others have as many: before something was dropped all have the same, afterwards `keep` at least.
+        Entries and scores in another order, scores -inf where there is a better entry.
     """
     in_order = scores.argsort(dim=1, descending=True, stable=True)
     in_order = in_order.gather(1, videos.gather(1, in_order).argsort(dim=1, stable=True))
@@ -65,7 +66,7 @@ def _best_of_each(
     repeated = videos[:, 1:] == videos[:, :-1]
     scores = scores.gather(1, in_order)
     scores[:, 1:].masked_fill_(repeated, -torch.inf)
-    return entries.gather(1, in_order), scores, int((~repeated[:1]).sum()) + 1
+    return entries.gather(1, in_order), scores
 
 
 def concatenated(found: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ from method_tvr.candidates import CandidateIndex
 from method_tvr.model_components import pool_clips
 from method_tvr.packing import Corpus
 from method_tvr.retrieval import EncodedQueries, Found, Searcher, SearchSettings
+from utils.tensor_utils import to_device
 
 ENTRIES_AT_A_TIME = 40  # their clips stay in the caches
 
@@ -46,7 +47,7 @@ class IndexedSearcher(Searcher):
         entries, scores = [], []
         for video_queries, candidates in zip(queries.video, named, strict=True):
             best_scores, best = self._scores_of(video_queries, candidates).topk(keep)
-            entries.append(torch.from_numpy(candidates).to(best.device)[best])
+            entries.append(to_device(candidates, best.device)[best])
             scores.append(best_scores)
         found = torch.stack(entries), torch.stack(scores)
         return Found(*found, *found)
@@ -66,7 +67,7 @@ class IndexedSearcher(Searcher):
             runs = zip(cosine.split((lengths * counts).tolist(), dim=1), lengths.tolist(), strict=True)
             pooled += [pool_clips(run.unflatten(1, (-1, n))) for run, n in runs]
         scores = torch.empty(len(entries), device=pooled[0].device)
-        scores[torch.from_numpy(order)] = torch.cat(pooled, dim=1).mean(dim=0)
+        scores[to_device(order, scores.device)] = torch.cat(pooled, dim=1).mean(dim=0)
         return scores
 
 

@@ -14,6 +14,7 @@ import torch
 from method_tvr.feature_cache import PackedRows
 from method_tvr.feature_store import TEF_SIZE, temporal_endpoint_features
 from utils.basic_utils import InputError
+from utils.tensor_utils import to_device
 
 RELEASE_BYTES = 1 << 28  # read from mapped rows before their pages are given back
 COPY_BYTES = 1 << 26  # of rows copied to a device at a time
@@ -132,12 +133,6 @@ def tef_of(lengths: torch.Tensor, length: int) -> torch.Tensor:
     edges = torch.arange(length + 1, device=lengths.device) / lengths.unsqueeze(1)
     tef = torch.stack([edges[:, :-1], edges[:, 1:]], dim=2)
     return torch.where(edges[:, 1:, None] <= 1, tef, 0.0)
-
-
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy a small array to a device without waiting for what the device is doing."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def length_mask(lengths: torch.Tensor, length: int) -> torch.Tensor:

@@ -11,8 +11,9 @@ import torch
 from method_tvr.annotations import Query
 from method_tvr.feature_cache import packed_rows
 from method_tvr.feature_store import TEF_SIZE, FeatureStore
-from method_tvr.packed_features import DevicePackedFeatures, PackedFeatures, length_mask, to_device
+from method_tvr.packed_features import DevicePackedFeatures, PackedFeatures, length_mask
 from utils.basic_utils import InputError
+from utils.tensor_utils import to_device
 
 SIZE_STEP = 16  # clips, between the sizes of trimmed batches where there are to be few
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from utils.tensor_utils import to_device
 
 LEAST_NORM = 1e-12
 
@@ -21,42 +24,87 @@ class Run(NamedTuple):
     rows: slice  # n times the same number of them
 
 
+class RunsOnDevice(NamedTuple):
+    """Of n entries of a block, (n,) int64 each."""
+
+    entries: torch.Tensor
+    first_row: torch.Tensor  # counted from the block's first
+    n_clips: torch.Tensor
+
+
+class Runs(tuple[Run, ...]):
+    """The runs of a block one after another; what a device is told of them is told once."""
+
+    @cached_property
+    def entries(self) -> np.ndarray:
+        """(n,) all entries of the block."""
+        return np.concatenate([run.entries for run in self])
+
+    def on(self, device: torch.device) -> RunsOnDevice:
+        """The entries and where their clips are, on a device."""
+        if device not in self._on:
+            counts = [len(run.entries) for run in self]
+            n_rows = [(run.rows.stop - run.rows.start) // n for run, n in zip(self, counts, strict=True)]
+            ends = np.cumsum(np.repeat(n_rows, counts))
+            first, n_clips = ends - np.repeat(n_rows, counts), np.repeat([run.n_clips for run in self], counts)
+            self._on[device] = RunsOnDevice(*(to_device(x, device) for x in (self.entries, first, n_clips)))
+        return self._on[device]
+
+    @cached_property
+    def _on(self) -> dict[torch.device, RunsOnDevice]:
+        return {}
+
+
 class Packing:
     """Entries packed in order of length, so that those of one length are scored by one matrix product.
 
     Args:
         n_clips, n_rows: (Nv,) int64, clips and rows of each entry.
+        entries: (Nv,) int64, what the entries are called, by default 0, 1, 2 …
+
+    Attributes:
+        order: (Nv,) int64, the entry at each position.
+        bounds: (Nv + 1,) int64, position p has the rows [bounds[p], bounds[p + 1]).
     """
 
-    def __init__(self, n_clips: np.ndarray, n_rows: np.ndarray) -> None:
-        self.order = np.lexsort((n_rows, n_clips))  # position -> entry
-        shapes = np.stack([n_clips, n_rows], axis=1)[self.order]
+    def __init__(self, n_clips: np.ndarray, n_rows: np.ndarray, entries: np.ndarray | None = None) -> None:
+        order = np.lexsort((n_rows, n_clips))
+        self.order = order if entries is None else entries[order]
+        shapes = np.stack([n_clips, n_rows], axis=1)[order]
         self._n_clips = shapes[:, 0]
         another = (shapes[1:] != shapes[:-1]).any(axis=1)
         self._changes = np.flatnonzero(another) + 1  # positions where another shape begins
-        self.bounds = np.concatenate([[0], np.cumsum(shapes[:, 1])])  # position p has rows [bounds[p], bounds[p + 1])
+        self.bounds = np.concatenate([[0], np.cumsum(shapes[:, 1])])
+        self._cut: tuple[int, list[tuple[slice, Runs]]] = (0, [])
 
-    def blocks(self, max_rows: int) -> Iterator[tuple[slice, list[Run]]]:
-        """All positions, some at a time.
+    def blocks(self, max_rows: int) -> list[tuple[slice, Runs]]:
+        """All positions, some at a time; kept for the next pass, which has blocks of the same size as a rule.
 
-        Yields:
-            positions, and the runs that their entries form, rows counted from the first of the block; it has at most
-            `max_rows`, unless it is but one entry.
+        Returns:
+            For each block its positions, and the runs that their entries form, rows counted from the first of the
+            block; it has at most `max_rows`, unless it is but one entry.
         """
+        if self._cut[0] != max_rows:
+            self._cut = max_rows, list(self._blocks(max_rows))
+        return self._cut[1]
+
+    def _blocks(self, max_rows: int) -> Iterator[tuple[slice, Runs]]:
         position, n = 0, len(self.order)
         while position < n:
             first = self.bounds[position]
             end = max(position + 1, int(np.searchsorted(self.bounds, first + max_rows, side="right")) - 1)
             inside = self._changes[(self._changes > position) & (self._changes < end)]
-            runs = [
-                Run(
-                    self.order[a:b],
-                    int(self._n_clips[a]),
-                    slice(int(self.bounds[a] - first), int(self.bounds[b] - first)),
-                )
-                for a, b in pairwise([position, *inside.tolist(), end])
-            ]
-            yield slice(position, end), runs
+            yield (
+                slice(position, end),
+                Runs(
+                    Run(
+                        self.order[a:b],
+                        int(self._n_clips[a]),
+                        slice(int(self.bounds[a] - first), int(self.bounds[b] - first)),
+                    )
+                    for a, b in pairwise([position, *inside.tolist(), end])
+                ),
+            )
             position = end
 
 
@@ -65,7 +113,7 @@ class Block(NamedTuple):
 
     rows: torch.Tensor  # (R, M, D)
     norms: torch.Tensor  # (M, R) float32, lengths of the rows, at least `LEAST_NORM`
-    runs: list[Run]  # the rows of each counted within these
+    runs: Runs  # the rows of each counted within these
 
 
 class Corpus(ABC):
@@ -80,12 +128,14 @@ class Corpus(ABC):
         n_rows: (Nv,) int64.
         dtype: of rows, and what they are multiplied in; results are float32.
         device: of rows; queries are there too.
+        block_rows: rows of a block that a search goes through it fastest by.
     """
 
     n_clips: np.ndarray
     n_rows: np.ndarray
     dtype: torch.dtype
     device: torch.device
+    block_rows = 1 << 12  # what was computed of a block is in a CPU's caches still when it is looked at next
 
     def __len__(self) -> int:
         return len(self.n_clips)
@@ -97,6 +147,18 @@ class Corpus(ABC):
     @abstractmethod
     def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows of some entries one after another, padding left out: (R, M, D), and their lengths (M, R)."""
+
+    @abstractmethod
+    def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rows among which are those of some entries, and which are each entry's.
+
+        Args:
+            entries: (Nq, V) int64, any of them several times.
+
+        Returns:
+            Rows (R, M, D), R at most Nq * V times the most that an entry has, and of each entry the number of its first
+            row and how many it has, (Nq, V) int64.
+        """
 
     def expect(self, entries: np.ndarray) -> None:  # noqa: B027 (what is in memory is there already)
         """Say that the clips of some entries will be asked for: what is on disk may be read ahead of that."""

@@ -42,7 +42,10 @@ class RankedRows:
 
         def joined(name: str) -> np.ndarray:
             arrays = [getattr(part, name) for part in parts]
-            return np.concatenate([np.pad(a, ((0, 0), (0, widest - a.shape[1]))) for a in arrays])
+            missing = [widest - array.shape[1] for array in arrays]
+            return np.concatenate(
+                [np.pad(a, ((0, 0), (0, n))) if n else a for a, n in zip(arrays, missing, strict=True)]
+            )
 
         columns = {name: joined(name) for name in COLUMNS}
         return cls(**columns, count=np.concatenate([part.count for part in parts]))
@@ -59,8 +62,9 @@ class RankedRows:
 
     def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
         """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
-        valid = np.arange(self.video_idx.shape[1]) < np.minimum(self.count, max_before_nms)[:, None]
-        return self._select(nms_keep(self.st, self.ed, valid, nms_thd, group=self.video_idx), MAX_PREDICTIONS)
+        rows = self.best(max_before_nms)
+        valid = np.arange(rows.video_idx.shape[1]) < rows.count[:, None]
+        return rows._select(nms_keep(rows.st, rows.ed, valid, nms_thd, group=rows.video_idx), MAX_PREDICTIONS)
 
     def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
         """The first `n` rows of each query."""

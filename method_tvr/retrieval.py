@@ -7,8 +7,9 @@ are scored first, spans only in the videos kept, only in the band of allowed len
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,9 +18,13 @@ import torch.nn.functional as F
 from method_tvr.best_entries import BestEntries, concatenated
 from method_tvr.model_components import pool_clips
 from method_tvr.packing import Block, Corpus, Packing, row_norms
+from method_tvr.scoring import ON_CPU, ON_GPU, video_scores
+from utils.tensor_utils import to_device, to_host
 
 NO_ENTRY = -1  # entry of a row that holds no moment
 IMPOSSIBLE = -1.0  # score of a span that ends past its video
+DEVICE_BLOCK_ROWS = 1 << 18  # on a GPU: 0.8 GB of float32 rows in TVR's size, and 0.3 GB of scores for 256 queries
+NORM_ROWS = 1 << 18  # whose lengths are computed at a time
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class SearchSettings:
         min_pred_l, max_pred_l: clips from start to end boundary, min <= ed - st < max. Any band works.
         query_block: queries answered at a time; memory grows with it (about 2 MB each), not with their total.
         queries_per_pass: queries that one pass over the corpus serves, about; memory grows with it (20 KB each).
-        clip_block: about how many clips of the corpus are scored at a time.
+        clip_block: about how many clips of the corpus are scored at a time; None: as suits the corpus and its device.
     """
 
     q2c_alpha: float = 30.0
@@ -43,7 +48,7 @@ class SearchSettings:
     max_pred_l: int = 16
     query_block: int = 256
     queries_per_pass: int = 1 << 12
-    clip_block: int = 1 << 12
+    clip_block: int | None = None
 
 
 @dataclass
@@ -110,7 +115,7 @@ class EncodedQueries:
 
     def of(self, numbers: np.ndarray) -> EncodedQueries:
         """Some queries, in the order given."""
-        rows = torch.from_numpy(numbers).to(self.video.device)
+        rows = to_device(numbers, self.video.device)
         return EncodedQueries(self.video[rows], self.span[rows])
 
 
@@ -120,42 +125,73 @@ class EncodedCorpus(Corpus):
     Args:
         rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
         n_clips: (Nv,) the L_i.
-        dtype: what rows are kept and multiplied in. Less than float32 changes scores a little.
+        dtype: what rows are multiplied in. Less than float32 changes scores a little.
+        n_rows: (Nv,) the R_i, where `rows` are made one after another.
+        kept: what rows are kept in, by default `dtype`; of another type, those in use are converted.
+        device: where they are kept, by default where they are.
     """
 
     def __init__(
-        self, rows: Sequence[torch.Tensor], n_clips: Sequence[int], dtype: torch.dtype = torch.float32
+        self,
+        rows: Iterable[torch.Tensor],
+        n_clips: Sequence[int] | np.ndarray,
+        dtype: torch.dtype = torch.float32,
+        n_rows: np.ndarray | None = None,
+        kept: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.n_clips = np.asarray(n_clips, dtype=np.int64)
-        self.n_rows = np.array([len(entry) for entry in rows], dtype=np.int64)
+        if n_rows is None:
+            rows = list(rows)
+            n_rows = np.array([len(of_entry) for of_entry in rows], dtype=np.int64)
+        self.n_rows = n_rows
         self._packing = Packing(self.n_clips, self.n_rows)
         bounds = self._packing.bounds
         self._first_row = np.empty_like(self.n_rows)
         self._first_row[self._packing.order] = bounds[:-1]
-        some = rows[0]
-        self.dtype, self.device = dtype, some.device
-        self.rows = some.new_empty((int(bounds[-1]), *some.shape[1:]), dtype=dtype)  # (all rows, M, D)
-        for entry in range(len(rows)):
-            self.rows_of(entry).copy_(rows[entry])
-        self._norms = row_norms(self.rows).t().contiguous()  # (M, all rows)
+        rows = iter(rows)
+        some = next(rows)
+        self.dtype, self.device = dtype, some.device if device is None else device
+        if self.device.type != "cpu":
+            self.block_rows = DEVICE_BLOCK_ROWS
+        shape = int(bounds[-1]), *some.shape[1:]
+        self.rows = torch.empty(shape, dtype=dtype if kept is None else kept, device=self.device)  # (all rows, M, D)
+        for entry, of_entry in enumerate(chain([some], rows)):
+            self._kept_rows(entry).copy_(of_entry)
+        norms = [row_norms(self.rows[first : first + NORM_ROWS]).t() for first in range(0, shape[0], NORM_ROWS)]
+        self._norms = torch.cat(norms, dim=1)  # (M, all rows)
+        self._places = [to_device(of_entry, self.device) for of_entry in (self._first_row, self.n_rows)]
 
-    def rows_of(self, entry: int) -> torch.Tensor:
-        """(R_i, M, D) rows of an entry, a view."""
+    def _kept_rows(self, entry: int) -> torch.Tensor:
         first = self._first_row[entry]
         return self.rows[first : first + self.n_rows[entry]]
+
+    def rows_of(self, entry: int) -> torch.Tensor:
+        """(R_i, M, D) rows of an entry, a view if they are kept as they are multiplied."""
+        return self._kept_rows(entry).to(self.dtype)
+
+    def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All rows, or copies of those of the entries where these are fewer; see `Corpus.rows_with`."""
+        (first, n_rows), longest = (where[entries] for where in self._places), int(self.n_rows.max())
+        if entries.numel() * longest >= len(self.rows):
+            return self.rows.to(self.dtype), first, n_rows
+        each = first.view(-1, 1) + torch.arange(longest, device=self.device)  # a shorter entry's are followed by others
+        rows = self.rows[each.flatten().clamp_(max=len(self.rows) - 1)].to(self.dtype)
+        return rows, torch.arange(0, len(rows), longest, device=self.device).view(entries.shape), n_rows
 
     def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of rows and norms; see `Corpus.clips_of`."""
         first, n_clips = self._first_row[entries], self.n_clips[entries]
         stretches = [slice(a, b) for a, b in zip(first.tolist(), (first + n_clips).tolist(), strict=True)]
-        return torch.cat([self.rows[s] for s in stretches]), torch.cat([self._norms[:, s] for s in stretches], dim=1)
+        rows = torch.cat([self.rows[s] for s in stretches]).to(self.dtype)
+        return rows, torch.cat([self._norms[:, s] for s in stretches], dim=1)
 
     def blocks(self, max_rows: int) -> Iterator[Block]:
-        """The whole corpus, some entries at a time, all views; see `Corpus.blocks`."""
+        """The whole corpus, some entries at a time; see `Corpus.blocks`."""
         bounds = self._packing.bounds
         for positions, runs in self._packing.blocks(max_rows):
             rows = slice(int(bounds[positions.start]), int(bounds[positions.stop]))
-            yield Block(self.rows[rows], self._norms[:, rows], runs)
+            yield Block(self.rows[rows].to(self.dtype), self._norms[:, rows], runs)
 
 
 @dataclass
@@ -244,7 +280,7 @@ class CorpusSearch(ABC):
 
     def _moments_in(self, queries: EncodedQueries, found: Found) -> tuple[Moments, RankedVideos]:
         moments = self.search_moments(queries, found.entries, self._weights(found.entry_scores))
-        return moments, RankedVideos(found.videos.cpu().numpy(), self._weights(found.video_scores).cpu().numpy())
+        return moments, RankedVideos(*to_host(found.videos, self._weights(found.video_scores)))
 
     def _weights(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.exp(self.settings.q2c_alpha * scores)
@@ -274,7 +310,10 @@ class Searcher(CorpusSearch):
     ) -> None:
         self.corpus = corpus
         self.settings = settings
-        self._video_of_entry = None if video_of_entry is None else torch.from_numpy(video_of_entry).to(corpus.device)
+        self._way = ON_CPU if corpus.device.type == "cpu" else ON_GPU
+        self._n_clips = to_device(corpus.n_clips, corpus.device)
+        self._videos = video_of_entry
+        self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
         longest = int(corpus.n_rows.max())
         self._predictors = torch.stack(
             [_convolution_matrix(k.flatten(), longest) for k in (st_kernel, ed_kernel)], dim=1
@@ -285,18 +324,23 @@ class Searcher(CorpusSearch):
         keep = self.settings.max_vcmr_video
         blocks = [queries.video[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
         best = [BestEntries(keep) for _ in blocks]
-        of_each = None if self._video_of_entry is None else [BestEntries(keep, self._video_of_entry) for _ in blocks]
-        for block in self.corpus.blocks(self.settings.clip_block):
-            of_block = np.concatenate([run.entries for run in block.runs])
-            chosen = slice(None) if allowed is None else torch.from_numpy(allowed[of_block]).to(self.corpus.device)
-            if allowed is not None and not allowed[of_block].any():
-                continue
-            entries = torch.from_numpy(of_block).to(self.corpus.device)[chosen]
+        of_each = None
+        if self._videos is not None:
+            n_videos = len(np.unique(self._videos if allowed is None else self._videos[allowed]))
+            of_each = [BestEntries(keep, self._video_of_entry, n_videos) for _ in blocks]
+        for block in self.corpus.blocks(self.settings.clip_block or self.corpus.block_rows):
+            entries = block.runs.on(self.corpus.device).entries
+            chosen: slice | torch.Tensor = slice(None)
+            if allowed is not None:
+                inside = np.flatnonzero(allowed[block.runs.entries])
+                if not len(inside):
+                    continue
+                chosen = to_device(inside, self.corpus.device)
             for number, video_queries in enumerate(blocks):
-                scores = _video_scores(video_queries, block)[chosen]
-                best[number].add(entries, scores)
+                scores = video_scores(video_queries, block, self._way.pooled)[chosen]
+                best[number].add(entries[chosen], scores)
                 if of_each is not None:
-                    of_each[number].add(entries, scores)
+                    of_each[number].add(entries[chosen], scores)
         found = concatenated([queries_best.result() for queries_best in best])
         if of_each is None:
             return Found(*found, *found)
@@ -323,8 +367,8 @@ class Searcher(CorpusSearch):
             P_st, P_ed: (Nq, V, L) softmax over the clips of each entry, or of the whole video, 0 past an entry's end;
             and each entry's number of clips (Nq, V).
         """
-        similarity = self._clip_similarity(queries, entries.cpu().numpy())  # (Nq * V, L)
-        n_clips = torch.from_numpy(self.corpus.n_clips).to(entries.device)[entries]
+        similarity = self._clip_similarity(queries, entries)  # (Nq * V, L)
+        n_clips = self._n_clips[entries]
         length = similarity.shape[1]
         predictors = self._predictors[:length, :, :length].flatten(1)  # (L, 2 * L)
         logits = (similarity @ predictors).view(len(similarity), 2, length)
@@ -337,29 +381,10 @@ class Searcher(CorpusSearch):
             p_st, p_ed = logits.softmax(dim=-1).unbind(dim=2)
         return p_st, p_ed, n_clips
 
-    def _clip_similarity(self, queries: EncodedQueries, entries: np.ndarray) -> torch.Tensor:
-        """(Nq * V, longest) similarity of each query with the rows of its videos, 0 past them.
-
-        Pairs are taken video by video: each video's rows meet all queries that look at it in one matrix product.
-        """
-        flat = entries.ravel()
-        query_of_pair = np.repeat(np.arange(len(entries)), entries.shape[1])
-        by_entry = np.argsort(flat, kind="stable")
-        present, firsts = np.unique(flat[by_entry], return_index=True)
-        lasts = np.append(firsts[1:], len(flat))
-
-        device = queries.span.device
-        mean_over_modalities = queries.span / queries.span.shape[1]
-        span_queries = mean_over_modalities.flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
-        gathered = span_queries[torch.from_numpy(query_of_pair[by_entry]).to(device)]  # (Nq * V, M * D)
-        longest = int(self.corpus.n_rows[present].max())
-        similarity = torch.zeros((len(flat), longest), device=device)
-        for entry, first, last in zip(present.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
-            rows = self.corpus.rows_of(entry).flatten(1)  # (R, M * D)
-            similarity[first:last, : len(rows)] = gathered[first:last] @ rows.t()
-        in_order = torch.empty_like(similarity)
-        in_order[torch.from_numpy(by_entry).to(device)] = similarity
-        return in_order
+    def _clip_similarity(self, queries: EncodedQueries, entries: torch.Tensor) -> torch.Tensor:
+        """(Nq * V, L) similarity of each query with the rows of its entries, mean over modalities, 0 past them."""
+        span_queries = (queries.span / queries.span.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
+        return self._way.clip_similarity(self.corpus, span_queries, entries)
 
     @torch.inference_mode()
     def search_moments(
@@ -369,28 +394,31 @@ class Searcher(CorpusSearch):
         video_weights: torch.Tensor | None = None,
         one_video: bool = False,
     ) -> Moments:
+        return Moments(*to_host(*self._best_moments(queries, entries, video_weights, one_video)))
+
+    def _moments_in(self, queries: EncodedQueries, found: Found) -> tuple[Moments, RankedVideos]:
+        moments = self._best_moments(queries, found.entries, self._weights(found.entry_scores))
+        *columns, videos, weights = to_host(*moments, found.videos, self._weights(found.video_scores))
+        return Moments(*columns), RankedVideos(videos, weights)
+
+    def _best_moments(
+        self,
+        queries: EncodedQueries,
+        entries: torch.Tensor,
+        video_weights: torch.Tensor | None = None,
+        one_video: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `search_moments` returns, on the device."""
         p_st, p_ed, n_clips = self.span_probabilities(queries, entries, one_video)
         if video_weights is not None:
             p_st = p_st * video_weights.unsqueeze(2)
         score, video, st, ed = best_spans(p_st, p_ed, n_clips, self.settings)
-        entry = entries.gather(1, video).masked_fill(score < 0, NO_ENTRY)
-        return Moments(entry.cpu().numpy(), st.cpu().numpy(), ed.cpu().numpy(), score.cpu().numpy())
+        return entries.gather(1, video).masked_fill(score < 0, NO_ENTRY), st, ed, score
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
     for first in range(0, n, size):
         yield slice(first, min(first + size, n))
-
-
-def _video_scores(video_queries: torch.Tensor, block: Block) -> torch.Tensor:
-    """(n, Nq) score of each of the block's entries, in the order of its runs, for each query (Nq, M, D)."""
-    pooled = []
-    for m in range(block.rows.shape[1]):
-        # clips first: the product is faster that way, and so is the maximum over them
-        cosine = (block.rows[:, m] @ video_queries[:, m].t()).float().div_(block.norms[m].unsqueeze(1))  # (R, Nq)
-        for_each = (cosine[run.rows].unflatten(0, (len(run.entries), -1))[:, : run.n_clips] for run in block.runs)
-        pooled.append(torch.cat([pool_clips(similarity.transpose(1, 2)) for similarity in for_each]))
-    return torch.stack(pooled).mean(dim=0)
 
 
 def _convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
@@ -436,7 +464,7 @@ def best_spans(
     video, st = start // length, start % length
 
     span_st = p_st.flatten(1).gather(1, start).unsqueeze(2)  # (Nq, S, 1)
-    lengths = torch.tensor(band, device=p_st.device)
+    lengths = torch.arange(band.start, band.stop, device=p_st.device)
     end = (video * ends.shape[2] + st).unsqueeze(2) + lengths  # (Nq, S, band), positions in `ends`
     span_ed = ends.flatten(1).gather(1, end.flatten(1)).view(end.shape)
     spans = torch.where(span_ed < 0, IMPOSSIBLE, span_st * span_ed).flatten(1)  # (Nq, S * band)

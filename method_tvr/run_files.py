@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from torch.utils.tensorboard import SummaryWriter
 
 from utils.basic_utils import InputError, named_when_full, sync, whole_file
 
@@ -105,6 +104,8 @@ class RunFiles(RunLog):
         else:
             self._cut_back(known)
         self._synced: dict[str, int] = {}
+        from torch.utils.tensorboard import SummaryWriter  # here, because only a run of training needs it
+
         self._writer = SummaryWriter(str(self.dir / CURVES))
 
     def log_scalar(self, name: str, value: float, step: int) -> None:

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from method_tvr.annotations import Query, Video
 from method_tvr.clip_times import ClipTimes
 from method_tvr.feature_store import FeatureStore
-from method_tvr.packed_features import length_mask, tef_of, to_device
+from method_tvr.packed_features import length_mask, tef_of
 from method_tvr.packed_store import PackedStore
-from utils.tensor_utils import pad_sequences
+from utils.tensor_utils import pad_sequences, to_device
 
 Item = dict[str, Any]
 # what each item is about, and tensors; with features on the device also sizes that tensors will be made of

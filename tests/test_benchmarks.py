@@ -97,6 +97,13 @@ def test_retrieval_agrees_with_the_dense_search(figures):
     assert all(notes(content)[f"{n} videos"].startswith("answers equal") for n in (12, 130))
 
 
+def test_one_query_alone_is_measured_as_rows_are_kept_and_converted(figures):
+    content = figures(bench_retrieval.main, ["130", "--one_query", *TINY_MODEL])
+    found = notes(content)
+    assert set(found) == {f"130 videos, one query alone, {dtype}" for dtype in ("float16", "float32")}
+    assert all(" ms, " in note for note in found.values())
+
+
 def test_corpora_beyond_the_memory_limit_are_left_out(figures, capsys):
     content = figures(bench_retrieval.main, ["5", "100000", "--queries", "2", "--max_memory_gb", "1"])
     assert "100,000 videos: left out" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,30 +51,62 @@ def nms_keep(
     """
     starts, ends = np.asarray(st, dtype=np.float64), np.asarray(ed, dtype=np.float64)
     keep = np.array(valid, dtype=bool)
-    n_query, n_span = keep.shape
-    block = max(1, _BLOCK_ELEMENTS // max(1, n_span))
-    for start in range(0, n_query, block):
-        rows = slice(start, start + block)
-        _suppress(starts[rows], ends[rows], keep[rows], nms_thd, None if group is None else group[rows])
+    if group is None:
+        _suppress_in_blocks(starts, ends, keep, nms_thd)
+        return keep
+    order = np.argsort(group, axis=1, kind="stable")  # the spans of a group one after another, best first
+    in_order = [np.take_along_axis(column, order, axis=1).ravel() for column in (starts, ends, keep)]
+    for places, there in _groups_by_size(np.take_along_axis(group, order, axis=1)):
+        st_of_group, ed_of_group, kept = (column[places] for column in in_order)
+        kept &= there
+        _suppress_in_blocks(st_of_group, ed_of_group, kept, nms_thd)
+        in_order[2][places[there]] = kept[there]
+    np.put_along_axis(keep, order, in_order[2].reshape(keep.shape), axis=1)
     return keep
 
 
-def _suppress(
-    st: npt.NDArray[np.float64],
-    ed: npt.NDArray[np.float64],
-    keep: npt.NDArray[np.bool_],
-    nms_thd: float,
-    group: npt.NDArray[np.integer] | None,
+def _groups_by_size(
+    group: npt.NDArray[np.integer],
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+    """Runs of equal values within the rows (Nq, K), those of several, and of about the same number, together.
+
+    Yields:
+        (G, n) places in the flattened rows, those of each run in their order, and which of them belong to it.
+    """
+    first = np.ones(group.shape, dtype=bool)
+    first[:, 1:] = group[:, 1:] != group[:, :-1]
+    starts = np.flatnonzero(first)
+    sizes = np.diff(starts, append=group.size)
+    width, widest = 2, int(sizes.max(initial=0))
+    while width // 2 < widest:
+        some = (sizes > width // 2) & (sizes <= width)
+        place = np.arange(min(width, widest))
+        there = place < sizes[some, None]
+        yield np.where(there, starts[some, None] + place, starts[some, None]), there
+        width *= 2
+
+
+def _suppress_in_blocks(
+    st: npt.NDArray[np.float64], ed: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], nms_thd: float
 ) -> None:
-    """Clear in `keep` (B, K) every span that a kept one before it suppresses."""
-    for i in range(keep.shape[1] - 1):
-        later = slice(i + 1, None)
+    """`_suppress`, some rows at a time."""
+    n_row, n_span = keep.shape
+    block = max(1, _BLOCK_ELEMENTS // max(1, n_span))
+    for start in range(0, n_row, block):
+        rows = slice(start, start + block)
+        _suppress(st[rows], ed[rows], keep[rows], nms_thd)
+
+
+def _suppress(
+    st: npt.NDArray[np.float64], ed: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], nms_thd: float
+) -> None:
+    """Clear in `keep` (B, K) every span that a kept one before it in its row suppresses."""
+    st, ed, kept = (np.ascontiguousarray(column.T) for column in (st, ed, keep))  # (K, B): what follows is contiguous
+    for i in range(len(kept) - 1):
         with np.errstate(invalid="ignore"):  # padding may hold NaN or infinity
-            drop = temporal_iou(st[:, i : i + 1], ed[:, i : i + 1], st[:, later], ed[:, later]) > nms_thd
-        drop &= keep[:, i : i + 1]
-        if group is not None:
-            drop &= group[:, later] == group[:, i : i + 1]
-        keep[:, later] &= ~drop
+            drop = temporal_iou(st[i], ed[i], st[i + 1 :], ed[i + 1 :]) > nms_thd
+        kept[i + 1 :] &= ~(drop & kept[i])
+    keep[:] = kept.T
 
 
 def temporal_non_maximum_suppression(

@@ -56,10 +56,15 @@ def measure(way: str, corpus: Path, device_number: int, results: str, show_kerne
     trainer.files.close()
     epoch = ms * math.ceil(TVR_QUERIES / opt.bsz) / 1000
     where = "device" if getattr(trainer.features, "device", None) is not None else "host"
-    return (
-        f"| {way or 'defaults'} | {where} | {ms:.2f} | {busy:.2f} | {100 * busy / ms:.0f} % | {epoch:.1f} | {seconds[0]:.1f} | "
-        f"{peak:.1f} |"
+    figures = (
+        f"{ms:.2f}",
+        f"{busy:.2f}",
+        f"{100 * busy / ms:.0f} %",
+        f"{epoch:.1f}",
+        f"{seconds[0]:.1f}",
+        f"{peak:.1f}",
     )
+    return f"| {' | '.join([way or 'defaults', where, *figures])} |"
 
 
 def _epoch(trainer: Trainer, device: torch.device) -> float:

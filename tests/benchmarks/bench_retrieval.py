@@ -1,6 +1,9 @@
 """Answering queries (VCMR, SVMR and VR) over corpora of growing size, time per query; and a dense search of small ones.
 
-python tests/benchmarks/bench_retrieval.py [500 2179 8000 …] [--max_memory_gb 8]
+    python tests/benchmarks/bench_retrieval.py [500 2179 8000 …] [--max_memory_gb 8]
+    python tests/benchmarks/bench_retrieval.py 21793 --one_query --device 0
+
+With `--one_query` it measures how long one user waits instead: one query alone, over random rows kept in float16.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,13 +22,14 @@ from tests.benchmarks.common import Report, Stopwatch, Timing, benchmark_parser,
 from tests.benchmarks.dense_retrieval import DenseMoments, DenseSearch
 from tests.benchmarks.floors import retrieval_macs
 from tests.benchmarks.ranking import check_same_ranking
-from tests.benchmarks.synthetic import EncodedData, encoded_data
+from tests.benchmarks.synthetic import EncodedData, clip_counts, encoded_data
 from utils.basic_utils import command_line
 
 MODALITIES = ("video", "sub")
 SIZES = (500, 1000, 2179, 5000, 10_000, 20_000, 50_000, 100_000)
 KERNEL = 5
 MEAN_ROWS = 55  # of a TVR video, with those past its end
+ONE_QUERY_REPEATS = 30  # of which the median counts
 DENSE_BLOCK = 10  # queries searched densely at a time: sorting the spans of each takes some 30 MB
 Answers = tuple[Moments, Moments, RankedVideos]
 DenseAnswers = tuple[DenseMoments, DenseMoments, tuple[torch.Tensor, torch.Tensor]]
@@ -120,6 +125,29 @@ def measure_size(n_videos: int, args: argparse.Namespace, report: Report, stopwa
     report.add(f"{n_videos:,} videos", timing.per(args.queries), 1, "queries", floor, note)
 
 
+def measure_one_query(n_videos: int, args: argparse.Namespace, report: Report, stopwatch: Stopwatch) -> None:
+    """The lines of one query alone: rows multiplied as they are kept, and converted, as a stored corpus' are."""
+    device, rng = stopwatch.device, np.random.default_rng(args.seed)
+    generator = torch.Generator(device).manual_seed(args.seed)
+    n_clips = clip_counts(n_videos, args.max_ctx_l, rng)
+    n_rows = np.minimum(n_clips + KERNEL // 2, args.max_ctx_l)
+    shape = len(MODALITIES), args.hidden_size
+    settings = SearchSettings(query_block=args.retrieval_bsz)
+    floor = retrieval_macs(args.hidden_size, len(MODALITIES), n_clips, settings.max_vcmr_video)
+    video, span = torch.randn((2, 1, *shape), generator=generator, device=device)
+    query = EncodedQueries(torch.nn.functional.normalize(video, dim=-1), span * (8.0 / args.hidden_size))
+    kernels = torch.rand((2, KERNEL), generator=generator, device=device)
+    for dtype in (torch.float16, torch.float32):
+        rows = (torch.randn((n, *shape), generator=generator, device=device) for n in n_rows.tolist())
+        corpus = EncodedCorpus(rows, n_clips, dtype, n_rows, torch.float16)
+        searcher = Searcher(corpus, *kernels, settings)
+        timing, _ = stopwatch.time(partial(searcher.search, query), repeats=ONE_QUERY_REPEATS)
+        note = (
+            f"{1e3 * timing.seconds:.2f} ms, {n_clips.sum():,} clips, {corpus.rows.nbytes / 2**30:.2f} GiB in float16"
+        )
+        report.add(f"{n_videos:,} videos, one query alone, {str(dtype)[6:]}", timing, 1, "queries", floor, note)
+
+
 def default_memory_gb(device: torch.device) -> float:
     """Half of the memory of the device, or of the machine."""
     if device.type == "cuda":
@@ -141,8 +169,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--max_memory_gb", type=float, help="larger corpora are left out (default: half of the memory)")
     add("--max_dense_videos", type=int, default=2179, help="largest corpus that is searched densely as well")
     add("--dense_queries", type=int, default=50, help="queries of the dense search")
+    add("--one_query", action="store_true", help="measure one query alone instead")
     args = parser.parse_args(argv)
 
+    measure = measure_one_query if args.one_query else measure_size
     report, stopwatch = start("retrieval", "VCMR, SVMR and VR of one query, top 100 videos and 200 moments", args)
     limit = args.max_memory_gb or default_memory_gb(stopwatch.device)
     for n_videos in args.n_videos:
@@ -150,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if needed > limit:
             print(f"{n_videos:,} videos: left out, they need about {needed:.1f} GiB (--max_memory_gb {limit:.1f})")
             continue
-        measure_size(n_videos, args, report, stopwatch)
+        measure(n_videos, args, report, stopwatch)
     report.finish(args.json)
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from utils.mini_files import durations_path, query_feature_path, release_path, sub_feature_path, video_feature_path
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 NO_TIME = 5  # seconds under which a part is not begun
@@ -112,6 +114,11 @@ def last_line(output: str) -> list[str]:
     return output.strip().splitlines()[-1:]
 
 
+def no_rows(output: str) -> list[str]:
+    """For parts that others need."""
+    return ["done"]
+
+
 def tables(output: str) -> list[str]:
     """Lines of Markdown tables, and the unit."""
     return [line for line in output.splitlines() if line.startswith(("|", "unit", "{"))]
@@ -119,50 +126,57 @@ def tables(output: str) -> list[str]:
 
 def parts(folder: Path) -> list[Part]:
     """All of them, in order of value; they leave their files in a folder."""
-    corpus, tiny, code = folder / "tvr", folder / "tiny", [PYTHON, "-c"]
+    corpus, tiny = folder / "tvr", folder / "tiny"
+    tiny_paths = {
+        "train_path": release_path(tiny, "mini", "train"),
+        "eval_path": release_path(tiny, "mini", "val"),
+        "video_duration_idx_path": durations_path(tiny, "mini"),
+        "vid_feat_path": video_feature_path(tiny, "mini", "resnet_i3d"),
+        "sub_bert_path": sub_feature_path(tiny, "mini"),
+        "desc_bert_path": query_feature_path(tiny, "mini"),
+    }
     tiny_run = [
-        *("--dset_name", "mini", "--train_path", str(tiny / "mini_train_release.jsonl"), "--exp_id", "check"),
-        *("--eval_path", str(tiny / "mini_val_release.jsonl"), "--no_norm_vfeat", "--bsz", "32", "--hidden_size", "64"),
-        *("--video_duration_idx_path", str(tiny / "mini_video2dur_idx.json"), "--n_heads", "2", "--lr", "1e-3"),
-        *("--vid_feat_path", str(next(_video_features(tiny))), "--sub_bert_path", str(_text(tiny, "sub"))),
-        *("--desc_bert_path", str(_text(tiny, "query"))),
+        "--dset_name",
+        "mini",
+        "--exp_id",
+        "check",
+        "--no_norm_vfeat",
+        "--bsz",
+        "32",
+        "--hidden_size",
+        "64",
+        "--n_heads",
+        "2",
+        "--lr",
+        "1e-3",
     ]
-    same = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_same_as_cpu.py"]
-    bench = "tests/benchmarks/"
+    tiny_run += [word for name, path in tiny_paths.items() for word in (f"--{name}", str(path))]
+    mini = f"utils/mini_tvr.py --out {tiny} --n_train 120 --n_val 20 --vid_feat_size 48 --text_feat_size 32"
+    inference = f"bench_val_inference.py --annotations {corpus} --features {corpus}/tvr_feature_release --device 0"
+    no_compiler = ["env", "PATH=", "TRITON_CACHE_DIR=/nonexistent", PYTHON, "-c", COMPILER]
+    compared = [PYTHON, *["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_same_as_cpu.py"]]
     return [
-        Part("machine", 25, [*code, MACHINE], results),
-        Part("GPU and CPU compared", 80, same, last_line, "pytest"),
-        Part("corpus of TVR's widths", 60, [PYTHON, f"{bench}generated_tvr.py", "--out", str(corpus), "--share", "0.12"], last_line),
-        Part("steps", 150, [PYTHON, f"{bench}bench_epoch.py", "--corpus", str(corpus), "--device", "0"], tables),
+        Part("machine", 25, [PYTHON, "-c", MACHINE], results),
+        Part("GPU and CPU compared", 80, compared, last_line, "pytest"),
+        Part("corpus of TVR's widths", 60, benchmark(f"generated_tvr.py --out {corpus} --share 0.12"), no_rows),
+        Part("steps", 150, benchmark(f"bench_epoch.py --corpus {corpus} --device 0"), tables),
+        Part("inference on val, 2,179 videos and 10,895 queries", 60, benchmark(inference), tables),
+        Part("one query, 1.1 million clips", 30, benchmark("bench_retrieval.py 21793 --one_query --device 0"), tables),
+        Part("without a compiler", 30, no_compiler, results),
+        Part("tiny corpus", 20, [PYTHON, *mini.split()], no_rows),
+        Part("NaN", 40, [PYTHON, "-c", NAN, str(folder / "nan"), *tiny_run], results),
+        Part("stopped and resumed", 90, [PYTHON, "-c", RESUME, str(folder / "resumed"), *tiny_run], results),
         Part(
-            "inference on val, 2,179 videos and 10,895 queries",
-            45,
-            [PYTHON, f"{bench}bench_val_inference.py", "--annotations", str(corpus), "--features", f"{corpus}/tvr_feature_release",
-             "--device", "0"],
-            tables,
+            "search", 45, benchmark("bench_retrieval.py 2179 20000 --queries 256 --dense_queries 4 --device 0"), tables
         ),
-        Part("one query, 1.1 million clips", 30, [PYTHON, f"{bench}bench_retrieval.py", "--one_query", "--device", "0"], tables),
-        Part("without a compiler", 30, ["env", "PATH=", "TRITON_CACHE_DIR=/nonexistent", *code, COMPILER], results),
-        Part("tiny corpus", 20, [PYTHON, "utils/mini_tvr.py", "--out", str(tiny), "--n_train", "120", "--n_val", "20",
-                                 "--vid_feat_size", "48", "--text_feat_size", "32"], last_line),
-        Part("NaN", 40, [*code, NAN, str(folder / "nan"), *tiny_run], results),
-        Part("stopped and resumed", 90, [*code, RESUME, str(folder / "resumed"), *tiny_run], results),
-        Part("search, 256 queries", 45, [PYTHON, f"{bench}bench_retrieval.py", "2179", "20000", "--queries", "256", "--dense_queries", "4",
-                                         "--device", "0"], tables),
-        Part("extraction", 60, [PYTHON, f"{bench}bench_extraction.py", "--device", "0"], tables, "av"),
-    ]  # fmt: skip
+        Part("extraction", 60, benchmark("bench_extraction.py --device 0"), tables, "av"),
+    ]
 
 
-def _video_features(tiny: Path):
-    from utils.mini_files import video_feature_path
-
-    yield video_feature_path(tiny, "mini", "resnet_i3d")
-
-
-def _text(tiny: Path, kind: str) -> Path:
-    from utils.mini_files import query_feature_path, sub_feature_path
-
-    return sub_feature_path(tiny, "mini") if kind == "sub" else query_feature_path(tiny, "mini")
+def benchmark(words: str) -> list[str]:
+    """The command of a benchmark."""
+    name, *options = words.split()
+    return [PYTHON, f"tests/benchmarks/{name}", *options]
 
 
 def run(part: Part, seconds: float, log: Path) -> list[str]:
@@ -201,10 +215,10 @@ def main() -> None:
             limit = min(part.limit * max(1.0, args.minutes / 8), end - time.monotonic())
             rows = run(part, limit, log)
             in_table = [row for row in rows if row.startswith("|")]
-            lines += [f"**{part.name}**: {'; '.join(row for row in rows if row not in in_table)}", ""]
-            lines += [*in_table, ""] if in_table else []
+            shown = [f"**{part.name}**: {'; '.join(row for row in rows if row not in in_table)}", "", *in_table]
+            lines += [*shown, ""]
             table.write_text("\n".join(lines), encoding="utf-8")
-            print("\n".join(lines[-2 - 2 * bool(in_table) - len(in_table) * bool(in_table) :]), flush=True)
+            print("\n".join(shown), flush=True)
     print(f"{table} and {log}")
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from method_tvr import encode_corpus, inference, launch, run_files, train
 from method_tvr.checkpoint import load_checkpoint

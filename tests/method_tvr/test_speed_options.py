@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import method_tvr.model as model_module
-import method_tvr.retrieval as retrieval_module
+import method_tvr.scoring as scoring_module
 from method_tvr import encode_corpus, inference, launch, search, searcher, serve, train
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, hide, keep_mask, keep_scale
@@ -238,13 +238,14 @@ def test_a_corpus_in_half_precision_finds_nearly_the_same(dtype):
     assert sum(kept_videos) / len(kept_videos) > 0.95
 
 
-def test_search_scores_videos_as_training_does(batch, monkeypatch):
+@pytest.mark.parametrize("way", [scoring_module.ON_CPU, scoring_module.ON_GPU])
+def test_search_scores_videos_as_training_does(batch, monkeypatch, way):
     def smooth_maximum(similarity: torch.Tensor) -> torch.Tensor:
         return torch.logsumexp(20 * similarity, dim=-1) / 20
 
     # another pooling, as a user would write one, so that both are seen to go through it
     monkeypatch.setattr(model_module, "pool_clips", smooth_maximum)
-    monkeypatch.setattr(retrieval_module, "pool_clips", smooth_maximum)
+    monkeypatch.setattr(scoring_module, "pool_clips", smooth_maximum)
     model = small_model().eval()
     with torch.no_grad():
         encoded = encode(model, batch, trim_padding=False)
@@ -256,5 +257,6 @@ def test_search_scores_videos_as_training_does(batch, monkeypatch):
         corpus = EncodedCorpus([rows[:length] for rows, length in zip(packed, lengths, strict=True)], lengths)
         queries = EncodedQueries.build(query, model.span_queries(query), model.modalities)
         searcher = Searcher(corpus, torch.ones(1), torch.ones(1), SearchSettings())
+        searcher._way = way
         entries, scores = searcher.search_videos(queries)
     torch.testing.assert_close(scores, expected.gather(1, entries), atol=1e-6, rtol=1e-5)
