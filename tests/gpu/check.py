@@ -135,24 +135,12 @@ def parts(folder: Path) -> list[Part]:
         "sub_bert_path": sub_feature_path(tiny, "mini"),
         "desc_bert_path": query_feature_path(tiny, "mini"),
     }
-    tiny_run = [
-        "--dset_name",
-        "mini",
-        "--exp_id",
-        "check",
-        "--no_norm_vfeat",
-        "--bsz",
-        "32",
-        "--hidden_size",
-        "64",
-        "--n_heads",
-        "2",
-        "--lr",
-        "1e-3",
-    ]
+    tiny_run = ["--dset_name", "mini", "--exp_id", "check", "--no_norm_vfeat", "--bsz", "32", "--lr", "1e-3"]
+    tiny_run += ["--hidden_size", "64", "--n_heads", "2"]
     tiny_run += [word for name, path in tiny_paths.items() for word in (f"--{name}", str(path))]
     mini = f"utils/mini_tvr.py --out {tiny} --n_train 120 --n_val 20 --vid_feat_size 48 --text_feat_size 32"
     inference = f"bench_val_inference.py --annotations {corpus} --features {corpus}/tvr_feature_release --device 0"
+    search = "bench_retrieval.py 2179 20000 --queries 256 --dense_queries 4 --device 0"
     no_compiler = ["env", "PATH=", "TRITON_CACHE_DIR=/nonexistent", PYTHON, "-c", COMPILER]
     compared = [PYTHON, *["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_same_as_cpu.py"]]
     return [
@@ -166,9 +154,7 @@ def parts(folder: Path) -> list[Part]:
         Part("tiny corpus", 20, [PYTHON, *mini.split()], no_rows),
         Part("NaN", 40, [PYTHON, "-c", NAN, str(folder / "nan"), *tiny_run], results),
         Part("stopped and resumed", 90, [PYTHON, "-c", RESUME, str(folder / "resumed"), *tiny_run], results),
-        Part(
-            "search", 45, benchmark("bench_retrieval.py 2179 20000 --queries 256 --dense_queries 4 --device 0"), tables
-        ),
+        Part("search", 45, benchmark(search), tables),
         Part("extraction", 60, benchmark("bench_extraction.py --device 0"), tables, "av"),
     ]
 

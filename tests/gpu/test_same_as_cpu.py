@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +31,6 @@ from method_tvr.train import Trainer
 from method_tvr.training_step import GraphedStep, TrainingStep
 from tests.gpu.fake_device import CPU, CUDA, REAL, OnCuda, fake_cuda, values
 from utils.model_utils import named_generator
-from utils.text_feature import masked_lm
 
 stand_in_only = pytest.mark.skipif(REAL, reason="a GPU does not tell")
 
@@ -322,24 +320,3 @@ def test_a_run_gives_what_it_does_on_the_cpu(monkeypatch, corpus_options, tmp_pa
     if name == "ram" and not REAL:
         assert mode.copies["pinned", "without waiting"] > mode.copies["pageable", "without waiting"]
     print(name, {" ".join(kind): n for kind, n in mode.copies.items()})
-
-
-@pytest.mark.xfail(
-    strict=True, reason="masked_lm.held_out_loss moves the model in inference mode: its weights cannot be trained"
-)
-def test_a_language_model_is_trained_after_its_held_out_loss(monkeypatch):
-    class Words(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.words, self.out = torch.nn.Embedding(7, 4), torch.nn.Linear(4, 7)
-
-        def forward(self, input_ids, attention_mask):
-            return SimpleNamespace(logits=self.out(self.words(input_ids) * attention_mask.unsqueeze(2)))
-
-    ids = torch.tensor([[1, 2, 3]])
-    batch = masked_lm.Batch(ids, torch.ones_like(ids), ids)
-    monkeypatch.setattr(masked_lm, "Masker", lambda *_: lambda examples, generator: batch)
-    model, settings = Words(), masked_lm.Settings(batch_size=1)
-    with fake_cuda(monkeypatch):
-        masked_lm.held_out_loss(model, None, [[1]], settings, CUDA)
-        masked_lm.fine_tune(model, None, [[1]], settings, CUDA)

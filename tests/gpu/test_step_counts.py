@@ -1,4 +1,4 @@
-"""What a training step asks of a GPU, counted in torch's own CUDA code on a runtime that computes nothing.
+"""What training and search ask of a GPU, counted in torch's own CUDA code on a runtime that computes nothing.
 
 Calls are counted, not time: a step of few calls, none of which waits, is one that the host keeps ahead of.
 """
@@ -89,3 +89,63 @@ def test_backward_needs_no_compiler(runtime, ctx_mode):
     nowhere = {"TORCH_DISABLE_NATIVE_JIT": "0", "PATH": "/nonexistent", "TRITON_CACHE_DIR": "/nonexistent/x"}
     done = fake_runtime.run(runtime, BACKWARD.format(ctx_mode=ctx_mode), **nowhere)
     assert "DONE" in done.stdout, done.stderr[-2000:]
+
+
+FINE_TUNED = """
+    from types import SimpleNamespace
+    import torch
+    from utils.text_feature import masked_lm
+
+    class Words(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out = torch.nn.Embedding(7, 4), torch.nn.Linear(4, 7)
+
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=self.out(self.words(input_ids) * attention_mask.unsqueeze(2)))
+
+    ids = torch.tensor([[1, 2, 3]])
+    batch = masked_lm.Batch(ids, torch.ones_like(ids), ids)
+    masked_lm.Masker = lambda *_: lambda examples, generator: batch
+    model, settings, cuda = Words(), masked_lm.Settings(batch_size=1), torch.device("cuda")
+    masked_lm.held_out_loss(model, None, [[1]], settings, cuda)
+    masked_lm.fine_tune(model, None, [[1]], settings, cuda)
+    print("DONE")
+"""
+
+
+def test_a_language_model_is_trained_after_its_held_out_loss(runtime):
+    done = fake_runtime.run(runtime, FINE_TUNED)
+    assert "DONE" in done.stdout, done.stderr[-2000:]
+
+
+SEARCHED = """
+    import json
+    import numpy as np
+    import torch
+    from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+    from tests.gpu.fake_runtime import Counter
+
+    n_videos, n_queries, dtype = {n_videos}, {n_queries}, torch.{dtype}
+    n_clips = np.random.default_rng(0).integers(20, 80, n_videos)
+    rows = [torch.zeros((n + 2, 2, 16), device="cuda") for n in n_clips.tolist()]
+    corpus = EncodedCorpus(rows, n_clips, dtype)
+    queries = EncodedQueries(*torch.zeros((2, n_queries, 2, 16), device="cuda"))
+    searcher = Searcher(corpus, *torch.zeros((2, 5), device="cuda"), SearchSettings())
+    list(searcher.search_all(queries))
+    counter = Counter()
+    list(searcher.search_all(queries))
+    print("FOUND", json.dumps(dict(counter.read(), operations=counter.operations())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("n_videos", "n_queries", "dtype", "most"), [(2179, 256, "float32", 120), (21793, 1, "float16", 225)]
+)
+def test_a_search_is_few_calls_and_one_wait(runtime, n_videos, n_queries, dtype, most):
+    done = fake_runtime.run(runtime, SEARCHED.format(n_videos=n_videos, n_queries=n_queries, dtype=dtype))
+    assert "FOUND" in done.stdout, done.stdout[-2000:] + done.stderr[-3000:]
+    found = json.loads(done.stdout.partition("FOUND")[2])
+    print(found)
+    assert found["operations"] <= most
+    assert found["waits"] == 1  # for the answers
