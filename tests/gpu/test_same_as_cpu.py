@@ -263,7 +263,9 @@ def test_search_finds_what_it_does_on_the_cpu(monkeypatch, kind, dtype):
     with fake_cuda(monkeypatch):
         found = search(CUDA, dtype, kind)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+        # sums of half precision are rounded in another order on a GPU
+        rtol = 5e-3 if REAL and dtype != torch.float32 else 1e-4
+        np.testing.assert_allclose(found[name], value, rtol=rtol, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("trim_padding", [False, True])
