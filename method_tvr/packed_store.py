@@ -43,13 +43,23 @@ class PackedStore(FeatureStore):
     ) -> None:
         super().__init__(context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average)
         self.device = device
-        self._packed = {
-            kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
-            for kind, file in self._files.items()
-        }
+        try:
+            self._packed = {
+                kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
+                for kind, file in self._files.items()
+            }
+        except BaseException:
+            super().close()
+            raise
         self._host = {kind: PackedFeatures(packed, pin_memory) for kind, packed in self._packed.items()}
         self._on_device: dict[str, DevicePackedFeatures] = {}
         self._required: dict[str, dict[str, None]] = {kind: {} for kind in self._packed}  # in order, each once
+
+    def close(self) -> None:
+        """Close the files, and let go of what is mapped or held of them."""
+        super().close()
+        for held in (self._packed, self._host, self._on_device):
+            held.clear()
 
     def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""

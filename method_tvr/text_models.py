@@ -124,7 +124,10 @@ def open_text_model(opt: EasyDict, checkpoint: Checkpoint, device: torch.device)
 def _said_by(path: str) -> dict[str, Any]:
     """The attributes of a feature file, if it is there."""
     place = find_path(path)
-    return FeatureFile(place).made_by() if place.is_file() else {}
+    if not place.is_file():
+        return {}
+    with FeatureFile(place) as file:
+        return file.made_by()
 
 
 def _mini_seed(opt: EasyDict) -> int | None:

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ from method_tvr.training_state import (
     queries_digest,
     save_training_state,
 )
-from utils.basic_utils import InputError, command_line, first_line, progress, write_json
+from utils.basic_utils import Closing, InputError, command_line, first_line, progress, write_json
 from utils.model_utils import choose_device, count_parameters, named_generator, seed_everything
 from utils.random_states import RandomStates
 
@@ -83,8 +83,8 @@ def loss_settings(opt: EasyDict, config: ModelConfig, epoch: int) -> LossSetting
     return replace(config, lw_st_ed=opt.lw_st_ed if spans else 0.0, use_hard_negative=hard)
 
 
-class Trainer:
-    """One training run.
+class Trainer(Closing):
+    """One training run, whose features and files are open until it is closed.
 
     Args:
         opt: options from `parse_train_options`, with `results_dir`.
@@ -110,7 +110,25 @@ class Trainer:
         seed_everything(opt.seed)
         ranks.seed_dropout(opt.seed)
         self.device = choose_device(opt.device) if device is None else device
-        self.features = open_features(opt, self.device)
+        with ExitStack() as opened:
+            self.features = opened.enter_context(open_features(opt, self.device))
+            self._set_up(saved)
+            ranks.check_equal(self.model.parameters(), "the model's parameters")
+            known = saved.state.log_lengths if saved is not None else None if opt.resume is None else {}
+            folder = Path(opt.results_dir)
+            self.files = opened.enter_context(RunFiles(folder, known) if ranks.is_main else RunLog(folder))
+            if opt.resume is None and ranks.is_main:
+                save_options(opt, self.files.dir)
+                self.files.save_code()
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Close the files of features and results."""
+        self._opened.close()
+
+    def _set_up(self, saved: SavedRun | None) -> None:
+        """Queries, model and optimiser, as they are at the beginning or where a saved run goes on."""
+        opt = self.opt
         self.features.note_unknown_files()
         self.times = ClipTimes.of(opt)
         check_clip_length(self.features, self.times)
@@ -134,15 +152,8 @@ class Trainer:
         self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
         self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
         self.meter, self.negatives = self._epoch_start()
-        known: dict[str, int] | None = None if opt.resume is None else {}
         if saved is not None:
             self._go_on_from(saved)
-            known = saved.state.log_lengths
-        ranks.check_equal(self.model.parameters(), "the model's parameters")
-        self.files = RunFiles(Path(opt.results_dir), known) if ranks.is_main else RunLog(Path(opt.results_dir))
-        if opt.resume is None and ranks.is_main:
-            save_options(opt, self.files.dir)
-            self.files.save_code()
 
     def run(self) -> None:
         """Train until the last epoch or until `max_es_cnt` epochs brought nothing better."""
@@ -392,16 +403,14 @@ def train(
     opt: EasyDict, saved: SavedRun | None, signals: StopSignals, ranks: Ranks, device: torch.device | None
 ) -> None:
     """All epochs of a run, or those that are left of it; a new run's folder is removed when nothing came of it."""
-    trainer = Trainer(opt, saved, signals, ranks, device)
-    try:
-        trainer.run()
-    except Exception:
-        folder = trainer.files.dir
-        if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
-            trainer.files.discard()
-        raise
-    finally:
-        trainer.files.close()
+    with Trainer(opt, saved, signals, ranks, device) as trainer:
+        try:
+            trainer.run()
+        except Exception:
+            folder = trainer.files.dir
+            if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
+                trainer.files.discard()
+            raise
 
 
 def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch.device | None = None) -> None:
