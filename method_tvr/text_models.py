@@ -167,7 +167,7 @@ def _load(name: str, record: Mapping[str, Any], device: torch.device) -> TextEnc
     try:  # here, because transformers takes seconds to import, and few need it
         from utils.text_feature.text_encoder import TextEncoder
     except ImportError as err:
-        raise InputError(f"--text_model {name}: {err}: pip install -r requirements.txt") from err
+        raise InputError(f"--text_model {name}: {err}: pip install -r requirements.txt -c constraints.txt") from err
     layer, max_length = str(record.get("layer", "")), record.get("max_length")
     known: dict[str, Any] = {"layer": int(layer)} if LAYER.fullmatch(layer) else {}
     if type(max_length) is int:

@@ -49,7 +49,10 @@ Frames = Generator[tuple[float, np.ndarray], None, None]
 
 def _check_decoder() -> None:
     if av is None:
-        raise InputError("decoding videos and pictures needs PyAV: pip install -r utils/video_feature/requirements.txt")
+        raise InputError(
+            "decoding videos and pictures needs PyAV: "
+            "pip install -r utils/video_feature/requirements.txt -c constraints.txt"
+        )
 
 
 @contextmanager
