@@ -18,8 +18,7 @@ git ls-files -z -- '*requirements.txt' |
 {
     cat <<'HEADER'
 # The versions that setup.sh installs, of all packages in the requirement files and of what those need in turn: the
-# newest on the day of writing with which the tests pass. Written by `bash tests/write_constraints.sh` and not by hand;
-# CONTRIBUTING.md says when.
+# tests have passed with them. Written by `bash tests/write_constraints.sh` and not by hand; CONTRIBUTING.md says when.
 HEADER
     cat "$written"
 } >constraints.txt
