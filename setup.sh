@@ -3,10 +3,13 @@
 #     source setup.sh
 #
 # It puts the project root first on PYTHONPATH and sees to the packages of requirements.txt:
-#   * no environment active: .venv is made in the project root, filled, and activated (a second call only activates);
+#   * no environment active: .venv is made in the project root, filled with the versions that constraints.txt names, and
+#     activated (a second call only activates);
 #   * a virtual or conda environment active: it is only checked, never changed.
 #
 #     SETUP_TESTS=1 source setup.sh             adds the tools of tests/requirements.txt
+#     SETUP_LATEST=1 source setup.sh            takes the newest versions, whatever constraints.txt names; a .venv that
+#                                               has them keeps them until the requirements change or it is removed
 #     PYTHON=/path/to/python source setup.sh    makes .venv with that Python (3.10 or newer)
 #     bash setup.sh                             installs, and leaves the sourcing to you
 #
@@ -45,7 +48,8 @@ _reloclnet_setup() {
     others="${others%:}"
     export PYTHONPATH="$root${others:+:$others}"
 
-    venv="$(SETUP_SOURCED=1 SETUP_TESTS="${SETUP_TESTS:-}" PYTHON="${PYTHON:-}" bash "$root/setup.sh")" || return 1
+    venv="$(SETUP_SOURCED=1 SETUP_TESTS="${SETUP_TESTS:-}" SETUP_LATEST="${SETUP_LATEST:-}" PYTHON="${PYTHON:-}" \
+        bash "$root/setup.sh")" || return 1
     [ -n "$venv" ] || return 0
     case "${VIRTUAL_ENV:-}:$PATH:" in
         "$venv:$venv/bin:"*) return 0 ;; # active already
@@ -75,6 +79,7 @@ venv="$root/.venv"
 mark="$venv/.made_by_setup" # holds the root: a .venv stops working when its folder is moved or copied
 run_list="$root/requirements.txt"
 test_list="$root/tests/requirements.txt" # includes the other one
+constraints="$root/constraints.txt"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -126,24 +131,34 @@ if missing:
     sys.exit("setup: not installed: " + ", ".join(missing))
 PYTHON
     say "the active environment, $prefix, lacks what the project needs; nothing was changed in it. Either"
-    say "    $prefix/bin/python -m pip install -r $list"
+    say "    $prefix/bin/python -m pip install -r $list -c $constraints"
     say "or deactivate it and source setup.sh again, which makes a .venv in the project"
     exit 1
 }
 
-# fingerprint LIST...: changes when the lists' contents do.
-fingerprint() { cat "$@" | cksum; }
+# fingerprint LIST...: changes when the contents of the lists do, or of the constraints that they were installed by.
+fingerprint() {
+    [ -n "$latest" ] || set -- "$@" "$constraints"
+    printf '%s%s\n' "${latest:+latest }" "$(cat "$@" | cksum)"
+}
 
-stamped() { # FILE FINGERPRINT
-    [ -s "$1" ] && [ "$(cat "$1")" = "$2" ]
+stamped() { # FILE LIST...
+    local file="$1"
+    shift
+    [ -s "$file" ] || return 1
+    case "$(cat "$file")" in
+        "$(fingerprint "$@")") true ;;
+        "$(latest=1 && fingerprint "$@")") true ;; # asked for once: scripts that source this do not take it back
+        *) false ;;
+    esac
 }
 
 installed() {
     [ "$(cat "$mark" 2>/dev/null)" = "$root" ] && "$venv/bin/python" -c '' 2>/dev/null || return 1
     if [ -n "$with_tests" ]; then
-        stamped "$venv/.installed-tests" "$(fingerprint "$run_list" "$test_list")"
+        stamped "$venv/.installed-tests" "$run_list" "$test_list"
     else
-        stamped "$venv/.installed" "$(fingerprint "$run_list")"
+        stamped "$venv/.installed" "$run_list"
     fi
 }
 
@@ -199,9 +214,11 @@ install() {
     make_venv
     say "installing ${list#"$root"/} into .venv: several GB with torch, some minutes the first time"
     rm -f "$venv/.installed" "$venv/.installed-tests" # from here until pip is done, nothing is promised
-    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -r "$list" </dev/null >&2; then
+    local -a how=(-r "$list" -c "$constraints")
+    [ -z "$latest" ] || how=(-r "$list" --upgrade --upgrade-strategy eager)
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "${how[@]}" </dev/null >&2; then
         fail "pip could not install ${list#"$root"/} (the reason is above: network, disk space, or a Python that is" \
-            "too new for a package, see PYTHON= in setup.sh). The next call tries again"
+            "too new for a package, see PYTHON= and SETUP_LATEST= in setup.sh). The next call tries again"
     fi
     [ -z "$with_tests" ] || fingerprint "$run_list" "$test_list" >"$venv/.installed-tests"
     fingerprint "$run_list" >"$venv/.installed" || fail "cannot write to $venv"
@@ -209,6 +226,7 @@ install() {
 }
 
 with_tests="${SETUP_TESTS:-}"
+latest="${SETUP_LATEST:-}"
 environment="$(active_environment)"
 if [ -n "$environment" ]; then
     check_environment "$environment" "$run_list" ${with_tests:+"$test_list"}

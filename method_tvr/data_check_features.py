@@ -64,6 +64,23 @@ def check_source(
         return
     try:
         file = FeatureFile(source.path)
+    except InputError as err:
+        defects.add(str(err), remedy, source.needed)
+        return
+    with file:
+        _check_file(source, file, dataset, needed_splits, quick, defects)
+
+
+def _check_file(
+    source: Source,
+    file: FeatureFile,
+    dataset: DatasetConfig,
+    needed_splits: set[str],
+    quick: bool,
+    defects: Defects,
+) -> None:
+    remedy = dataset.feature_remedy
+    try:
         made_by, keys = file.made_by(), file.keys()
         source.missing = {}
         for split, wanted in source.keys.items():

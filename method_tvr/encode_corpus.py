@@ -47,16 +47,16 @@ def run_encoding(opt: EasyDict, out: str) -> None:
             )
         if new:
             windows = writer.store.recipe.windows
-            features = open_features(opt, device, with_queries=False, average=windows is None)
-            features.note_unknown_files()
-            check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
-            features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
-            entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
-            dataset = StartEndEvalDataset([], entries, features, "context")
-            batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
-            encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
-            for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
-                writer.add(video, n_clips, rows)
+            with open_features(opt, device, with_queries=False, average=windows is None) as features:
+                features.note_unknown_files()
+                check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
+                features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
+                entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
+                dataset = StartEndEvalDataset([], entries, features, "context")
+                batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
+                encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
+                for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
+                    writer.add(video, n_clips, rows)
     print(f"{out}: {len(writer.store) + len(new)} videos, {len(new)} of them added now")
 
 

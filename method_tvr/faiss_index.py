@@ -97,7 +97,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as err:
         raise InputError(
-            f"--index faiss: needs faiss ({err}): pip install -r method_tvr/index_requirements.txt"
+            f"--index faiss: needs faiss ({err}): pip install -r method_tvr/index_requirements.txt -c constraints.txt"
         ) from err
     return faiss
 

@@ -9,13 +9,14 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from method_tvr.annotations import Query
-from utils.basic_utils import InputError, first_few
+from utils.basic_utils import Closing, InputError, first_few
 from utils.feature_file import FeatureFile
 from utils.provenance import Property, properties
 
@@ -73,8 +74,8 @@ class Preparation:
         return asdict(self)
 
 
-class FeatureStore:
-    """All features of a corpus, read from disk whenever they are asked for.
+class FeatureStore(Closing):
+    """All features of a corpus, read from disk whenever they are asked for, until it is closed.
 
     Args:
         context_paths: {modality: h5 file of `{vid_name: (L, D)}`}.
@@ -106,17 +107,25 @@ class FeatureStore:
         self.use_tef = use_tef
         max_rows = max_ctx_l if average else ALL_ROWS
         self._preparation = {m: Preparation(max_rows, average, normalize[m]) for m in self.modalities}
-        self._files = {kind: FeatureFile(path) for kind, path in context_paths.items()}
+        paths = dict(context_paths)
         if query_path is not None:
             self._preparation["query"] = Preparation(max_desc_l, False, normalize["query"])
-            self._files["query"] = FeatureFile(query_path)
-        self.sizes = {kind: file.width() for kind, file in self._files.items()}
-        for kind, size in self.sizes.items():
-            if sizes.get(kind) not in (None, size):
-                raise InputError(
-                    f"{self.paths[kind]}: features are {size} wide, but the options say {sizes[kind]}: leave the size "
-                    "out, or give another file"
-                )
+            paths["query"] = query_path
+        with ExitStack() as opened:
+            self._files = {kind: opened.enter_context(FeatureFile(path)) for kind, path in paths.items()}
+            self.sizes = {kind: file.width() for kind, file in self._files.items()}
+            for kind, size in self.sizes.items():
+                if sizes.get(kind) not in (None, size):
+                    raise InputError(
+                        f"{self.paths[kind]}: features are {size} wide, but the options say {sizes[kind]}: leave the "
+                        "size out, or give another file"
+                    )
+            opened.pop_all()  # all is well: `close` closes them
+
+    def close(self) -> None:
+        """Close the files; only their paths and sizes are known after that."""
+        for file in self._files.values():
+            file.close()
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -199,12 +208,16 @@ class FeatureStore:
                     "was it extracted with another split?"
                 )
 
-    def settle(self, needed: int = 0) -> None:
+    def settle(self, needed: int = 0) -> str | None:
         """Decide where the required features are, if that was left open; on disk it never is.
 
         Args:
             needed: bytes of the device that others will need.
+
+        Returns:
+            What was decided and why, in a line; None if there was nothing to decide.
         """
+        return None
 
     @property
     def records(self) -> dict[str, dict[str, Property]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -251,17 +252,17 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
     checkpoint = _load_checkpoint(opt, ranks)
     device = choose_device(opt.device, opt.tf32) if device is None else device
     store, windows = _how_encoded(opt, checkpoint)
-    features = open_features(opt, device, average=windows is None) if store is None else open_query_features(opt)
-    features.note_unknown_files()
-    check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
-    split = load_eval_split(opt, features)
-    if store is not None:
-        _check_store(store, split.videos, split.name)
-    tasks = _tasks(opt, split)
-    model = checkpoint.build_model(device)
-    name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
-    path = Path(opt.model_dir) / name
-    metrics = evaluate_split(model, split, features, opt, tasks, device, path, store, windows, ranks)
+    with open_features(opt, device, average=windows is None) if store is None else open_query_features(opt) as features:
+        features.note_unknown_files()
+        check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
+        split = load_eval_split(opt, features)
+        if store is not None:
+            _check_store(store, split.videos, split.name)
+        tasks = _tasks(opt, split)
+        model = checkpoint.build_model(device)
+        name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
+        path = Path(opt.model_dir) / name
+        metrics = evaluate_split(model, split, features, opt, tasks, device, path, store, windows, ranks)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
     if metrics:
         print(metrics_table(metrics))
@@ -287,16 +288,18 @@ def run_asking(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     text_model = open_text_model(opt, checkpoint, device) if ranks.is_main else None
     videos = listed_videos(opt)
     store, windows = _how_encoded(opt, checkpoint)
-    features = None
-    if store is None:
-        features = open_features(opt, device, with_queries=False, average=windows is None)
-        features.note_unknown_files()
-        check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
-        features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
-    else:
-        _check_store(store, videos, opt.eval_split_name)
-    model = checkpoint.build_model(device)
-    answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
+    with ExitStack() as opened:
+        features = None
+        if store is None:
+            features = open_features(opt, device, with_queries=False, average=windows is None)
+            opened.enter_context(features)
+            features.note_unknown_files()
+            check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
+            features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
+        else:
+            _check_store(store, videos, opt.eval_split_name)
+        model = checkpoint.build_model(device)
+        answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
     asker = Asker(model, answerer, videos, text_model, opt, ranks)
     answers = asker.ask(sentences, opt.top_k)
     if ranks.is_main:

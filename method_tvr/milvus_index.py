@@ -73,7 +73,8 @@ def import_milvus() -> Any:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     except ImportError as err:
         raise InputError(
-            f"--index milvus: needs pymilvus ({err}): pip install -r method_tvr/index_requirements.txt"
+            f"--index milvus: needs pymilvus ({err}): "
+            "pip install -r method_tvr/index_requirements.txt -c constraints.txt"
         ) from err
     return pymilvus
 

@@ -53,13 +53,23 @@ class PackedStore(FeatureStore):
         self.pin_memory = pin_memory
         self._few_sizes, self._may_hold = few_sizes, may_hold
         self._dtype = dtype
-        self._packed = {
-            kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
-            for kind, file in self._files.items()
-        }
+        try:
+            self._packed = {
+                kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
+                for kind, file in self._files.items()
+            }
+        except BaseException:
+            super().close()
+            raise
         self._host = {kind: PackedFeatures(packed, pin_memory) for kind, packed in self._packed.items()}
         self._on_device: dict[str, DevicePackedFeatures] = {}
         self._required: dict[str, dict[str, None]] = {kind: {} for kind in self._packed}  # in order, each once
+
+    def close(self) -> None:
+        """Close the files, and let go of what is mapped or held of them."""
+        super().close()
+        for held in (self._packed, self._host, self._on_device):
+            held.clear()
 
     def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""
@@ -121,22 +131,19 @@ class PackedStore(FeatureStore):
             self._on_device[kind] = DevicePackedFeatures(self._packed[kind], keys, self.device, use_tef)
         return self._on_device[kind]
 
-    def settle(self, needed: int = 0) -> None:
-        """Hold the required features on the device if they fit beside `needed` bytes, and say so."""
+    def settle(self, needed: int = 0) -> str | None:
+        """Hold the required features on the device if they fit beside `needed` bytes; see `FeatureStore.settle`."""
         if self._may_hold is None or self.device is not None:
-            return
+            return None
         free, total = torch.cuda.mem_get_info(self._may_hold)
-        room = free - needed - total // 10  # a tenth is for the evaluation and what others leave unused
-        sizes = {dtype: self.required_bytes(dtype) for dtype in ("float32", "float16")}
-        takes = sizes[self._dtype]
-        of_room = f"{takes / 2**30:.2f} GiB of {self._dtype} features, room for {max(0, room) / 2**30:.1f} GiB"
+        room = max(0, free - needed - total // 10)  # a tenth is for the evaluation and what others leave unused
+        takes, halved = self.required_bytes(self._dtype), self.required_bytes("float16")
+        sizes = f"{takes / 2**30:.2f} GiB of {self._dtype}, room for {room / 2**30:.2f} GiB"
         if takes <= room:
             self.device = self._may_hold
-            print(f"features: on {self._may_hold} ({of_room})")
-            return
-        fits = sizes["float16"] <= room < takes
-        offer = f"; --cache_dtype float16 would fit ({sizes['float16'] / 2**30:.1f} GiB)" if fits else ""
-        print(f"features: in host memory, they do not fit on {self._may_hold} ({of_room}){offer}")
+            return f"features: on {self._may_hold} ({sizes})"
+        offer = f"; --cache_dtype float16 would fit ({halved / 2**30:.2f} GiB)" if halved <= room else ""
+        return f"features: in host memory, they do not fit on {self._may_hold} ({sizes}){offer}"
 
     def required_bytes(self, dtype: str) -> int:
         """What the required features take in a number type, tef included."""

@@ -114,26 +114,28 @@ def main() -> None:
     results = Path(opt.model_dir)
     checkpoint = load_model_of(opt)
     device = choose_device(opt.device, opt.tf32)
-    features = open_features(opt, device)
-    split = load_eval_split(opt, features)
+    with open_features(opt, device) as features:
+        split = load_eval_split(opt, features)
 
-    print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
-    untrained = untrained_recalls(checkpoint.config, split, features, opt, device)
-    columns = {
-        "chance": chance_recalls(split, features, opt),
-        "untrained": mean_recalls(untrained),
-        "trained": metrics,
-        "trained, NMS": nms_metrics,
-    }
-    caption = (
-        f"Recalls, % of {len(split.queries):,} val queries over {len(split.videos):,} videos; "
-        f"untrained: mean of {len(UNTRAINED_SEEDS)} initialisations"
-    )
-    table = f"{caption}\n\n{recall_table(columns, 'chance', 'trained')}\n"
-    write_json({**columns, "untrained_runs": untrained}, results / "quickstart_table.json", indent=True)
-    with whole_file(results / "quickstart_table.txt") as part:
-        part.write_text(table)
-    write_picture(results, checkpoint.epoch, split, features, opt, device, checkpoint.build_model(device), predictions)
+        print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
+        untrained = untrained_recalls(checkpoint.config, split, features, opt, device)
+        columns = {
+            "chance": chance_recalls(split, features, opt),
+            "untrained": mean_recalls(untrained),
+            "trained": metrics,
+            "trained, NMS": nms_metrics,
+        }
+        caption = (
+            f"Recalls, % of {len(split.queries):,} val queries over {len(split.videos):,} videos; "
+            f"untrained: mean of {len(UNTRAINED_SEEDS)} initialisations"
+        )
+        table = f"{caption}\n\n{recall_table(columns, 'chance', 'trained')}\n"
+        write_json({**columns, "untrained_runs": untrained}, results / "quickstart_table.json", indent=True)
+        with whole_file(results / "quickstart_table.txt") as part:
+            part.write_text(table)
+        write_picture(
+            results, checkpoint.epoch, split, features, opt, device, checkpoint.build_model(device), predictions
+        )
     print(f"\n{table}")
 
 

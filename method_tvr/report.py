@@ -40,7 +40,9 @@ def write_report(
     try:
         from method_tvr.report_page import render
     except ImportError as err:
-        raise InputError(f"a report needs {err.name}: pip install -r method_tvr/report_requirements.txt") from err
+        raise InputError(
+            f"a report needs {err.name}: pip install -r method_tvr/report_requirements.txt -c constraints.txt"
+        ) from err
     target = out or paths[0].with_name(f"{paths[0].stem}_report.html")
     if target.is_dir() or any(target.resolve() == path.resolve() for path in (*paths, gt_path) if path):
         raise InputError(f"{target}: is a folder or what the report is made from: give another file, --out REPORT.html")

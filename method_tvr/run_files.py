@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from utils.basic_utils import InputError, named_when_full, sync, whole_file
+from utils.basic_utils import Closing, InputError, named_when_full, sync, whole_file
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
 HOLD_TRIES, HOLD_PAUSE_S = 40, 0.25  # a killed run's loading processes hold its folder for some seconds more
@@ -50,7 +50,7 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class RunLog:
+class RunLog(Closing):
     """What a run reports, as a process takes it that does not write files: nothing is kept.
 
     Args:
@@ -97,16 +97,18 @@ class RunFiles(RunLog):
 
     def __init__(self, results_dir: Path, known: Mapping[str, int] | None = None) -> None:
         super().__init__(results_dir)
-        self._held = ExitStack()
-        if known is None:
-            self._make()
-            self._held.enter_context(held(self.dir))
-        else:
-            self._cut_back(known)
         self._synced: dict[str, int] = {}
         from torch.utils.tensorboard import SummaryWriter  # here, because only a run of training needs it
 
-        self._writer = SummaryWriter(str(self.dir / CURVES))
+        with ExitStack() as opened:
+            if known is None:
+                self._make()
+                opened.enter_context(held(self.dir))
+            else:
+                self._cut_back(known)
+            self._writer = SummaryWriter(str(self.dir / CURVES))
+            opened.callback(self._writer.close)
+            self._opened = opened.pop_all()
 
     def log_scalar(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)
@@ -143,8 +145,7 @@ class RunFiles(RunLog):
                 archive.write(source, Path(package.name) / source.relative_to(package))
 
     def close(self) -> None:
-        self._writer.close()
-        self._held.close()
+        self._opened.close()
 
     def discard(self) -> None:
         self.close()

@@ -241,7 +241,7 @@ def measure_index(searcher: MomentSearcher, opt: EasyDict) -> IndexRecall:
     indexed = searcher.answerer.searcher
     if not isinstance(indexed, IndexedSearcher):
         raise InputError("--measure_index: --index exact looks at everything: name another index")
-    features = open_query_features(opt)
-    queries = load_eval_split(opt, features).queries[: opt.measure_index]
-    prepared = [features.query(query.desc_id) for query in queries]
+    with open_query_features(opt) as features:
+        queries = load_eval_split(opt, features).queries[: opt.measure_index]
+        prepared = [features.query(query.desc_id) for query in queries]
     return index_recall(indexed, searcher.asker.encode_features(prepared))

@@ -33,7 +33,9 @@ def check_packages() -> None:
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise InputError(f"{', '.join(missing)} not installed: pip install -r method_tvr/web/requirements.txt")
+        raise InputError(
+            f"{', '.join(missing)} not installed: pip install -r method_tvr/web/requirements.txt -c constraints.txt"
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:

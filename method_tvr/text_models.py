@@ -124,7 +124,10 @@ def open_text_model(opt: EasyDict, checkpoint: Checkpoint, device: torch.device)
 def _said_by(path: str) -> dict[str, Any]:
     """The attributes of a feature file, if it is there."""
     place = find_path(path)
-    return FeatureFile(place).made_by() if place.is_file() else {}
+    if not place.is_file():
+        return {}
+    with FeatureFile(place) as file:
+        return file.made_by()
 
 
 def _mini_seed(opt: EasyDict) -> int | None:
@@ -164,7 +167,7 @@ def _load(name: str, record: Mapping[str, Any], device: torch.device) -> TextEnc
     try:  # here, because transformers takes seconds to import, and few need it
         from utils.text_feature.text_encoder import TextEncoder
     except ImportError as err:
-        raise InputError(f"--text_model {name}: {err}: pip install -r requirements.txt") from err
+        raise InputError(f"--text_model {name}: {err}: pip install -r requirements.txt -c constraints.txt") from err
     layer, max_length = str(record.get("layer", "")), record.get("max_length")
     known: dict[str, Any] = {"layer": int(layer)} if LAYER.fullmatch(layer) else {}
     if type(max_length) is int:

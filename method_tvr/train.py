@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ from method_tvr.training_state import (
     save_training_state,
 )
 from method_tvr.training_step import GraphedStep, TrainingStep
-from utils.basic_utils import InputError, command_line, first_line, progress, write_json
+from utils.basic_utils import Closing, InputError, command_line, first_line, progress, write_json
 from utils.model_utils import (
     choose_device,
     count_parameters,
@@ -98,8 +98,8 @@ def training_memory(opt: EasyDict, config: ModelConfig) -> int:
     return opt.bsz * opt.max_ctx_l * of_clip * 4
 
 
-class Trainer:
-    """One training run.
+class Trainer(Closing):
+    """One training run, whose features and files are open until it is closed.
 
     Args:
         opt: options from `parse_train_options`, with `results_dir`.
@@ -125,7 +125,25 @@ class Trainer:
         seed_everything(opt.seed)
         ranks.seed_dropout(opt.seed)
         self.device = choose_device(opt.device, opt.tf32) if device is None else device
-        self.features = open_features(opt, self.device)
+        with ExitStack() as opened:
+            self.features = opened.enter_context(open_features(opt, self.device))
+            self._set_up(saved)
+            ranks.check_equal(self.model.parameters(), "the model's parameters")
+            known = saved.state.log_lengths if saved is not None else None if opt.resume is None else {}
+            folder = Path(opt.results_dir)
+            self.files = opened.enter_context(RunFiles(folder, known) if ranks.is_main else RunLog(folder))
+            if opt.resume is None and ranks.is_main:
+                save_options(opt, self.files.dir)
+                self.files.save_code()
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Close the files of features and results."""
+        self._opened.close()
+
+    def _set_up(self, saved: SavedRun | None) -> None:
+        """Queries, model and optimiser, as they are at the beginning or where a saved run goes on."""
+        opt = self.opt
         self.features.note_unknown_files()
         self.times = ClipTimes.of(opt)
         check_clip_length(self.features, self.times)
@@ -150,21 +168,16 @@ class Trainer:
         self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
         self.negatives = torch.Generator(self.device)
         self.step = TrainingStep(
-            self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], ranks,
+            self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
             opt.grad_clip,
         )  # fmt: skip
         self.graphed = GraphedStep(self.step, self.device) if self._uses_graphs() else None
         self.meter = self._epoch_start()
-        known: dict[str, int] | None = None if opt.resume is None else {}
         if saved is not None:
             self._go_on_from(saved)
-            known = saved.state.log_lengths
-        self.features.settle(training_memory(opt, config))
-        ranks.check_equal(self.model.parameters(), "the model's parameters")
-        self.files = RunFiles(Path(opt.results_dir), known) if ranks.is_main else RunLog(Path(opt.results_dir))
-        if opt.resume is None and ranks.is_main:
-            save_options(opt, self.files.dir)
-            self.files.save_code()
+        decided = self.features.settle(training_memory(opt, config))
+        if decided and self.ranks.is_main:
+            print(decided)
 
     def run(self) -> None:
         """Train until the last epoch or until `max_es_cnt` epochs brought nothing better."""
@@ -439,16 +452,14 @@ def train(
     opt: EasyDict, saved: SavedRun | None, signals: StopSignals, ranks: Ranks, device: torch.device | None
 ) -> None:
     """All epochs of a run, or those that are left of it; a new run's folder is removed when nothing came of it."""
-    trainer = Trainer(opt, saved, signals, ranks, device)
-    try:
-        trainer.run()
-    except Exception:
-        folder = trainer.files.dir
-        if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
-            trainer.files.discard()
-        raise
-    finally:
-        trainer.files.close()
+    with Trainer(opt, saved, signals, ranks, device) as trainer:
+        try:
+            trainer.run()
+        except Exception:
+            folder = trainer.files.dir
+            if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
+                trainer.files.discard()
+            raise
 
 
 def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch.device | None = None) -> None:

@@ -166,7 +166,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generate(root / "mini", TINY)
     opt = parse_train_options(Corpus(root / "mini").options(exp_id="tiny", n_epoch=1, bsz=32, hidden_size=16))
     opt.results_dir = str(root / "model")
-    Trainer(opt).run()
+    with Trainer(opt) as trainer:
+        trainer.run()
     return root / "model"
 
 

@@ -24,7 +24,7 @@ def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_pat
     ignored = shutil.ignore_patterns("__pycache__", "results")
     for folder in ("method_tvr", "utils", "standalone_eval"):
         shutil.copytree(PROJECT_ROOT / folder, project / folder, ignore=ignored)
-    for name in ("setup.sh", "requirements.txt"):
+    for name in ("setup.sh", "requirements.txt", "constraints.txt"):
         shutil.copy(PROJECT_ROOT / name, project)
     generate(project / "data" / corpus.prefix, corpus)
 

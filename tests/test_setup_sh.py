@@ -44,7 +44,7 @@ class Sandbox:
         self.log = folder / "calls.log"
         (self.root / "tests").mkdir(parents=True)
         self.bin.mkdir()
-        for name in ("setup.sh", "requirements.txt", "tests/requirements.txt"):
+        for name in ("setup.sh", "requirements.txt", "tests/requirements.txt", "constraints.txt"):
             shutil.copy(ROOT / name, self.root / name)
         for tool in TOOLS:
             if found := shutil.which(tool):
@@ -138,6 +138,43 @@ def test_packages_are_installed_again_when_requirements_change(sandbox: Sandbox)
     assert len(sandbox.calls("venv")) == 1
 
 
+def test_packages_are_installed_in_the_versions_of_the_constraints(sandbox: Sandbox) -> None:
+    assert sandbox.run("source setup.sh; source setup.sh")[0] == 0
+    (call,) = sandbox.calls("pip")
+    assert call.endswith(f" -r {sandbox.root}/requirements.txt -c {sandbox.root}/constraints.txt")
+    assert "--upgrade" not in call
+
+
+@pytest.mark.parametrize("tests", ["", "1"])
+def test_packages_are_installed_again_when_the_constraints_change(sandbox: Sandbox, tests: str) -> None:
+    code = "source setup.sh; echo another==1.0 >> constraints.txt; source setup.sh; source setup.sh"
+    assert sandbox.run(code, SETUP_TESTS=tests)[0] == 0
+    assert len(sandbox.calls("pip")) == 2
+
+
+def test_the_newest_versions_are_installed_when_asked_for(sandbox: Sandbox, shell: str) -> None:
+    code = "source setup.sh; SETUP_LATEST=1 source setup.sh; SETUP_LATEST=1 source setup.sh"
+    assert sandbox.run(code, shell)[0] == 0
+    _, call = sandbox.calls("pip")
+    assert "-c" not in call.split()
+    assert "--upgrade" in call.split()
+
+
+def test_newest_versions_stay_until_the_requirements_change(sandbox: Sandbox) -> None:
+    code = "SETUP_LATEST=1 source setup.sh; source setup.sh; echo another==1.0 >> constraints.txt; source setup.sh"
+    assert sandbox.run(code)[0] == 0
+    assert len(sandbox.calls("pip")) == 1
+    assert sandbox.run("echo another >> requirements.txt; source setup.sh")[0] == 0
+    _, call = sandbox.calls("pip")
+    assert call.endswith("constraints.txt")
+
+
+def test_a_venv_from_before_there_were_constraints_is_brought_to_them(sandbox: Sandbox) -> None:
+    code = "source setup.sh; cat requirements.txt | cksum > .venv/.installed; source setup.sh"
+    assert sandbox.run(code)[0] == 0
+    assert len(sandbox.calls("pip")) == 2
+
+
 def test_our_own_active_venv_is_brought_up_to_date(sandbox: Sandbox, shell: str) -> None:
     code = "source setup.sh; echo another >> requirements.txt; source setup.sh; source setup.sh"
     assert sandbox.run(code, shell)[0] == 0
@@ -147,7 +184,7 @@ def test_our_own_active_venv_is_brought_up_to_date(sandbox: Sandbox, shell: str)
 def test_test_tools_are_installed_when_asked_for_and_include_the_rest(sandbox: Sandbox) -> None:
     assert sandbox.run("SETUP_TESTS=1 source setup.sh; SETUP_TESTS=1 source setup.sh; source setup.sh")[0] == 0
     (call,) = sandbox.calls("pip")
-    assert call.endswith(f"-r {sandbox.root}/tests/requirements.txt")
+    assert call.endswith(f"-r {sandbox.root}/tests/requirements.txt -c {sandbox.root}/constraints.txt")
     assert "-r ../requirements.txt" in (ROOT / "tests" / "requirements.txt").read_text()
 
 
@@ -282,7 +319,7 @@ def test_active_environment_that_lacks_packages_gets_a_hint_and_nothing_else(san
     _, out, err = sandbox.run(code, VIRTUAL_ENV=str(tmp_path / "own"))
     assert out == f"1|{sandbox.root}"
     assert "not installed: h5py, orjson" in err
-    assert f"pip install -r {sandbox.root}/requirements.txt" in err
+    assert f"pip install -r {sandbox.root}/requirements.txt -c {sandbox.root}/constraints.txt" in err
     assert "numpy 1.9 is older than" in err
     assert "tqdm" not in err
     assert not (sandbox.root / ".venv").exists()

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import orjson
 from tqdm import tqdm
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Closing")
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT_EXIT_CODE = 2
@@ -26,6 +28,20 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a full disk, a
 
 class InputError(Exception):
     """Something the user gave is wrong. The message names the file, the key and the remedy."""
+
+
+class Closing:
+    """What has something open, such as a file, until `close` or the end of a `with` block."""
+
+    def close(self) -> None:
+        """Close it; a second time changes nothing."""
+        raise NotImplementedError
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
 
 def command_line(main: Callable[..., None]) -> Callable[..., None]:

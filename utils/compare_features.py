@@ -122,7 +122,12 @@ def compare(ours: str | os.PathLike[str], theirs: str | os.PathLike[str]) -> Com
     Raises:
         InputError: a file cannot be read, or they have no key in common.
     """
-    files = FeatureFile(ours), FeatureFile(theirs)
+    with FeatureFile(ours) as a, FeatureFile(theirs) as b:
+        return _compare(a, b)
+
+
+def _compare(*files: FeatureFile) -> Comparison:
+    ours, theirs = (file.path for file in files)
     keys = files[0].feature_keys(), files[1].feature_keys()
     there = set(keys[0]), set(keys[1])
     shared = [key for key in keys[0] if key in there[1]]

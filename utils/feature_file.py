@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from utils.basic_utils import InputError, first_line, whole_file
+from utils.basic_utils import Closing, InputError, first_line, whole_file
 
 FORMAT_VERSION = 1
 MAX_WIDTH = 1 << 17  # the widest features that people extract are 2048x7x7
@@ -64,10 +64,11 @@ def new_feature_file(path: str | os.PathLike[str], **made_by: str | int | float 
         yield FeatureWriter(h5_file)
 
 
-class FeatureFile:
+class FeatureFile(Closing):
     """Checked reading of one h5 feature file.
 
-    The file is opened on first use in each process, so that objects can be handed to data loader workers.
+    The file is opened on first use in each process, so that objects can be handed to data loader workers. It is closed
+    by `close` and not when it happens to be forgotten: as long as it is open, nobody can write to it.
 
     Args:
         path: the `.h5` file.
@@ -83,9 +84,17 @@ class FeatureFile:
         self._inner = inner
         self._h5: h5py.File | None = None
         self._pid = -1
+        self._closed = False
         self._open()
 
+    def close(self) -> None:
+        """Close the file, in this process; only its path is known after that."""
+        if self._h5 is not None:
+            self._h5.close()
+        self._h5, self._closed = None, True
+
     def _open(self) -> h5py.File:
+        assert not self._closed, f"{self.path} is read after it was closed"
         if self._h5 is not None and self._pid == os.getpid():
             return self._h5
         if not os.path.isfile(self.path):

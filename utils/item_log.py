@@ -97,8 +97,10 @@ class ItemLog:
 
     def close(self) -> None:
         """Close the file; everything in it would survive a power cut."""
-        os.fsync(self._handle)
-        os.close(self._handle)
+        try:
+            os.fsync(self._handle)
+        finally:
+            os.close(self._handle)
 
     def append(self, name: str, arrays: Mapping[str, np.ndarray], source: str, about: Mapping[str, Any]) -> None:
         """Add a group, which replaces one of that name.

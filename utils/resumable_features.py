@@ -22,6 +22,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -138,21 +139,19 @@ class Extraction:
         self._damaged: set[str] = set()  # items of the earlier file
 
     def __enter__(self) -> Extraction:
-        self._lock = _locked(self.folder, self.path)
-        try:
+        with ExitStack() as opened:
+            opened.callback(os.close, _locked(self.folder, self.path))
             self._discard_other_recipe()
-            self._finished, self._kept = self._earlier_file()
+            self._finished, self._kept = self._earlier_file(opened)
             self._log = ItemLog(self.folder / ITEMS)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._opened = opened.pop_all()
         self._tell_what_is_there()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._opened:
             try:
                 if kind is None:
                     self._finish()
@@ -162,8 +161,6 @@ class Extraction:
                 shutil.rmtree(self.folder)
             elif self._log.items:
                 _note(f"{self.folder}: keeps the {len(self._log.items)} done; the same command goes on from there")
-        finally:
-            os.close(self._lock)
 
     def done(self, name: str, source: str = "") -> bool:
         """Whether an item has been extracted from the same `source`, in this run or an earlier one.
@@ -246,12 +243,12 @@ class Extraction:
         (self.folder / ITEMS).unlink(missing_ok=True)
         write_json(self._recipe, path)
 
-    def _earlier_file(self) -> tuple[_FinishedFile | None, dict[str, _Kept]]:
+    def _earlier_file(self, opened: ExitStack) -> tuple[_FinishedFile | None, dict[str, _Kept]]:
         """The output of an earlier run and its items, if they are of this recipe."""
         if not self.path.is_file():
             return None, {}
         try:
-            finished = _FinishedFile(self.path)
+            finished = opened.enter_context(_FinishedFile(self.path))
             return finished, finished.items_made_with(self._recipe)
         except InputError as err:
             _note(f"{err} It will be replaced.")

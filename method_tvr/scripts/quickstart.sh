@@ -90,7 +90,7 @@ To try next:
   bash method_tvr/scripts/quickstart.sh --ctx_mode video_tef        the video-only model, without subtitles
   bash method_tvr/scripts/inference.sh '$dset_name-*-quickstart-*' test   predictions for a split without ground truth
   bash method_tvr/scripts/search.sh '$dset_name-*-quickstart-*' "Nora opens the drawer."     ask it in words; without a sentence, it asks you
-  pip install -r method_tvr/web/requirements.txt && bash method_tvr/scripts/serve.sh '$dset_name-*-quickstart-*'     a page to ask on, and to learn from mistakes
+  pip install -r method_tvr/web/requirements.txt -c constraints.txt && bash method_tvr/scripts/serve.sh '$dset_name-*-quickstart-*'     a page to ask on, and to learn from mistakes
   bash method_tvr/scripts/report.sh ${predictions#"$root/"}.json     a report to read and to send
   bash method_tvr/scripts/train.sh tvr video_sub_tef resnet_i3d --exp_id reloclnet     TVR itself: README.md says how
 END

@@ -80,9 +80,9 @@ def measure_training(report: Report, stopwatch: Stopwatch, args: Namespace, fold
     with clock.watching(), memory.watched():
         trainer.run()
     epoch = Timing(time.perf_counter() - begin, opened.unit_after, measure_unit(device))
-    trainer.files.close()
     clock.report(report, epoch, n, "queries", {}, rest="waiting for batches, and all else")
     report.add("one epoch", epoch, n, "queries", epoch_macs(trainer), f"{trainer.steps_per_epoch} steps; {memory}")
+    trainer.close()
 
 
 def epoch_macs(trainer: Trainer) -> float:

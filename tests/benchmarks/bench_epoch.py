@@ -53,7 +53,7 @@ def measure(way: str, corpus: Path, device_number: int, results: str, show_kerne
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
     ms = 1000 * seconds[2] / trainer.steps_per_epoch
     busy = _busy_ms(trainer, show_kernels) if device.type == "cuda" else math.nan
-    trainer.files.close()
+    trainer.close()
     epoch = ms * math.ceil(TVR_QUERIES / opt.bsz) / 1000
     where = "device" if getattr(trainer.features, "device", None) is not None else "host"
     figures = (

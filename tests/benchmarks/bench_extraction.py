@@ -136,7 +136,8 @@ def measure_frames(
         def extracted(path: Path = path, name: str = name) -> np.ndarray:
             out = Path(tempfile.mkdtemp(dir=folder)) / "frames.h5"
             extract({f"{name}_{copy}": path for copy in range(copies)}, model, out, rate, batch_size=args.batch)
-            return FeatureFile(out).read(f"{name}_{copies - 1}")
+            with FeatureFile(out) as features:
+                return features.read(f"{name}_{copies - 1}")
 
         timing, rows = stopwatch.time(extracted, 1, False)
         check_same(name, rows, plain)
@@ -170,7 +171,8 @@ def measure_memory(report: Report, stopwatch: Stopwatch, lengths: Sequence[int],
             1,
             False,
         )
-        rows = FeatureFile(folder / f"{seconds}.h5").read("video")
+        with FeatureFile(folder / f"{seconds}.h5") as features:
+            rows = features.read("video")
         if len(rows) != seconds * FRAME_RATE:
             raise AnswersDiffer(f"{seconds} s of video gave {len(rows)} rows")
         note = f"{float(done.stdout):.2f} GiB at most, {rows.nbytes / 2**30:.3f} of them features; no model"

@@ -81,17 +81,17 @@ def encoded_base(model_dir: str) -> Base:
         ensure_dataset(opt)
         checkpoint = load_model_of(opt)
         model = checkpoint.build_model(CPU)
-        features = open_features(opt, CPU)
-        listed = listed_videos(opt)
-        batches = BatchLoader(StartEndEvalDataset([], listed, features, "context"), opt.eval_context_bsz, opt)
-        encoded = encode_videos(model, progress(batches, f"encoding {split}"), CPU, opt.trim_padding)
-        videos += [(video, rows[:n]) for video, (n, rows) in zip(listed, encoded, strict=True)]
-        if split == "val":
-            asked = load_eval_split(opt, features)
-            loader = BatchLoader(StartEndEvalDataset(asked.queries, [], features, "query"), opt.eval_query_bsz, opt)
-            queries = EncodedQueries.concatenate(
-                [encode_queries(model, prepare_batch_inputs(batch, CPU)) for _, batch in loader]
-            )
+        with open_features(opt, CPU) as features:
+            listed = listed_videos(opt)
+            batches = BatchLoader(StartEndEvalDataset([], listed, features, "context"), opt.eval_context_bsz, opt)
+            encoded = encode_videos(model, progress(batches, f"encoding {split}"), CPU, opt.trim_padding)
+            videos += [(video, rows[:n]) for video, (n, rows) in zip(listed, encoded, strict=True)]
+            if split == "val":
+                asked = load_eval_split(opt, features)
+                loader = BatchLoader(StartEndEvalDataset(asked.queries, [], features, "query"), opt.eval_query_bsz, opt)
+                queries = EncodedQueries.concatenate(
+                    [encode_queries(model, prepare_batch_inputs(batch, CPU)) for _, batch in loader]
+                )
     predictors = (model.merged_st_predictor, model.merged_ed_predictor)
     kernels = torch.stack([predictor.weight.detach().flatten() for predictor in predictors])
     larger = isometry(model.config.hidden_size, HIDDEN_SIZE)

@@ -47,8 +47,8 @@ def as_argv(options: Mapping[str, Any]) -> list[str]:
 
 def make_fresh_model(folder: Path, opt: EasyDict) -> None:
     """A results folder of a fresh model, as training with the options leaves it."""
-    features = open_features(EasyDict({**opt, "feature_cache": "disk"}), torch.device("cpu"))  # for their sizes
-    model = ReLoCLNet(model_config(opt, features), named_generator(opt.seed, "initialisation"))
+    with open_features(EasyDict({**opt, "feature_cache": "disk"}), torch.device("cpu")) as features:  # for their sizes
+        model = ReLoCLNet(model_config(opt, features), named_generator(opt.seed, "initialisation"))
     save_options(opt, folder)
     save_checkpoint(folder / "model.ckpt", model, epoch=-1)
 
@@ -62,9 +62,9 @@ def borrow_model(folder: Path, model_dir: str) -> None:
 def floors(opt: EasyDict) -> dict[str, float]:
     """{stage: multiply-adds}, for the stages that arithmetic decides."""
     config = load_checkpoint(Path(opt.model_dir) / "model.ckpt").config
-    context = FeatureFile(opt.vid_feat_path or opt.sub_bert_path)
     videos = read_json(opt.video_duration_idx_path)[opt.eval_split_name]
-    clips = np.array([min(context.form(name)[0], opt.max_ctx_l) for name in videos])
+    with FeatureFile(opt.vid_feat_path or opt.sub_bert_path) as context:
+        clips = np.array([min(context.form(name)[0], opt.max_ctx_l) for name in videos])
     desc_ids = [str(row["desc_id"]) for row in read_jsonl(opt.eval_path)]
     tokens = token_counts(opt.desc_bert_path, desc_ids, opt.max_desc_l, SAMPLED)
     computed = clips if opt.trim_padding else np.full(len(clips), opt.max_ctx_l)
@@ -78,8 +78,8 @@ def floors(opt: EasyDict) -> dict[str, float]:
 
 def token_counts(path: str, desc_ids: Sequence[str], max_desc_l: int, n: int) -> np.ndarray:
     """Tokens that the model sees of about `n` queries, taken evenly from all."""
-    file = FeatureFile(path)
-    return np.array([min(file.form(key)[0], max_desc_l) for key in desc_ids[:: max(1, len(desc_ids) // n)]])
+    with FeatureFile(path) as file:
+        return np.array([min(file.form(key)[0], max_desc_l) for key in desc_ids[:: max(1, len(desc_ids) // n)]])
 
 
 def measure_inference(report: Report, device: torch.device, argv: Sequence[str]) -> None:

@@ -294,7 +294,7 @@ def run_epoch(argv: list[str], folder: Path, device: torch.device) -> tuple[dict
     losses = trainer.meter.means()
     trainer._evaluate_losses(0)
     trainer._evaluate(0)
-    trainer.files.close()
+    trainer.close()
     return losses, json.loads(next(folder.glob("latest_*_VCMR_SVMR_VR.json")).read_text())
 
 

@@ -23,6 +23,7 @@ from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.train import Trainer
 from tests.golden_files import load_npz, unpack
 from tests.method_tvr.public_corpora import PublicCorpus, make_public_corpus
+from tests.open_files import open_h5_files
 from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
 from utils.mini_tvr import TINY, generate
 
@@ -131,7 +132,8 @@ def tiny_model(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) ->
         tiny_corpus.options(exp_id="tiny", n_epoch=1, bsz=32, lr=0.003, eval_path=None, hidden_size=16)
     )
     opt.results_dir = str(folder)
-    Trainer(opt).run()
+    with Trainer(opt) as trainer:
+        trainer.run()
     return folder
 
 
@@ -152,18 +154,22 @@ class Finished:
 def run_main(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[Callable[[], None], Sequence[str]], Finished]:
-    """Run a command's `main` as if it had been typed; an exception that is no SystemExit fails the test."""
+    """Run a command's `main` as if it had been typed; an exception that is no SystemExit fails the test.
+
+    However it ends, all feature files have to be closed then, though what it ended with lives on.
+    """
 
     def run(main: Callable[[], None], argv: Sequence[str]) -> Finished:
         monkeypatch.setattr(sys, "argv", ["command", *argv])
         capsys.readouterr()
-        code = 0
+        before, ended = open_h5_files(), SystemExit(0)
         try:
             main()
         except SystemExit as stop:
-            code = int(stop.code or 0)
+            ended = stop
+        assert open_h5_files() <= before
         captured = capsys.readouterr()
-        return Finished(code, captured.out, captured.err)
+        return Finished(int(ended.code or 0), captured.out, captured.err)
 
     return run
 

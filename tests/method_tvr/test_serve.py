@@ -219,7 +219,8 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(folder, 
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "gradio" else name)
     refused = run_main(serve.main, ["--model_dir", str(folder)])
     assert refused.code == 2
-    assert refused.err.splitlines()[-1] == "error: gradio not installed: pip install -r method_tvr/web/requirements.txt"
+    remedy = "pip install -r method_tvr/web/requirements.txt -c constraints.txt"
+    assert refused.err.splitlines()[-1] == f"error: gradio not installed: {remedy}"
 
 
 @pytest.mark.parametrize(

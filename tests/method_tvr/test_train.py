@@ -56,7 +56,8 @@ def metrics_of(folder: Path) -> list[tuple[int, dict]]:
 
 
 def run(opt) -> Path:
-    Trainer(opt).run()
+    with Trainer(opt) as trainer:
+        trainer.run()
     return Path(opt.results_dir)
 
 

@@ -62,7 +62,8 @@ def keep_with_features(splits: Mapping[str, Split], path: Path) -> tuple[dict[st
     Raises:
         InputError: the file cannot be read, or has no video of a split.
     """
-    lacking = FeatureFile(path).missing(_videos(splits))
+    with FeatureFile(path) as features:
+        lacking = features.missing(_videos(splits))
     gone, kept = set(lacking), {}
     for name, split in splits.items():
         kept[name] = Split(

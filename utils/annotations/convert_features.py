@@ -169,14 +169,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--dataset {args.dataset}: is for h5 files, {src} is a folder of .npy files: leave it out")
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder: give the h5 file to write")
-    source = NpyFolder(src) if src.is_dir() else FeatureFile(src, args.dataset)
     if out.exists() and out.samefile(src):
         raise InputError(f"--out {out}: is --src too: give another file")
     usable_folder(out.parent)
     known = _properties(args.about)
     videos = None if args.videos is None else videos_of(args.videos)
     rename = functools.partial(renamed, add_prefix=args.add_prefix, remove_prefix=args.remove_prefix)
-    report = convert(source, out, rename, videos, args.kind, known)
+    with NpyFolder(src) if src.is_dir() else FeatureFile(src, args.dataset) as source:
+        report = convert(source, out, rename, videos, args.kind, known)
     least, most = report.rows
     print(f"{out}: {len(report.done):,} written, {least} to {most} rows each, {report.width} wide")
     if report.not_asked:

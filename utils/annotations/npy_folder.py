@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, first_line
+from utils.basic_utils import Closing, InputError, first_line
 from utils.feature_file import MAX_WIDTH, FeatureError
 
 SUFFIX = ".npy"
@@ -18,7 +18,7 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-class NpyFolder:
+class NpyFolder(Closing):
     """Checked reading of `DIR/KEY.npy`.
 
     Args:
@@ -37,6 +37,9 @@ class NpyFolder:
         if not files:
             raise InputError(f"{path}: has no {SUFFIX} file: give the folder that has one for each video")
         self._keys = sorted(file.stem for file in files)
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
 
     def feature_keys(self) -> list[str]:
         """Names of the files without suffix, sorted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from utils.basic_utils import progress
@@ -26,13 +27,14 @@ def badly_timed(
         frame_rate: frames looked at, a second.
         clip_length: seconds.
     """
-    frames, wrong = FeatureFile(frames_h5), {}
-    for name, seconds in durations.items():
-        looked_at = frames.form(name)[0] / frame_rate
-        if abs(looked_at - seconds) > CLIPS_APART * clip_length:
-            wrong[name] = (
-                f"{name}: has frames for {looked_at:.2f} s, but lasts {seconds:.2f} s: are its timestamps right?"
-            )
+    wrong = {}
+    with FeatureFile(frames_h5) as frames:
+        for name, seconds in durations.items():
+            looked_at = frames.form(name)[0] / frame_rate
+            if abs(looked_at - seconds) > CLIPS_APART * clip_length:
+                wrong[name] = (
+                    f"{name}: has frames for {looked_at:.2f} s, but lasts {seconds:.2f} s: are its timestamps right?"
+                )
     return wrong
 
 
@@ -53,17 +55,19 @@ def write_clips(
     Raises:
         InputError: a file is damaged.
     """
-    frames = FeatureFile(frames_h5)
-    i3d = None if i3d_h5 is None else FeatureFile(i3d_h5)
-    attributes = [file.made_by() for file in (frames, i3d) if file is not None]
-    rate = float(properties(attributes[0])["frame_rate"])
-    record = made_from(attributes, script, "video", ["numpy"], **_properties(attributes, clip_length, pool))
-    widths = [file.width() for file in (frames, i3d) if file is not None]
-    with new_feature_file(out_h5, **record) as out:
+    with ExitStack() as opened:
+        frames, *others = (opened.enter_context(FeatureFile(path)) for path in (frames_h5, i3d_h5) if path is not None)
+        attributes = [file.made_by() for file in (frames, *others)]
+        rate = float(properties(attributes[0])["frame_rate"])
+        record = made_from(attributes, script, "video", ["numpy"], **_properties(attributes, clip_length, pool))
+        widths = [file.width() for file in (frames, *others)]
+        out = opened.enter_context(new_feature_file(out_h5, **record))
         for name in progress(names, "clips"):
             array = frames.read(name, widths[0])
             clips = frames_to_clips(array, frame_times(len(array), rate), clip_length, pool)
-            out.put(name, clips if i3d is None else concat(clips, align(i3d.read(name, widths[1]), len(clips))))
+            for i3d in others:
+                clips = concat(clips, align(i3d.read(name, widths[1]), len(clips)))
+            out.put(name, clips)
 
 
 def _properties(attributes: Sequence[dict[str, Property]], clip_length: float, pool: str) -> dict[str, Property]:

@@ -78,19 +78,20 @@ def check_agreement(layout: Layout, splits: Mapping[str, Split], durations: Mapp
     Raises:
         InputError: they do not.
     """
-    video, sub = FeatureFile(layout.video), FeatureFile(layout.sub)
     names = sorted(durations)
-    _same_keys(video, names)
-    _same_keys(sub, names)
     n_clips = {}
-    for name in names:
-        n_clips[name] = video.form(name)[0]
-        n_sub, n_mask = sub.form(name)[0], sub.shape(name + MASK_SUFFIX)
-        if n_sub != n_clips[name] or n_mask != (n_sub,):
-            raise InputError(f"{sub.path}: {name} has {n_sub} clips, its video {n_clips[name]}: {AGAIN}")
+    with FeatureFile(layout.video) as video, FeatureFile(layout.sub) as sub:
+        _same_keys(video, names)
+        _same_keys(sub, names)
+        for name in names:
+            n_clips[name] = video.form(name)[0]
+            n_sub, n_mask = sub.form(name)[0], sub.shape(name + MASK_SUFFIX)
+            if n_sub != n_clips[name] or n_mask != (n_sub,):
+                raise InputError(f"{sub.path}: {name} has {n_sub} clips, its video {n_clips[name]}: {AGAIN}")
     ids = [str(query.desc_id) for split in splits.values() for query in split.queries]
     if ids:
-        _same_keys(FeatureFile(layout.query), ids)
+        with FeatureFile(layout.query) as query_file:
+            _same_keys(query_file, ids)
     return n_clips
 
 

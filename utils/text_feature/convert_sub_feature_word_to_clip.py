@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,13 +138,11 @@ def convert(
         raise InputError(
             f"{_name(subs_jsonl)}: no subtitles of any video, such as {next(iter(n_clips), '')}: other names?"
         )
-    source = TokenFile(token_h5)
-    width, keys = source.width(), set(source.keys())
     report = Report(unused=[name for name in lines_of if name not in n_clips])
-    record = made_with(
-        SCRIPT, "sub", ["numpy"], **{**properties(source.made_by()), "clip_length": clip_length, "pooling": pool}
-    )
-    with new_feature_file(out_h5, **record) as out:
+    with TokenFile(token_h5) as source, ExitStack() as opened:
+        width, keys = source.width(), set(source.keys())
+        about = {**properties(source.made_by()), "clip_length": clip_length, "pooling": pool}
+        out = opened.enter_context(new_feature_file(out_h5, **made_with(SCRIPT, "sub", ["numpy"], **about)))
         for name in progress(n_clips, "subtitles to clips", len(n_clips)):
             spans = clip_lines(lines_of.get(name, []), n_clips[name], clip_length)
             try:
@@ -201,8 +200,8 @@ def _name(rows: Rows) -> str:
 
 def clips_in(video_h5: str | os.PathLike[str]) -> dict[str, int]:
     """Number of clips of each video of a feature file, in the file's order."""
-    video = FeatureFile(video_h5)
-    return {name: video.form(name)[0] for name in video.feature_keys()}
+    with FeatureFile(video_h5) as video:
+        return {name: video.form(name)[0] for name in video.feature_keys()}
 
 
 def _tell(report: Report) -> None:

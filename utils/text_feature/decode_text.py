@@ -21,7 +21,7 @@ GUESSES = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 )
-INSTALL = "pip install -r utils/text_feature/requirements.txt"
+INSTALL = "pip install -r utils/text_feature/requirements.txt -c constraints.txt"
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from queue import Empty, Full, Queue
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ class _End:
         self.err = err
 
 
-def ahead(items: Generator[T, None, None], depth: int) -> Iterator[T]:
+def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
     """Iterate while a thread makes the next items.
 
     Args:

@@ -104,20 +104,22 @@ def convert(
         raise InputError(f"--pool_type {pool}: expected one of {', '.join(POOLS)}")
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
-    source = FeatureFile(src_h5)
-    attributes = source.made_by()
-    rate = _frame_rate(source, attributes, frame_rate)
-    names = source.feature_keys()
-    if n_clips_of is not None and (unknown := [name for name in names if name not in n_clips_of]):
-        raise InputError(f"{src_h5}: has {unknown[0]}, whose number of clips is not known: leave it out, or give that")
-    known = {**properties(attributes), "frame_rate": rate, "clip_length": clip_length, "pooling": pool}
-    if known.get("normalised") != "none":
-        known.pop("normalised", None)  # pooled, normalised rows are not normalised any more
-    with new_feature_file(tgt_h5, **made_from([attributes], SCRIPT, "video", ["numpy"], **known)) as out:
-        for name in progress(names, "frames to clips"):
-            frames = source.read(name)
-            n_clips = None if n_clips_of is None else n_clips_of[name]
-            out.put(name, frames_to_clips(frames, frame_times(len(frames), rate), clip_length, pool, n_clips))
+    with FeatureFile(src_h5) as source:
+        attributes = source.made_by()
+        rate = _frame_rate(source, attributes, frame_rate)
+        names = source.feature_keys()
+        if n_clips_of is not None and (unknown := [name for name in names if name not in n_clips_of]):
+            raise InputError(
+                f"{src_h5}: has {unknown[0]}, whose number of clips is not known: leave it out, or give that"
+            )
+        known = {**properties(attributes), "frame_rate": rate, "clip_length": clip_length, "pooling": pool}
+        if known.get("normalised") != "none":
+            known.pop("normalised", None)  # pooled, normalised rows are not normalised any more
+        with new_feature_file(tgt_h5, **made_from([attributes], SCRIPT, "video", ["numpy"], **known)) as out:
+            for name in progress(names, "frames to clips"):
+                frames = source.read(name)
+                n_clips = None if n_clips_of is None else n_clips_of[name]
+                out.put(name, frames_to_clips(frames, frame_times(len(frames), rate), clip_length, pool, n_clips))
     return len(names)
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -44,10 +44,15 @@ EARLY_END_S = 1.0
 LONGEST_STILL_S = 3600.0  # one frame shown for longer than this is a damaged timestamp
 _US = 1_000_000  # containers count in microseconds
 
+Frames = Generator[tuple[float, np.ndarray], None, None]
+
 
 def _check_decoder() -> None:
     if av is None:
-        raise InputError("decoding videos and pictures needs PyAV: pip install -r utils/video_feature/requirements.txt")
+        raise InputError(
+            "decoding videos and pictures needs PyAV: "
+            "pip install -r utils/video_feature/requirements.txt -c constraints.txt"
+        )
 
 
 @contextmanager
@@ -58,6 +63,11 @@ def _naming(path: Path) -> Iterator[None]:
     except av.FFmpegError as err:
         reason = err.strerror or first_line(err)
         raise InputError(f"{path}: cannot be decoded ({reason}): the file is damaged or no video") from err
+
+
+def _lenient() -> dict[str, str]:
+    """Makes PyAV take titles and the like in any encoding, as PyAV 19, which has no such option, does by itself."""
+    return {"metadata_errors": "ignore"} if hasattr(av.container.Container, "metadata_errors") else {}
 
 
 def open_video(
@@ -107,7 +117,7 @@ class VideoFile:
         self._declared_whole = whole
         self.duration = float(whole or 0.0) if self._declared is None else self._declared
 
-    def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
         """Decode the frames that are shown at some times.
 
         Frames are turned as the file asks for. With `resize`, their pixels are square.
@@ -148,9 +158,7 @@ class VideoFile:
         """The container and its video stream."""
         with (
             _naming(self.path),
-            av.open(
-                f"file:{os.path.abspath(self.path)}", container_options=_OPTIONS, metadata_errors="ignore"
-            ) as container,
+            av.open(f"file:{os.path.abspath(self.path)}", container_options=_OPTIONS, **_lenient()) as container,
         ):
             if not container.streams.video:
                 raise InputError(f"{self.path}: has no video in it")
@@ -345,7 +353,7 @@ class FrameFolder:
         self._rate = rate
         self.duration = len(self._pictures) / rate
 
-    def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
         """As `VideoFile.frames`: picture k is shown from k / rate on."""
         times = sample_times(at) if isinstance(at, int | float) else at
         starts = ((number / self._rate, path) for number, path in enumerate(self._pictures))

@@ -177,7 +177,9 @@ def _until(net: nn.Module, name: str, layer: str) -> nn.Module:
 
 def _timm_model(name: str, weights: str | Path | None) -> tuple[nn.Module, Preparation, str]:
     if not find_spec("timm"):
-        raise InputError(f"--model timm/{name}: needs timm: pip install -r utils/video_feature/requirements.txt")
+        raise InputError(
+            f"--model timm/{name}: needs timm: pip install -r utils/video_feature/requirements.txt -c constraints.txt"
+        )
     timm: Any = import_module("timm")
     if "/" not in name and ":" not in name and not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0][:8]}*")

@@ -11,6 +11,7 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,30 +59,33 @@ def merge_align(
     Raises:
         InputError: a file cannot be read, files do not go together, or no video is in both.
     """
-    resnet = FeatureFile(resnet_h5)
-    sources = [FeatureFile(path) for path in src_h5s]
-    _check_alike(sources, resnet)
-    source_of = _sources(sources)
-    there = set(resnet.feature_keys())
-    report = Report(
-        only_i3d=[name for name in source_of if name not in there],
-        only_resnet=[name for name in resnet.feature_keys() if name not in source_of],
-    )
-    names = sorted(there & source_of.keys())
-    if not names:
-        raise InputError(f"{resnet_h5}: has none of the videos, such as {first_few(report.only_i3d, 1)}: other names?")
-    width = source_of[names[0]].width()
-    attributes = [source.made_by() for source in sources]
-    known = functools.reduce(joined, attributes, properties(attributes[0]))
-    # rows that are cut or filled up have the length of the clips that they stand beside
-    known |= _clip_length(resnet)
-    with new_feature_file(tgt_h5, **made_from(attributes, SCRIPT, "video", ["numpy"], **known)) as out:
-        for name in progress(names, "aligning"):
-            features, n_clips = source_of[name].read(name, width), resnet.form(name)[0]
-            out.put(name, align(features, n_clips))
-            report.done.append(name)
-            if abs(len(features) - n_clips) > max(FEW_CLIPS, FEW_SHARE * n_clips):
-                report.far_apart[name] = len(features), n_clips
+    with ExitStack() as opened:
+        resnet = opened.enter_context(FeatureFile(resnet_h5))
+        sources = [opened.enter_context(FeatureFile(path)) for path in src_h5s]
+        _check_alike(sources, resnet)
+        source_of = _sources(sources)
+        there = set(resnet.feature_keys())
+        report = Report(
+            only_i3d=[name for name in source_of if name not in there],
+            only_resnet=[name for name in resnet.feature_keys() if name not in source_of],
+        )
+        names = sorted(there & source_of.keys())
+        if not names:
+            raise InputError(
+                f"{resnet_h5}: has none of the videos, such as {first_few(report.only_i3d, 1)}: other names?"
+            )
+        width = source_of[names[0]].width()
+        attributes = [source.made_by() for source in sources]
+        known = functools.reduce(joined, attributes, properties(attributes[0]))
+        # rows that are cut or filled up have the length of the clips that they stand beside
+        known |= _clip_length(resnet)
+        with new_feature_file(tgt_h5, **made_from(attributes, SCRIPT, "video", ["numpy"], **known)) as out:
+            for name in progress(names, "aligning"):
+                features, n_clips = source_of[name].read(name, width), resnet.form(name)[0]
+                out.put(name, align(features, n_clips))
+                report.done.append(name)
+                if abs(len(features) - n_clips) > max(FEW_CLIPS, FEW_SHARE * n_clips):
+                    report.far_apart[name] = len(features), n_clips
     return report
 
 

@@ -46,27 +46,31 @@ def normalize_and_concat(
     Raises:
         InputError: a file cannot be read, or they differ in their videos, numbers of clips or clip length.
     """
-    resnet, i3d = FeatureFile(resnet_h5), FeatureFile(i3d_h5)
-    records = [resnet.made_by(), i3d.made_by()]
-    for name, here, there in contradictions(*records):
-        if name == "clip_length":
-            raise InputError(f"{i3d_h5}: has clips of {there} s, {resnet_h5} of {here} s: make both with one length")
-    names = resnet.feature_keys()
-    for one, other in ((resnet, i3d), (i3d, resnet)):
-        missing = other.missing(one.feature_keys())
-        if missing:
-            raise InputError(f"{other.path}: lacks videos of {one.path}: {first_few(missing)}: run merge_align_i3d.py")
-    sizes = resnet.width(), i3d.width()
-    about = {**joined(*map(properties, records)), "normalised": "L2 per half"}
-    with new_feature_file(tgt_h5, **made_from(records, SCRIPT, "video", ["numpy"], **about)) as out:
-        for name in progress(names, "joining"):
-            halves = resnet.read(name, sizes[0]), i3d.read(name, sizes[1])
-            if len(halves[0]) != len(halves[1]):
+    with FeatureFile(resnet_h5) as resnet, FeatureFile(i3d_h5) as i3d:
+        records = [resnet.made_by(), i3d.made_by()]
+        for name, here, there in contradictions(*records):
+            if name == "clip_length":
                 raise InputError(
-                    f"{i3d_h5}, key {name}: has {len(halves[1])} clips, {resnet_h5} has {len(halves[0])}: run "
-                    "merge_align_i3d.py"
+                    f"{i3d_h5}: has clips of {there} s, {resnet_h5} of {here} s: make both with one length"
                 )
-            out.put(name, concat(*halves))
+        names = resnet.feature_keys()
+        for one, other in ((resnet, i3d), (i3d, resnet)):
+            missing = other.missing(one.feature_keys())
+            if missing:
+                raise InputError(
+                    f"{other.path}: lacks videos of {one.path}: {first_few(missing)}: run merge_align_i3d.py"
+                )
+        sizes = resnet.width(), i3d.width()
+        about = {**joined(*map(properties, records)), "normalised": "L2 per half"}
+        with new_feature_file(tgt_h5, **made_from(records, SCRIPT, "video", ["numpy"], **about)) as out:
+            for name in progress(names, "joining"):
+                halves = resnet.read(name, sizes[0]), i3d.read(name, sizes[1])
+                if len(halves[0]) != len(halves[1]):
+                    raise InputError(
+                        f"{i3d_h5}, key {name}: has {len(halves[1])} clips, {resnet_h5} has {len(halves[0])}: run "
+                        "merge_align_i3d.py"
+                    )
+                out.put(name, concat(*halves))
     return len(names)
 
 

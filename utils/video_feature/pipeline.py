@@ -119,15 +119,16 @@ def _encoded(
 ) -> Generator[tuple[str, np.ndarray | None, _Ended], None, None]:
     """(name, its rows, how it ended) of each video; no rows without a failure."""
     rows: list[np.ndarray] = []
-    for name, found in ahead(_decoded(videos, looking), _WAITING_BATCHES):
-        if not isinstance(found, _Ended):
-            rows.append(encode(found))
-            continue
-        features = np.concatenate(rows) if rows else None
-        rows = []
-        if features is not None and not np.isfinite(features).all():
-            found = _Ended(failure=f"{videos[name]}: its features are not finite numbers: check the weights")
-        yield name, features, found
+    with closing(ahead(_decoded(videos, looking), _WAITING_BATCHES)) as decoded:
+        for name, found in decoded:
+            if not isinstance(found, _Ended):
+                rows.append(encode(found))
+                continue
+            features = np.concatenate(rows) if rows else None
+            rows = []
+            if features is not None and not np.isfinite(features).all():
+                found = _Ended(failure=f"{videos[name]}: its features are not finite numbers: check the weights")
+            yield name, features, found
 
 
 def _decoded(videos: Mapping[str, Path], looking: Looking) -> Generator[tuple[str, np.ndarray | _Ended], None, None]:
@@ -135,9 +136,9 @@ def _decoded(videos: Mapping[str, Path], looking: Looking) -> Generator[tuple[st
     for name, path in videos.items():
         try:
             video = open_video(path, looking.folder_rate or looking.frame_rate, looking.decode_threads)
-            frames = (frame for _, frame in video.frames(looking.frame_rate, looking.resize))
-            for batch in looking.batches(frames):
-                yield name, batch
+            with closing(video.frames(looking.frame_rate, looking.resize)) as frames:
+                for batch in looking.batches(frame for _, frame in frames):
+                    yield name, batch
             yield name, _Ended(video.duration)
         except InputError as err:
             yield name, _Ended(failure=str(err))
