@@ -31,7 +31,7 @@ from method_tvr.model_components import (
 from method_tvr.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
-EPS = 1e-12  # least length of a vector in a cosine
+EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
 MODALITIES = ("video", "sub")
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
 # Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
@@ -254,8 +254,9 @@ class ReLoCLNet(nn.Module):
         Returns:
             (Nq, Nv) `q2ctx_scores`.
         """
-        unit = F.normalize(torch.stack([query[m] for m in self.modalities]), dim=-1)  # (M, Nq, D)
-        norms = torch.stack([torch.linalg.vector_norm(h3[m], dim=-1) for m in self.modalities]).clamp_min(EPS)
+        queries = torch.stack([query[m] for m in self.modalities])  # (M, Nq, D)
+        unit = queries / (torch.linalg.vector_norm(queries, dim=-1, keepdim=True) + EPS)
+        norms = torch.stack([torch.linalg.vector_norm(h3[m], dim=-1) for m in self.modalities]) + EPS  # (M, Nv, L)
         cosine = self._similarity_of_all(unit, h3, ctx_mask) / norms.unsqueeze(1)  # (M, Nq, Nv, L)
         return pool_clips(cosine).mean(dim=0)
 
