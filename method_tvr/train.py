@@ -93,9 +93,12 @@ def loss_settings(opt: EasyDict, config: ModelConfig, epoch: int) -> LossSetting
 
 
 def training_memory(opt: EasyDict, config: ModelConfig) -> int:
-    """Bytes that a step takes on a GPU, about: some copies of its inputs, and what layers leave for the way back."""
+    """Bytes that training takes on a GPU, about: copies of a step's inputs, and what layers leave for the way back.
+
+    Plain steps and CUDA graphs each have memory of their own.
+    """
     of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size  # measured: 2.4 GiB at the paper's sizes
-    return opt.bsz * opt.max_ctx_l * of_clip * 4
+    return 2 * opt.bsz * opt.max_ctx_l * of_clip * 4
 
 
 class Trainer(Closing):
@@ -171,7 +174,7 @@ class Trainer(Closing):
             self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
             opt.grad_clip,
         )  # fmt: skip
-        self.graphed = GraphedStep(self.step, self.device) if self._uses_graphs() else None
+        self.graphed = GraphedStep(self.step, self.device, opt.cuda_graph == "on") if self._uses_graphs() else None
         self.meter = self._epoch_start()
         if saved is not None:
             self._go_on_from(saved)

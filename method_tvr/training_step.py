@@ -7,6 +7,7 @@ is recorded once for each size of batch, and repeated by one call.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from method_tvr.optimization import BertAdam
 from method_tvr.options import OFF
 from method_tvr.ranks import Ranks
 from method_tvr.step_guard import StepValues
+from utils.basic_utils import first_line
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 Inputs = Mapping[str, Any]  # of a batch: tensors, and numbers that sizes depend on
@@ -89,15 +91,19 @@ class GraphedStep:
     Args:
         step: what is recorded.
         device: a CUDA device.
+        insist: False goes on with plain steps, and says so, where steps cannot be recorded.
     """
 
-    def __init__(self, step: TrainingStep, device: torch.device) -> None:
-        self._step, self._device = step, device
+    def __init__(self, step: TrainingStep, device: torch.device, insist: bool = False) -> None:
+        self._step, self._device, self._insist = step, device, insist
+        self._gave_up = False
         self._recorded: dict[Any, _Recorded | None] = {}
         self._pool: Any = None
 
     def __call__(self, batch: Inputs, settings: LossSettings) -> StepValues:
         """Update the model, and say what is to be known of the step."""
+        if self._gave_up:
+            return self._plain(batch, settings)
         sizes = tuple((name, tuple(x.shape) if isinstance(x, torch.Tensor) else x) for name, x in _used(batch).items())
         kind = (settings, sizes)
         if kind not in self._recorded:
@@ -105,7 +111,15 @@ class GraphedStep:
             return self._plain(batch, settings)
         recorded = self._recorded[kind]
         if recorded is None:
-            recorded = self._recorded[kind] = self._record(batch, settings)
+            try:
+                recorded = self._recorded[kind] = self._record(batch, settings)
+            except RuntimeError as err:
+                if self._insist:
+                    raise
+                self._gave_up = True
+                why = f"note: training steps cannot be CUDA graphs here ({first_line(err)}): going on with plain steps"
+                print(f"{why}; --cuda_graph off asks for them", file=sys.stderr)
+                return self._plain(batch, settings)
         for name, x in recorded.inputs.items():
             if isinstance(x, torch.Tensor):
                 x.copy_(batch[name], non_blocking=True)

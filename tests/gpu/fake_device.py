@@ -24,6 +24,7 @@ from method_tvr import loading, training_step
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = torch.cuda.is_available() and "FAKE_CUDA" not in os.environ
+PLAIN_GENERATOR = torch.Generator
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
 
 
@@ -199,6 +200,13 @@ class _Generator(torch.Generator):
     device = CUDA
 
 
+class _Generators(torch.Generator):
+    """What makes generators: on the GPU such that say so."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> torch.Generator:
+        return (_Generator if torch.device(device).type == "cuda" else PLAIN_GENERATOR)()
+
+
 class _Event:
     def record(self) -> None:
         pass
@@ -226,10 +234,9 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
         with mode:  # the thread that makes batches
             return loaded(self, indices)
 
-    generator = torch.Generator
     nothing = SimpleNamespace(device=CUDA, wait_stream=lambda stream: None)
     replaced = {
-        "Generator": lambda device="cpu": (_Generator if torch.device(device).type == "cuda" else generator)(),
+        "Generator": _Generators,
         "cuda.is_available": lambda: True,
         "cuda.device_count": lambda: 1,
         "cuda.mem_get_info": lambda device=None: (1 << 36, 1 << 36),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def small_batch(n: int, modalities) -> dict[str, torch.Tensor]:
 
 
 def train_steps(
-    device, ctx_mode, trim_padding=False, amp=None, settings=None, n=9, steps=2, grad_clip=-1.0, graph=False
+    device, ctx_mode, trim_padding=False, amp=None, settings=None, n=9, steps=2, grad_clip=-1.0, graph=None
 ):
     """What training computes: losses, gradients of the last step, parameters after it."""
     torch.manual_seed(0)
@@ -87,7 +88,7 @@ def train_steps(
     meter, batch, negatives = LossMeter(device), small_batch(n, config.modalities), named_generator(1, "negatives")
     batch = prepare_batch_inputs(batch, device, non_blocking=True)
     step = TrainingStep(model, optimizer, lambda inputs: inputs, negatives, trim_padding, amp, ALONE, grad_clip)
-    graphed = GraphedStep(step, device) if graph else None
+    graphed = graph(step, device) if graph else None
     for _ in range(steps):
         if graphed is not None:
             found = graphed(batch, settings or config)
@@ -134,13 +135,30 @@ def test_the_step_that_is_captured_is_the_plain_step(monkeypatch, case):
     with fake_cuda(monkeypatch):
         negatives = [torch.Generator(CUDA), torch.Generator(CUDA)]
         monkeypatch.setattr("tests.gpu.test_same_as_cpu.named_generator", lambda *_: negatives.pop().manual_seed(7))
-        plain, graphed = (train_steps(CUDA, "video_sub_tef", **CASES[case], steps=4, graph=g) for g in (False, True))
+        plain, graphed = (
+            train_steps(CUDA, "video_sub_tef", **CASES[case], steps=4, graph=g) for g in (None, GraphedStep)
+        )
     for ours, theirs in zip(graphed, plain, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
             torch.testing.assert_close(
                 ours[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
             )
+
+
+def unrecordable(*_):
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def test_steps_that_cannot_be_captured_are_plain_steps_and_said_to_be(monkeypatch, capsys):
+    expected = train_steps(CPU, "video_sub_tef", steps=4)
+    with fake_cuda(monkeypatch):
+        monkeypatch.setattr(GraphedStep, "_captured", unrecordable)
+        found = train_steps(CUDA, "video_sub_tef", steps=4, graph=GraphedStep)
+        with pytest.raises(RuntimeError, match="not permitted"):
+            train_steps(CUDA, "video_sub_tef", steps=4, graph=partial(GraphedStep, insist=True))
+    assert found[0] == pytest.approx(expected[0], rel=1e-3)
+    assert capsys.readouterr().err.count("cannot be CUDA graphs here (operation not permitted") == 1
 
 
 @stand_in_only

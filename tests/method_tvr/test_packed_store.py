@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -214,3 +216,31 @@ def test_a_loop_may_stop_before_the_last_batch(tiny_corpus):
     for metas, _ in BatchLoader(dataset, 4, opt):
         assert metas == queries[:4]
         break
+
+
+@pytest.mark.parametrize(
+    ("room", "where", "said"),
+    [
+        (1.0, CPU, "on cpu"),
+        (0.6, None, "do not fit on cpu .*; --cache_dtype float16 would fit"),
+        (0.4, None, r"do not fit on cpu \([^;]*\)$"),
+    ],
+)
+def test_features_are_on_the_device_where_they_fit_beside_the_training(tiny_corpus, monkeypatch, room, where, said):
+    queries, videos = queries_of(tiny_corpus, "val")
+    store = PackedStore(**described(tiny_corpus), may_hold=CPU)
+    store.require(queries, [video.vid_name for video in videos], "val.jsonl")
+    takes, needed, total = store.required_bytes("float32"), 1000, 10_000
+    assert 2 * store.required_bytes("float16") == takes
+    free = needed + total // 10 + int(room * takes)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, total))
+    assert re.search(said, store.settle(needed))
+    assert store.device == where
+    assert PackedStore(**described(tiny_corpus)).settle(needed) is None
+
+
+def test_batches_for_graphs_have_few_sizes(tiny_corpus):
+    store = PackedStore(**described(tiny_corpus), few_sizes=True)
+    assert store.desc_length(np.array([3, 5])) == store.max_desc_l
+    store.max_ctx_l = 40
+    assert [store.ctx_length(np.array([1, n])) for n in (1, 16, 17, 35)] == [16, 16, 32, 40]
