@@ -77,7 +77,7 @@ def parsed(model_dir, options, *typed):
     "options", [{}, {"vid_feat_path": "data/near.h5"}, {"train_path": "/somewhere/else"}, {"results_root": "/tmp"}]
 )
 def test_files_of_here_and_of_the_project_are_read_silently(here, model_dir, options, capsys):
-    assert parsed(model_dir, options).feature_cache == "ram"
+    assert parsed(model_dir, options).feature_cache == "auto"
     assert capsys.readouterr().err == ""
 
 
@@ -89,21 +89,21 @@ def test_features_far_away_are_mentioned_and_no_cache_is_made_beside_them(here, 
     said = capsys.readouterr().err
     assert f"--{name} {options[name]}" in said
     assert "no cache of packed features" in said
-    assert parsed(model_dir, options, f"--{name}", options[name]).feature_cache == "ram"
+    assert parsed(model_dir, options, f"--{name}", options[name]).feature_cache == "auto"
     assert capsys.readouterr().err == ""
     for typed in (("--feature_cache", "ram"), ("--feature_cache_dir", "caches")):
-        assert parsed(model_dir, options, *typed).feature_cache == "ram"
+        assert parsed(model_dir, options, *typed).feature_cache == "auto"
         assert f"--{name} {options[name]}" in capsys.readouterr().err
 
 
 def test_a_cache_that_is_there_already_is_used(here, model_dir):
     (here.parent / "far" / "far.h5.cache").mkdir()
-    assert parsed(model_dir, {"vid_feat_path": "../far/far.h5"}).feature_cache == "ram"
+    assert parsed(model_dir, {"vid_feat_path": "../far/far.h5"}).feature_cache == "auto"
 
 
 @pytest.mark.parametrize("name", ["eval_path", "video_duration_idx_path"])
 def test_annotations_far_away_are_mentioned(here, model_dir, name, capsys):
-    assert parsed(model_dir, {name: "/etc/passwd"}).feature_cache == "ram"
+    assert parsed(model_dir, {name: "/etc/passwd"}).feature_cache == "auto"
     assert f"--{name} /etc/passwd" in capsys.readouterr().err
 
 
@@ -112,7 +112,7 @@ def test_links_out_of_the_results_folder_are_mentioned_and_not_written_through(h
     (here / "run" / "link.h5").symlink_to(here.parent / "far" / "far.h5")
     (here / "run" / "own.h5").write_bytes(b"")
     (here / "run" / "own.h5.cache").symlink_to(here.parent / "far")
-    assert parsed(model_dir, {"vid_feat_path": "run/link.h5"}).feature_cache == "ram"
+    assert parsed(model_dir, {"vid_feat_path": "run/link.h5"}).feature_cache == "auto"
     assert "--vid_feat_path run/link.h5" in capsys.readouterr().err
     assert parsed(model_dir, {"vid_feat_path": "run/own.h5"}).feature_cache == "disk"
     assert "no cache" in capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_links_out_of_the_results_folder_are_mentioned_and_not_written_through(h
 
 def test_links_of_the_users_own_are_followed_silently(here, model_dir, capsys):
     (here / "features").symlink_to(here.parent / "far")
-    assert parsed(model_dir, {"vid_feat_path": "features/far.h5"}).feature_cache == "ram"
+    assert parsed(model_dir, {"vid_feat_path": "features/far.h5"}).feature_cache == "auto"
     assert capsys.readouterr().err == ""
 
 
