@@ -18,7 +18,12 @@ from torch import nn
 
 from utils.basic_utils import InputError, first_line
 
-NEEDING_LESS = {"fp32": "fp16", "off": "bf16", "device": "ram"}  # {value of an option: one that needs less memory}
+NEEDING_LESS = {
+    "fp32": "fp16",
+    "off": "bf16",
+    "device": "ram",
+    "auto": "ram",
+}  # {value of an option: one that needs less memory}
 
 
 class TooOldError(InputError):

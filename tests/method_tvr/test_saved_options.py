@@ -91,8 +91,8 @@ def test_features_far_away_are_mentioned_and_no_cache_is_made_beside_them(here, 
     assert "no cache of packed features" in said
     assert parsed(model_dir, options, f"--{name}", options[name]).feature_cache == "auto"
     assert capsys.readouterr().err == ""
-    for typed in (("--feature_cache", "ram"), ("--feature_cache_dir", "caches")):
-        assert parsed(model_dir, options, *typed).feature_cache == "auto"
+    for typed, chosen in ((("--feature_cache", "ram"), "ram"), (("--feature_cache_dir", "caches"), "auto")):
+        assert parsed(model_dir, options, *typed).feature_cache == chosen
         assert f"--{name} {options[name]}" in capsys.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_a_resumed_run_writes_caches_only_where_it_is_told_to(here, model_dir, c
     assert (opt.feature_cache_dir, opt.feature_cache) == (None, "disk")
     assert "--feature_cache_dir ../far" in capsys.readouterr().err
     opt = parse_train_options(["--resume", saved, "--feature_cache_dir", "../far"])
-    assert (opt.feature_cache_dir, opt.feature_cache) == ("../far", "ram")
+    assert (opt.feature_cache_dir, opt.feature_cache) == ("../far", "auto")
 
 
 def test_a_hostile_path_is_a_path_that_is_not_there(model_dir):
