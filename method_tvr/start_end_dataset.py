@@ -111,9 +111,8 @@ class _ItemsOnDevice:
         desc_ids, names = [str(query.desc_id) for query in queries], [str(query.vid_name) for query in queries]
         self._query, *self._context = (features.on_device(kind) for kind in ("query", *features.modalities))
         of_query, self._n_tokens = self._query.stretches(desc_ids)
-        of_video, self._n_clips = self._context[0].stretches(
-            names
-        )  # all modalities hold the same rows of the same keys
+        # of all modalities: each holds as many rows of the same videos, in the same order
+        of_video, self._n_clips = self._context[0].stretches(names)
         columns = [of_query, self._n_tokens, of_video, self._n_clips, *spans(queries, self._n_clips.tolist()).T]
         self._table = to_device(np.stack(columns, axis=1), self._query.device)  # (items, 6)
         self._clip_tables: dict[int, torch.Tensor] = {}

@@ -170,11 +170,13 @@ class Trainer(Closing):
         self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
         self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
         self.negatives = torch.Generator(self.device)
-        self.step = TrainingStep(
+        self.training_step = TrainingStep(
             self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
             opt.grad_clip,
         )  # fmt: skip
-        self.graphed = GraphedStep(self.step, self.device, opt.cuda_graph == "on") if self._uses_graphs() else None
+        self.graphed = (
+            GraphedStep(self.training_step, self.device, opt.cuda_graph == "on") if self._uses_graphs() else None
+        )
         self.meter = self._epoch_start()
         if saved is not None:
             self._go_on_from(saved)
@@ -268,15 +270,15 @@ class Trainer(Closing):
         else:
             values = self._gradients(queries, batch, settings)
             self.guard.watch(place.epoch, place.step, queries, values)
-            self.step.clip()
+            self.training_step.clip()
             self.optimizer.step()
         self.meter.add(values.losses)
         place.step += 1
 
     def _gradients(self, queries: Sequence[Query], batch: dict[str, Any], settings: LossSettings) -> StepValues:
-        loss, losses = self.step.losses(batch, settings)
+        loss, losses = self.training_step.losses(batch, settings)
         try:
-            return self.step.gradients(loss, losses)
+            return self.training_step.gradients(loss, losses)
         except RuntimeError as err:
             if not (self.opt.detect_anomaly and "nan values" in str(err)):
                 raise
