@@ -101,7 +101,8 @@ def _suppress(
     st: npt.NDArray[np.float64], ed: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], nms_thd: float
 ) -> None:
     """Clear in `keep` (B, K) every span that a kept one before it in its row suppresses."""
-    st, ed, kept = (np.ascontiguousarray(column.T) for column in (st, ed, keep))  # (K, B): what follows is contiguous
+    # (K, B): what follows is contiguous
+    st, ed, kept = np.ascontiguousarray(st.T), np.ascontiguousarray(ed.T), np.ascontiguousarray(keep.T)
     for i in range(len(kept) - 1):
         with np.errstate(invalid="ignore"):  # padding may hold NaN or infinity
             drop = temporal_iou(st[i], ed[i], st[i + 1 :], ed[i + 1 :]) > nms_thd

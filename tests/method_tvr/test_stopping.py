@@ -25,8 +25,9 @@ from tests.method_tvr.processes import stay_in_c
 stopping.BACK_S = float(sys.argv[2])
 with stopping.resumable(Path(sys.argv[1]), torch.device(sys.argv[3])) as signals:
 """
+# said when the main thread is in C for certain: before, it would take notice of a signal
 STUCK = """
-    print("begun", flush=True)
+    threading.Timer(1, print, ("begun",), {"flush": True}).start()
     stay_in_c()
 """
 
