@@ -158,7 +158,8 @@ def write_content(
     buffer = io.BytesIO()
     torch.save({**content, "digest": content_digest(content)}, buffer)
     with whole_file(path, previous) as part:
-        part.write_bytes(buffer.getbuffer())
+        # not getbuffer: an error keeps that, and Python 3.12.1 crashes when it is collected
+        part.write_bytes(buffer.getvalue())
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -94,7 +94,7 @@ def run(environment: dict[str, str], code: str, **more: str) -> subprocess.Compl
     # without a compiler's help, unless a test asks for it: kernels that are compiled at run time cannot be counted
     environment = {**environment, "TORCH_DISABLE_NATIVE_JIT": "1", **more}
     command = [sys.executable, "-c", textwrap.dedent(code) + LEAVE]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 class Counter:
