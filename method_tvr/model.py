@@ -192,10 +192,12 @@ class ReLoCLNet(nn.Module):
         Returns:
             {modality: ContextEncoding}.
         """
-        # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary scores
-        # see padded clips through the convolutions.
-        visible = torch.maximum(ctx_mask.unsqueeze(1), 1 - ctx_mask.unsqueeze(2))  # (N, L queries, L keys)
-        hidden, crossing = hide(ctx_mask, self.dtype).unsqueeze(1), hide(visible, self.dtype)
+        hidden = hide(ctx_mask, self.dtype).unsqueeze(1)
+        if len(self.modalities) > 1:
+            # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary
+            # scores see padded clips through the convolutions.
+            visible = torch.maximum(ctx_mask.unsqueeze(1), 1 - ctx_mask.unsqueeze(2))  # (N, L queries, L keys)
+            crossing = hide(visible, self.dtype)
         h1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
         encoded = {}
         for m in self.modalities:
