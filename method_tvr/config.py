@@ -15,11 +15,11 @@ from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.clip_times import AUTO
+from method_tvr.dataset.clip_times import AUTO
 from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.model import MODALITIES
-from method_tvr.options import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, WINDOWS, build_parser
-from method_tvr.saved_options import check_name_part, check_saved, find_path, keep_to_known_places
+from method_tvr.options.declared import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, WINDOWS, build_parser
+from method_tvr.options.saved import check_name_part, check_saved, find_path, keep_to_known_places
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import Rule
 from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json

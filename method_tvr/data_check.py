@@ -14,14 +14,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from method_tvr.annotations import Query, Video, load_queries, load_videos, outside_split
-from method_tvr.clip_times import AUTO
-from method_tvr.data_check_features import Source, check_clip_counts, check_source
-from method_tvr.data_report import Defects
+from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.dataset.check_features import Source, check_clip_counts, check_source
+from method_tvr.dataset.clip_times import AUTO
+from method_tvr.dataset.defects import Defects
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
-from method_tvr.options import CTX_MODES, NumberOr
+from method_tvr.options.declared import CTX_MODES, NumberOr
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
-from utils.mini_files import manifest_path
+from utils.mini_corpus.files import manifest_path
 from utils.tables import aligned, file_size, size_text
 
 LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from method_tvr.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
+from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
 

@@ -12,31 +12,31 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.annotations import Query, Video, annotated_spans
-from method_tvr.answering import Answerer, open_answerer
-from method_tvr.asking import Asker, print_answers, read_sentences, write_answers
-from method_tvr.checkpoint import Checkpoint, load_checkpoint
-from method_tvr.clip_times import ClipTimes
+from method_tvr.ask.asking import Asker, print_answers, read_sentences, write_answers
+from method_tvr.ask.text_models import open_text_model
 from method_tvr.config import dataset_of, evaluation_rule, find_path, parse_inference_options
-from method_tvr.corpus import EvalSplit, ensure_dataset, listed_videos, load_eval_split, open_features
-from method_tvr.corpus_store import CorpusStore, Recipe
-from method_tvr.encoding import encode_queries
-from method_tvr.feature_records import check_clip_length, check_trained_on, note_not_compared
-from method_tvr.feature_store import TEF_SIZE, FeatureStore
-from method_tvr.launch import launch, processes_to_launch, started
-from method_tvr.loading import BatchLoader
+from method_tvr.dataset.annotations import Query, Video, annotated_spans
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.loading import BatchLoader
+from method_tvr.dataset.splits import EvalSplit, ensure_dataset, listed_videos, load_eval_split, open_features
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options import EVALUATION_MEMORY, OFF, SEARCH_MEMORY, TASKS
-from method_tvr.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
-from method_tvr.ranks import ALONE, Ranks
-from method_tvr.retrieval import EncodedQueries
+from method_tvr.options.declared import EVALUATION_MEMORY, OFF, SEARCH_MEMORY, TASKS
+from method_tvr.search.answering import Answerer, open_answerer
+from method_tvr.search.corpus_store import CorpusStore, Recipe
+from method_tvr.search.encoding import encode_queries
+from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
+from method_tvr.search.retrieval import EncodedQueries
+from method_tvr.search.windows import Windows, chosen_windows
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.text_models import open_text_model
-from method_tvr.windows import Windows, chosen_windows
+from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
+from method_tvr.training.launch import launch, processes_to_launch, started
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import choose_device, named_when_out_of_memory
+from utils.ranks import ALONE, Ranks
 
 CPU = torch.device("cpu")
 

@@ -28,7 +28,7 @@ from method_tvr.model_components import (
     own_products,
     pool_clips,
 )
-from method_tvr.ranks import ALONE, Ranks
+from utils.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from method_tvr.annotations import Query, Video
-from method_tvr.clip_times import ClipTimes
-from method_tvr.feature_store import FeatureStore
-from method_tvr.packed_features import length_mask, tef_of
-from method_tvr.packed_store import PackedStore
+from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.packed_features import length_mask, tef_of
+from method_tvr.dataset.packed_store import PackedStore
 from utils.tensor_utils import pad_sequences, to_device
 
 Item = dict[str, Any]

@@ -20,26 +20,23 @@ import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
 
-from method_tvr.annotations import Query
-from method_tvr.checkpoint import save_checkpoint
-from method_tvr.clip_times import ClipTimes
 from method_tvr.config import parse_inference_options, parse_train_options, save_options
-from method_tvr.corpus import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
-from method_tvr.feature_records import check_clip_length, check_trained_on, joined_records
-from method_tvr.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.annotations import Query
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.loading import BatchLoader, copied_ahead
+from method_tvr.dataset.splits import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.inference import evaluate_split, run_inference
-from method_tvr.launch import launch, naming_lost_processes, processes_to_launch, started
-from method_tvr.loading import BatchLoader, copied_ahead
-from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.options import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
-from method_tvr.ranks import ALONE, Ranks
-from method_tvr.run_files import RunFiles, RunLog, held
+from method_tvr.options.declared import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
 from method_tvr.start_end_dataset import StartEndDataset
-from method_tvr.step_guard import NotFiniteError, StepGuard, StepValues, not_finite
-from method_tvr.stopping import StopSignals, resumable
-from method_tvr.training_state import (
+from method_tvr.training.checkpoint import save_checkpoint
+from method_tvr.training.launch import launch, naming_lost_processes, processes_to_launch, started
+from method_tvr.training.loss_meter import LossMeter
+from method_tvr.training.run_files import RunFiles, RunLog, held
+from method_tvr.training.saved_run import (
     BEST,
     EVALUATION,
     FINISHED,
@@ -55,7 +52,9 @@ from method_tvr.training_state import (
     queries_digest,
     save_training_state,
 )
-from method_tvr.training_step import GraphedStep, TrainingStep
+from method_tvr.training.step_guard import NotFiniteError, StepGuard, StepValues, not_finite
+from method_tvr.training.stopping import StopSignals, resumable
+from method_tvr.training.training_step import GraphedStep, TrainingStep
 from utils.basic_utils import Closing, InputError, command_line, first_line, progress, write_json
 from utils.model_utils import (
     choose_device,
@@ -66,6 +65,7 @@ from utils.model_utils import (
     seed_everything,
 )
 from utils.random_states import RandomStates
+from utils.ranks import ALONE, Ranks
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 NOT_FINITE = "not_finite.json"  # all about a batch whose loss or gradient is not finite

@@ -31,11 +31,12 @@ import torch
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT_ROOT))
 
-from method_tvr import train, training_state  # noqa: E402
-from method_tvr.checkpoint import load_checkpoint  # noqa: E402
-from method_tvr.training_state import BEST, FINISHED, LAST, load_saved_run  # noqa: E402
+from method_tvr import train  # noqa: E402
+from method_tvr.training import saved_run as training_state  # noqa: E402
+from method_tvr.training.checkpoint import load_checkpoint  # noqa: E402
+from method_tvr.training.saved_run import BEST, FINISHED, LAST, load_saved_run  # noqa: E402
 from utils.content_digest import content_digest  # noqa: E402
-from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path  # noqa: E402
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path  # noqa: E402
 from utils.mini_tvr import TINY, generate  # noqa: E402
 
 ANY, STEP, SAVING, EVALUATION = "any moment", "step", "saving", "evaluation"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from method_tvr.config import parse_train_options
-from method_tvr.corpus_store import CorpusStore
+from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.train import Trainer
 from tests.benchmarks import (
     bench_anet,
@@ -203,7 +203,7 @@ def test_grown_rows_are_as_far_from_their_base_as_the_noise_says_and_alike_in_a_
 
 
 def test_searches_by_way_of_an_index_are_compared_with_exact_ones(figures, grown):
-    pytest.importorskip("faiss", reason="faiss is not installed (method_tvr/index_requirements.txt)")
+    pytest.importorskip("faiss", reason="faiss is not installed (method_tvr/search/index/requirements.txt)")
     asked = ["--corpus", str(grown), "--queries", "10", "--alone", "3"]
     figures(bench_search.main, [*asked, "--index", "exact"])
     for way in (["plain"], ["faiss", "--index_kind", "flat"], ["faiss"]):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.shell import PROJECT_ROOT, run_script
+from tests.support.shell import PROJECT_ROOT, run_script
 from utils.mini_tvr import TINY, generate
 
 SMALL = ("--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--max_vcmr_video", "5")

@@ -7,4 +7,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../method_tvr/scripts/common.sh"
 need numpy h5py
 
-exec python "$root/utils/compare_features.py" "$@"
+exec python "$root/utils/feature_files/compare_features.py" "$@"

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import InputError, command_line, write_jsonl
+from utils.feature_files.resumable_features import file_stamp
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.own_corpus.clips import badly_timed, write_clips
-from utils.own_corpus.files import check_agreement, write_annotations, write_manifest
-from utils.own_corpus.layout import Layout, corpus_folder, name_in_files
-from utils.own_corpus.queries import (
+from utils.own_dataset.clips import badly_timed, write_clips
+from utils.own_dataset.files import check_agreement, write_annotations, write_manifest
+from utils.own_dataset.layout import Layout, corpus_folder, name_in_files
+from utils.own_dataset.queries import (
     LeftOut,
     Query,
     check_names,
@@ -28,10 +29,9 @@ from utils.own_corpus.queries import (
     past_the_end,
     read_queries,
 )
-from utils.own_corpus.splits import Split, divide, in_both
-from utils.own_corpus.steps import Steps, content_stamp
-from utils.own_corpus.summary import Outcome, told
-from utils.resumable_features import file_stamp
+from utils.own_dataset.splits import Split, divide, in_both
+from utils.own_dataset.steps import Steps, content_stamp
+from utils.own_dataset.summary import Outcome, told
 from utils.text_feature.convert_sub_feature_word_to_clip import clips_in, convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json, write_jsonl
-from utils.mini_annotations import generate_for_annotations
-from utils.mini_features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
-from utils.mini_files import (
+from utils.mini_corpus.annotations import generate_for_annotations
+from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
+from utils.mini_corpus.files import (
     VID_FEAT_TYPES,
     FeatureSettings,
     count_split,
@@ -42,8 +42,8 @@ from utils.mini_files import (
     usable_folder,
     write_manifest,
 )
-from utils.mini_world import QUERY_TYPES, SPLITS, Query, Video, make_queries, make_video
-from utils.word_vectors import WordVectors, named_seed
+from utils.mini_corpus.word_vectors import WordVectors, named_seed
+from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Query, Video, make_queries, make_video
 
 N_TEST_CHALLENGE = 5  # TVR has a fourth split of videos without queries; a few keep readers honest
 DEFAULT_OUT = PROJECT_ROOT / "data" / "mini"

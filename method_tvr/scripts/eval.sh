@@ -21,7 +21,7 @@ model_dir="$(dirname "$submission")"
 options=()
 if [ -f "$model_dir/opt.json" ] && [ "$own_gt_path" = no ]; then
   need h5py
-  words="$(python "$root/method_tvr/evaluation_options.py" "$model_dir" "$split_name")"
+  words="$(python "$root/method_tvr/report/evaluation_options.py" "$model_dir" "$split_name")"
   while IFS= read -r word; do options+=("$word"); done <<<"$words"
 elif [ "$own_gt_path" = no ]; then # else the one given comes with the other options
   case "$split_name" in

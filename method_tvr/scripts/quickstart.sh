@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a bare machine to a trained model, its recalls and a picture, in one command:
-#   bash method_tvr/scripts/quickstart.sh [--ctx_mode CTX_MODE] [any training option of method_tvr/options.py]
+#   bash method_tvr/scripts/quickstart.sh [--ctx_mode CTX_MODE] [any training option of method_tvr/options/declared.py]
 #   CTX_MODE   video_sub_tef (if left out) or what else train.sh takes, such as video_tef for the video-only model, which
 #              gets the mini corpus without subtitles
 # Every command that it runs is shown as one would type it, in the project's folder after `source setup.sh`.
@@ -74,7 +74,7 @@ nms_metrics="$model_dir/quickstart_nms_metrics.json"
 run bash "$root/method_tvr/scripts/eval.sh" val "$nms_predictions" "$nms_metrics"
 
 stage "6/6 what it is worth: chance level, untrained models, a table and a picture"
-run python "$root/method_tvr/quickstart.py" --model_dir "$model_dir" --metrics "$metrics" \
+run python "$root/method_tvr/report/quickstart.py" --model_dir "$model_dir" --metrics "$metrics" \
   --nms_metrics "$nms_metrics" --nms_predictions "$nms_predictions"
 
 cat <<END

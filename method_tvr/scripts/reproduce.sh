@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's setting with three seeds, then mean and deviation of the recalls on val:
-#   bash method_tvr/scripts/reproduce.sh [tvr|mini] [any option of method_tvr/options.py]
+#   bash method_tvr/scripts/reproduce.sh [tvr|mini] [any option of method_tvr/options/declared.py]
 # Needs TVR's features (data/README.md) and, at TVR's size, a GPU. Compare with the tables of the paper.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -29,6 +29,6 @@ for seed in 2018 2019 2020; do
 done
 
 echo "== mean and deviation over the seeds"
-python "$root/method_tvr/summary.py" "$dset_name-video_sub_tef-reproduce_seed2018-*" \
+python "$root/method_tvr/report/summary.py" "$dset_name-video_sub_tef-reproduce_seed2018-*" \
   "$dset_name-video_sub_tef-reproduce_seed2019-*" "$dset_name-video_sub_tef-reproduce_seed2020-*" \
   --results_root "$root/method_tvr/results"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Search the videos of a split in words:
-#   bash method_tvr/scripts/search.sh MODEL_DIR ["sentence" …] [any option of method_tvr/search.py]
+#   bash method_tvr/scripts/search.sh MODEL_DIR ["sentence" …] [any option of method_tvr/ask/search.py]
 #   MODEL_DIR   a results folder: its path, its name, or a pattern such as 'tvr-video_sub_tef-reloclnet-*'
 # Without a sentence it asks for one after another. --eval_split_name SPLIT says whose videos (val, if left out); they are encoded
 # on first use. --json is for programs, --index faiss|milvus for corpora that are too large to look at every clip.
@@ -12,4 +12,4 @@ need torch h5py
 model_dir="$1"
 shift
 
-exec python "$root/method_tvr/search.py" --model_dir "$model_dir" --results_root "$root/method_tvr/results" "$@"
+exec python "$root/method_tvr/ask/search.py" --model_dir "$model_dir" --results_root "$root/method_tvr/results" "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Serve a trained model, a page in the browser and an HTTP API:
-#   bash method_tvr/scripts/serve.sh MODEL_DIR [--videos DIR] [any option of method_tvr/serve.py]
+#   bash method_tvr/scripts/serve.sh MODEL_DIR [--videos DIR] [any option of method_tvr/web/serve.py]
 #   MODEL_DIR   a results folder: its path, its name, or a pattern such as 'tvr-video_sub_tef-reloclnet-*'
 # It prints the address to open, http://127.0.0.1:7860 if --port and --host do not say otherwise, and runs until Ctrl-C.
 # --videos DIR holds the videos' files (NAME.mp4, …), which are shown; --eval_split_name SPLIT says whose videos are searched.
@@ -12,4 +12,4 @@ need torch h5py
 model_dir="$1"
 shift
 
-exec python "$root/method_tvr/serve.py" --model_dir "$model_dir" --results_root "$root/method_tvr/results" "$@"
+exec python "$root/method_tvr/web/serve.py" --model_dir "$model_dir" --results_root "$root/method_tvr/results" "$@"

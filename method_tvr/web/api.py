@@ -17,8 +17,8 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
-from method_tvr.annotations import Video
-from method_tvr.asking import QuestionError
+from method_tvr.ask.asking import QuestionError
+from method_tvr.dataset.annotations import Video
 from method_tvr.web.answers import (
     MAX_LISTED,
     MAX_NAME,

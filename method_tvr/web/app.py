@@ -6,7 +6,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from method_tvr.web.api import create_app
-from method_tvr.web.page import STYLES, build_page, theme
+from method_tvr.web.page.page import STYLES, build_page, theme
 from method_tvr.web.service import Service
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
-from method_tvr.searcher import MomentSearcher, ScoredMoment, check_asked
+from method_tvr.ask.searcher import MomentSearcher, ScoredMoment, check_asked
 
 
 class Busy(Exception):  # noqa: N818 (a state, which passes)

@@ -11,7 +11,7 @@ from easydict import EasyDict
 
 from method_tvr.config import evaluation_rule
 from method_tvr.dset_configs import DATASETS
-from method_tvr.saved_options import find_path
+from method_tvr.options.saved import find_path
 from method_tvr.web.judged_queries import JudgedQueries
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.text_feature.corpus_rows import subtitle_lines

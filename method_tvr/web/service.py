@@ -10,10 +10,10 @@ from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.annotations import Video
-from method_tvr.answering import SpanCurves
-from method_tvr.asking import QuestionError
-from method_tvr.searcher import MomentSearcher, ScoredMoment, open_searcher
+from method_tvr.ask.asking import QuestionError
+from method_tvr.ask.searcher import MomentSearcher, ScoredMoment, open_searcher
+from method_tvr.dataset.annotations import Video
+from method_tvr.search.answering import SpanCurves
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import BURST_S, Limits

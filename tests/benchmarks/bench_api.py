@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from method_tvr.annotations import load_queries
 from method_tvr.config import find_path, parse_inference_options
+from method_tvr.dataset.annotations import load_queries
 from tests.benchmarks.common import Report, Timing, benchmark_parser, measure_unit, start
 from tests.benchmarks.ranking import check_same_ranking
-from tests.server_process import ServerProcess, serving
+from tests.support.server_process import ServerProcess, serving
 from utils.basic_utils import InputError, command_line
 
 Moments = list[dict[str, Any]]

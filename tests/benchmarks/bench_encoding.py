@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from method_tvr.encoding import encode_corpus
-from method_tvr.loading import Batch
+from method_tvr.dataset.loading import Batch
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.retrieval import EncodedCorpus
+from method_tvr.search.encoding import encode_corpus
+from method_tvr.search.retrieval import EncodedCorpus
 from tests.benchmarks.common import AnswersDiffer, benchmark_parser, start
 from tests.benchmarks.floors import context_macs
 from tests.benchmarks.reference_model import ReferenceModel

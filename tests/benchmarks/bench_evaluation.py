@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.annotations import Query, Video
-from method_tvr.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
+from method_tvr.dataset.annotations import Query, Video
+from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from standalone_eval.eval import eval_retrieval
 from tests.benchmarks import plain_evaluation
 from tests.benchmarks.common import AnswersDiffer, Report, Stopwatch, benchmark_parser, start

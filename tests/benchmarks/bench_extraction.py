@@ -23,9 +23,9 @@ from torch import nn
 from torchvision import models
 
 from tests.benchmarks.common import AnswersDiffer, Report, Stopwatch, benchmark_parser, start
-from tests.video_files import real_video, write_video
+from tests.support.video_files import real_video, write_video
 from utils.basic_utils import command_line
-from utils.feature_file import FeatureFile
+from utils.feature_files.feature_file import FeatureFile
 from utils.video_feature.extract_frame_features import BATCH_SIZE, FRAME_RATE, extract
 from utils.video_feature.extract_i3d_features import I3DModel
 from utils.video_feature.frames import open_video

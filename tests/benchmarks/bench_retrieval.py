@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from method_tvr.answering import RETRIEVAL_DTYPES
-from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Moments, RankedVideos, Searcher, SearchSettings
+from method_tvr.search.answering import RETRIEVAL_DTYPES
+from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Moments, RankedVideos, Searcher, SearchSettings
 from tests.benchmarks.common import Report, Stopwatch, Timing, benchmark_parser, peak_memory_gb, start
 from tests.benchmarks.dense_retrieval import DenseMoments, DenseSearch
 from tests.benchmarks.floors import retrieval_macs

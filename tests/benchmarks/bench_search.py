@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from method_tvr.candidates import CandidateIndex, CandidateSettings
-from method_tvr.corpus_store import CorpusStore
-from method_tvr.faiss_index import FaissRecipe, open_faiss_index
-from method_tvr.index_recall import compare
-from method_tvr.indexed_search import IndexedSearcher
-from method_tvr.milvus_index import open_milvus_index
-from method_tvr.options import FAISS_KINDS, INDEXES
-from method_tvr.retrieval import EncodedQueries, Found, Moments, RankedVideos, Searcher, SearchSettings
-from method_tvr.stored_corpus import StoredCorpus
+from method_tvr.options.declared import FAISS_KINDS, INDEXES
+from method_tvr.search.corpus_store import CorpusStore
+from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
+from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index
+from method_tvr.search.index.indexed_search import IndexedSearcher
+from method_tvr.search.index.milvus_index import open_milvus_index
+from method_tvr.search.index.recall import compare
+from method_tvr.search.retrieval import EncodedQueries, Found, Moments, RankedVideos, Searcher, SearchSettings
+from method_tvr.search.stored_corpus import StoredCorpus
 from tests.benchmarks.common import Report, Timing, benchmark_parser, measure_unit, start
 from tests.benchmarks.grown_corpus import load_queries
 from tests.benchmarks.peak_memory import PeakMemory

@@ -25,15 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from method_tvr.annotations import Video
 from method_tvr.config import parse_inference_options
-from method_tvr.corpus import ensure_dataset, listed_videos, load_eval_split, open_features
-from method_tvr.corpus_store import Recipe
-from method_tvr.corpus_writer import adding_to
-from method_tvr.encoding import encode_queries, encode_videos
+from method_tvr.dataset.annotations import Video
+from method_tvr.dataset.loading import BatchLoader
+from method_tvr.dataset.splits import ensure_dataset, listed_videos, load_eval_split, open_features
 from method_tvr.inference import load_model_of
-from method_tvr.loading import BatchLoader
-from method_tvr.retrieval import EncodedQueries
+from method_tvr.search.corpus_store import Recipe
+from method_tvr.search.corpus_writer import adding_to
+from method_tvr.search.encoding import encode_queries, encode_videos
+from method_tvr.search.retrieval import EncodedQueries
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
 from tests.benchmarks.synthetic import clip_counts
 from utils.basic_utils import command_line, progress

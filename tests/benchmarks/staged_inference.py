@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr import answering, inference
-from method_tvr.checkpoint import load_checkpoint, save_checkpoint
+from method_tvr import inference
 from method_tvr.config import evaluation_rule, load_options, parse_inference_options, save_options
-from method_tvr.corpus import open_features
+from method_tvr.dataset.splits import open_features
 from method_tvr.model import ReLoCLNet
-from method_tvr.predictions import RankedRows
+from method_tvr.search import answering
+from method_tvr.search.predictions import RankedRows
 from method_tvr.train import model_config
+from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from standalone_eval.eval import eval_retrieval
 from tests.benchmarks.common import AnswersDiffer, Report, Timing, measure_unit
 from tests.benchmarks.floors import context_macs, query_macs, retrieval_macs
 from tests.benchmarks.peak_memory import PeakMemory
 from tests.benchmarks.stages import StageClock, Stages
 from utils.basic_utils import read_json, read_jsonl
-from utils.feature_file import FeatureFile
+from utils.feature_files.feature_file import FeatureFile
 from utils.model_utils import named_generator
 
 SAMPLED = 500  # queries whose tokens are counted

@@ -16,7 +16,7 @@ from utils.annotations import convert
 from utils.annotations.convert_features import convert as convert_features
 from utils.annotations.npy_folder import NpyFolder
 from utils.basic_utils import InputError
-from utils.feature_file import FeatureFile
+from utils.feature_files.feature_file import FeatureFile
 
 ANET = {
     "v_a": {"duration": 82.73, "timestamps": [[0.83, 19.86], [56.26, 82.99]], "sentences": ["She stands.", "Ü."]},
@@ -98,7 +98,7 @@ def _hostile_fields(rng: Random, lines: list[str], separator: str) -> list[str]:
 
 def _read(dataset: str, folder: Path) -> None:
     """Convert, and read what was written, which must then be sound."""
-    from method_tvr.annotations import load_queries, load_videos
+    from method_tvr.dataset.annotations import load_queries, load_videos
 
     reader, splits = convert.read(dataset, folder / "public")
     out = folder / "corpus"

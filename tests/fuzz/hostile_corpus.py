@@ -17,16 +17,16 @@ import numpy as np
 import orjson
 import torch
 
-from method_tvr.annotations import Video
-from method_tvr.corpus_store import DESCRIPTION, DTYPES, INDEX, MADE_BY, NORMS, OPTIONS, ROWS, CorpusStore
-from method_tvr.corpus_writer import adding_to
-from method_tvr.retrieval import NO_ENTRY, EncodedQueries, Searcher, SearchSettings
-from method_tvr.stored_corpus import StoredCorpus
+from method_tvr.dataset.annotations import Video
+from method_tvr.search.corpus_store import DESCRIPTION, DTYPES, INDEX, MADE_BY, NORMS, OPTIONS, ROWS, CorpusStore
+from method_tvr.search.corpus_writer import adding_to
+from method_tvr.search.retrieval import NO_ENTRY, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.stored_corpus import StoredCorpus
 from tests.fuzz.bystanders import PRECIOUS, add_bystander, nothing_touched_beside
 from tests.fuzz.harness import keep
 from tests.fuzz.mutations import hostile_json, mutate_bytes
-from tests.method_tvr.test_corpus_store import CPU, MODALITIES, RECIPE, D, a_video, encoded
-from tests.method_tvr.test_corpus_store import write as write_corpus
+from tests.method_tvr.search.test_corpus_store import CPU, MODALITIES, RECIPE, D, a_video, encoded
+from tests.method_tvr.search.test_corpus_store import write as write_corpus
 
 HEADERS = (  # what an npy file may begin with instead
     b"{'descr': '|O', 'fortran_order': False, 'shape': (20, 2, 4), }",

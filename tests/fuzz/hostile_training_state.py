@@ -16,11 +16,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from method_tvr.loss_meter import LOSS_NAMES, LossMeter
 from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.run_files import CURVES, LOSS_LOG, METRICS_LOG, RunFiles
-from method_tvr.training_state import (
+from method_tvr.training.loss_meter import LOSS_NAMES, LossMeter
+from method_tvr.training.run_files import CURVES, LOSS_LOG, METRICS_LOG, RunFiles
+from method_tvr.training.saved_run import (
     FINISHED,
     INFERENCE,
     LAST,

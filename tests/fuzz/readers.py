@@ -30,7 +30,7 @@ from standalone_eval.make_submission import checked_member, write_zip
 from tests.fuzz.hostile_h5 import ROWS, write_h5
 from tests.fuzz.mutations import hostile_document, hostile_json, mutate_bytes
 from utils.basic_utils import InputError
-from utils.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.feature_file import FeatureFile, new_feature_file
 
 MIB = 1 << 20
 
@@ -74,14 +74,14 @@ def _lines(rows: list[dict]) -> bytes:
 
 
 def _read_videos(folder: Path) -> None:
-    from method_tvr.annotations import load_videos
+    from method_tvr.dataset.annotations import load_videos
 
     for videos in load_videos(folder / "in").values():
         assert all(type(v.idx) is int and 0 < v.duration < np.inf for v in videos.values())
 
 
 def _read_queries(folder: Path) -> None:
-    from method_tvr.annotations import Video, load_queries
+    from method_tvr.dataset.annotations import Video, load_queries
 
     videos = {split: {name: Video(name, *entry) for name, entry in of.items()} for split, of in VIDEOS.items()}
     queries = load_queries(folder / "in", videos)
@@ -145,13 +145,13 @@ def _read_features(folder: Path) -> None:
 
 @cache
 def _preparation() -> object:
-    from method_tvr.feature_store import Preparation
+    from method_tvr.dataset.feature_store import Preparation
 
     return Preparation(max_rows=5, average=True, normalize=False)
 
 
 def _packed(folder: Path) -> object:
-    from method_tvr.feature_cache import packed_rows
+    from method_tvr.dataset.feature_cache import packed_rows
 
     return packed_rows(FeatureFile(folder / "in.h5"), ROWS.shape[1], _preparation(), "float32")
 
@@ -215,7 +215,7 @@ def _write_options(rng: Random, folder: Path) -> None:
 
 def _read_options(folder: Path) -> None:
     from method_tvr.config import find_path, parse_inference_options
-    from method_tvr.saved_options import FILES
+    from method_tvr.options.saved import FILES
 
     opt = parse_inference_options(["--model_dir", str(folder)])
     assert (opt.feature_cache_dir, opt.results_root, opt.model_dir) == (None, "results", str(folder))
@@ -246,7 +246,7 @@ def _write_checkpoint(rng: Random, folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> None:
-    from method_tvr.checkpoint import load_checkpoint
+    from method_tvr.training.checkpoint import load_checkpoint
 
     load_checkpoint(folder / "model.ckpt").build_model()
 

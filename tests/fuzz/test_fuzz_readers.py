@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from method_tvr.annotations import load_queries, load_videos
 from method_tvr.config import parse_inference_options
+from method_tvr.dataset.annotations import load_queries, load_videos
 from standalone_eval.findings import Findings
 from standalone_eval.ground_truth import read_ground_truth
 from tests.fuzz.harness import fuzz

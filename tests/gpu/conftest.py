@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
 from utils.mini_tvr import TINY, generate
 
 

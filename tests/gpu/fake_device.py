@@ -20,7 +20,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter, tree_map
 
-from method_tvr import loading, training_step
+from method_tvr.dataset import loading
+from method_tvr.training import training_step
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = torch.cuda.is_available() and "FAKE_CUDA" not in os.environ

@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from torch.utils._pytree import tree_iter
 
 from method_tvr import contrastive
-from method_tvr.candidates import CandidateIndex, CandidateSettings
 from method_tvr.config import parse_train_options
-from method_tvr.encoding import encode_corpus, encode_queries
-from method_tvr.indexed_search import IndexedSearcher
-from method_tvr.loss_meter import LossMeter
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.ranks import ALONE, Ranks
-from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
-from method_tvr.sharding import ShardedSearcher
+from method_tvr.search.encoding import encode_corpus, encode_queries
+from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
+from method_tvr.search.index.indexed_search import IndexedSearcher
+from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.sharding import ShardedSearcher
 from method_tvr.start_end_dataset import prepare_batch_inputs
 from method_tvr.train import Trainer
-from method_tvr.training_step import GraphedStep, TrainingStep
+from method_tvr.training.loss_meter import LossMeter
+from method_tvr.training.training_step import GraphedStep, TrainingStep
 from tests.gpu.fake_device import CPU, CUDA, REAL, OnCuda, fake_cuda, values
 from utils.model_utils import named_generator
+from utils.ranks import ALONE, Ranks
 
 stand_in_only = pytest.mark.skipif(REAL, reason="a GPU does not tell")
 

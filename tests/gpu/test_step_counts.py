@@ -33,7 +33,7 @@ STEPS = {
 }
 COUNTED = """
     import json
-    from method_tvr import step_guard
+    from method_tvr.training import step_guard
     from method_tvr.config import parse_train_options
     from method_tvr.train import Trainer
     from tests.gpu.fake_runtime import Counter
@@ -130,7 +130,7 @@ SEARCHED = """
     import json
     import numpy as np
     import torch
-    from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+    from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
     from tests.gpu.fake_runtime import Counter
 
     n_videos, n_queries, dtype = {n_videos}, {n_queries}, torch.{dtype}

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.annotations import load_queries, load_videos
-from method_tvr.checkpoint import Checkpoint, load_checkpoint
-from method_tvr.clip_times import ClipTimes
 from method_tvr.config import parse_train_options
-from method_tvr.feature_store import FeatureStore
+from method_tvr.dataset.annotations import load_queries, load_videos
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.train import Trainer
-from tests.golden_files import load_npz, unpack
-from tests.method_tvr.public_corpora import PublicCorpus, make_public_corpus
-from tests.open_files import open_h5_files
-from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
+from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
+from tests.support.golden_files import load_npz, unpack
+from tests.support.open_files import open_h5_files
+from tests.support.public_corpora import PublicCorpus, make_public_corpus
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
 from utils.mini_tvr import TINY, generate
 
 GOLDEN_FILES = [

@@ -13,7 +13,7 @@ from method_tvr.config import (
     parse_train_options,
     save_options,
 )
-from method_tvr.options import NOT_INHERITED, build_parser
+from method_tvr.options.declared import NOT_INHERITED, build_parser
 from utils.basic_utils import PROJECT_ROOT, InputError
 
 DEFAULTS = {

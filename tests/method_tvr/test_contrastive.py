@@ -15,7 +15,7 @@ from method_tvr.contrastive import (
     span_loss,
     video_cl,
 )
-from tests.golden_files import load_npz
+from tests.support.golden_files import load_npz
 
 COMPONENTS = {name: torch.from_numpy(array) for name, array in load_npz("components.npz").items()}
 FCL = {name.removeprefix("fcl/"): array for name, array in COMPONENTS.items() if name.startswith("fcl/")}

@@ -15,13 +15,13 @@ import pytest
 from method_tvr import data_check
 from method_tvr.data_check import main
 from tests.method_tvr.conftest import as_argv
-from tests.shell import run_script
-from utils.mini_files import video_feature_path
+from tests.support.shell import run_script
+from utils.mini_corpus.files import video_feature_path
 from utils.tables import aligned, size_text
 
 if TYPE_CHECKING:
     from tests.method_tvr.conftest import Corpus
-    from tests.method_tvr.public_corpora import PublicCorpus
+    from tests.support.public_corpora import PublicCorpus
 
 Check = Callable[..., tuple[int, str]]
 FEATURES = {"video": "vid_feat_path", "sub": "sub_bert_path", "query": "desc_bert_path"}

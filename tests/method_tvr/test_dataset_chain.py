@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from method_tvr import encode_corpus, inference, train
-from method_tvr.checkpoint import load_checkpoint
+from method_tvr import inference, train
+from method_tvr.ask import encode_corpus
+from method_tvr.training.checkpoint import load_checkpoint
 from standalone_eval import eval as standalone
 from standalone_eval.eval import eval_retrieval
 from tests.method_tvr.conftest import Finished, as_argv
-from tests.method_tvr.public_corpora import MAX_CTX_L, VIDEO_SIZE, PublicCorpus
+from tests.support.public_corpora import MAX_CTX_L, VIDEO_SIZE, PublicCorpus
 from utils.basic_utils import read_json, read_jsonl
 
 Run = Callable[..., Finished]

@@ -9,7 +9,7 @@ from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig
 from tests.method_tvr.conftest import SMALL_MODEL, as_argv
 from utils import mini_tvr
 from utils.basic_utils import read_json
-from utils.mini_files import query_feature_path, sub_feature_path, video_feature_path
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
 
 
 def test_mini_is_generated_on_first_use_where_the_options_look_for_it(tmp_path, monkeypatch, capsys):

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.annotations import Query, Video
-from method_tvr.checkpoint import save_checkpoint
+from method_tvr.ask.encode_corpus import main as encode_main
 from method_tvr.config import parse_inference_options
-from method_tvr.corpus import EvalSplit
-from method_tvr.encode_corpus import main as encode_main
-from method_tvr.encoding import encode_corpus, encode_queries
+from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.splits import EvalSplit
 from method_tvr.inference import evaluate_rows, predict, run_inference
 from method_tvr.model import ReLoCLNet
-from method_tvr.retrieval import Searcher, SearchSettings
+from method_tvr.search.encoding import encode_corpus, encode_queries
+from method_tvr.search.retrieval import Searcher, SearchSettings
+from method_tvr.training.checkpoint import save_checkpoint
 from standalone_eval.eval import eval_retrieval
-from tests.golden_files import load_json, load_jsonl, unpack
 from tests.method_tvr.test_model import SMALL, small_model
 from tests.method_tvr.test_scripts import SCRIPTS, bash
+from tests.support.golden_files import load_json, load_jsonl, unpack
 from utils.basic_utils import InputError
 
 SAME_SCORE, TIE = 1e-4, 1e-5

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from method_tvr import encode_corpus, inference, train
-from method_tvr.checkpoint import load_checkpoint
+from method_tvr import inference, train
+from method_tvr.ask import encode_corpus
 from method_tvr.config import parse_train_options
 from method_tvr.train import Trainer
+from method_tvr.training.checkpoint import load_checkpoint
 from tests.method_tvr.conftest import Corpus, Finished, as_argv
 from utils.mini_tvr import TINY
 

@@ -11,12 +11,15 @@ import pytest
 import torch
 
 import method_tvr.model as model_module
-import method_tvr.scoring as scoring_module
-from method_tvr import encode_corpus, inference, launch, search, searcher, serve, train
+import method_tvr.search.scoring as scoring_module
+from method_tvr import inference, train
+from method_tvr.ask import encode_corpus, search, searcher
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, hide, keep_mask, keep_scale
-from method_tvr.options import build_parser
-from method_tvr.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.options.declared import build_parser
+from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.training import launch
+from method_tvr.web import serve
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
 
 PROGRAMS = (train, inference, encode_corpus, search, serve)

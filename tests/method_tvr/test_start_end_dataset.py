@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.annotations import Query, Video
-from method_tvr.clip_times import ClipTimes
+from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.start_end_dataset import (
     StartEndDataset,
     StartEndEvalDataset,
     prepare_batch_inputs,
     start_end_collate,
 )
-from tests.golden_files import load_json
+from tests.support.golden_files import load_json
 
 
 class FakeFeatures:

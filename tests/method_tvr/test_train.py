@@ -10,11 +10,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from method_tvr import train
-from method_tvr.checkpoint import load_checkpoint
 from method_tvr.config import parse_train_options, save_options
 from method_tvr.model import ModelConfig
 from method_tvr.optimization import BertAdam
 from method_tvr.train import Trainer, final_inference_options, loss_settings
+from method_tvr.training.checkpoint import load_checkpoint
 from utils.mini_tvr import TINY
 
 RECALLS = {f"{thd}-r{k}" for thd in ("0.5", "0.7") for k in (1, 5, 10, 100)}
@@ -109,7 +109,9 @@ def test_code_zip_holds_the_methods_code(finished):
     with zipfile.ZipFile(finished / "code.zip") as archive:
         names = set(archive.namelist())
         assert archive.read("method_tvr/model.py") == Path(train.__file__).with_name("model.py").read_bytes()
-    assert {"method_tvr/train.py", "method_tvr/scripts/train.sh"} <= names
+    assert {"method_tvr/train.py", "method_tvr/scripts/train.sh", "method_tvr/dataset/annotations.py"} <= names
+    assert {"method_tvr/report/templates/report.js", "method_tvr/web/page/page.css"} <= names
+    assert not any("results/" in name or name.endswith(".pyc") for name in names)
 
 
 def test_the_model_is_that_of_the_best_epoch_and_has_sizes_with_tef(finished):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from standalone_eval.eval import eval_retrieval, metrics_table
 from standalone_eval.files import BadInput
 from standalone_eval.metrics import Rule, hits_at_k, moment_iou, recalls_by_type, right_moments
-from tests.golden_files import load_json, load_jsonl
 from tests.standalone_eval.scalar_evaluation import cases, scalar_recall
+from tests.support.golden_files import load_json, load_jsonl
 
 GOLDEN_CASES = [
     ("eval/predictions.json", "eval/ground_truth.jsonl", "eval/metrics.json"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden_files import load_json, unpack
+from tests.support.golden_files import load_json, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "standalone_eval"

@@ -6,8 +6,8 @@ from standalone_eval.aligned import align
 from standalone_eval.eval import eval_retrieval
 from standalone_eval.metrics import Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes
-from tests.golden_files import load_json, load_jsonl
 from tests.standalone_eval.scalar_evaluation import cases, scalar_iou, scalar_is_right, scalar_query
+from tests.support.golden_files import load_json, load_jsonl
 
 TASKS = ("VCMR", "SVMR", "VR")
 RULE = Rule((0.3, 0.5, 1.0), (1, 2, 5))

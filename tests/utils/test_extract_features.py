@@ -22,14 +22,14 @@ import pytest
 import torch
 
 from method_tvr import inference
-from method_tvr.annotations import load_queries, load_videos
-from tests.shell import PROJECT_ROOT, run_script
-from tests.utils.raw_corpus import DURATIONS, FAILED, SILENT, RawCorpus, make_raw_corpus, srt, text_model
-from tests.video_files import efficientnet_weights, write_video
+from method_tvr.dataset.annotations import load_queries, load_videos
+from tests.support.raw_corpus import DURATIONS, FAILED, SILENT, RawCorpus, make_raw_corpus, srt, text_model
+from tests.support.shell import PROJECT_ROOT, run_script
+from tests.support.video_files import efficientnet_weights, write_video
 from utils import extract_features
 from utils.basic_utils import read_json, read_jsonl
-from utils.feature_file import FeatureFile
-from utils.provenance import properties
+from utils.feature_files.feature_file import FeatureFile
+from utils.feature_files.provenance import properties
 from utils.video_feature import pipeline
 from utils.video_feature.frames import open_video
 from utils.video_feature.i3d import I3D

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from utils.basic_utils import InputError, read_json, read_jsonl
-from utils.feature_file import FeatureFile
-from utils.mini_features import CLIP_LENGTH, n_clips, overlap, subtitle_features
-from utils.mini_files import VID_FEAT_TYPES, query_feature_path, sub_feature_path, video_feature_path
+from utils.feature_files.feature_file import FeatureFile
+from utils.mini_corpus.features import CLIP_LENGTH, n_clips, overlap, subtitle_features
+from utils.mini_corpus.files import VID_FEAT_TYPES, query_feature_path, sub_feature_path, video_feature_path
+from utils.mini_corpus.word_vectors import WordVectors
+from utils.mini_corpus.world import Line
 from utils.mini_tvr import TINY, MiniSettings, generate, is_complete, main
-from utils.mini_world import Line
-from utils.word_vectors import WordVectors
 
 TEXT_FILES = [
     *(f"mini_{split}_release.jsonl" for split in ("train", "val", "test_public")),
@@ -214,7 +214,7 @@ def test_a_disk_that_fills_up_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("utils.feature_file.FeatureWriter.put", full)
+    monkeypatch.setattr("utils.feature_files.feature_file.FeatureWriter.put", full)
     with pytest.raises(InputError, match="No space left on device"):
         generate(tmp_path, TINY)
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils.temporal_nms as temporal_nms
-from tests.golden_files import load_json
+from tests.support.golden_files import load_json
 from utils.temporal_nms import nms_keep, temporal_iou, temporal_non_maximum_suppression
 
 NMS_CASES = load_json("eval/nms_cases.json")

@@ -16,9 +16,9 @@ from typing import Any
 from utils.annotations import anet_cap, charades_sta, didemo
 from utils.annotations.reading import Query, Reader, Source, Split
 from utils.basic_utils import InputError, command_line, first_few, whole_file, write_json, write_jsonl
-from utils.feature_file import FeatureFile
-from utils.mini_files import durations_path, manifest_path, release_path
-from utils.own_corpus.layout import corpus_folder
+from utils.feature_files.feature_file import FeatureFile
+from utils.mini_corpus.files import durations_path, manifest_path, release_path
+from utils.own_dataset.layout import corpus_folder
 from utils.tables import aligned
 
 SCRIPT = "utils/annotations/convert.py"

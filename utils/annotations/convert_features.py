@@ -17,9 +17,9 @@ from pathlib import Path
 
 from utils.annotations.npy_folder import NpyFolder
 from utils.basic_utils import InputError, command_line, first_few, progress, read_json
-from utils.feature_file import FeatureFile, new_feature_file
-from utils.mini_files import usable_folder
-from utils.provenance import DECISIVE, KINDS, Plain, made_from, properties
+from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.provenance import DECISIVE, KINDS, Plain, made_from, properties
+from utils.mini_corpus.files import usable_folder
 
 SCRIPT = "utils/annotations/convert_features.py"
 NUMBERS = ("frame_rate", "clip_length", "max_length")  # properties that are numbers
@@ -66,8 +66,8 @@ def convert(
         out: the h5 file.
         rename: from the source's keys to those in `out`.
         videos: the only keys of `out` to write; all if None.
-        kind: of the features, see `utils.provenance`.
-        known: properties of `utils.provenance.DECISIVE`, which go before what the source says of itself.
+        kind: of the features, see `utils.feature_files.provenance`.
+        known: properties of `utils.feature_files.provenance.DECISIVE`, which go before what the source says of itself.
 
     Raises:
         InputError: two keys become one, no video is in the source, or an array cannot be read or is of another size.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, first_line
-from utils.feature_file import MAX_WIDTH, FeatureError
+from utils.feature_files.feature_file import MAX_WIDTH, FeatureError
 
 SUFFIX = ".npy"
 # what numpy raises on damaged files, whose header is Python source; nested too deeply, that is a lack of memory

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import InputError, command_line, first_few, progress
-from utils.feature_file import FeatureError, FeatureFile, new_feature_file
-from utils.provenance import made_with, properties
+from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
+from utils.feature_files.provenance import made_with, properties
 from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
 
 MASK_SUFFIX = "-mask"

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.basic_utils import InputError, command_line, first_few, progress, write_jsonl
+from utils.feature_files.provenance import made_with
+from utils.feature_files.resumable_features import Extraction
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.provenance import made_with
-from utils.resumable_features import Extraction
 from utils.text_feature.chunks import chunk_lines, cut_lines
 from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Path, Rows, query_texts, subtitle_lines
 from utils.text_feature.text_encoder import TextEncoder

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from utils.basic_utils import InputError, first_line, named_when_full, sync
-from utils.provenance import weights_digest
+from utils.feature_files.provenance import weights_digest
 
 UNTRAINED_PARTS = ("pooler.",)  # of an encoder; no token feature passes through them
 

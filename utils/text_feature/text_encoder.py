@@ -101,7 +101,7 @@ class TextEncoder:
         return [hidden[row, first : first + len(ids)].copy() for row, ids in enumerate(sequences)]
 
     def properties(self) -> dict[str, Any]:
-        """What decides the features, for `utils.provenance`: model, weights, layer, max_length; and the precision."""
+        """What decides the features, see `provenance`: model, weights, layer, max_length; and the precision."""
         return {
             "model": self._pretrained.name,
             "weights": self._weights,

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import InputError, command_line, progress
-from utils.feature_file import FeatureFile, new_feature_file
-from utils.provenance import contradictions, made_from, properties
+from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.provenance import contradictions, made_from, properties
 from utils.video_feature.sampling import SAMPLE_OFFSET
 
 SCRIPT = "utils/video_feature/convert_feature_frm_to_clip.py"

@@ -15,9 +15,9 @@ from itertools import islice
 import numpy as np
 
 from utils.basic_utils import command_line
+from utils.feature_files.provenance import made_with
+from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.provenance import made_with
-from utils.resumable_features import Scalar
 from utils.video_feature.command import add_video_options, check_batch_size, finish
 from utils.video_feature.frames import find_videos
 from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, centre_crop, load_image_model

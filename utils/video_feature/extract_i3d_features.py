@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from utils.basic_utils import InputError, command_line
+from utils.feature_files.provenance import made_with, weights_digest
+from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.provenance import made_with, weights_digest
-from utils.resumable_features import Scalar
 from utils.video_feature.command import add_video_options, check_batch_size, finish
 from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d import FEATURE_SIZE, I3D

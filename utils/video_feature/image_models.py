@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from utils.basic_utils import InputError, first_few, first_line
-from utils.provenance import weights_digest
+from utils.feature_files.provenance import weights_digest
 from utils.video_feature.sampling import Resize
 from utils.video_feature.weights_file import fill, read_state_dict, without_counters
 

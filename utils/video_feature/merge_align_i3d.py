@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.basic_utils import InputError, command_line, first_few, progress
-from utils.feature_file import FeatureFile, new_feature_file
-from utils.provenance import Property, contradictions, joined, made_from, properties
+from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.provenance import Property, contradictions, joined, made_from, properties
 
 SCRIPT = "utils/video_feature/merge_align_i3d.py"
 FEW_CLIPS, FEW_SHARE = 3, 0.1  # what two ways of counting clips differ by; more is another clip length or video

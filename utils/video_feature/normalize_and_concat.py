@@ -14,8 +14,8 @@ import os
 import numpy as np
 
 from utils.basic_utils import InputError, command_line, first_few, progress
-from utils.feature_file import FeatureFile, new_feature_file
-from utils.provenance import contradictions, joined, made_from, properties
+from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.provenance import contradictions, joined, made_from, properties
 
 SCRIPT = "utils/video_feature/normalize_and_concat.py"
 NORM_EPS = 1e-5

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.basic_utils import InputError, progress
-from utils.resumable_features import Extraction, Scalar, file_stamp
+from utils.feature_files.resumable_features import Extraction, Scalar, file_stamp
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
 from utils.video_feature.sampling import Resize

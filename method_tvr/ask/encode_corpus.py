@@ -1,0 +1,81 @@
+"""Encodes the videos of a split once and keeps them on disk, for corpora that are searched often or exceed memory.
+
+python method_tvr/ask/encode_corpus.py --model_dir MODEL_DIR --out CORPUS_DIR [--eval_split_name SPLIT] [any option]
+
+The videos are those of the split in --video_duration_idx_path. Those that the corpus has are left alone, so that the
+same command goes on after a run that was stopped, and another split or list adds its videos. Searched with
+`inference.sh MODEL_DIR SPLIT --encoded_corpus CORPUS_DIR`, where --help of inference.py explains all other options.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from easydict import EasyDict
+
+from method_tvr.config import find_path, parse_inference_options
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.loading import BatchLoader
+from method_tvr.dataset.splits import ensure_dataset, listed_videos, open_features
+from method_tvr.inference import check_model_fits, load_model_of
+from method_tvr.search.corpus_store import Recipe
+from method_tvr.search.corpus_writer import adding_to
+from method_tvr.search.encoding import encode_videos
+from method_tvr.search.windows import joined
+from method_tvr.start_end_dataset import StartEndEvalDataset
+from utils.basic_utils import InputError, command_line, progress
+from utils.model_utils import choose_device, named_when_out_of_memory
+
+STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
+
+
+def run_encoding(opt: EasyDict, out: str) -> None:
+    """Add the videos that the options list, as far as they are missing, to the corpus in `out`."""
+    if opt.retrieval_dtype not in STORED_DTYPES:
+        raise InputError(f"--retrieval_dtype {opt.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
+    checkpoint = load_model_of(opt)
+    ensure_dataset(opt)
+    device = choose_device(opt.device, opt.tf32)
+    videos = listed_videos(opt)
+    with adding_to(out, Recipe.of(checkpoint, opt, STORED_DTYPES[opt.retrieval_dtype])) as writer:
+        writer.store.check_durations(videos)
+        new = [video for video in videos if video.vid_name not in writer.store.where]
+        if len(new) < len(videos):
+            print(
+                f"{len(videos) - len(new)} of {len(videos)} videos are in {out} already: encoding the other {len(new)}"
+            )
+        if new:
+            windows = writer.store.recipe.windows
+            with open_features(opt, device, with_queries=False, average=windows is None) as features:
+                features.note_unknown_files()
+                check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
+                features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
+                entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
+                dataset = StartEndEvalDataset([], entries, features, "context")
+                batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
+                encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
+                for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
+                    writer.add(video, n_clips, rows)
+    print(f"{out}: {len(writer.store) + len(new)} videos, {len(new)} of them added now")
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of encoding."""
+    description, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--model_dir", required=True, help="results folder, as for inference")
+    parser.add_argument("--out", metavar="CORPUS_DIR", required=True, help="folder of the corpus; made, or added to")
+    args, others = parser.parse_known_args(argv)
+    # each video is read once: packing them all into a cache first, as inference does by default, would gain nothing
+    typed = ["--model_dir", args.model_dir, "--feature_cache", "disk", *others]
+    opt = parse_inference_options(typed)
+    with named_when_out_of_memory(opt, ("eval_context_bsz", "feature_cache", "trim_padding")):
+        run_encoding(opt, args.out)
+
+
+if __name__ == "__main__":
+    main()

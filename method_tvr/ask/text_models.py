@@ -1,0 +1,188 @@
+"""The text model that made the query features a model was trained on, found again so that new sentences can be asked.
+
+Which one it was, a file says, and files come from anywhere: a language model named by one is only loaded once the user
+has typed its name or said yes to it. The word table of the mini corpus is code of this project, and needs no leave.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from easydict import EasyDict
+
+from method_tvr.config import find_path
+from method_tvr.training.checkpoint import Checkpoint
+from utils.basic_utils import InputError
+from utils.feature_files.feature_file import FeatureFile
+from utils.feature_files.provenance import contradictions, properties
+from utils.mini_corpus import files as mini_files
+from utils.mini_corpus.word_vectors import WordVectors, tokenise
+
+if TYPE_CHECKING:
+    from utils.text_feature.text_encoder import TextEncoder
+
+COMPARED = ("weights", "layer")  # what has to be that of the record; a model may go by another name
+LAYER = re.compile(r"-?\d{1,3}")
+
+
+class TextModel(Protocol):
+    """What encodes sentences.
+
+    Attributes:
+        name: what it is called.
+        size: of a token's features.
+        max_tokens: a sentence's tokens after these are cut.
+    """
+
+    name: str
+    size: int
+    max_tokens: int
+
+    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
+        """(n_tokens, size) float32 for each sentence."""
+        ...
+
+    def n_tokens(self, sentences: Sequence[str]) -> list[int]:
+        """How many tokens each sentence has, before any are cut."""
+        ...
+
+
+class MiniTextModel:
+    """The word table that made the mini corpus.
+
+    Args:
+        seed: of the corpus.
+        size: of its query features.
+    """
+
+    max_tokens = sys.maxsize
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.name, self.size = f"the mini corpus' word table, seed {seed}", size
+        self._words = WordVectors(seed, size)
+
+    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
+        return [self._words.encode(sentence) for sentence in sentences]
+
+    def n_tokens(self, sentences: Sequence[str]) -> list[int]:
+        return [len(tokenise(sentence)) for sentence in sentences]
+
+
+class LanguageModel:
+    """A hidden layer of a language model.
+
+    Args:
+        name: what the user calls it.
+        encoder: the model, loaded.
+    """
+
+    def __init__(self, name: str, encoder: TextEncoder) -> None:
+        self.name, self.size, self.max_tokens = name, encoder.size, encoder.max_tokens
+        self._encoder = encoder
+
+    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
+        return self._encoder.encode(sentences)
+
+    def n_tokens(self, sentences: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._encoder.tokenizer.ids(sentences)]
+
+
+def open_text_model(opt: EasyDict, checkpoint: Checkpoint, device: torch.device) -> TextModel:
+    """The text model that encodes sentences as the queries were that a model was trained on.
+
+    Args:
+        opt: `text_model`, and the feature files whose records are looked at where the checkpoint has none.
+        checkpoint: of the model.
+        device: where a language model computes.
+
+    Raises:
+        InputError: nothing says which it is, the user has not agreed to it, it cannot be loaded, or it is another.
+    """
+    size = checkpoint.config.query_input_size
+    record = checkpoint.features.get("query") or properties(_said_by(opt.desc_bert_path))
+    name = opt.text_model
+    if name is None:
+        seed = None if "model" in record else _mini_seed(opt)
+        if seed is not None:
+            return MiniTextModel(seed, size)
+        name = _agreed_name(record.get("model"), opt)
+    model = LanguageModel(name, _load(name, record, device))
+    if model.size != size:
+        raise InputError(
+            f"--text_model {name}: its tokens have {model.size} features, but the model in {opt.model_dir} was trained "
+            f"on {size}: give the text model that made those"
+        )
+    return model
+
+
+def _said_by(path: str) -> dict[str, Any]:
+    """The attributes of a feature file, if it is there."""
+    place = find_path(path)
+    if not place.is_file():
+        return {}
+    with FeatureFile(place) as file:
+        return file.made_by()
+
+
+def _mini_seed(opt: EasyDict) -> int | None:
+    """The seed of the mini corpus, when the first feature file that is there was generated with it."""
+    paths = (opt.desc_bert_path, opt.sub_bert_path, opt.vid_feat_path)
+    said = next((_said_by(path) for path in paths if path and find_path(path).is_file()), {})
+    seed = said.get("seed")
+    generated = said.get("made_by") == mini_files.MADE_BY and isinstance(seed, int | np.integer)
+    return int(seed) if generated and seed is not None and seed >= 0 else None
+
+
+def _agreed_name(suggested: Any, opt: EasyDict) -> str:
+    """The name on record, once the user has said yes to it."""
+    missing = "--query: is encoded by the text model that made the query features"
+    if not isinstance(suggested, str):
+        raise InputError(
+            f"{missing}, and neither the model in {opt.model_dir} nor {opt.desc_bert_path} says which one it was: "
+            "name it with --text_model"
+        )
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InputError(
+            f"{missing}, {suggested} according to the files: give --text_model {shlex.quote(suggested)} if you trust "
+            "it, or the folder that it is in"
+        )
+    print(f"The query features were made by {suggested}, according to the files.", file=sys.stderr)
+    try:
+        answer = input(f"Load {suggested} to encode the sentences? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InputError("no text model was agreed to: name one with --text_model")
+    return suggested
+
+
+def _load(name: str, record: Mapping[str, Any], device: torch.device) -> TextEncoder:
+    """Load a language model as the features were made with it, and make sure that it is the one on record."""
+    try:  # here, because transformers takes seconds to import, and few need it
+        from utils.text_feature.text_encoder import TextEncoder
+    except ImportError as err:
+        raise InputError(f"--text_model {name}: {err}: pip install -r requirements.txt -c constraints.txt") from err
+    layer, max_length = str(record.get("layer", "")), record.get("max_length")
+    known: dict[str, Any] = {"layer": int(layer)} if LAYER.fullmatch(layer) else {}
+    if type(max_length) is int:
+        known["max_length"] = max_length
+    encoder = TextEncoder(name, device=device, **known)
+    ours = encoder.properties()
+    compared = {key: record[key] for key in COMPARED if key in record}
+    for key, here, there in contradictions(ours, compared):
+        raise InputError(
+            f"--text_model {name}: is not what made the query features: {key} {here} (theirs: {there}): give the text "
+            "model that made them"
+        )
+    if "weights" not in compared:
+        print(
+            f"note: no record of the weights that made the query features: whether it was {name} cannot be told",
+            file=sys.stderr,
+        )
+    return encoder

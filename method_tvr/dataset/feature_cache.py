@@ -1,0 +1,391 @@
+"""Packed features kept on disk: what one feature file holds, prepared once, in one array that processes share.
+
+A cache lies beside its h5 file (or under a folder that the user names), in a folder whose name says what decides its
+content: the source's size and time, how rows were prepared, and their number type. A folder is made under another
+name and renamed when whole, and never changes afterwards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import itertools
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from method_tvr.dataset.feature_store import Preparation
+from utils.basic_utils import InputError, progress, read_bytes
+from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much
+from utils.model_utils import available_cpus
+
+CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
+BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time
+MAX_THREADS = 4
+PART_PREFIX = ".part-"
+
+Sink = Callable[[int, np.ndarray], None]  # takes rows and the number of the first
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Prepared rows of many keys, one after the other.
+
+    Attributes:
+        rows: (R, D) float32 or float16.
+        entries: {key: its number}.
+        starts, lengths: (number of keys,) int64; key number e has rows [starts[e], starts[e] + lengths[e]).
+        counts: (number of keys,) int64, rows before some were averaged or cut.
+    """
+
+    rows: np.ndarray
+    entries: dict[str, int]
+    starts: np.ndarray
+    lengths: np.ndarray
+    counts: np.ndarray
+
+    def of(self, key: str) -> np.ndarray:
+        """(L, D) rows of a key."""
+        entry = self.entries[key]
+        return self.rows[self.starts[entry] : self.starts[entry] + self.lengths[entry]]
+
+    def release(self) -> None:
+        """Give back the memory of pages read so far from a mapped cache; the file's cache in the system stays."""
+        if isinstance(self.rows.base, mmap.mmap):
+            self.rows.base.madvise(mmap.MADV_DONTNEED)
+
+
+def packed_rows(
+    file: FeatureFile, width: int, preparation: Preparation, dtype: str, cache_dir: str | os.PathLike[str] | None = None
+) -> PackedRows:
+    """All usable features of a file, from its cache, which is built when there is none that fits.
+
+    Keys whose array is not as it should be (NaN, another width …) are left out: reading them from the file says why.
+    When no cache can be written, the rows are packed into this process's memory, said aloud.
+
+    Args:
+        file: the source.
+        width: feature size D.
+        preparation: of each key's rows.
+        dtype: `float32` or `float16`.
+        cache_dir: folder for caches, by default `{file}.cache` beside the file.
+
+    Raises:
+        InputError: the file cannot be read, has no usable key, or its values do not fit the dtype.
+    """
+    recipe = {
+        "format": CACHE_FORMAT,
+        "source": _stamp(file.path),
+        "width": width,
+        "preparation": preparation.as_dict(),
+        "dtype": dtype,
+    }
+    root = cache_root(file.path, cache_dir)
+    folder = root / hashlib.sha256(orjson.dumps(recipe)).hexdigest()[:16]
+    found = _load(folder, recipe)
+    if found is not None:
+        return found
+    try:
+        return _build_folder(file, recipe, preparation, folder)
+    except OSError as err:
+        print(
+            f"note: {folder}: no feature cache can be kept there ({err.strerror or err}): packing {file.path.name} "
+            "into this process's memory instead; give --feature_cache_dir a folder with room, or --feature_cache disk",
+            file=sys.stderr,
+        )
+    layout = _Layout.of(file, width, preparation)
+    rows = np.empty((layout.n_rows, width), dtype)
+
+    def keep(start: int, block: np.ndarray) -> None:
+        rows[start : start + len(block)] = block
+
+    return layout.packed(rows, _fill(file, layout, preparation, dtype, keep))
+
+
+def cache_root(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of all caches of a feature file."""
+    if cache_dir is None:
+        return path.with_name(f"{path.name}.cache")
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # two corpora may use one file name
+    return Path(cache_dir) / f"{path.name}-{place}.cache"
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _load(folder: Path, recipe: dict[str, Any]) -> PackedRows | None:
+    """The cache in a folder; None when there is none, or it is damaged or was never ours."""
+    content = _read_index(folder)
+    if content is None or content["recipe"] != recipe:
+        return None
+    keys, n_rows = content.get("keys"), content.get("n_rows")
+    table = _table([content.get(name) for name in ("starts", "lengths", "counts")])
+    if not isinstance(keys, list) or set(map(type, keys)) - {str} or len(set(keys)) != len(keys):
+        return None
+    if type(n_rows) is not int or table is None or table.shape[1] != len(keys):
+        return None
+    starts, lengths, counts = table
+    in_range = (starts >= 0) & (lengths > 0) & (lengths <= recipe["preparation"]["max_rows"]) & (lengths <= counts)
+    rows = _map_rows(folder / "rows.npy", (n_rows, recipe["width"]), np.dtype(recipe["dtype"]))
+    if rows is None or not (in_range & (starts <= n_rows - lengths)).all():
+        return None
+    return PackedRows(rows, {key: entry for entry, key in enumerate(keys)}, starts, lengths, counts)
+
+
+def _table(columns: list[Any]) -> np.ndarray | None:
+    """Columns of an index as (3, K) int64; None when they are not lists of that many integers."""
+    if any(not isinstance(column, list) or set(map(type, column)) - {int} for column in columns):
+        return None
+    try:
+        return np.array(columns, dtype=np.int64).reshape(len(columns), len(columns[0]))
+    except (OverflowError, ValueError):  # past int64, or lists of different lengths
+        return None
+
+
+def _header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
+    """How a `rows.npy` begins."""
+    header = io.BytesIO()
+    content = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, content)
+    return header.getvalue()
+
+
+def _map_rows(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray | None:
+    """A `rows.npy` mapped; None when it is not exactly the file that such rows make. Its header is not interpreted."""
+    header = _header(shape, dtype)
+    try:
+        if os.path.getsize(path) != len(header) + shape[0] * shape[1] * dtype.itemsize or not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            whole = file.read(len(header)) == header
+        return np.memmap(path, dtype, "r", offset=len(header), shape=shape) if whole else None
+    except OSError:
+        return None
+
+
+def _read_index(folder: Path) -> dict[str, Any] | None:
+    """What a cache says about itself, a recipe at least; None when it says nothing or its checksum is another."""
+    try:
+        checksum, _, text = read_bytes(folder / "index.json").partition(b"\n")
+        content = orjson.loads(text) if hashlib.sha256(text).hexdigest().encode() == checksum else None
+    except (InputError, orjson.JSONDecodeError):
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("recipe"), dict) else None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where each key's rows go, from the shapes alone."""
+
+    keys: list[str]
+    counts: np.ndarray
+    lengths: np.ndarray
+    width: int
+
+    @classmethod
+    def of(cls, file: FeatureFile, width: int, preparation: Preparation) -> _Layout:
+        keys, counts = [], []
+        for key in progress(file.keys(), f"listing {file.path.name}"):
+            try:
+                n_rows, _, _ = file.form(key, width)
+            except FeatureError:
+                continue
+            keys.append(key)
+            counts.append(n_rows)
+        if not keys:
+            raise InputError(f"{file.path}: holds no feature array (rows, {width}): is this the right file?")
+        n_rows_of = np.array(counts, dtype=np.int64)
+        layout = cls(keys, n_rows_of, np.minimum(n_rows_of, preparation.max_rows), width)
+        if expands_too_much(layout.n_rows * width * 4, file.path.stat().st_size):
+            raise InputError(f"{file.path}: its arrays claim far more than the file can hold: generate it again")
+        return layout
+
+    @property
+    def starts(self) -> np.ndarray:
+        return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.lengths.sum())
+
+    def blocks(self) -> list[range]:
+        """Runs of keys whose rows together fill about a block."""
+        number = self.starts * self.width * 4 // BLOCK_BYTES
+        edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(self.keys)]
+        return [range(*edge) for edge in itertools.pairwise(edges)]
+
+    def packed(self, rows: np.ndarray, usable: np.ndarray) -> PackedRows:
+        """The rows with the keys that turned out usable; those of others are never read."""
+        keys = [self.keys[number] for number in usable]
+        entries = {key: entry for entry, key in enumerate(keys)}
+        return PackedRows(rows, entries, self.starts[usable], self.lengths[usable], self.counts[usable])
+
+
+def _fill(file: FeatureFile, layout: _Layout, preparation: Preparation, dtype: str, sink: Sink) -> np.ndarray:
+    """Prepare all rows, block by block in threads, into `sink`; returns the numbers of the usable keys, ascending."""
+    starts = layout.starts
+
+    def prepare(numbers: range) -> list[int]:
+        first, last = numbers[0], numbers[-1]
+        block = np.zeros((int(starts[last] + layout.lengths[last] - starts[first]), layout.width), dtype)
+        usable = []
+        for number in numbers:
+            try:
+                features = preparation(file.read(layout.keys[number], layout.width))
+            except FeatureError:
+                continue
+            at = int(starts[number] - starts[first])
+            with np.errstate(over="ignore"):
+                block[at : at + len(features)] = features
+            if dtype == "float16" and not np.isfinite(block[at : at + len(features)]).all():
+                raise InputError(
+                    f"{file.path}, key {layout.keys[number]}: has values that float16 cannot hold: "
+                    "use --cache_dtype float32"
+                )
+            usable.append(number)
+        sink(int(starts[first]), block)
+        return usable
+
+    blocks = layout.blocks()
+    pool = ThreadPoolExecutor(min(available_cpus(), MAX_THREADS))
+    try:
+        done = progress(pool.map(prepare, blocks), f"packing {file.path.name}", total=len(blocks))
+        return np.array([number for usable in done for number in usable], dtype=np.int64)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _build_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Preparation, folder: Path) -> PackedRows:
+    """Build the cache `folder`, or take it from a run that built it meanwhile.
+
+    Raises:
+        OSError: it cannot be kept there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder.parent) as alone:
+        found = _load(folder, recipe)
+        if found is not None:
+            return found
+        print(f"note: {file.path}: packing its features into {folder} ({_reason(folder, recipe)})", file=sys.stderr)
+        if alone:
+            for left_over in folder.parent.glob(f"{PART_PREFIX}*"):  # of runs that were killed
+                shutil.rmtree(left_over, ignore_errors=True)
+        part = Path(tempfile.mkdtemp(prefix=PART_PREFIX, dir=folder.parent))
+        try:
+            _write_folder(file, recipe, preparation, part)
+            _put_in_place(part, folder, recipe)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        _remove_outdated(folder.parent, recipe["source"])
+    found = _load(folder, recipe)
+    if found is None:
+        raise OSError(f"{folder} cannot be read back")
+    return found
+
+
+@contextmanager
+def _alone_in(root: Path) -> Iterator[bool]:
+    """Wait until no other run builds there; False where the file system knows no locks.
+
+    Nothing depends on the lock but time: runs that build at once all make the same folder.
+    """
+    # not through a link, which would make a file somewhere else
+    with open(root / ".lock", "a", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as lock:
+        locked = True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"note: waiting for another run that builds a feature cache in {root}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            locked = False
+        yield locked
+
+
+def _reason(folder: Path, recipe: dict[str, Any]) -> str:
+    if folder.exists():
+        return "the one there is damaged"
+    others = [content["recipe"].get("source") for content in map(_read_index, folder.parent.iterdir()) if content]
+    if any(source != recipe["source"] for source in others):
+        return "the file has changed since it was last packed"
+    return "not packed this way before" if others else "once"
+
+
+def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Preparation, part: Path) -> None:
+    layout = _Layout.of(file, recipe["width"], preparation)
+    shape, dtype = (layout.n_rows, layout.width), np.dtype(recipe["dtype"])
+    needed, free = int(np.prod(shape)) * dtype.itemsize, shutil.disk_usage(part).free
+    if needed > free:
+        raise OSError(f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+    with open(part / "rows.npy", "wb") as out:
+        out.write(_header(shape, dtype))
+        out.flush()
+        origin, row_bytes, handle = out.tell(), layout.width * dtype.itemsize, out.fileno()
+
+        def write(start: int, block: np.ndarray) -> None:
+            data, at = block.reshape(-1).view(np.uint8).data, origin + start * row_bytes
+            while data:
+                written = os.pwrite(handle, data, at)
+                data, at = data[written:], at + written
+
+        usable = _fill(file, layout, preparation, recipe["dtype"], write)
+        os.fsync(handle)
+    if _stamp(file.path) != recipe["source"]:
+        raise InputError(f"{file.path}: changed while it was read: run again when it is complete")
+    content = {
+        "recipe": recipe,
+        "n_rows": layout.n_rows,
+        "keys": [layout.keys[number] for number in usable],
+        "starts": layout.starts[usable],
+        "lengths": layout.lengths[usable],
+        "counts": layout.counts[usable],
+    }
+    text = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    with open(part / "index.json", "wb") as out:
+        out.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _put_in_place(part: Path, folder: Path, recipe: dict[str, Any]) -> None:
+    """Rename the finished folder; a whole one that is there already stays, a damaged one goes."""
+    umask = os.umask(0)
+    os.umask(umask)
+    part.chmod(0o777 & ~umask)  # mkdtemp makes private folders; this is an ordinary one
+    try:
+        os.rename(part, folder)
+    except OSError:
+        if _load(folder, recipe) is not None:
+            return
+        damaged = Path(tempfile.mkdtemp(prefix=PART_PREFIX, dir=folder.parent))
+        os.rename(folder, damaged)
+        os.rename(part, folder)
+        shutil.rmtree(damaged, ignore_errors=True)
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_outdated(root: Path, source: dict[str, int]) -> None:
+    """Remove caches of what the file was before; those prepared in other ways stay."""
+    for folder in root.iterdir():
+        content = _read_index(folder)
+        if content is not None and content["recipe"].get("source") != source:
+            print(f"note: {folder}: removed, its source has changed", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""A feature store that keeps prepared features packed, and makes whole batches of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from method_tvr.dataset.annotations import Query
+from method_tvr.dataset.feature_cache import packed_rows
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.packed_features import DevicePackedFeatures, PackedFeatures, length_mask
+from utils.basic_utils import InputError
+from utils.tensor_utils import to_device
+
+SIZE_STEP = 16  # clips, between the sizes of trimmed batches where there are to be few
+
+
+class PackedStore(FeatureStore):
+    """Features of a corpus, packed: mapped from caches on disk, or held on a device.
+
+    Args:
+        context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average: see `FeatureStore`.
+        dtype: number type they are kept in, `float32` or `float16`; batches are float32.
+        cache_dir: folder for caches, by default one beside each file.
+        device: hold what has been required there, and make batches there; None makes them in host memory.
+        may_hold: a CUDA device that `settle` may choose for `device`.
+        pin_memory: make host batches in pinned memory.
+        few_sizes: pad batches to few different sizes, so that each can have a CUDA graph of its own.
+    """
+
+    def __init__(
+        self,
+        context_paths: Mapping[str, str | os.PathLike[str]],
+        query_path: str | os.PathLike[str] | None,
+        normalize: Mapping[str, bool],
+        max_ctx_l: int,
+        max_desc_l: int,
+        use_tef: bool,
+        sizes: Mapping[str, int | None],
+        average: bool = True,
+        dtype: str = "float32",
+        cache_dir: str | os.PathLike[str] | None = None,
+        device: torch.device | None = None,
+        pin_memory: bool = False,
+        few_sizes: bool = False,
+        may_hold: torch.device | None = None,
+    ) -> None:
+        super().__init__(context_paths, query_path, normalize, max_ctx_l, max_desc_l, use_tef, sizes, average)
+        self.device = device
+        self.pin_memory = pin_memory
+        self._few_sizes, self._may_hold = few_sizes, may_hold
+        self._dtype = dtype
+        try:
+            self._packed = {
+                kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
+                for kind, file in self._files.items()
+            }
+        except BaseException:
+            super().close()
+            raise
+        self._host = {kind: PackedFeatures(packed, pin_memory) for kind, packed in self._packed.items()}
+        self._on_device: dict[str, DevicePackedFeatures] = {}
+        self._required: dict[str, dict[str, None]] = {kind: {} for kind in self._packed}  # in order, each once
+
+    def close(self) -> None:
+        """Close the files, and let go of what is mapped or held of them."""
+        super().close()
+        for held in (self._packed, self._host, self._on_device):
+            held.clear()
+
+    def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
+        """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""
+        self._check_keys([vid_name])
+        which = slice(None) if clips is None else slice(clips.start, clips.stop)
+        return {m: self._clips(self._prepared(m, vid_name)[which]) for m in self.modalities}
+
+    def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
+        """How many clips videos have, before any are averaged."""
+        self._check_keys(vid_names)
+        some = self.modalities[0]
+        return [int(n) for n in self._packed[some].counts[self._host[some].entries(vid_names)]]
+
+    def _prepared(self, kind: str, key: str) -> np.ndarray:
+        self._check_usable(kind, [key])
+        return np.array(self._packed[kind].of(key), dtype=np.float32)
+
+    def _missing(self, kind: str, keys: Iterable[str]) -> list[str]:
+        unknown = [key for key in keys if key not in self._packed[kind].entries]
+        return super()._missing(kind, unknown) if unknown else []
+
+    def _check_usable(self, kind: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key not in self._packed[kind].entries:
+                self._raw(kind, key)  # says what is wrong with it
+                raise InputError(f"{self.paths[kind]}, key {key}: was not usable when it was packed: run again")
+
+    def _check_keys(self, vid_names: Sequence[str]) -> None:
+        for m in self.modalities:
+            self._check_usable(m, vid_names)
+        counts = np.stack([self._packed[m].counts[self._host[m].entries(vid_names)] for m in self.modalities])
+        for odd in np.flatnonzero((counts != counts[0]).any(axis=0)).tolist():
+            self._check_clip_counts(vid_names[odd], dict(zip(self.modalities, counts[:, odd].tolist(), strict=True)))
+
+    def require(
+        self, queries: Sequence[Query], vid_names: Iterable[str], annotation_path: str | os.PathLike[str]
+    ) -> None:
+        """Check all features of queries and videos, and have them on the device, if there is one, from now on."""
+        names = list(dict.fromkeys(vid_names))
+        super().require(queries, names, annotation_path)
+        desc_ids = [str(query.desc_id) for query in queries]
+        self._check_usable("query", desc_ids)
+        self._check_keys(names)
+        for kind in self._required:
+            keys = desc_ids if kind == "query" else names
+            before = len(self._required[kind])
+            self._required[kind].update(dict.fromkeys(keys))
+            if len(self._required[kind]) > before:
+                self._on_device.pop(kind, None)
+
+    def _features(self, kind: str) -> PackedFeatures:
+        return self._host[kind] if self.device is None else self.on_device(kind)
+
+    def on_device(self, kind: str) -> DevicePackedFeatures:
+        """Where the device has the required features of a modality or of queries."""
+        assert self.device is not None
+        if kind not in self._on_device:
+            keys, use_tef = list(self._required[kind]), self.use_tef and kind != "query"
+            self._on_device[kind] = DevicePackedFeatures(self._packed[kind], keys, self.device, use_tef)
+        return self._on_device[kind]
+
+    def settle(self, needed: int = 0) -> str | None:
+        """Hold the required features on the device if they fit beside `needed` bytes; see `FeatureStore.settle`."""
+        if self._may_hold is None or self.device is not None:
+            return None
+        free, total = torch.cuda.mem_get_info(self._may_hold)
+        room = max(0, free - needed - total // 10)  # a tenth is for the evaluation and what others leave unused
+        takes, halved = self.required_bytes(self._dtype), self.required_bytes("float16")
+        sizes = f"{takes / 2**30:.2f} GiB of {self._dtype}, room for {room / 2**30:.2f} GiB"
+        if takes <= room:
+            self.device = self._may_hold
+            return f"features: on {self._may_hold} ({sizes})"
+        offer = f"; --cache_dtype float16 would fit ({halved / 2**30:.2f} GiB)" if halved <= room else ""
+        return f"features: in host memory, they do not fit on {self._may_hold} ({sizes}){offer}"
+
+    def required_bytes(self, dtype: str) -> int:
+        """What the required features take in a number type, tef included."""
+        total = 0
+        for kind, keys in self._required.items():
+            entries = self._host[kind].entries(list(keys))
+            width = self.sizes[kind] + TEF_SIZE * (self.use_tef and kind != "query")
+            total += int(self._packed[kind].lengths[entries].sum()) * width * np.dtype(dtype).itemsize
+        return total
+
+    def desc_length(self, lengths: np.ndarray) -> int:
+        """Padded number of tokens of a batch of queries."""
+        return self.max_desc_l if self._few_sizes else int(lengths.max())
+
+    def ctx_length(self, lengths: np.ndarray) -> int:
+        """Padded number of clips of a batch of videos that is trimmed to the longest of them."""
+        longest = int(lengths.max())
+        return min(-(-longest // SIZE_STEP) * SIZE_STEP, self.max_ctx_l) if self._few_sizes else longest
+
+    def query_batch(self, desc_ids: Sequence[int]) -> dict[str, torch.Tensor]:
+        """`query_feat` (N, Lq, D), padded by `desc_length`, and `query_mask` (N, Lq) float32."""
+        features = self._features("query")
+        starts, lengths = features.stretches([str(desc_id) for desc_id in desc_ids])
+        longest = self.desc_length(lengths)
+        mask = length_mask(to_device(lengths, features.device), longest)
+        return {"query_feat": features.padded(starts, lengths, longest), "query_mask": mask}
+
+    def context_batch(
+        self, vid_names: Sequence[str], ctx_length: int | None, clips: Sequence[range | None] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Clip features of videos that have been required.
+
+        Args:
+            vid_names: N videos.
+            ctx_length: padded length, None for that of `ctx_length`.
+            clips: those of each video that are asked for, by default and for None all.
+
+        Returns:
+            `{modality}_feat` (N, ctx_length, D) with `ctx_mask` (N, ctx_length) float32, and their numbers of clips
+            `ctx_lengths` (N,) int64, which stay on the CPU.
+        """
+        batch = {}
+        for m in self.modalities:
+            features = self._features(m)
+            starts, lengths = features.stretches(vid_names, clips)
+            padded_length = ctx_length or self.ctx_length(lengths)
+            batch[f"{m}_feat"] = features.padded(starts, lengths, padded_length, self.use_tef)
+        return {
+            **batch,
+            "ctx_mask": length_mask(to_device(lengths, features.device), padded_length),
+            "ctx_lengths": torch.from_numpy(lengths),
+        }

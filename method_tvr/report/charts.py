@@ -1,0 +1,213 @@
+"""Charts of a report, as SVG to be put into an HTML page, whose colours and fonts they take."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from method_tvr.report.groups import wilson_interval
+
+WIDTH, HEIGHT = 4.4, 2.9  # inches: about as wide as a phone's screen, so that letters keep their size
+LONGEST_NAME = 16  # of a group, below its bars
+# Stand for variables of the page's style sheet, which has one value of each for light and one for dark.
+N_STYLES = 8
+SERIES_COLOURS = [f"#5e1e0{number}" for number in range(N_STYLES)]
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+INK, GRID = "#10101f", "#20202f"
+_VARIABLES = {INK: "currentColor", GRID: "var(--grid)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES_COLOURS)
+}
+# Lines and bars differ by more than colour.
+DASHES = ["-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 3))]
+MARKERS = "os^DvPX*"
+HATCHES = ["", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++", "//"]  # lines alone: a pattern of dots takes 30 kB
+RC: dict[Any, Any] = {
+    "svg.fonttype": "none",  # real text, which can be searched for and read aloud
+    "svg.hashsalt": "report",  # equal input gives equal charts
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # for the sizes of things; the page's font is written
+    "font.size": 9,
+    "text.parse_math": False,  # a name with two dollars in it is no formula
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "hatch.linewidth": 0.6,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn in one colour.
+
+    Attributes:
+        label: for the legend.
+        style: number of its colour, dashes, marker and hatching: what it stands for has the same in all charts.
+        values: heights, %.
+    """
+
+    label: str
+    style: int
+    values: Sequence[float]
+
+
+def line_chart(key: str, x: Sequence[float], series: Sequence[Series], x_label: str, ticks: Sequence[float]) -> str:
+    """Recalls over something.
+
+    Args:
+        key: begins the names of the chart's parts, which must differ from those of other charts of the page.
+        x: where the values are.
+        series: lines, each with as many values.
+        x_label: what x is.
+        ticks: x values that are named and marked. A logarithmic axis where they span more than a factor of ten.
+    """
+    with _style():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        log = max(ticks) > 10 * min(ticks)
+        marked = [number for number, value in enumerate(x) if value in ticks]
+        for one in series:
+            style = one.style % N_STYLES
+            axes.plot(
+                x,
+                one.values,
+                linestyle=DASHES[style],
+                marker=MARKERS[style],
+                markersize=4,
+                markevery=marked,
+                linewidth=1.6,
+                color=SERIES_COLOURS[style],
+                label=one.label,
+            )
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel(x_label)
+        axes.set_ylim(bottom=0)
+        _finish(axes, len(series))
+        return _as_html(figure, key)
+
+
+def bar_chart(key: str, names: Sequence[str], counts: Sequence[int], series: Sequence[Series]) -> str:
+    """Recalls in groups of queries, with 95 % intervals.
+
+    Args:
+        key: see `line_chart`.
+        names: of the groups.
+        counts: queries in each.
+        series: as many bars side by side in each group.
+    """
+    with _style():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        width = 0.8 / len(series)
+        for number, one in enumerate(series):
+            style = one.style % N_STYLES
+            places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(names))]
+            axes.bar(
+                places,
+                one.values,
+                width * 0.92,
+                facecolor=SERIES_COLOURS[style],
+                edgecolor=INK,
+                linewidth=0.5,
+                hatch=HATCHES[style],
+                label=one.label,
+            )
+            for place, value, n in zip(places, one.values, counts, strict=True):
+                low, high = wilson_interval(value, n)
+                axes.plot([place, place], [low, high], color=INK, linewidth=1)
+                if len(series) * len(names) <= 12:  # more would not find room
+                    axes.text(place, high, f"{value:.1f}", ha="center", va="bottom", fontsize=7)
+        many = len(names) > 6
+        labels = [
+            f"{shorten(name, LONGEST_NAME, placeholder='…')}\nn = {n:,}" for name, n in zip(names, counts, strict=True)
+        ]
+        axes.set_xticks(range(len(names)), labels, fontsize=7, rotation=90 if many else 0)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.12)
+        _finish(axes, len(series))
+        return _as_html(figure, key)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the page's font draws the letters, not the one that measures them
+        yield
+
+
+def _finish(axes: Axes, n_series: int) -> None:
+    axes.set_ylabel("% of queries")
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.legend(
+        frameon=False,
+        ncols=min(n_series, 4),
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        fontsize=8.5,
+        handlelength=2.2,
+        columnspacing=1.0,
+        handletextpad=0.5,
+    )
+
+
+def _as_html(figure: Figure, key: str) -> str:
+    """The figure as an `svg` element without what only a file of its own needs; nothing in it refers to anything else.
+
+    Parts that are referred to are named after `key`, and colours are the page's.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
+    root = ET.fromstring(buffer.getvalue())
+    values = " ".join(value for element in root.iter() for value in element.attrib.values())
+    referred = set(re.findall(r"#(\w+)", values))
+    for element in root.iter():
+        for style in element.findall(f"{NAMESPACE}style"):
+            element.remove(style)  # would apply to the whole page
+        element.tag = element.tag.removeprefix(NAMESPACE)
+        element.attrib = {
+            name.rpartition("}")[2]: _in_page(name, value, key)
+            for name, value in element.attrib.items()
+            if (name != "id" or value in referred) and not value.startswith("rotate(-0 ")
+        }
+    for name in ("width", "height", "version"):
+        del root.attrib[name]
+    root.attrib |= {"aria-hidden": "true", "focusable": "false"}  # the figure around it says in words what it shows
+    return ET.tostring(root, encoding="unicode")
+
+
+def _in_page(name: str, value: str, key: str) -> str:
+    """An attribute's value as it is in the page."""
+    if name == "id":
+        return f"{key}-{value}"
+    if name == "d":
+        return " ".join(value.split())
+    if name.endswith("href"):
+        return f"#{key}-{value[1:]}"
+    value = value.replace("url(#", f"url(#{key}-").replace("font-family: 'DejaVu Sans', sans-serif; ", "")
+    for colour, variable in _VARIABLES.items():
+        value = value.replace(colour, variable)
+    return value

@@ -1,0 +1,167 @@
+"""What a report is about: annotated queries, and what became of them in each of several prediction files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from method_tvr.dataset.annotations import Query, load_queries, load_videos
+from method_tvr.report.evaluation_options import RunEvaluation, run_evaluation
+from standalone_eval.aligned import Aligned, align
+from standalone_eval.files import BadInput
+from standalone_eval.metrics import Rule
+from standalone_eval.outcomes import Outcomes, all_outcomes
+from utils.basic_utils import InputError, read_json, read_jsonl
+
+CURVE_IOU_THDS = tuple(tenth / 10 for tenth in range(1, 10))
+MAX_FILES = 8  # that can be told apart in one chart
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """One of the files of a report.
+
+    Attributes:
+        letter: what the report calls it: A, B, …
+        path: the file.
+        modified: when it was written.
+        outcomes: {task: outcomes} at the rule's IoU thresholds and at `CURVE_IOU_THDS`.
+    """
+
+    letter: str
+    path: Path
+    modified: datetime
+    outcomes: Mapping[str, Outcomes]
+
+    @property
+    def name(self) -> str:
+        """The file's name with its folder's, which is that of the run."""
+        return str(Path(self.path.absolute().parent.name) / self.path.name)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows.
+
+    Attributes:
+        dataset: its name and split, as far as they are known.
+        gt_path: the annotations.
+        rule: what counts as right, and the recalls of the table.
+        queries: Nq of them, in the order of the annotations and of all outcomes.
+        durations: {vid_name: seconds} of the videos for which they are known.
+        files: the first is what the report is about; the others are compared with it.
+        predictions: what the first file predicts.
+    """
+
+    dataset: str
+    gt_path: Path
+    rule: Rule
+    queries: Sequence[Query]
+    durations: Mapping[str, float]
+    files: Sequence[PredictionFile]
+    predictions: Aligned
+
+    @property
+    def first(self) -> PredictionFile:
+        """What the report is about."""
+        return self.files[0]
+
+    @property
+    def main_task(self) -> str:
+        """The task of the galleries: the hardest that the first file has."""
+        return next(iter(self.first.outcomes))
+
+    @property
+    def main_iou_thd(self) -> float:
+        """The IoU from which a moment is right where only one is shown."""
+        return 0.7 if 0.7 in self.rule.iou_thds else max(self.rule.iou_thds)
+
+
+def read_report_data(
+    paths: Sequence[Path],
+    gt_path: Path | None = None,
+    split: str | None = None,
+    iou_thds: Sequence[float] | None = None,
+    ks: Sequence[int] | None = None,
+) -> ReportData:
+    """Read prediction files and the annotations that they are compared with.
+
+    Args:
+        paths: the file that the report is about, and others for the same queries.
+        gt_path: the annotations; by default those of the results folder in which the first file lies.
+        split: whose annotations of that folder are taken; by default, those of the split that the run evaluates on.
+        iou_thds, ks: of the recalls; by default the run's, and outside of a results folder TVR's.
+
+    Raises:
+        InputError: a file cannot be read, is malformed, or does not answer the annotations' queries.
+    """
+    if len(paths) > MAX_FILES:
+        raise InputError(f"{len(paths)} prediction files: a report compares {MAX_FILES} at most")
+    if gt_path is not None and split is not None:
+        raise InputError("--split names annotations of the results folder, and --gt others: give one of them")
+    run = _run_of(paths[0], gt_path, split)
+    dataset = "" if run is None else run.dset_name if gt_path else f"{run.dset_name}, {run.split}"
+    gt_path = gt_path or (run.gt_path if run else None)
+    if gt_path is None:
+        raise InputError(f"{paths[0]}: lies in no results folder (with opt.json): give annotations, --gt GT.jsonl")
+    rule = Rule() if run is None else run.rule
+    rule = Rule(iou_thds or rule.iou_thds, ks or rule.ks, rule.several_from, rule.least_right)
+    rows, queries = read_jsonl(gt_path), load_queries(gt_path)
+    at_all = Rule(sorted({*rule.iou_thds, *CURVE_IOU_THDS}), rule.ks, rule.several_from, rule.least_right)
+    files, predictions = [], None
+    for letter, path in zip(ascii_uppercase, paths, strict=False):
+        aligned = _aligned(path, rows, gt_path)
+        modified = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        files.append(PredictionFile(letter, path, modified, all_outcomes(aligned, at_all)))
+        predictions = predictions or aligned
+        if not files[0].outcomes.keys() & files[-1].outcomes.keys():
+            raise InputError(f"{path}: has none of the tasks of {paths[0]} ({', '.join(files[0].outcomes)})")
+    assert predictions is not None
+    durations = video_durations(rows, queries, run.video_duration_idx_path if run else None)
+    return ReportData(dataset, gt_path, rule, queries, durations, files, predictions)
+
+
+def _run_of(path: Path, gt_path: Path | None, split: str | None) -> RunEvaluation | None:
+    """What the results folder of a prediction file says of its evaluation, if it lies in one."""
+    if (path.parent / "opt.json").is_file():
+        return run_evaluation(path.parent, gt_path or split)
+    if split is not None:
+        raise InputError(f"--split {split}: {path} lies in no results folder (with opt.json): give --gt GT.jsonl")
+    return None
+
+
+def _aligned(path: Path, rows: Sequence[dict[str, Any]], gt_path: Path) -> Aligned:
+    try:
+        return align(read_json(path), rows)
+    except BadInput as err:
+        raise InputError(f"{path}, against {gt_path}: {err}") from err
+
+
+def video_durations(
+    rows: Sequence[Mapping[str, Any]], queries: Sequence[Query], video_duration_idx_path: Path | None
+) -> dict[str, float]:
+    """Seconds of the queries' videos: from the annotations, or else from a video2dur_idx file.
+
+    Args:
+        rows: lines of the annotations, which may have `duration`.
+        queries: the same, checked.
+        video_duration_idx_path: looked into where the annotations do not say, if there is such a file.
+
+    Returns:
+        {vid_name: seconds}, without those that neither has.
+    """
+    named = {str(query.vid_name) for query in queries}
+    found = {str(row.get("vid_name")): row.get("duration") for row in rows}
+    known = {
+        name: float(seconds)
+        for name, seconds in found.items()
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf")
+    }
+    if named - known.keys() and video_duration_idx_path is not None and video_duration_idx_path.is_file():
+        for videos in load_videos(video_duration_idx_path).values():
+            known |= {name: video.duration for name, video in videos.items() if name in named - known.keys()}
+    return known

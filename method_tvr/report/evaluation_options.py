@@ -1,0 +1,103 @@
+"""What a results folder says about evaluating its predictions, as options of standalone_eval/eval.py, a word a line.
+
+python method_tvr/report/evaluation_options.py MODEL_DIR SPLIT_NAME
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from method_tvr.dset_configs import DATASETS, DatasetConfig
+from method_tvr.options.saved import find_path
+from standalone_eval.metrics import Rule
+from utils.basic_utils import InputError, command_line, read_json
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """What the predictions in a results folder are compared with.
+
+    Attributes:
+        dset_name: the dataset.
+        split: what was asked for, or the split that the run evaluates on.
+        rule: what counts as right, and the recalls that the run reports.
+        gt_path: annotations of the split.
+        video_duration_idx_path: durations of the videos, or None where the folder does not say.
+    """
+
+    dset_name: str
+    split: str
+    rule: Rule
+    gt_path: Path
+    video_duration_idx_path: Path | None
+
+
+def run_evaluation(model_dir: Path, split: str | Path | None = None) -> RunEvaluation:
+    """How the predictions of a run are evaluated.
+
+    Args:
+        model_dir: its results folder, with opt.json in it.
+        split: name of a split, or the path of a jsonl with annotations, which as a `Path` is taken for nothing else;
+            None means the split that the run evaluates on.
+
+    Raises:
+        InputError: opt.json is not one of training, or says nothing of such a split.
+    """
+    path = model_dir / "opt.json"
+    saved = read_json(path)
+    dataset = DATASETS.get(str(saved.get("dset_name"))) if isinstance(saved, dict) else None
+    if dataset is None:
+        raise InputError(f"{path}: does not say which of {', '.join(DATASETS)} it is of (dset_name): mend the file")
+    recalls: dict[str, Any] = {}
+    for name, default in (("iou_thds", dataset.iou_thds), ("recall_ks", dataset.recall_ks)):
+        values = saved.get(name) or list(default)
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise InputError(f"{path}: {name} {values!r} is not a list of numbers: mend the file")
+        recalls[name.removeprefix("recall_")] = values
+    if isinstance(split, Path):
+        annotations: str | None = str(split)
+    else:
+        split = str(saved.get("eval_split_name") or "val") if split is None else split
+        annotations = split if Path(split).is_file() else _annotation_path(saved, dataset, split)
+    if annotations is None:
+        raise InputError(f"{path}: says nothing of annotations of a split {split}: give the path of their jsonl")
+    rule = Rule(**recalls, several_from=dataset.several_from, least_right=dataset.least_right)
+    durations = saved.get("video_duration_idx_path")
+    durations_path = find_path(durations) if isinstance(durations, str) else None
+    return RunEvaluation(dataset.name, str(split), rule, find_path(annotations), durations_path)
+
+
+def _annotation_path(saved: dict[str, Any], dataset: DatasetConfig, split: str) -> str | None:
+    name = dataset.split_name(split)
+    if saved.get("eval_split_name") == name and isinstance(saved.get("eval_path"), str):
+        return saved["eval_path"]
+    return None if dataset.root is None else dataset.annotation_path(name)
+
+
+def evaluation_options(model_dir: Path, split: str) -> list[str]:
+    """Annotations of a split, IoU thresholds and ks that belong to the predictions in a results folder.
+
+    Args:
+        model_dir, split: see `run_evaluation`, which says what is refused too.
+    """
+    found = run_evaluation(model_dir, split)
+    words = ["--iou_thds", *map(str, found.rule.iou_thds), "--ks", *map(str, found.rule.ks)]
+    return [*words, "--gt_path", str(found.gt_path)]
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model_dir", help="results folder")
+    parser.add_argument("split_name", help="split, or path of a jsonl with annotations")
+    args = parser.parse_args(argv)
+    print("\n".join(evaluation_options(Path(args.model_dir), args.split_name)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Queries to look at: right ones, near misses and misses, each with its best predictions and a timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from method_tvr.dataset.annotations import Query
+from method_tvr.report.data import ReportData
+from standalone_eval.metrics import Rule, moment_iou, right_moments
+from standalone_eval.outcomes import Outcomes
+
+N_ENTRIES, N_PREDICTIONS = 12, 5
+FOUND_BY = 10  # a truth at a later rank counts as missed
+NARROWEST = 0.6  # % of a timeline, so that a short moment can be seen
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row of a prediction file as it is shown; in VR without moment, the times and IoU meaning nothing."""
+
+    rank: int
+    vid_name: str
+    in_video: bool
+    st: float
+    ed: float
+    score: float
+    iou: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span on a timeline: its row, `kind` truth, right or wrong, and where it is drawn, in % of the video."""
+
+    row: str
+    kind: str
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One query.
+
+    Attributes:
+        query: with its annotated moments.
+        duration: seconds of its video, None where not known.
+        end: seconds at which the timeline ends.
+        ranks: {letter of file: rank of the truth, 0: not among the predictions}.
+        predictions: the first ones.
+        bars: the annotated moments, then the best predictions in the right video.
+        in_words: what the timeline shows.
+    """
+
+    query: Query
+    duration: float | None
+    end: float
+    ranks: Mapping[str, int]
+    predictions: Sequence[Prediction]
+    bars: Sequence[Bar]
+    in_words: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Some of the queries that fared alike.
+
+    Attributes:
+        key: short name for links.
+        title, note: what became of them.
+        n_queries: all of them.
+        share: % of all queries.
+        entries: those shown.
+    """
+
+    key: str
+    title: str
+    note: str
+    n_queries: int
+    share: float
+    entries: Sequence[Entry]
+
+
+def fates(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.bool_]]:
+    """What became of queries in one task: each belongs to one of hit, near, found and miss.
+
+    Returns:
+        {name: (Nq,) bool}: `hit`, right at rank 1; `near`, in VCMR the right video but another moment at rank 1, in the
+        other tasks right at ranks 2 to 10; `found`, in VCMR right at ranks 2 to 10 behind another video; `miss`, the
+        rest.
+    """
+    rank = outcomes.rank(iou_thd)
+    hit, among = rank == 1, (rank > 1) & (rank <= FOUND_BY)
+    if outcomes.task != "VCMR":
+        return {"hit": hit, "near": among, "miss": ~hit & ~among}
+    near = ~hit & (outcomes.video_rank == 1)
+    return {"hit": hit, "near": near, "found": among & ~near, "miss": ~hit & ~near & ~among}
+
+
+def galleries(data: ReportData) -> list[Gallery]:
+    """Hits, near misses and misses of the first file's main task, some of each."""
+    moment = f" at IoU {data.main_iou_thd:g}"
+    vcmr = data.main_task == "VCMR"
+    behind = f"right at ranks 2 to {FOUND_BY}{'' if data.main_task == 'VR' else moment}"
+    texts = {
+        "hit": ("Hits", f"right at rank 1{'' if data.main_task == 'VR' else moment}"),
+        "near": ("Near misses", f"the right video at rank 1, but not the moment{moment}" if vcmr else behind),
+        "found": ("Found later", f"{behind}, another video at rank 1"),
+        "miss": ("Misses", f"not among the first {FOUND_BY}{', another video at rank 1' if vcmr else ''}"),
+    }
+    found = []
+    maker = _EntryMaker(data)
+    for key, mask in fates(data.first.outcomes[data.main_task], data.main_iou_thd).items():
+        numbers = np.flatnonzero(mask)
+        shown = [] if key == "found" else spread(numbers, data.queries, N_ENTRIES)
+        title, note = texts[key]
+        share = 100 * len(numbers) / len(data.queries)
+        found.append(Gallery(key, title, note, len(numbers), share, [maker.entry(number) for number in shown]))
+    return found
+
+
+def spread(numbers: npt.NDArray[np.int64], queries: Sequence[Query], n: int) -> list[int]:
+    """`n` of some queries, evenly spaced when these are ordered by type, video and desc_id: nobody chooses them."""
+
+    def place(number: int) -> tuple[str, str, int]:
+        query = queries[number]
+        return query.type or "", query.vid_name or "", query.desc_id
+
+    ordered = sorted(numbers.tolist(), key=place)
+    if len(ordered) <= n:
+        return ordered
+    return [ordered[i] for i in np.linspace(0, len(ordered) - 1, n).round().astype(int)]
+
+
+class _EntryMaker:
+    """Makes entries of queries from what the first file predicts in the main task."""
+
+    def __init__(self, data: ReportData) -> None:
+        self._data = data
+        self._rows = data.predictions.rows(data.main_task)
+
+    def entry(self, number: int) -> Entry:
+        """Of the query with this number."""
+        data, query = self._data, self._data.queries[number]
+        ranks = {
+            file.letter: int(file.outcomes[data.main_task].rank(data.main_iou_thd)[number])
+            for file in data.files
+            if data.main_task in file.outcomes
+        }
+        predictions = self._predictions(number)
+        duration = data.durations.get(str(query.vid_name))
+        in_video = [one for one in predictions if one.in_video and data.main_task != "VR"][:N_PREDICTIONS]
+        spans = [*query.annotated, *((one.st, one.ed) for one in in_video)]
+        end = duration or max(ed for _, ed in spans) or 1.0
+        bars = [_bar("annotated", "truth", span, end) for span in query.annotated]
+        bars += [_bar(f"rank {one.rank}", "right" if one.right else "wrong", (one.st, one.ed), end) for one in in_video]
+        words = _in_words(query, in_video, end, data.main_task)
+        return Entry(query, duration, end, ranks, predictions[:N_PREDICTIONS], bars, words)
+
+    def _predictions(self, number: int) -> list[Prediction]:
+        """All that a query has and that have a rank."""
+        rows, truth, rule = self._rows[number], self._data.predictions.truth, self._data.rule
+        in_video = rows[:, 0] == self._data.predictions.video_idx[number]
+        counted = self._data.predictions.have_rank(self._data.main_task, rows, number)
+        spans = truth.spans[number : number + 1]
+        right = in_video
+        if self._data.main_task != "VR":
+            one = Rule((self._data.main_iou_thd,), rule.ks, rule.several_from, rule.least_right)
+            right = in_video & right_moments(rows[None, :, 1:3], spans, one)[0, 0]
+        iou = np.fmax.reduce(moment_iou(rows[:, None, 1:3], spans), axis=1) * in_video
+        name_of = self._data.predictions.name_of
+        return [
+            Prediction(rank, name_of[int(row[0])], bool(own), row[1], row[2], row[3], float(fit), bool(is_right))
+            for rank, (row, own, fit, is_right) in enumerate(
+                zip(rows[counted].tolist(), in_video[counted], iou[counted], right[counted], strict=True), start=1
+            )
+        ]
+
+
+def _bar(row: str, kind: str, span: tuple[float, float], end: float) -> Bar:
+    left, right = (100 * min(max(second / end, 0.0), 1.0) for second in span)
+    width = max(right - left, NARROWEST)
+    return Bar(row, kind, min(left, 100 - width), width)
+
+
+def _in_words(query: Query, in_video: Sequence[Prediction], end: float, task: str) -> str:
+    parts = [f"Timeline of the right video, {end:.1f} s"]
+    parts.append("annotated " + ", ".join(f"{st:.1f} to {ed:.1f} s" for st, ed in query.annotated))
+    parts += [
+        f"rank {one.rank} {one.st:.1f} to {one.ed:.1f} s, {'right' if one.right else 'wrong'}" for one in in_video
+    ]
+    if not in_video and task != "VR":
+        parts.append("no prediction in this video")
+    return "; ".join(parts) + "."

@@ -1,0 +1,108 @@
+"""Charts of a report with their numbers: which there are, and what is drawn in each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from method_tvr.report.charts import Series, bar_chart, line_chart
+from method_tvr.report.data import CURVE_IOU_THDS, ReportData
+from method_tvr.report.groups import Grouping
+from standalone_eval.outcomes import Outcomes
+from standalone_eval.submission import MOMENT_TASKS
+
+CURVE_KS = (1, 5, 10, 100)
+ALL_KS = range(1, 101)
+GROUP_KS = (1, 10)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart and its numbers.
+
+    Attributes:
+        title: what it shows.
+        svg: the chart, an `svg` element.
+        header, rows: the numbers, as cells of a table.
+    """
+
+    title: str
+    svg: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def panels_over_iou(data: ReportData) -> Iterator[Panel]:
+    """Recall over the IoU threshold: a chart for each task and, where files are compared, each k."""
+    for task in (task for task in data.first.outcomes if task in MOMENT_TASKS):
+        ks = {f"R@{k}": k for k in CURVE_KS}
+        for title, lines in _charts(data, task, task, ks, lambda one, k: _recalls(one, [k], CURVE_IOU_THDS)):
+            svg = line_chart(_key("iou", title), CURVE_IOU_THDS, lines, "IoU threshold", CURVE_IOU_THDS)
+            yield _panel(f"{title} over IoU", svg, "IoU", [f"{iou_thd:g}" for iou_thd in CURVE_IOU_THDS], lines)
+
+
+def panels_over_k(data: ReportData) -> Iterator[Panel]:
+    """Recall over k: a chart for each task and, where files are compared, each of the rule's IoU thresholds."""
+    for task in data.first.outcomes:
+        iou_thds: dict[str, float | None] = {"right video": None}
+        if task in MOMENT_TASKS:
+            iou_thds = {f"IoU {iou_thd:g}": iou_thd for iou_thd in data.rule.iou_thds}
+        for title, lines in _charts(data, task, task, iou_thds, lambda one, thd: _recalls(one, ALL_KS, [thd])):
+            svg = line_chart(_key("k", title), ALL_KS, lines, "k", CURVE_KS)
+            at_ticks = [Series(line.label, line.style, [line.values[k - 1] for k in CURVE_KS]) for line in lines]
+            yield _panel(f"{title} over k", svg, "k", [str(k) for k in CURVE_KS], at_ticks)
+
+
+def panels_of_groups(data: ReportData, grouping: Grouping) -> Iterator[Panel]:
+    """Recalls in groups of queries: a chart for each task and, where files are compared, each k."""
+    ks = {f"R@{k}": k for k in GROUP_KS}
+
+    def shares(outcomes: Outcomes, k: int) -> Sequence[float]:
+        return grouping.shares(outcomes.hits(k, data.main_iou_thd))
+
+    for task in data.first.outcomes:
+        name = f"{task}, IoU {data.main_iou_thd:g}" if task in MOMENT_TASKS else task
+        for title, bars in _charts(data, task, name, ks, shares):
+            svg = bar_chart(_key(grouping.key, title), grouping.names, grouping.counts, bars)
+            names = [f"{group} (n = {n:,})" for group, n in zip(grouping.names, grouping.counts, strict=True)]
+            yield _panel(title, svg, "group", names, bars)
+
+
+def _charts(
+    data: ReportData,
+    task: str,
+    name: str,
+    variants: Mapping[str, V],
+    values: Callable[[Outcomes, V], Sequence[float]],
+) -> Iterator[tuple[str, list[Series]]]:
+    """Titles and series: of one file all variants in one chart, of several files a chart for each variant."""
+    if len(data.files) == 1:
+        first = data.first.outcomes[task]
+        yield name, [Series(label, i, values(first, variant)) for i, (label, variant) in enumerate(variants.items())]
+        return
+    for label, variant in variants.items():
+        yield (
+            f"{name}, {label}",
+            [
+                Series(file.letter, number, values(file.outcomes[task], variant))
+                for number, file in enumerate(data.files)
+                if task in file.outcomes
+            ],
+        )
+
+
+def _recalls(outcomes: Outcomes, ks: Sequence[int], iou_thds: Sequence[float | None]) -> Sequence[float]:
+    """% at every k and IoU threshold."""
+    return [100 * float(outcomes.hits(k, iou_thd).mean()) for k in ks for iou_thd in iou_thds]
+
+
+def _key(kind: str, title: str) -> str:
+    return f"{kind}-" + re.sub(r"\W+", "-", title)
+
+
+def _panel(title: str, svg: str, first: str, names: Sequence[str], series: Sequence[Series]) -> Panel:
+    rows = [[name, *(f"{one.values[i]:.2f}" for one in series)] for i, name in enumerate(names)]
+    return Panel(title, svg, [first, *(one.label for one in series)], rows)

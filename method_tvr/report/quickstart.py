@@ -1,0 +1,161 @@
+"""The end of the quickstart: what a trained model is worth, as a table and a picture in its results folder.
+
+python method_tvr/report/quickstart.py --model_dir DIR --metrics M --nms_metrics M --nms_predictions P
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from easydict import EasyDict
+
+from method_tvr.config import evaluation_rule, parse_inference_options
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.splits import EvalSplit, load_eval_split, open_features
+from method_tvr.inference import evaluate_rows, load_model_of, predict
+from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.options.declared import CTX_MODES, TASKS
+from method_tvr.report.chance import chance_level
+from method_tvr.report.curves import read_curves
+from method_tvr.report.plots import draw_run
+from method_tvr.report.timelines import example_timelines
+from utils.basic_utils import command_line, read_json, whole_file, write_json
+from utils.model_utils import choose_device, named_generator, named_when_out_of_memory
+
+UNTRAINED_SEEDS = (1, 2, 3, 4, 5)
+N_MOMENTS = 5  # predictions shown in a timeline
+
+Recalls = Mapping[str, Mapping[str, float]]  # {task: {"{iou_thd}-r{k}" or "r{k}": percentage}}
+
+
+def chance_recalls(split: EvalSplit, features: FeatureStore, opt: EasyDict) -> Recalls:
+    """Chance level on a split, see `chance_level`."""
+    n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
+    rule = evaluation_rule(opt)
+    return chance_level(split.queries, n_clips, ClipTimes.of(opt), opt.min_pred_l, opt.max_pred_l, rule)
+
+
+def untrained_recalls(
+    config: ModelConfig, split: EvalSplit, features: FeatureStore, opt: EasyDict, device: torch.device
+) -> Sequence[Recalls]:
+    """Recalls of models that were initialised and never trained, one for each of `UNTRAINED_SEEDS`."""
+    runs = []
+    for seed in UNTRAINED_SEEDS:
+        model = ReLoCLNet(config, named_generator(seed, "initialisation")).to(device).eval()
+        metrics = evaluate_rows(predict(model, split, features, opt, TASKS, device), split, opt)
+        runs.append({task: metrics[task] for task in TASKS})
+    return runs
+
+
+def mean_recalls(runs: Sequence[Recalls]) -> Recalls:
+    """The mean over runs of each recall."""
+    return {
+        task: {name: float(np.mean([run[task][name] for run in runs])) for name in names}
+        for task, names in runs[0].items()
+    }
+
+
+def recall_table(columns: Mapping[str, Recalls], baseline: str, compared: str) -> str:
+    """Recalls side by side.
+
+    Args:
+        columns: {title: recalls}; the first one names the rows, a later one may lack some.
+        baseline, compared: titles; the last column says how many times the baseline the compared one is.
+
+    Returns:
+        Lines of text: a row for each task, IoU threshold and k, percentages below the titles.
+    """
+    times = f"{compared} / {baseline}"
+    widths = [max(len(title), 8) for title in (*columns, times)]
+    titles = "".join(f"  {title:>{width}}" for title, width in zip((*columns, times), widths, strict=True))
+    lines = [f"{'':22}{titles}"]
+    for task, recalls in columns[baseline].items():
+        lines.append("")
+        for name, expected in recalls.items():
+            iou_thd, _, k = name.rpartition("r")
+            label = f"{task:4}  " + (f"IoU {iou_thd.rstrip('-')}  " if iou_thd else " " * 9) + f"R@{k}"
+            values = [column.get(task, {}).get(name) for column in columns.values()]
+            cells = [
+                *("–" if value is None else f"{value:.3f}" if title == baseline else f"{value:.2f}"
+                  for title, value in zip(columns, values, strict=True)),
+                f"{columns[compared][task][name] / expected:.1f}" if expected else "–",
+            ]  # fmt: skip
+            lines.append(
+                f"{label:22}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            )
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Compare a trained model with untrained ones and with chance")
+    parser.add_argument("--model_dir", required=True, help="results folder of the training run")
+    parser.add_argument("--metrics", required=True, help="its recalls on val, as standalone_eval saved them")
+    parser.add_argument("--nms_metrics", required=True, help="the same after NMS")
+    parser.add_argument("--nms_predictions", required=True, help="its predictions on val after NMS, VCMR and SVMR")
+    parser.add_argument("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
+    return parser
+
+
+@command_line
+@named_when_out_of_memory({}, ())
+def main() -> None:
+    """Command line of the quickstart's last stage."""
+    args = build_parser().parse_args()
+    metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
+    predictions = read_json(args.nms_predictions)
+    opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)])
+    results = Path(opt.model_dir)
+    checkpoint = load_model_of(opt)
+    device = choose_device(opt.device, opt.tf32)
+    with open_features(opt, device) as features:
+        split = load_eval_split(opt, features)
+
+        print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
+        untrained = untrained_recalls(checkpoint.config, split, features, opt, device)
+        columns = {
+            "chance": chance_recalls(split, features, opt),
+            "untrained": mean_recalls(untrained),
+            "trained": metrics,
+            "trained, NMS": nms_metrics,
+        }
+        caption = (
+            f"Recalls, % of {len(split.queries):,} val queries over {len(split.videos):,} videos; "
+            f"untrained: mean of {len(UNTRAINED_SEEDS)} initialisations"
+        )
+        table = f"{caption}\n\n{recall_table(columns, 'chance', 'trained')}\n"
+        write_json({**columns, "untrained_runs": untrained}, results / "quickstart_table.json", indent=True)
+        with whole_file(results / "quickstart_table.txt") as part:
+            part.write_text(table)
+        write_picture(
+            results, checkpoint.epoch, split, features, opt, device, checkpoint.build_model(device), predictions
+        )
+    print(f"\n{table}")
+
+
+def write_picture(
+    results: Path,
+    best_epoch: int,
+    split: EvalSplit,
+    features: FeatureStore,
+    opt: EasyDict,
+    device: torch.device,
+    model: ReLoCLNet,
+    predictions: Mapping[str, Any],
+) -> None:
+    """Draw curves and example timelines into the results folder, `quickstart.png`."""
+    iou_thd = opt.iou_thds[0]
+    examples = example_timelines(model, split, features, opt, device, predictions, iou_thd, N_MOMENTS)
+    parts = f" ({opt.ctx_mode})" if opt.ctx_mode != CTX_MODES[0] else ""
+    title = f"ReLoCLNet on the {opt.dset_name} corpus{parts}"
+    draw_run(results / "quickstart.png", title, read_curves(results / "tensorboard_log"), best_epoch, examples)
+
+
+if __name__ == "__main__":
+    main()

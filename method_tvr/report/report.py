@@ -1,0 +1,83 @@
+"""A report about a prediction file as one HTML page, compared with other files if there are any: see scripts/report.sh.
+
+python method_tvr/report/report.py PREDICTIONS.json [OTHER.json ...] [--gt GT.jsonl] [--out REPORT.html]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from method_tvr.report.data import read_report_data
+from standalone_eval.files import positive_int
+from utils.basic_utils import InputError, command_line, whole_file
+from utils.tables import file_size
+
+
+def write_report(
+    paths: Sequence[Path],
+    out: Path | None = None,
+    gt_path: Path | None = None,
+    split: str | None = None,
+    iou_thds: Sequence[float] | None = None,
+    ks: Sequence[int] | None = None,
+) -> Path:
+    """Write a report, whole or not at all.
+
+    Args:
+        paths: the prediction file that it is about, and others that this one is compared with.
+        out: the page; by default beside the first file.
+        gt_path, split, iou_thds, ks: see `read_report_data`.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: a file or the page's path cannot be used, or a package is missing.
+    """
+    try:
+        from method_tvr.report.page import render
+    except ImportError as err:
+        raise InputError(
+            f"a report needs {err.name}: pip install -r method_tvr/report/requirements.txt -c constraints.txt"
+        ) from err
+    target = out or paths[0].with_name(f"{paths[0].stem}_report.html")
+    if target.is_dir() or any(target.resolve() == path.resolve() for path in (*paths, gt_path) if path):
+        raise InputError(f"{target}: is a folder or what the report is made from: give another file, --out REPORT.html")
+    page = render(read_report_data(paths, gt_path, split, iou_thds, ks), datetime.now().astimezone())
+    try:
+        with whole_file(target) as part:
+            part.write_text(page, encoding="utf-8")
+    except OSError as err:
+        raise InputError(
+            f"{target}: cannot be written ({err.strerror}): give another place, --out REPORT.html"
+        ) from err
+    return target
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Write a report about a prediction file as one HTML page, and compare it with others."
+    )
+    parser.add_argument("predictions", type=Path, nargs="+", help="the prediction file, and others to compare it with")
+    parser.add_argument("--gt", type=Path, help="annotations, jsonl (default: those of the results folder it lies in)")
+    parser.add_argument("--split", help="whose annotations of that folder (default: what the run evaluates on)")
+    parser.add_argument("--out", type=Path, help="the page (default: PREDICTIONS_report.html beside the first file)")
+    parser.add_argument("--iou_thds", type=float, nargs="+", help="IoU thresholds (default: the run's)")
+    parser.add_argument("--ks", type=positive_int, nargs="+", help="k of recall at k (default: the run's)")
+    return parser
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line entry."""
+    args = build_parser().parse_args(argv)
+    target = write_report(args.predictions, args.out, args.gt, args.split, args.iou_thds, args.ks)
+    print(f"{target} ({file_size(target)})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""What a model sees in a video for a query: start and end probabilities, best moments, and the annotated one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from easydict import EasyDict
+
+from method_tvr.dataset.annotations import Query, Video, annotated_spans
+from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.splits import EvalSplit
+from method_tvr.model import ReLoCLNet
+from method_tvr.search.answering import search_settings
+from method_tvr.search.encoding import encode_corpus, encode_queries
+from method_tvr.search.retrieval import Searcher
+from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
+from standalone_eval.metrics import Rule, right_moments
+
+Row = Sequence[float]  # [video_idx, st, ed, score]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One query in its own video.
+
+    Attributes:
+        query: what was asked, with the annotated moment.
+        duration: seconds of the video.
+        starts, ends: (L,) seconds at which the moment may start and end.
+        p_st, p_ed: (L,) probability that it starts (ends) there.
+        moments: rows of the best moments in this video, best first.
+        right: whether each of them is right.
+        verdict: how the query fared in the whole corpus.
+    """
+
+    query: Query
+    duration: float
+    starts: np.ndarray
+    ends: np.ndarray
+    p_st: np.ndarray
+    p_ed: np.ndarray
+    moments: Sequence[Row]
+    right: Sequence[bool]
+    verdict: str
+
+
+def is_right(rows: Sequence[Row], query: Query, video: Video, iou_thd: float) -> np.ndarray:
+    """(K,) bool: which rows are moments of the query's own video that agree with its annotation."""
+    if not rows:
+        return np.zeros(0, dtype=bool)
+    table = np.array(rows, dtype=np.float64)
+    right_span = right_moments(table[None, :, 1:3], annotated_spans([query]), Rule((iou_thd,)))[0, 0]
+    return right_span & (table[:, 0] == video.idx)
+
+
+def first_right_and_wrong(
+    queries: Sequence[Query], right_at_1: Sequence[bool]
+) -> dict[str, tuple[Query | None, Query | None]]:
+    """For each query type, the first query in order that is right at rank 1, and the first that is not.
+
+    Nobody chooses them, so they are typical rather than flattering. Queries without types make one type, "all".
+    """
+    chosen: dict[str, tuple[Query | None, Query | None]] = {}
+    for query, right in zip(queries, right_at_1, strict=True):
+        hit, miss = chosen.get(query.type or "all", (None, None))
+        chosen[query.type or "all"] = (hit or query, miss) if right else (hit, miss or query)
+    return chosen
+
+
+def verdict(rows: Sequence[Row], right: np.ndarray, query: Query, name_of: Mapping[int, str]) -> str:
+    """How a query fared in the whole corpus, from its VCMR rows and whether each is right."""
+    if not len(rows):
+        return "VCMR: no prediction"
+    if right[0]:
+        return "VCMR: right at rank 1"
+    idx, st, ed, _ = rows[0]
+    first = name_of[int(idx)]
+    where = "this video" if first == query.vid_name else first
+    rank = f"right at rank {int(np.argmax(right)) + 1}" if right.any() else f"none of {len(rows)} ranks is right"
+    return f"VCMR: {rank}; rank 1 is {st:.1f}–{ed:.1f} s of {where}"
+
+
+@torch.inference_mode()
+def span_curves(
+    model: ReLoCLNet,
+    queries: Sequence[Query],
+    videos: Mapping[str, Video],
+    features: FeatureStore,
+    opt: EasyDict,
+    device: torch.device,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Start and end probabilities of a few queries, each in its own video.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        queries: with ground truth; they are encoded as one batch.
+        videos: {vid_name: Video} of the split.
+        features, opt: where features come from, loading and search options.
+
+    Returns:
+        For each query (p_st, p_ed), each (L,) over the video's clips.
+    """
+    own = [videos[query.vid_name] for query in queries if query.vid_name]
+    dataset = StartEndEvalDataset(queries, own, features, "context")
+    context = start_end_collate([dataset[i] for i in range(len(own))], opt.max_ctx_l)
+    corpus = encode_corpus(model, [context], device, opt.trim_padding)
+    dataset.set_data_mode("query")
+    _, batch = start_end_collate([dataset[i] for i in range(len(queries))], opt.max_ctx_l)
+    encoded = encode_queries(model, prepare_batch_inputs(batch, device))
+    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
+    searcher = Searcher(corpus, *kernels, search_settings(opt))
+    p_st, p_ed, n_clips = searcher.span_probabilities(encoded, torch.arange(len(own), device=device)[:, None])
+    return [
+        (st[0, : int(n[0])].cpu().numpy(), ed[0, : int(n[0])].cpu().numpy())
+        for st, ed, n in zip(p_st, p_ed, n_clips, strict=True)
+    ]
+
+
+def example_timelines(
+    model: ReLoCLNet,
+    split: EvalSplit,
+    features: FeatureStore,
+    opt: EasyDict,
+    device: torch.device,
+    predictions: Mapping[str, Any],
+    iou_thd: float,
+    n_moments: int,
+) -> dict[str, tuple[Timeline | None, Timeline | None]]:
+    """Timelines of the queries that `first_right_and_wrong` names, judged by VCMR.
+
+    Args:
+        predictions: the content of a prediction file with VCMR and SVMR.
+        iou_thd: IoU from which a moment is right.
+        n_moments: best moments shown of the query's video.
+
+    Returns:
+        {query type: (first right one, first wrong one)}, None where there is none.
+    """
+    videos = {video.vid_name: video for video in split.videos}
+    name_of = {video.idx: video.vid_name for video in split.videos}
+    rows = {
+        task: {answer["desc_id"]: answer["predictions"] for answer in predictions[task]} for task in ("VCMR", "SVMR")
+    }
+    right = {q.desc_id: is_right(rows["VCMR"][q.desc_id], q, videos[str(q.vid_name)], iou_thd) for q in split.queries}
+    chosen = first_right_and_wrong(split.queries, [bool(right[q.desc_id][:1].any()) for q in split.queries])
+    shown = [query for pair in chosen.values() for query in pair if query is not None]
+
+    timelines = {}
+    for query, (p_st, p_ed) in zip(shown, span_curves(model, shown, videos, features, opt, device), strict=True):
+        video = videos[str(query.vid_name)]
+        moments = rows["SVMR"][query.desc_id][:n_moments]
+        clips = np.arange(len(p_st))[:, None].repeat(2, axis=1)
+        starts, ends = ClipTimes.of(opt).seconds(clips, video.duration, len(p_st)).T
+        timelines[query.desc_id] = Timeline(
+            query,
+            video.duration,
+            starts,
+            ends,
+            p_st,
+            p_ed,
+            moments,
+            is_right(moments, query, video, iou_thd).tolist(),
+            verdict(rows["VCMR"][query.desc_id], right[query.desc_id], query, name_of),
+        )
+    return {kind: (_of(timelines, hit), _of(timelines, miss)) for kind, (hit, miss) in chosen.items()}
+
+
+def _of(timelines: Mapping[int, Timeline], query: Query | None) -> Timeline | None:
+    return None if query is None else timelines[query.desc_id]

@@ -1,0 +1,440 @@
+"""An encoded corpus on disk: a folder of parts, each whole or not there.
+
+    corpus.json               what all parts were made with
+    part-00000/index.json     its videos; sizes and digests of the two files beside it
+    part-00000/rows.npy       (R, M, D) float32 or float16, encodings of the videos' clips, in order of length;
+                              of a video that was cut, those of its windows one after another
+    part-00000/norms.npy      (M, R) float32, lengths of these rows
+
+Parts never change. `corpus_writer` makes them, this module reads them. What is read is checked: the descriptions and
+the sizes of all parts when a corpus is opened, a part's rows and their lengths when they are first needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import mmap
+import os
+import re
+import reprlib
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import torch
+from easydict import EasyDict
+
+from method_tvr.dataset.annotations import Video
+from method_tvr.options.declared import AVERAGE, WINDOWS
+from method_tvr.search.corpus import row_norms
+from method_tvr.search.windows import Windows, chosen_windows
+from method_tvr.training.checkpoint import Checkpoint
+from utils.basic_utils import InputError, first_few, read_json, write_json
+from utils.content_digest import content_digest
+
+FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
+DESCRIPTION, INDEX, ROWS, NORMS = "corpus.json", "index.json", "rows.npy", "norms.npy"
+PART_PREFIX = "part-"
+DTYPES = ("float32", "float16")
+MAX_MAPPED = 256  # parts that are mapped at a time: each takes two file handles
+RELEASE_BYTES = 1 << 26  # read from mapped parts before their pages are given back
+CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
+NORM_TOLERANCE = 1e-3  # relative; machines round differently
+NPY_START = 10  # bytes of an npy file before its text: magic number, version, length of the text
+MADE_BY = ("model", "modalities", "hidden_size")
+# the options that rows depend on
+OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfeat", "no_norm_tfeat")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the rows of a corpus depend on: the model, options that go by their names, and how rows are kept.
+
+    With a `window_overlap`, videos of more than `max_ctx_l` clips were cut into windows; with 0, averaged down.
+    """
+
+    model: str  # digest
+    modalities: tuple[str, ...]
+    hidden_size: int
+    dtype: str
+    ctx_mode: str
+    clip_length: float | str
+    max_ctx_l: int
+    trim_padding: bool
+    no_norm_vfeat: bool
+    no_norm_tfeat: bool
+    window_overlap: int = 0
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, opt: EasyDict, dtype: str) -> Recipe:
+        """What encoding with these options would give."""
+        config = checkpoint.config
+        options = {name: opt[name] for name in OPTIONS}
+        digest = content_digest({"model_cfg": config.to_dict(), "model": checkpoint.state})
+        windows = chosen_windows(opt, config.conv_kernel_size)
+        overlap = windows.overlap if windows else 0
+        return cls(digest, config.modalities, config.hidden_size, dtype, **options, window_overlap=overlap)
+
+    @property
+    def windows(self) -> Windows | None:
+        """How long videos were cut, if they were."""
+        return Windows(self.max_ctx_l, self.window_overlap) if self.window_overlap else None
+
+    def rows_fit(self, n_clips: int, n_rows: int) -> bool:
+        """Whether a video of so many clips can have so many rows."""
+        if n_clips > self.max_ctx_l and self.windows:
+            return n_rows == self.windows.count(n_clips) * self.max_ctx_l
+        return 1 <= n_clips <= n_rows <= self.max_ctx_l
+
+    def content(self) -> dict[str, Any]:
+        """What is written of it; of averaged videos that which was written before there were windows."""
+        return {name: value for name, value in asdict(self).items() if name != "window_overlap" or value}
+
+    def check_same(self, wanted: Recipe, folder: Path) -> None:
+        """Refuse a corpus that was made in another way than is `wanted`.
+
+        Raises:
+            InputError: naming what differs.
+        """
+        if [getattr(self, name) for name in MADE_BY] != [getattr(wanted, name) for name in MADE_BY]:
+            raise InputError(
+                f"{folder}: was encoded by another model (digest {self.model[:12]}…, this one's is "
+                f"{wanted.model[:12]}…): give the model that encoded it, or encode again into another folder"
+            )
+        overlaps = self.window_overlap, wanted.window_overlap
+        if bool(overlaps[0]) != bool(overlaps[1]):
+            there, here = (WINDOWS if overlap else AVERAGE for overlap in overlaps)
+            raise InputError(
+                f"{folder}: was encoded with --long_videos {there}, but this run has {here}: give the same, or encode "
+                "again into another folder"
+            )
+        if overlaps[0] < overlaps[1]:
+            raise InputError(
+                f"{folder}: its windows share {overlaps[0]} clips, but spans of this run's --max_pred_l need "
+                f"{overlaps[1]}: give a smaller --max_pred_l, or encode again into another folder"
+            )
+        for name in (*OPTIONS, "dtype"):
+            there, here = getattr(self, name), getattr(wanted, name)
+            if there != here:
+                raise InputError(
+                    f"{folder}: was encoded with {name} {there}, but this run has {here}: give the same options, or "
+                    "encode again into another folder"
+                )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The videos of one part, in the order of their rows.
+
+    Attributes:
+        folder: where it is.
+        names, durations: (n,) vid_name and seconds.
+        n_clips, n_rows: (n,) int64; rows of a video that was cut are those of all its windows.
+        files: {file name: {"bytes": size, "sha256": digest}}.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    durations: Sequence[float]
+    n_clips: np.ndarray
+    n_rows: np.ndarray
+    files: dict[str, dict[str, Any]]
+
+
+class MappedPart(NamedTuple):
+    """Rows (R, M, D) and norms (M, R) of a part, as arrays on its files."""
+
+    rows: np.memmap
+    norms: np.memmap
+
+    def expect(self, first: int, n: int) -> None:
+        """Have the system read `n` rows, from the `first` on, ahead of their use; norms are too few bytes for that."""
+        _read_ahead(self.rows, first * self.rows.strides[0], n * self.rows.strides[0])
+
+
+class CorpusStore:
+    """The parts of an encoded corpus.
+
+    Args:
+        folder: of the corpus.
+
+    Attributes:
+        recipe: what it was made with.
+        parts: in the order in which they were made.
+        where: {vid_name: (number of its part, its number in it)}.
+
+    Raises:
+        InputError: (any method) it is none, of another format, damaged or truncated.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.recipe = read_recipe(self.folder)
+        self.parts = [_read_part(path, self.recipe) for path in _part_folders(self.folder)]
+        self.where: dict[str, tuple[int, int]] = {}
+        for number, part in enumerate(self.parts):
+            for place, name in enumerate(part.names):
+                other, _ = self.where.setdefault(name, (number, place))
+                if other != number:
+                    raise InputError(
+                        f"{part.folder}: video {name} is in {self.parts[other].folder.name} already: remove one of the "
+                        "two parts, and encode again what only it had"
+                    )
+                if self.where[name] != (number, place):
+                    raise InputError(f"{part.folder}: has video {name} twice: {_remedy(part.folder)}")
+        self._mapped: OrderedDict[int, MappedPart] = OrderedDict()  # the longest unused first
+        self._whole: set[int] = set()  # parts whose files have been compared with their digests
+        self._bytes_read = 0
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def require(self, videos: Sequence[Video]) -> None:
+        """Check that all of these videos are there, as they are.
+
+        Raises:
+            InputError: naming the first that are not.
+        """
+        absent = [video.vid_name for video in videos if video.vid_name not in self.where]
+        if absent:
+            raise InputError(
+                f"{self.folder}: lacks {len(absent)} videos that are to be searched: {first_few(absent)}: add them "
+                "with encode_corpus.py"
+            )
+        self.check_durations(videos)
+
+    def check_durations(self, videos: Iterable[Video]) -> None:
+        """Refuse a corpus in which some of these names mean videos of other durations.
+
+        Raises:
+            InputError: naming the first of them.
+        """
+        for video in videos:
+            if video.vid_name in self.where:
+                part, place = self.where[video.vid_name]
+                duration = self.parts[part].durations[place]
+                if duration != video.duration:
+                    raise InputError(
+                        f"{self.folder}: has a video {video.vid_name} of {duration} s, but the one asked for takes "
+                        f"{video.duration} s: it is another corpus, or the video has changed since: encode again into "
+                        "another folder"
+                    )
+
+    def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
+        """How many clips each of these videos has, before any are averaged or cut; all have to be there."""
+        where = [self.where[name] for name in vid_names]
+        return [int(self.parts[part].n_clips[place]) for part, place in where]
+
+    def mapped(self, number: int) -> MappedPart:
+        """The arrays of a part; the files are compared with their digests the first time."""
+        if number in self._mapped:
+            self._mapped.move_to_end(number)
+        else:
+            self._mapped[number] = self._map(number)
+            if len(self._mapped) > MAX_MAPPED:
+                self._mapped.popitem(last=False)
+        return self._mapped[number]
+
+    def was_read(self, n_bytes: int) -> None:
+        """Note that so much has been read and is no longer used; now and then all pages are given back."""
+        self._bytes_read += n_bytes
+        if self._bytes_read > RELEASE_BYTES:
+            self.release()
+
+    def release(self) -> None:
+        """Give back the memory of pages read so far; the files' cache in the system stays."""
+        for part in self._mapped.values():
+            _give_back(part)
+        self._bytes_read = 0
+
+    def _map(self, number: int) -> MappedPart:
+        part, recipe = self.parts[number], self.recipe
+        n_rows, n_modalities = int(part.n_rows.sum()), len(recipe.modalities)
+        try:
+            if number not in self._whole:
+                for name, said in part.files.items():
+                    if _digest(part.folder / name) != said["sha256"]:
+                        raise InputError(f"{part.folder / name}: is damaged: {_remedy(part.folder)}")
+            rows = _map_array(part.folder, ROWS, (n_rows, n_modalities, recipe.hidden_size), recipe.dtype)
+            mapped = MappedPart(rows, _map_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
+        except OSError as err:
+            raise InputError(f"{part.folder}: cannot be read ({err.strerror or err}): check the disk") from err
+        if number not in self._whole:
+            _check_norms(part.folder, mapped)
+            self._whole.add(number)
+        return mapped
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object with a digest beside it."""
+    write_json({"content": content, "sha256": _seal(content)}, path)
+
+
+def _read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    sealed = read_json(path, remedy)
+    try:
+        content, seal = sealed["content"], sealed["sha256"]
+        intact = isinstance(content, dict) and seal == _seal(content)
+    except (KeyError, TypeError):  # not ours; the latter also for what is nested too deeply to be sealed
+        intact = False
+    if not intact:
+        raise InputError(f"{path}: is damaged: {remedy}")
+    return dict(content)
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)).hexdigest()
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Begin a corpus."""
+    write_sealed(folder / DESCRIPTION, {"format_version": FORMAT_VERSION, **recipe.content()})
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """What a corpus was made with.
+
+    Raises:
+        InputError: there is none, or it is damaged or of another format.
+    """
+    path = folder / DESCRIPTION
+    content = _read_sealed(path, "give a folder that encode_corpus.py wrote, or encode again into another folder")
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: has format version {reprlib.repr(version)}, this code reads {FORMAT_VERSION}: encode again into "
+            "another folder"
+        )
+    kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "float | str": (int, float, str)}
+    accepted = {field.name: kinds.get(str(field.type), (list,)) for field in fields(Recipe)}
+    content = {"window_overlap": 0, **content}
+    if content.keys() != accepted.keys() or not all(type(content[name]) in accepted[name] for name in accepted):
+        raise InputError(f"{path}: does not describe an encoded corpus: encode again into another folder")
+    recipe = Recipe(**{**content, "modalities": tuple(content["modalities"])})
+    named = bool(recipe.modalities) and all(type(name) is str for name in recipe.modalities)
+    cut = recipe.window_overlap == 0 or 0 < recipe.window_overlap < recipe.max_ctx_l
+    if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not named or not cut:
+        raise InputError(f"{path}: describes an impossible corpus: encode again into another folder")
+    return recipe
+
+
+def recipe_seal(recipe: Recipe) -> str:
+    """By what a part says which corpus it is of."""
+    return _seal(recipe.content())
+
+
+def _read_part(folder: Path, recipe: Recipe) -> Part:
+    content = _read_sealed(folder / INDEX, _remedy(folder))
+    if content.get("corpus") != recipe_seal(recipe):
+        raise InputError(f"{folder}: is a part of another corpus: {_remedy(folder)}")
+    if not _describes_part(content, recipe):
+        raise InputError(f"{folder / INDEX}: does not describe a part: {_remedy(folder)}")
+    for name in (ROWS, NORMS):
+        path, expected = folder / name, content["files"][name]["bytes"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected:
+            found = "is missing" if size is None else f"has {size} bytes instead of {expected}"
+            raise InputError(f"{path}: {found}: {_remedy(folder)}")
+    row_bytes = len(recipe.modalities) * recipe.hidden_size * np.dtype(recipe.dtype).itemsize
+    if sum(content["n_rows"]) * row_bytes > content["files"][ROWS]["bytes"]:  # before numbers become int64
+        raise InputError(f"{folder / ROWS}: has fewer rows than {INDEX} says: {_remedy(folder)}")
+    n_clips, n_rows = (np.array(content[name], dtype=np.int64) for name in ("n_clips", "n_rows"))
+    return Part(folder, content["names"], content["durations"], n_clips, n_rows, content["files"])
+
+
+def _part_folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if re.fullmatch(PART_PREFIX + "[0-9]+", path.name))
+    except OSError as err:
+        raise InputError(f"{folder}: cannot be read ({err.strerror}): check the path") from err
+
+
+def _describes_part(content: dict[str, Any], recipe: Recipe) -> bool:
+    columns: list[Any] = [content.get(name) for name in ("names", "durations", "n_clips", "n_rows")]
+    if not all(isinstance(column, list) and column for column in columns) or len({len(c) for c in columns}) != 1:
+        return False
+    files: Any = content.get("files")
+    return (
+        all(
+            type(name) is str
+            and type(duration) in (int, float)
+            and 0 < duration < math.inf
+            and type(n_clips) is int
+            and type(n_rows) is int
+            and recipe.rows_fit(n_clips, n_rows)
+            for name, duration, n_clips, n_rows in zip(*columns, strict=True)
+        )
+        and isinstance(files, dict)
+        and files.keys() == {ROWS, NORMS}
+        and all(isinstance(said, dict) and said.keys() == {"bytes", "sha256"} for said in files.values())
+    )
+
+
+def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.memmap:
+    path = folder / name
+    with open(path, "rb") as file:
+        start = file.read(NPY_START)
+        text = file.read(int.from_bytes(start[-2:], "little"))
+        origin, size = file.tell(), os.fstat(file.fileno()).st_size
+    # numpy would interpret the text; ours is always the same but for the blanks that fill it up
+    wanted = npy_header(shape, dtype)
+    same = start[:-2] == wanted[: NPY_START - 2] and text.strip() == wanted[NPY_START:].strip()
+    if not same or size != origin + math.prod(shape) * np.dtype(dtype).itemsize:
+        raise InputError(f"{path}: is no array of shape {shape} in {dtype}: {_remedy(folder)}")
+    # copy on write: torch wants writable arrays, and nothing writes to these
+    return np.memmap(path, dtype, "c", origin, shape)
+
+
+def npy_header(shape: Sequence[int], dtype: str) -> bytes:
+    """What an npy file of version 1.0 begins with: a magic number, the length of a text, the text."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
+    return header.getvalue()
+
+
+def _check_norms(folder: Path, mapped: MappedPart) -> None:
+    """Refuse rows that are no finite numbers, and norms that are not theirs: their scores would be no numbers."""
+    step, bytes_read = max(1, CHECKED_BYTES // mapped.rows[0].nbytes), 0
+    for first in range(0, len(mapped.rows), step):
+        some = slice(first, first + step)
+        found, actual = torch.from_numpy(mapped.norms[:, some]), row_norms(torch.from_numpy(mapped.rows[some])).t()
+        if not actual.isfinite().all() or not found.allclose(actual, rtol=NORM_TOLERANCE, atol=0):
+            raise InputError(f"{folder / NORMS}: does not hold the lengths of the rows: {_remedy(folder)}")
+        bytes_read += mapped.rows[some].nbytes
+        if bytes_read > RELEASE_BYTES:
+            _give_back(mapped)
+            bytes_read = 0
+
+
+def _read_ahead(array: np.memmap, start: int, n_bytes: int) -> None:
+    """Have the system read `n_bytes` of an array's file, at least one, from the byte `start` of the array on."""
+    assert isinstance(array.base, mmap.mmap)
+    begin = array.offset % mmap.ALLOCATIONGRANULARITY + start  # a mapping starts with a page of the file
+    page = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    array.base.madvise(mmap.MADV_WILLNEED, page, begin - page + n_bytes)
+
+
+def _give_back(part: MappedPart) -> None:
+    """Give back the memory of a part's pages."""
+    for array in part:
+        assert isinstance(array.base, mmap.mmap)
+        array.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _digest(path: Path) -> str:
+    digest, buffer = hashlib.sha256(), bytearray(1 << 20)
+    with open(path, "rb", buffering=0) as file:
+        while n := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:n])
+    return digest.hexdigest()
+
+
+def _remedy(part: Path) -> str:
+    return f"remove the folder {part.name} and run encode_corpus.py again, which encodes its videos anew"

@@ -1,0 +1,198 @@
+"""Adding videos to an encoded corpus on disk, part by part; see `corpus_store` for what is written."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from method_tvr.dataset.annotations import Video
+from method_tvr.search.corpus import row_norms
+from method_tvr.search.corpus_store import (
+    DESCRIPTION,
+    INDEX,
+    NORMS,
+    PART_PREFIX,
+    ROWS,
+    CorpusStore,
+    Recipe,
+    npy_header,
+    recipe_seal,
+    write_recipe,
+    write_sealed,
+)
+from utils.basic_utils import InputError, sync
+
+PART_BYTES = 1 << 28  # of rows in a part, about: they are in memory until the part is written
+UNFINISHED = f".{PART_PREFIX}"
+
+
+class CorpusWriter:
+    """Adds videos to a corpus; see `adding_to`."""
+
+    def __init__(self, folder: Path, part_bytes: int) -> None:
+        self.store = CorpusStore(folder)  # as it was before
+        self._part_bytes = part_bytes
+        self._dtype = getattr(torch, self.store.recipe.dtype)
+        numbers = [int(part.folder.name.removeprefix(PART_PREFIX)) for part in self.store.parts]
+        self._next_number = max(numbers, default=-1) + 1
+        self._added: set[str] = set()
+        self._begin_part()
+
+    def _begin_part(self) -> None:
+        self._videos: list[Video] = []
+        self._n_clips: list[int] = []
+        self._rows: list[torch.Tensor] = []
+        self._bytes = 0
+
+    def add(self, video: Video, n_clips: int, rows: torch.Tensor) -> None:
+        """Add a video.
+
+        Args:
+            video: not in the corpus yet.
+            n_clips: L.
+            rows: (R, M, D) float32 encodings of its clips and of the padding after them, on any device; of a video
+                that was cut, those of its windows one after another.
+
+        Raises:
+            InputError: it is there already, its encodings are not finite, or nothing can be written.
+        """
+        if video.vid_name in self.store.where or video.vid_name in self._added:
+            raise InputError(f"{self.store.folder}: video {video.vid_name} is in the corpus already")
+        kept = rows.to("cpu", self._dtype, copy=True)
+        if not torch.isfinite(kept).all():
+            remedy = "keep it in fp32" if torch.isfinite(rows).all() else "check the video's features"
+            raise InputError(
+                f"{video.vid_name}: its encodings are not finite numbers in {self.store.recipe.dtype}: {remedy}"
+            )
+        self._added.add(video.vid_name)
+        self._videos.append(video)
+        self._n_clips.append(n_clips)
+        self._rows.append(kept)
+        self._bytes += kept.nbytes
+        if self._bytes >= self._part_bytes:
+            self.finish_part()
+
+    def finish_part(self) -> None:
+        """Write what has been added since the last part as a part of its own.
+
+        Raises:
+            InputError: it cannot be written; the parts before are whole.
+        """
+        if not self._videos:
+            return
+        folder = self.store.folder
+        try:
+            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+            try:
+                self._write_part(unfinished)
+                _make_ordinary(unfinished)
+                os.rename(unfinished, folder / f"{PART_PREFIX}{self._next_number:05d}")
+                sync(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        except OSError as err:
+            raise InputError(
+                f"{folder}: cannot be written ({err.strerror or err}): the parts before are whole: "
+                "make room and run the same command again, which encodes the videos that are missing"
+            ) from err
+        self._next_number += 1
+        self._begin_part()
+
+    def _write_part(self, folder: Path) -> None:
+        n_rows = [len(rows) for rows in self._rows]
+        order = np.lexsort((n_rows, self._n_clips)).tolist()
+        in_order = [self._rows[place] for place in order]
+        norms = torch.cat([row_norms(rows) for rows in in_order]).t().contiguous()
+        shape = (sum(n_rows), *in_order[0].shape[1:])
+        content = {
+            "corpus": recipe_seal(self.store.recipe),
+            "names": [self._videos[place].vid_name for place in order],
+            "durations": [self._videos[place].duration for place in order],
+            "n_clips": [self._n_clips[place] for place in order],
+            "n_rows": [n_rows[place] for place in order],
+            "files": {
+                ROWS: _write_array(folder / ROWS, shape, self.store.recipe.dtype, (rows.numpy() for rows in in_order)),
+                NORMS: _write_array(folder / NORMS, tuple(norms.shape), "float32", [norms.numpy()]),
+            },
+        }
+        write_sealed(folder / INDEX, content)
+
+
+def _write_array(path: Path, shape: Sequence[int], dtype: str, chunks: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Write an npy file of consecutive chunks; returns its size and digest."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as out:
+        for chunk in chain([np.frombuffer(npy_header(shape, dtype), np.uint8)], chunks):
+            data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
+            out.write(data)
+            digest.update(data)
+        out.flush()
+        os.fsync(out.fileno())
+        return {"bytes": out.tell(), "sha256": digest.hexdigest()}
+
+
+@contextmanager
+def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = PART_BYTES) -> Iterator[CorpusWriter]:
+    """Add videos to a corpus, which is begun when there is none.
+
+    A part is written whenever its rows are enough, and the last one when the block ends well. Whatever happens, the
+    parts that have been written stay, and whole.
+
+    Args:
+        folder: of the corpus.
+        recipe: what the videos are encoded with; that of the corpus must be the same.
+        part_bytes: size of a part's rows, about; memory grows with it.
+
+    Raises:
+        InputError: the folder holds something else, was made in another way, is damaged, or is being added to.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / DESCRIPTION).exists() and any(not other.name.startswith(".") for other in path.iterdir()):
+            raise InputError(f"{path}: is not empty and no encoded corpus: name a new folder")
+        # no link that leads elsewhere is followed, and no pipe waited for
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.fdopen(os.open(path / ".lock", flags, 0o666), "a")
+    except OSError as err:
+        raise InputError(f"{path}: no corpus can be written there ({err.strerror}): name another folder") from err
+    with lock:
+        _be_alone(lock, path)
+        if not (path / DESCRIPTION).exists():
+            write_recipe(path, recipe)
+        writer = CorpusWriter(path, part_bytes)
+        writer.store.recipe.check_same(recipe, path)
+        for left_over in path.glob(f"{UNFINISHED}*"):  # of runs that were killed
+            if left_over.is_dir():  # rmtree waits for ever for what a pipe might say
+                shutil.rmtree(left_over, ignore_errors=True)
+        yield writer
+        writer.finish_part()
+
+
+def _be_alone(lock: IO[str], folder: Path) -> None:
+    """Refuse to work where another run does; where the file system knows no locks, the user has to see to it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{folder}: another run is adding videos: wait until it has ended") from None
+    except OSError as err:
+        print(f"note: {folder}: cannot be locked ({err.strerror}): let no other run add to it", file=sys.stderr)
+
+
+def _make_ordinary(folder: Path) -> None:
+    """mkdtemp makes private folders; this is to be like any other."""
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)

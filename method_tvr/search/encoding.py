@@ -1,0 +1,76 @@
+"""A model applied to a corpus: what a search compares, of videos and of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from method_tvr.dataset.loading import Batch
+from method_tvr.model import ReLoCLNet
+from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries
+from method_tvr.start_end_dataset import prepare_batch_inputs
+from utils.tensor_utils import pad_sequences
+
+
+@torch.inference_mode()
+def encode_videos(
+    model: ReLoCLNet, batches: Iterable[Batch], device: torch.device, trim_padding: bool = False
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Encode videos: h3 of all modalities, with the padded rows that boundary scores need.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        batches: of videos.
+        device: where encodings stay.
+        trim_padding: see `ReLoCLNet.encode_videos`; no padded row is kept then.
+
+    Yields:
+        For each video, in their order, its number of clips L and its rows (R, M, D) float32.
+    """
+    reach = 0 if trim_padding else model.config.conv_kernel_size // 2
+    for _, batch in batches:
+        inputs, lengths = prepare_batch_inputs(batch, device), batch["ctx_lengths"].tolist()
+        encoded: dict[int, torch.Tensor] = {}
+        for videos in model.encode_videos(inputs, trim_padding):
+            h3 = torch.stack([videos.h3[m] for m in model.modalities], dim=2)  # (n, L, M, D)
+            numbers = torch.arange(len(lengths))[videos.rows]
+            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers.tolist(), h3, strict=True)}
+        for i, length in enumerate(lengths):
+            yield length, encoded[i]
+
+
+@torch.inference_mode()
+def encode_corpus(
+    model: ReLoCLNet,
+    batches: Iterable[Batch],
+    device: torch.device,
+    trim_padding: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> EncodedCorpus:
+    """Encode videos once and keep them in memory.
+
+    Args:
+        model, batches, device, trim_padding: see `encode_videos`.
+        dtype: of the encoded corpus.
+    """
+    rows, n_clips = [], []
+    for length, encoded in encode_videos(model, batches, device, trim_padding):
+        rows.append(encoded.to(dtype))
+        n_clips.append(length)
+    return EncodedCorpus(rows, n_clips, dtype)
+
+
+@torch.inference_mode()
+def encode_queries(model: ReLoCLNet, batch: dict[str, torch.Tensor]) -> EncodedQueries:
+    """Encode a batch of queries as a corpus is searched with them."""
+    query = model.encode_query(batch["query_feat"], batch["query_mask"])
+    return EncodedQueries.build(query, model.span_queries(query), model.modalities)
+
+
+@torch.inference_mode()
+def encode_token_features(model: ReLoCLNet, queries: Sequence[np.ndarray], device: torch.device) -> EncodedQueries:
+    """Encode a batch of queries of (Lq, D) prepared token features each."""
+    query_feat, query_mask = pad_sequences(queries)
+    return encode_queries(model, prepare_batch_inputs({"query_feat": query_feat, "query_mask": query_mask}, device))

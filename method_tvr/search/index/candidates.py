@@ -1,0 +1,115 @@
+"""Which videos are worth a close look: the small interface behind which search indexes stand.
+
+An index holds the clip vectors of a corpus, normalised, one set for each modality, and names entries whose clips are
+near a query. It may be wrong: what it names is scored again with the model's own score (`indexed_search`), and what it
+does not name is lost. How much that is, `index_recall` measures.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from method_tvr.search.corpus import Corpus
+from method_tvr.search.retrieval import NO_ENTRY
+
+ROWS_AT_A_TIME = 1 << 15
+
+
+@dataclass(frozen=True)
+class CandidateSettings:
+    """How far an index looks.
+
+    Attributes:
+        n_clips: nearest clips asked for in each modality.
+        n_entries: entries named at most, the best of those that these clips belong to; they are scored exactly.
+        n_probes: lists (cells of an inverted file) that are looked into, by indexes that have such.
+    """
+
+    n_clips: int = 3072
+    n_entries: int = 250
+    n_probes: int = 256
+
+
+class CandidateIndex(ABC):
+    """An index over the clips of a corpus.
+
+    Attributes:
+        settings: how far it looks; may be changed between searches.
+    """
+
+    settings: CandidateSettings
+
+    @abstractmethod
+    def nearest_clips(
+        self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The entries of the clips nearest to queries, and how near they are.
+
+        Args:
+            modality: number of the modality.
+            queries: (Nq, D) float32 of length 1.
+            allowed: (Nv,) bool, entries that may be named; None: all.
+
+        Returns:
+            Entries (Nq, K) int64, `NO_ENTRY` where there are fewer, an entry as often as it has clips among them; and
+            their cosines (Nq, K) float32, as near as the index knows them.
+        """
+
+    def candidates(self, queries: np.ndarray, allowed: np.ndarray | None = None) -> list[np.ndarray]:
+        """The entries to score, for each of the queries (Nq, M, D), in no order."""
+        each = range(queries.shape[1])
+        with ThreadPoolExecutor(len(each)) as pool:  # indexes are not Python, and one query keeps them to one core
+            of_modality = [np.ascontiguousarray(queries[:, m]) for m in each]
+            found = list(pool.map(self.nearest_clips, each, of_modality, [allowed] * len(each)))
+        return [
+            best_entries([(entries[row], scores[row]) for entries, scores in found], self.settings.n_entries)
+            for row in range(len(queries))
+        ]
+
+
+def best_entries(found: list[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
+    """The `n` entries whose nearest clips are nearest, on average over modalities.
+
+    An entry that has no clip among the nearest of a modality is taken to be as far as the farthest of these.
+
+    Args:
+        found: for each modality, entries (K,) and cosines (K,).
+        n: how many at most.
+
+    Returns:
+        (n,) int64.
+    """
+    entries = np.unique(np.concatenate([named[named != NO_ENTRY] for named, _ in found]))
+    total = np.zeros(len(entries), dtype=np.float32)
+    for named, scores in found:
+        there = named != NO_ENTRY
+        if not there.any():
+            continue
+        nearest = np.full(len(entries), scores[there].min(), dtype=np.float32)
+        np.maximum.at(nearest, np.searchsorted(entries, named[there]), scores[there])
+        total += nearest
+    return entries if len(entries) <= n else entries[np.argpartition(-total, n)[:n]]
+
+
+def n_cells(n_clips: int) -> int:
+    """Cells of an inverted file over so many clips: about 4 times the square root, a power of two."""
+    return 1 << round(math.log2(max(1.0, 4 * math.sqrt(n_clips))))
+
+
+def clip_vectors(corpus: Corpus, modality: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The clips of a corpus, some at a time, as an index takes them.
+
+    Yields:
+        Entries (n,) int64 and vectors (n, D) float32 of length 1; padding is left out.
+    """
+    for block in corpus.blocks(ROWS_AT_A_TIME):
+        unit = block.rows[:, modality].float() / block.norms[modality].unsqueeze(1)
+        for run in block.runs:
+            of_run = unit[run.rows].unflatten(0, (len(run.entries), -1))[:, : run.n_clips]
+            yield run.entries.repeat(run.n_clips), of_run.flatten(0, 1).cpu().numpy()

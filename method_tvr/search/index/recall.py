@@ -1,0 +1,53 @@
+"""How much of an exact search's answers an index finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from method_tvr.search.index.indexed_search import IndexedSearcher
+from method_tvr.search.retrieval import EncodedQueries, Moments, RankedVideos
+
+TOP_VIDEOS = 100
+Answers = tuple[Moments, RankedVideos]
+
+
+@dataclass(frozen=True)
+class IndexRecall:
+    """Shares from 0 to 1, over queries.
+
+    Attributes:
+        n_queries: how many were asked.
+        videos: of the exact search's first 100 videos (or as many as are kept).
+        first_moment: of queries whose exact first moment comes first here too.
+    """
+
+    n_queries: int
+    videos: float
+    first_moment: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_queries} queries: the index finds {self.videos:.4f} of the exact first {TOP_VIDEOS} videos, and "
+            f"{self.first_moment:.4f} of the exact first moments"
+        )
+
+
+def index_recall(searcher: IndexedSearcher, queries: EncodedQueries) -> IndexRecall:
+    """Ask by way of the index and exactly, and compare."""
+    return compare(searcher.search_all(queries), searcher.exact.search_all(queries))
+
+
+def compare(
+    found: Iterable[tuple[Moments, RankedVideos]], exact: Iterable[tuple[Moments, RankedVideos]]
+) -> IndexRecall:
+    """Compare answers to the same queries, block by block."""
+    shares, first = [], []
+    for (moments, videos), (wanted_moments, wanted) in zip(found, exact, strict=True):
+        for named, right in zip(videos.entry[:, :TOP_VIDEOS], wanted.entry[:, :TOP_VIDEOS], strict=True):
+            shares.append(len(np.intersect1d(named, right)) / len(right))
+        same = [getattr(moments, name)[:, 0] == getattr(wanted_moments, name)[:, 0] for name in ("entry", "st", "ed")]
+        first.append(np.logical_and.reduce(same))
+    return IndexRecall(len(shares), float(np.mean(shares)), float(np.concatenate(first).mean()))

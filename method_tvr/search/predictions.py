@@ -1,0 +1,181 @@
+"""Ranked moments and videos -> prediction rows in seconds, with and without temporal NMS, -> prediction files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from method_tvr.dataset.annotations import Query, Video
+from method_tvr.search.retrieval import NO_ENTRY, Moments, RankedVideos
+from utils.basic_utils import whole_file
+from utils.temporal_nms import nms_keep
+
+MAX_PREDICTIONS = 100  # rows per query in a prediction file
+COLUMNS = ("video_idx", "st", "ed", "score")
+
+
+@dataclass
+class RankedRows:
+    """The rows of one task, best first.
+
+    Attributes:
+        video_idx: (Nq, K) int64.
+        st, ed: (Nq, K) seconds.
+        score: (Nq, K) float32.
+        count: (Nq,) how many of the K rows each query has; the rest means nothing.
+    """
+
+    video_idx: np.ndarray
+    st: np.ndarray
+    ed: np.ndarray
+    score: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[RankedRows]) -> RankedRows:
+        """Rows of several blocks of queries, one after another."""
+        widest = max(part.video_idx.shape[1] for part in parts)
+
+        def joined(name: str) -> np.ndarray:
+            arrays = [getattr(part, name) for part in parts]
+            missing = [widest - array.shape[1] for array in arrays]
+            return np.concatenate(
+                [np.pad(a, ((0, 0), (0, n))) if n else a for a, n in zip(arrays, missing, strict=True)]
+            )
+
+        columns = {name: joined(name) for name in COLUMNS}
+        return cls(**columns, count=np.concatenate([part.count for part in parts]))
+
+    def of_query(self, row: int) -> list[tuple[float, ...]]:
+        """[(video_idx, st, ed, score), …] of one query."""
+        n = self.count[row]
+        return list(zip(*(column[row, :n].tolist() for column in self._columns().values()), strict=True))
+
+    def of_queries(self, rows: np.ndarray) -> RankedRows:
+        """The rows of some queries, in the order given: (n,) numbers of queries."""
+        columns = {name: column[rows] for name, column in self._columns().items()}
+        return RankedRows(**columns, count=self.count[rows])
+
+    def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
+        """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
+        rows = self.best(max_before_nms)
+        valid = np.arange(rows.video_idx.shape[1]) < rows.count[:, None]
+        return rows._select(nms_keep(rows.st, rows.ed, valid, nms_thd, group=rows.video_idx), MAX_PREDICTIONS)
+
+    def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
+        """The first `n` rows of each query."""
+        columns = {name: column[:, :n] for name, column in self._columns().items()}
+        return RankedRows(**columns, count=np.minimum(self.count, n))
+
+    def padded(self) -> np.ndarray:
+        """(Nq, K, 4) float64 [video_idx, st, ed, score], NaN past a query's last row."""
+        rows = np.stack([self.video_idx, self.st, self.ed, self.score.astype(np.float64)], axis=-1)
+        rows[np.arange(rows.shape[1]) >= self.count[:, None]] = np.nan
+        return rows
+
+    def _select(self, keep: np.ndarray, n: int) -> RankedRows:
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :n]  # kept rows first, in their order
+        columns = {name: np.take_along_axis(column, order, axis=1) for name, column in self._columns().items()}
+        return RankedRows(**columns, count=np.minimum(keep.sum(axis=1), n))
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+class CorpusTimes:
+    """From entries and clips to video_idx and seconds; each entry may have a clip length and an offset of its own.
+
+    Args:
+        video_idx: (Nv,) the index that predictions name each entry's video by.
+        clip_length: (Nv,) seconds of a clip of each entry.
+        offset: (Nv,) seconds at which each entry starts in its video.
+        first_clip: (Nv,) int64, clips of `clip_length` before each entry, besides the offset; by default none. Given,
+            entries of one video may overlap: what they share is one moment.
+        end_offset: clips from the start of a moment's last clip to its end.
+    """
+
+    def __init__(
+        self,
+        video_idx: np.ndarray,
+        clip_length: np.ndarray,
+        offset: np.ndarray,
+        first_clip: np.ndarray | None = None,
+        end_offset: int = 0,
+    ) -> None:
+        self.video_idx = video_idx
+        self.clip_length = clip_length
+        self.offset = offset
+        self.first_clip = first_clip
+        self.end_offset = end_offset
+
+    @classmethod
+    def of_entries(cls, entries: Sequence[Video], clip_length: np.ndarray, end_offset: int = 0) -> CorpusTimes:
+        """One entry for each video, or for some clips of it; clip_length (Nv,) in seconds."""
+        first_clip = None
+        if any(entry.clips for entry in entries):
+            first_clip = np.array([entry.clips.start if entry.clips else 0 for entry in entries], dtype=np.int64)
+        video_idx = np.array([entry.idx for entry in entries])
+        return cls(video_idx, clip_length, np.zeros(len(entries)), first_clip, end_offset)
+
+    def moment_rows(self, moments: Moments, n: int | None = None) -> RankedRows:
+        """Moments as rows in seconds, at most `n` of each query. What overlapping entries share counts once."""
+        entry, count = moments.entry, (moments.entry != NO_ENTRY).sum(axis=1)
+        clips = moments.st, moments.ed + self.end_offset
+        if self.first_clip is not None:
+            clips = clips[0] + self.first_clip[entry], clips[1] + self.first_clip[entry]
+        st, ed = (self.offset[entry] + boundary * self.clip_length[entry] for boundary in clips)
+        rows = RankedRows(self.video_idx[entry], st, ed, moments.score, count)
+        if self.first_clip is None:
+            return rows if n is None else rows.best(n)
+        there = np.arange(entry.shape[1]) < count[:, None]
+        return rows._select(there & _first_of_its_kind(rows.video_idx, *clips), entry.shape[1] if n is None else n)
+
+    def clips_of(self, entry: int, span: np.ndarray) -> tuple[int, int]:
+        """First and last clip within an entry of a moment in seconds: what `moment_rows` made it of."""
+        first = 0 if self.first_clip is None else int(self.first_clip[entry])
+        st, ed = np.rint((span - self.offset[entry]) / self.clip_length[entry]).astype(int) - first
+        return int(st), int(ed) - self.end_offset
+
+    def video_rows(self, ranked: RankedVideos) -> RankedRows:
+        """Videos as rows [video_idx, 0, 0, score]."""
+        zero = np.zeros_like(ranked.entry)
+        count = np.full(len(ranked.entry), ranked.entry.shape[1])
+        return RankedRows(self.video_idx[ranked.entry], zero, zero, ranked.score, count)
+
+
+def _first_of_its_kind(*columns: np.ndarray) -> np.ndarray:
+    """(Nq, K) bool: False on what equals something before it in its row, in all columns (Nq, K)."""
+    order = np.lexsort(columns, axis=1)  # which is stable
+    in_order = [np.take_along_axis(column, order, axis=1) for column in columns]
+    first = np.ones(order.shape, dtype=bool)
+    first[:, 1:] = np.any([column[:, 1:] != column[:, :-1] for column in in_order], axis=0)
+    found = np.empty_like(first)
+    np.put_along_axis(found, order, first, axis=1)
+    return found
+
+
+def write_predictions(
+    path: str | os.PathLike[str],
+    videos: Sequence[Video],
+    queries: Sequence[Query],
+    rows_by_task: Mapping[str, RankedRows],
+) -> None:
+    """Write a prediction file: `video2idx` and, per task, one object per query. Whole or not at all."""
+    with whole_file(path) as part, open(part, "wb") as out:
+        out.write(b'{"video2idx":' + orjson.dumps({video.vid_name: video.idx for video in videos}))
+        for task, rows in rows_by_task.items():
+            out.write(b',"%s":[' % task.encode())
+            for number, line in enumerate(_task_lines(queries, rows)):
+                out.write((b",\n" if number else b"") + line)
+            out.write(b"]")
+        out.write(b"}")
+
+
+def _task_lines(queries: Sequence[Query], rows: RankedRows) -> Iterator[bytes]:
+    for number, query in enumerate(queries):
+        predictions = rows.of_query(number)
+        yield orjson.dumps({"desc_id": query.desc_id, "desc": query.desc, "predictions": predictions})

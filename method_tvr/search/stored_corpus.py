@@ -1,0 +1,164 @@
+"""An encoded corpus that is searched from disk: rows are read block by block from mapped files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from method_tvr.search.corpus import Block, Corpus, Packing
+from method_tvr.search.corpus_store import CorpusStore
+from method_tvr.search.retrieval import EncodedCorpus
+from utils.basic_utils import progress
+from utils.tensor_utils import to_device
+
+SEARCH_BYTES = 4 << 30  # of a GPU's memory that a search works with, besides the corpus
+GPU_BLOCK_ROWS = 1 << 15  # 50 MB of TVR's rows in float16: a copy of them takes longer than to ask for it
+
+
+class StoredCorpus(Corpus):
+    """Videos of a corpus on disk, entries in the order of their names; of one that was cut, an entry for each window.
+
+    Rows come as float32 whatever they are kept in, and as copies or as views of the mapped files; in memory are only
+    the rows in use, and some tens of bytes for each video. `open_corpus` may put them into a GPU's memory instead.
+
+    Args:
+        store: the corpus on disk.
+        vid_names: which of its videos, each once; all have to be there. All of them, those of a split, or a share:
+            several searchers may divide a store's videos among them.
+        device: where rows are needed.
+    """
+
+    def __init__(self, store: CorpusStore, vid_names: Sequence[str], device: torch.device) -> None:
+        self.dtype, self.device = torch.float32, device
+        if device.type != "cpu":
+            self.block_rows = GPU_BLOCK_ROWS
+        self._store, self._kept = store, getattr(torch, store.recipe.dtype)
+        where = np.array([store.where[name] for name in vid_names], dtype=np.int64).reshape(-1, 2)
+        self._part, place, window = _entries(where, store)
+        self.n_clips, self.n_rows, self._first_row = (np.empty_like(place) for _ in range(3))
+        self._packings: dict[int, Packing] = {}
+        for part in np.unique(self._part).tolist():
+            entries = np.flatnonzero(self._part == part)
+            entries = entries[np.lexsort((window[entries], place[entries]))]
+            table, places = store.parts[part], place[entries]
+            size = store.recipe.max_ctx_l  # no video that was not cut has more rows, and any window has as many
+            self.n_clips[entries] = np.minimum(table.n_clips[places], size)
+            self.n_rows[entries] = np.minimum(table.n_rows[places], size)
+            self._first_row[entries] = (np.cumsum(table.n_rows) - table.n_rows)[places] + size * window[entries]
+            self._packings[part] = Packing(self.n_clips[entries], self.n_rows[entries], entries)
+
+    def rows_of(self, entry: int) -> torch.Tensor:
+        """(R_i, M, D) rows of an entry."""
+        return self._tensor(self._kept_rows(entry))
+
+    def _kept_rows(self, entry: int) -> np.ndarray:
+        first = self._first_row[entry]
+        rows = self._store.mapped(int(self._part[entry])).rows[first : first + self.n_rows[entry]]
+        self._store.was_read(rows.nbytes)
+        return rows
+
+    def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Copies of the rows of the entries, each once; see `Corpus.rows_with`."""
+        present, place = np.unique(entries.cpu().numpy(), return_inverse=True)
+        rows = self._tensor(np.concatenate([self._kept_rows(entry) for entry in present.tolist()]))
+        n_rows = self.n_rows[present]
+        first, n_rows = ((of_entry[place]).reshape(entries.shape) for of_entry in (np.cumsum(n_rows) - n_rows, n_rows))
+        return rows, to_device(first, self.device), to_device(n_rows, self.device)
+
+    @property
+    def n_bytes(self) -> int:
+        """What rows and norms take as they are kept."""
+        row = len(self._store.recipe.modalities) * (self._store.recipe.hidden_size * self._kept.itemsize + 4)
+        return int(self.n_rows.sum()) * row
+
+    def in_memory(self) -> EncodedCorpus:
+        """The same corpus, read once and held on the device as it is kept."""
+        entries = progress(range(len(self)), "reading the encoded corpus")
+        rows = (torch.from_numpy(self._kept_rows(entry)) for entry in entries)
+        return EncodedCorpus(rows, self.n_clips, self.dtype, self.n_rows, self._kept, self.device)
+
+    def expect(self, entries: np.ndarray) -> None:
+        """Have the system read rows from disk beside each other, not one after another; see `Corpus.expect`."""
+        places = zip(self._part[entries], self._first_row[entries], self.n_clips[entries], strict=True)
+        for part, first, n in places:
+            self._store.mapped(int(part)).expect(int(first), int(n))
+
+    def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of rows and norms; see `Corpus.clips_of`."""
+        rows, norms = [], []
+        places = zip(self._part[entries], self._first_row[entries], self.n_clips[entries], strict=True)
+        for part, first, n in places:
+            mapped = self._store.mapped(int(part))
+            rows.append(mapped.rows[first : first + n])
+            norms.append(mapped.norms[:, first : first + n])
+        # joined as they are kept: half of the bytes, for fp16. Pages stay mapped: the next query may want them again
+        return self._tensor(np.concatenate(rows)), self._tensor(np.concatenate(norms, axis=1))
+
+    def blocks(self, max_rows: int) -> Iterator[Block]:
+        """The whole corpus, part by part; see `Corpus.blocks`."""
+        for part, packing in progress(self._packings.items(), "reading the encoded corpus", total=len(self._packings)):
+            mapped = self._store.mapped(part)
+            for positions, runs in packing.blocks(max_rows):
+                stretches = self._stretches(packing.order[positions])
+                rows = _joined([mapped.rows[stretch] for stretch in stretches], axis=0)
+                norms = _joined([mapped.norms[:, stretch] for stretch in stretches], axis=1)
+                yield Block(self._tensor(rows), self._tensor(norms), runs)
+                self._store.was_read(rows.nbytes + norms.nbytes)
+        self._store.release()
+
+    def _stretches(self, entries: np.ndarray) -> list[slice]:
+        """The rows of entries, in their order: rows that lie one after another in as few slices as there can be."""
+        firsts = self._first_row[entries]
+        ends = firsts + self.n_rows[entries]
+        gaps = np.flatnonzero(firsts[1:] != ends[:-1])
+        begins, stops = np.append(0, gaps + 1), np.append(gaps, len(entries) - 1)
+        return [slice(int(firsts[a]), int(ends[b])) for a, b in zip(begins, stops, strict=True)]
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device).to(self.dtype)
+
+
+def open_corpus(store: CorpusStore, vid_names: Sequence[str], device: torch.device) -> Corpus:
+    """Videos of a corpus on disk as they are searched soonest: held on the GPU if there is one and they fit.
+
+    What was decided is said on stderr. On a CPU nothing is: what was read stays in the system's file cache.
+
+    Args:
+        store, vid_names, device: see `StoredCorpus`.
+    """
+    corpus, free = StoredCorpus(store, vid_names, device), _free_bytes(device)
+    if free is None:
+        return corpus
+    size = f"the encoded corpus ({corpus.n_bytes / 2**30:.1f} GiB)"
+    if corpus.n_bytes + SEARCH_BYTES <= free:
+        print(f"note: {size} is loaded onto {device}", file=sys.stderr)
+        return corpus.in_memory()
+    print(
+        f"note: {size} stays on disk and is read for every search: of {device}, {free / 2**30:.1f} GiB are free, and a "
+        f"search takes up to {SEARCH_BYTES / 2**30:.0f} GiB besides",
+        file=sys.stderr,
+    )
+    return corpus
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Of a GPU's memory; None for a CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def _entries(where: np.ndarray, store: CorpusStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part, place in it, and number of the window, of each entry (Nv,), from part and place of each video (n, 2)."""
+    part, place = where.T
+    windows = store.recipe.windows
+    if windows is None:
+        return part, place, np.zeros_like(place)
+    counts = np.array([windows.count(store.parts[a].n_clips[b].item()) for a, b in where.tolist()], dtype=np.int64)
+    first = np.cumsum(counts) - counts
+    return part.repeat(counts), place.repeat(counts), np.arange(counts.sum()) - first.repeat(counts)
+
+
+def _joined(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)

@@ -1,0 +1,206 @@
+"""A run's results folder: logs and curves that a resumed run goes on with, and the code that ran."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from utils.basic_utils import PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file
+
+LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
+CODE = frozenset({".py", ".sh", ".j2", ".css", ".js", ".txt", ".md"})  # what code.zip keeps of method_tvr
+HOLD_TRIES, HOLD_PAUSE_S = 40, 0.25  # a killed run's loading processes hold its folder for some seconds more
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a results folder for the time of the block.
+
+    Raises:
+        InputError: another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        for attempt in range(1, HOLD_TRIES + 1):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == HOLD_TRIES:
+                    raise InputError(
+                        f"{folder}: another process is training in it: wait until it ends, or stop it"
+                    ) from None
+                time.sleep(HOLD_PAUSE_S)
+            except OSError as err:  # some network file systems have no locks
+                print(f"note: {folder} cannot be locked ({err.strerror}): do not resume it twice", file=sys.stderr)
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+class RunLog(Closing):
+    """What a run reports, as a process takes it that does not write files: nothing is kept.
+
+    Args:
+        results_dir: the run's results folder.
+    """
+
+    def __init__(self, results_dir: Path) -> None:
+        self.dir = results_dir
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        """A point of a TensorBoard curve."""
+
+    def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
+        """TensorBoard curves of an epoch's losses, and its line in train.log.txt."""
+
+    def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
+        """TensorBoard curves of an epoch's recalls, and its line in eval.log.txt."""
+
+    def lengths(self) -> dict[str, int]:
+        """Bytes in each log and file of curves, which are safely on the disk when this returns."""
+        return {}
+
+    def save_code(self) -> None:
+        """Keep the method's code beside what it computed, in code.zip."""
+
+    def close(self) -> None:
+        """Write the last curves."""
+
+    def discard(self) -> None:
+        """Remove the folder, of a run that failed before it had anything worth keeping."""
+
+
+class RunFiles(RunLog):
+    """The files in a run's results folder. No other process can have them until `close`.
+
+    Args:
+        results_dir: the folder, made here for a new run.
+        known: for a run that is resumed, what `lengths` returned when its state was saved: whatever was logged since
+            is cut off, because it will be logged again. None for a new run.
+
+    Raises:
+        InputError: the folder cannot be made, or another process has it.
+    """
+
+    def __init__(self, results_dir: Path, known: Mapping[str, int] | None = None) -> None:
+        super().__init__(results_dir)
+        self._synced: dict[str, int] = {}
+        from torch.utils.tensorboard import SummaryWriter  # here, because only a run of training needs it
+
+        with ExitStack() as opened:
+            if known is None:
+                self._make()
+                opened.enter_context(held(self.dir))
+            else:
+                self._cut_back(known)
+            self._writer = SummaryWriter(str(self.dir / CURVES))
+            opened.callback(self._writer.close)
+            self._opened = opened.pop_all()
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
+
+    def log_losses(self, epoch: int, losses: dict[str, float], tag: str) -> None:
+        for name, value in losses.items():
+            self.log_scalar(f"{tag}/{name}", value, epoch)
+        if tag == "Train":
+            line = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            self._append(LOSS_LOG, f"[Epoch] {epoch:03d} [Loss] {line}")
+
+    def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
+        for task in ("VCMR", "SVMR"):
+            for thd in sorted({name.split("-")[0] for name in metrics.get(task, {})}):
+                curves = {name: value for name, value in metrics[task].items() if name.startswith(f"{thd}-")}
+                self._writer.add_scalars(f"Eval/{task}-{thd}", curves, epoch)
+        if "VR" in metrics:
+            self._writer.add_scalars("Eval/VR", metrics["VR"], epoch)
+        self._append(METRICS_LOG, f"[Epoch] {epoch:03d} [Metrics] {orjson.dumps(metrics).decode()}")
+
+    def lengths(self) -> dict[str, int]:
+        self._writer.flush()
+        lengths = {name: path.stat().st_size for name, path in self._logs().items()}
+        for name, length in lengths.items():
+            if self._synced.get(name) != length:
+                sync(self.dir / name)
+        self._synced = lengths
+        return lengths
+
+    def save_code(self) -> None:
+        package = PROJECT_ROOT / "method_tvr"
+        with whole_file(self.dir / "code.zip") as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for folder, folders, names in os.walk(package):
+                folders[:] = sorted(name for name in folders if Path(folder, name) != package / "results")
+                for source in (Path(folder, name) for name in sorted(names)):
+                    if source.suffix in CODE:
+                        archive.write(source, source.relative_to(PROJECT_ROOT))
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def discard(self) -> None:
+        self.close()
+        shutil.rmtree(self.dir)
+
+    def _make(self) -> None:
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as err:
+            raise InputError(
+                f"{self.dir}: cannot be made ({err.strerror}): choose another --results_root or --exp_id"
+            ) from err
+
+    def _append(self, name: str, line: str) -> None:
+        """Add a line whole: a disk that fills up leaves none of it."""
+        entry = f"{time.strftime('%Y_%m_%d_%H_%M_%S')} {line}\n".encode()
+        path = self.dir / name
+        with named_when_full(path), open(path, "ab", buffering=0) as log:
+            length = log.tell()
+            if log.write(entry) < len(entry):
+                log.truncate(length)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _logs(self) -> dict[str, Path]:
+        """{name relative to the folder: path} of logs and files of curves that are there."""
+        paths = [self.dir / LOSS_LOG, self.dir / METRICS_LOG, *(self.dir / CURVES).rglob("events*")]
+        return {str(path.relative_to(self.dir)): path for path in paths if path.is_file()}
+
+    def _check_ordinary(self) -> None:
+        """Refuse links, which may lead out of the folder, and pipes, which would be waited for.
+
+        Raises:
+            InputError: a log or a curve is one, or a folder where a file should be.
+        """
+        curves = self.dir / CURVES
+        kinds = {self.dir / LOSS_LOG: (stat.S_ISREG,), self.dir / METRICS_LOG: (stat.S_ISREG,), curves: (stat.S_ISDIR,)}
+        below = [] if curves.is_symlink() else curves.rglob("*")
+        for path, allowed in (kinds | dict.fromkeys(below, (stat.S_ISREG, stat.S_ISDIR))).items():
+            if os.path.lexists(path) and not any(is_kind(path.lstat().st_mode) for is_kind in allowed):
+                raise InputError(f"{path}: is a link or no ordinary file: put a copy of what it stands for there")
+
+    def _cut_back(self, known: Mapping[str, int]) -> None:
+        self._check_ordinary()
+        for part in self.dir.glob(".*.part"):  # what kills left half written
+            if not part.is_dir():
+                part.unlink()
+        for name, path in self._logs().items():
+            length = path.stat().st_size
+            if name not in known:
+                path.unlink()
+            elif length > known[name]:
+                os.truncate(path, known[name])
+            elif length < known[name]:
+                print(f"warning: {path}: its last {known[name] - length} bytes are lost", file=sys.stderr)

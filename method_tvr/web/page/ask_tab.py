@@ -1,0 +1,93 @@
+"""The tab on which a sentence is asked: ranked moments, and the chosen one to watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import gradio as gr
+
+from method_tvr.ask.searcher import ScoredMoment
+from method_tvr.web.batching import Busy
+from method_tvr.web.page.chooser import Chooser
+from method_tvr.web.page.moment_view import MomentView, ShownMoment
+from method_tvr.web.page.rendering import render
+from method_tvr.web.service import Service
+from standalone_eval.ground_truth import Span
+from utils.basic_utils import InputError
+
+N_EXAMPLES = 6
+
+
+class AskTab:
+    """Built inside a `gr.Blocks`.
+
+    Args:
+        service: answers.
+        view: shows moments.
+    """
+
+    def __init__(self, service: Service, view: MomentView) -> None:
+        self._service = service
+        limits = service.limits
+        self.sentence = gr.Textbox(
+            label="What happens in the moment?",
+            placeholder="Somebody opens a drawer.",
+            max_length=limits.max_sentence,
+            elem_id="sentence",
+            autofocus=True,
+        )
+        with gr.Row():
+            ask = gr.Button("Find moments", variant="primary", scale=0, min_width=160, elem_id="ask")
+            with gr.Accordion("Where to look, how many to show", open=False):
+                video = gr.Textbox(label="In this video alone", max_length=500, elem_id="in-video")
+                show = gr.Textbox(
+                    label="In this show alone (what video names begin with)", max_length=500, elem_id="in-show"
+                )
+                top_k = gr.Slider(1, min(50, limits.max_top_k), value=10, step=1, label="Moments", elem_id="top-k")
+        sentences = service.example_sentences(N_EXAMPLES)
+        if sentences:
+            gr.Examples([[sentence] for sentence in sentences], self.sentence, label="Queries of the split")
+        self.message = gr.HTML(elem_id="ask-message")
+        self.chooser = Chooser(view, "asked")
+        gr.on(
+            [ask.click, self.sentence.submit],
+            self._ask,
+            [self.sentence, top_k, video, show],
+            [self.message, *self.chooser.outputs],
+            api_visibility="private",
+        )
+
+    def _ask(
+        self, sentence: str | None, top_k: float, video: str | None, show: str | None
+    ) -> tuple[str, str, str, list[ShownMoment]]:
+        asked, video, show = ((text or "").strip() for text in (sentence, video, show))
+        try:
+            found = self._service.search(asked, int(top_k), video or None, show or None)
+            truth = self._service.annotated(asked)
+            shown = self._shown(asked, found, truth)
+        except (InputError, Busy) as err:
+            return str(render("message.html.j2", text=str(err), kind="problem")), "", "", []
+        note = f"This is a query of the split; its moment is in {', '.join(truth)}."
+        message = str(render("message.html.j2", text=note, kind="note")) if truth else ""
+        return message, *self.chooser.show(shown)
+
+    def _shown(
+        self, sentence: str, found: Sequence[ScoredMoment], truth: Mapping[str, Sequence[Span]]
+    ) -> list[ShownMoment]:
+        names = list(dict.fromkeys(moment.vid_name for moment in found))
+        curves = dict(zip(names, self._service.curves(sentence, names), strict=True))
+        return [
+            ShownMoment(
+                rank=str(rank),
+                vid_name=moment.vid_name,
+                duration=self._service.durations[moment.vid_name],
+                span=(moment.start, moment.end),
+                score=moment.score,
+                match=moment.match,
+                p_start=moment.p_start,
+                p_end=moment.p_end,
+                truth=truth.get(moment.vid_name, ()),
+                curves=curves[moment.vid_name],
+            )
+            for rank, moment in enumerate(found, start=1)
+        ]

@@ -1,0 +1,76 @@
+"""A list of moments beside the one that was chosen from it, as both tabs with moments have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from method_tvr.web.page.moment_view import MomentView, ShownMoment
+from method_tvr.web.page.rendering import render
+
+KEPT_S = 3600  # seconds after which what a visitor was shown is forgotten
+# Cards are plain HTML: clicks, Enter and Space on one of them become an event with its number.
+ON_LOAD = """
+const chosen = (event) => {
+  const card = event.target.closest("[data-number]");
+  if (!card || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+  event.preventDefault();
+  for (const other of element.querySelectorAll("[data-number]")) other.setAttribute("aria-selected", other === card);
+  trigger("select", { number: Number(card.dataset.number) });
+};
+element.addEventListener("click", chosen);
+element.addEventListener("keydown", chosen);
+"""
+
+
+def choosable(elem_id: str) -> gr.HTML:
+    """HTML whose elements with a `data-number` can be chosen: a `select` event has it as `number`."""
+    return gr.HTML(elem_id=elem_id, js_on_load=ON_LOAD)
+
+
+def number_of(event: gr.EventData, n: int) -> int:
+    """The number in a `select` event, brought between 0 and n - 1: it comes from the browser, and may be anything."""
+    number = event._data.get("number") if isinstance(event._data, dict) else 0
+    return min(max(number, 0), n - 1) if isinstance(number, int) else 0
+
+
+def forgotten() -> str:
+    """What is said where something was chosen from a list that is no longer known."""
+    text = "This list was shown too long ago: ask or filter again, then choose."
+    return str(render("message.html.j2", text=text, kind="problem"))
+
+
+class Chooser:
+    """Cards of moments on the left, the chosen one on the right.
+
+    Args:
+        view: shows moments.
+        name: of its elements in the page: `{name}-cards`, `{name}-details`.
+    """
+
+    def __init__(self, view: MomentView, name: str) -> None:
+        self._view = view
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=360):
+                self.cards = choosable(f"{name}-cards")
+            with gr.Column(scale=2, min_width=320):
+                self.details = gr.HTML(elem_id=f"{name}-details")
+        self.state = gr.State([], time_to_live=KEPT_S)
+        self.cards.select(self._choose, self.state, self.details, api_visibility="private", show_progress="hidden")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show` fills."""
+        return [self.cards, self.details, self.state]
+
+    def show(self, moments: Sequence[ShownMoment]) -> tuple[str, str, list[ShownMoment]]:
+        """The outputs that show moments; the first one is chosen, and does not play by itself."""
+        details = str(self._view.details(moments[0], play=False)) if moments else ""
+        return str(self._view.cards(moments)), details, list(moments)
+
+    def _choose(self, moments: list[ShownMoment], event: gr.EventData) -> str:
+        if not moments:
+            return forgotten()
+        return str(self._view.details(moments[number_of(event, len(moments))], play=True))

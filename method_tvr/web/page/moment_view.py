@@ -1,0 +1,98 @@
+"""Moments as they are looked at: cards to choose from, and the chosen one with its video and its subtitles."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from method_tvr.search.answering import SpanCurves
+from method_tvr.web.page.rendering import render
+from method_tvr.web.page.timeline import FOUND, TRUTH, Lane, timeline
+from standalone_eval.ground_truth import Span
+
+AROUND = 3.0  # seconds before and after a moment whose subtitles are shown, dimmed
+MODALITY_NAMES = {"video": "what is seen", "sub": "what is said"}
+
+
+@dataclass(frozen=True)
+class ShownMoment:
+    """A moment to look at.
+
+    Attributes:
+        rank: from 1, or another name for it.
+        vid_name: its video.
+        duration: of the video, in seconds.
+        span: start and end, in seconds.
+        score: the model's; None of an annotated moment.
+        match: {modality: cosine}; empty where only a prediction file is known.
+        p_start, p_end: probabilities, None likewise.
+        truth: annotated moments in this video, if the sentence is an annotated query of it.
+        curves: start and end probabilities over the video.
+    """
+
+    rank: str
+    vid_name: str
+    duration: float
+    span: Span
+    score: float | None = None
+    match: Mapping[str, float] = field(default_factory=dict)
+    p_start: float | None = None
+    p_end: float | None = None
+    truth: Sequence[Span] = ()
+    curves: SpanCurves | None = None
+
+    @property
+    def picture(self) -> Markup:
+        """Its timeline."""
+        lanes = [] if self.score is None else [Lane("found", FOUND, [self.span])]
+        if self.truth:
+            lanes.append(Lane("annotated", TRUTH, self.truth))
+        return timeline(self.duration, lanes, self.curves)
+
+
+class MomentView:
+    """Shows moments.
+
+    Args:
+        subtitles: {vid_name: lines {"text", "start", "end"}}.
+        playable: names of the videos that have a file.
+    """
+
+    def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], playable: Container[str]) -> None:
+        self._subtitles, self._playable = subtitles, playable
+
+    def cards(self, moments: Sequence[ShownMoment], chosen: int = 0) -> Markup:
+        """All of them, to choose from."""
+        scores = [0.0 if moment.score is None else max(moment.score, 0.0) for moment in moments]
+        best = max(scores, default=0.0) or 1.0
+        shares = [score / best for score in scores]  # a negative score, as of logarithms, has no bar
+        return render("moments.html.j2", moments=moments, chosen=chosen, shares=shares)
+
+    def details(self, moment: ShownMoment, play: bool) -> Markup:
+        """One moment: its video from where it starts, what its score is made of, and what is said in it.
+
+        Args:
+            moment: which.
+            play: whether the video starts by itself.
+        """
+        start, end = moment.span
+        lines = [
+            (line, line["end"] > start and line["start"] < end)
+            for line in self._subtitles.get(moment.vid_name, ())
+            if line["end"] > start - AROUND and line["start"] < end + AROUND
+        ]
+        playable = moment.vid_name in self._playable
+        url = f"/media/{quote(moment.vid_name, safe='')}#t={start:.2f},{end:.2f}" if playable else None
+        return render(
+            "details.html.j2",
+            moment=moment,
+            lines=lines,
+            has_subtitles=bool(self._subtitles),
+            url=url,
+            play=play,
+            names=MODALITY_NAMES,
+        )

@@ -1,0 +1,118 @@
+"""Serve a trained model: a page and an HTTP API that find moments for sentences.
+
+python method_tvr/web/serve.py --model_dir MODEL_DIR [any option]
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing, redirect_stdout
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from method_tvr.config import parse_serve_options
+from method_tvr.options.declared import SEARCH_MEMORY
+from utils.basic_utils import InputError, command_line
+from utils.model_utils import named_when_out_of_memory
+
+if TYPE_CHECKING:
+    from method_tvr.web.service import Service
+
+PACKAGES = ("gradio", "fastapi", "uvicorn", "fastapi_offline")
+SHUTDOWN_S = 5  # for what is being answered when the server is told to end
+
+
+def check_packages() -> None:
+    """See that what only a server needs is there, without importing it.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)} not installed: pip install -r method_tvr/web/requirements.txt -c constraints.txt"
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that clients may connect to from now on; they wait until it is served.
+
+    Raises:
+        InputError: there is no such address here, or its port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as err:
+        raise InputError(f"--host {host}: is no address or name of one ({err}): try 127.0.0.1") from err
+    try:
+        listening = socket.create_server(address[:2], family=family, backlog=socket.SOMAXCONN)
+    except OSError as err:
+        raise InputError(
+            f"--host {host} --port {port}: cannot be listened at ({err.strerror}): give another --port, or 0 for any "
+            "that is free; the host must be an address of this machine"
+        ) from err
+    # connections inherit it; asyncio sets it only on those of its own sockets, and without it an answer's second half
+    # waits 40 ms for a sign that the first has arrived
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def greeting(service: Service, port: int) -> str:
+    """What the user is told: where the page is, and who else can open it."""
+    from method_tvr.web.guards import is_loopback
+
+    host, lines = service.opt.host, []
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    here = f"[{here}]" if ":" in here else here
+    if service.opt.videos is not None:
+        lines.append(f"files of {len(service.media)} of {len(service.videos)} videos found in {service.opt.videos}")
+    if not is_loopback(host):
+        lines.append(
+            f"warning: --host {host}: whoever reaches port {port} of this machine can ask and see the videos; there is "
+            "no password"
+        )
+    return "\n".join([*lines, f"open http://{here}:{port} (the API: http://{here}:{port}/api/docs); Ctrl-C ends"])
+
+
+def run(service: Service, listening: socket.socket) -> None:
+    """Serve until told to end by Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    from method_tvr.web.app import assemble
+
+    config = uvicorn.Config(
+        assemble(service),
+        http="h11",  # one parser, whatever is installed
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client is the address that connects, whatever it says
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of serving."""
+    opt = parse_serve_options(argv)
+    check_packages()
+    from method_tvr.web.service import open_service
+
+    enough = named_when_out_of_memory(opt, SEARCH_MEMORY)
+    with closing(listen(opt.host, opt.port)) as listening, enough:  # first: a model takes a while
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn calls it once it has ended
+        with redirect_stdout(sys.stderr):  # progress
+            service = open_service(opt)
+        with closing(service):
+            print(greeting(service, listening.getsockname()[1]), flush=True)
+            run(service, listening)
+
+
+if __name__ == "__main__":
+    main()

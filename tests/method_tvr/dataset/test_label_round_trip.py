@@ -1,0 +1,87 @@
+"""Converted moments -> the clips that training labels them with -> seconds: how much of a moment is lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from method_tvr.config import parse_train_options
+from method_tvr.dataset.annotations import Query
+from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES, ClipTimes
+from method_tvr.dataset.splits import load_train_queries, open_features
+from method_tvr.start_end_dataset import StartEndDataset
+from tests.method_tvr.conftest import as_argv
+from tests.method_tvr.dataset.test_clip_times import furthest
+from tests.support.public_corpora import MAX_CTX_L, SPLITS, PublicCorpus
+
+CPU = torch.device("cpu")
+EPS = 1e-9
+
+
+def train_set(corpus: PublicCorpus, label_rule: str, feature_cache: str = "disk") -> StartEndDataset:
+    """Items for each moment that any annotator gave in any split, as training would make them."""
+    options = {"dset_name": corpus.name, "exp_id": "x", "label_rule": label_rule, "max_ctx_l": MAX_CTX_L}
+    opt = parse_train_options(as_argv({**options, "feature_cache": feature_cache, "device": -1, **corpus.options}))
+    features = open_features(opt, CPU)
+    queries = [query for split in SPLITS for query in corpus.queries(split)]
+    assert load_train_queries(opt, features) == queries[: len(corpus.queries("train"))]
+    moments = [replace(query, ts=moment, moments=()) for query in queries for moment in query.annotated]
+    return StartEndDataset(moments, features, ClipTimes.of(opt))
+
+
+def there_and_back(corpus: PublicCorpus, items: StartEndDataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Each moment, what its label stands for, both in clips, and the clips of its video."""
+    for item in (items[number] for number in range(len(items))):
+        query: Query = item["meta"]
+        assert query.duration is not None
+        n_clips = len(item["video_feat"])
+        assert n_clips == corpus.n_clips(str(query.vid_name))
+        st, ed = item["st_ed_indices"]
+        assert item["match_labels"].tolist() == [int(st <= clip <= ed) for clip in range(n_clips)]
+        clip = query.duration / n_clips
+        back = items.times.seconds(np.array([st, ed]), query.duration, n_clips)
+        yield np.array(query.ts) / clip, back / clip, n_clips
+
+
+@pytest.fixture(autouse=True)
+def _at_the_projects_root(public_corpus: PublicCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(public_corpus.root)
+
+
+def test_moments_come_back_within_half_a_clip_and_what_short_ones_add(public_corpus):
+    short = long = whole = 0
+    for moment, back, n_clips in there_and_back(public_corpus, train_set(public_corpus, BEST_IOU)):
+        length = moment[1] - moment[0]
+        off = np.abs(back - moment).max()
+        assert off <= (furthest(length) if length >= 1 else 1) + EPS
+        short, long = short + (length < 1), long + (length >= 1)
+        if moment[0] == 0 and moment[1] == pytest.approx(n_clips):
+            assert back.tolist() == [0, pytest.approx(n_clips)]
+            whole += 1
+    assert min(short, long, whole) > 0
+
+
+def test_moments_come_back_within_a_clip_by_tvrs_rule_but_for_the_last_clips_limit(public_corpus):
+    limited = 0
+    for moment, back, n_clips in there_and_back(public_corpus, train_set(public_corpus, FLOOR_CEIL)):
+        assert -EPS <= moment[0] - back[0] < 1 + EPS
+        if np.ceil(moment[1] - EPS) > n_clips - 1:
+            assert back[1] == pytest.approx(n_clips - 1)
+            limited += 1
+        else:
+            assert -EPS <= back[1] - moment[1] < 1 + EPS
+    assert limited > 0
+
+
+@pytest.mark.parametrize("label_rule", LABEL_RULES)
+def test_packed_batches_have_the_labels_of_the_items(public_corpus, label_rule):
+    items = train_set(public_corpus, label_rule)
+    packed = train_set(public_corpus, label_rule, "ram")
+    queries, batch = packed.batch(range(len(packed)), MAX_CTX_L)
+    assert queries == items.queries
+    assert batch["st_ed_indices"].tolist() == [list(items[i]["st_ed_indices"]) for i in range(len(items))]
+    assert batch["match_labels"].sum(dim=1).tolist() == [items[i]["match_labels"].sum() for i in range(len(items))]

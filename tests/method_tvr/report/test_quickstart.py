@@ -1,0 +1,133 @@
+"""The table, the choice of examples, the curves and the picture that end the quickstart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from method_tvr.config import parse_train_options
+from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.splits import load_eval_split, open_features
+from method_tvr.inference import predict
+from method_tvr.model import ReLoCLNet
+from method_tvr.report.curves import Curve, read_curves
+from method_tvr.report.plots import draw_run
+from method_tvr.report.quickstart import mean_recalls, recall_table
+from method_tvr.report.timelines import Timeline, first_right_and_wrong, is_right, span_curves, verdict
+from method_tvr.train import model_config
+from utils.basic_utils import InputError
+from utils.model_utils import named_generator
+
+if TYPE_CHECKING:
+    from tests.method_tvr.conftest import Corpus
+
+QUERY = Query(1, "Nora sniffs the jacket.", 1, "a", (3.0, 6.0), "v")
+VIDEO = Video("a", 30.0, 7)
+
+
+def timeline(n_clips: int, n_moments: int) -> Timeline:
+    p = np.full(n_clips, 1 / n_clips)
+    moments = [[7, 3.0 * rank, 3.0 * rank + 3.0, 0.1] for rank in range(n_moments)]
+    right = is_right(moments, QUERY, VIDEO, 0.5).tolist()
+    starts = 1.5 * np.arange(n_clips)
+    return Timeline(QUERY, 30.0, starts, starts, p, p, moments, right, "VCMR: right at rank 1")
+
+
+def test_table_has_a_row_per_recall_and_a_dash_where_a_column_lacks_it() -> None:
+    columns = {
+        "chance": {"VCMR": {"0.5-r1": 0.02, "0.5-r10": 0.2}, "VR": {"r1": 0.4}},
+        "trained": {"VCMR": {"0.5-r1": 41.0, "0.5-r10": 60.0}, "VR": {"r1": 50.0}},
+        "trained, NMS": {"VCMR": {"0.5-r1": 42.5, "0.5-r10": 61.0}},
+    }
+    rows = [line.split() for line in recall_table(columns, "chance", "trained").splitlines() if "R@" in line]
+    assert rows == [
+        ["VCMR", "IoU", "0.5", "R@1", "0.020", "41.00", "42.50", "2050.0"],
+        ["VCMR", "IoU", "0.5", "R@10", "0.200", "60.00", "61.00", "300.0"],
+        ["VR", "R@1", "0.400", "50.00", "–", "125.0"],
+    ]
+
+
+def test_table_does_not_divide_by_a_chance_of_zero() -> None:
+    columns = {"chance": {"SVMR": {"0.7-r1": 0.0}}, "trained": {"SVMR": {"0.7-r1": 5.0}}}
+    assert recall_table(columns, "chance", "trained").split()[-1] == "–"
+
+
+def test_mean_recalls_is_the_mean_of_each_recall() -> None:
+    runs = [{"VR": {"r1": 1.0, "r5": 4.0}}, {"VR": {"r1": 2.0, "r5": 6.0}}]
+    assert mean_recalls(runs) == {"VR": {"r1": 1.5, "r5": 5.0}}
+
+
+def test_first_right_and_first_wrong_query_of_each_type_are_chosen() -> None:
+    queries = [Query(i, "", i, "a", (0.0, 1.0), kind) for i, kind in enumerate(["v", "t", "v", "v", "t", "v"])]
+    right = [False, True, True, False, True, True]
+    assert first_right_and_wrong(queries, right) == {"v": (queries[2], queries[0]), "t": (queries[1], None)}
+
+
+def test_queries_without_types_are_one_type() -> None:
+    queries = [Query(i, "", i, "a", (0.0, 1.0)) for i in range(2)]
+    assert first_right_and_wrong(queries, [True, False]) == {"all": (queries[0], queries[1])}
+
+
+def test_a_right_span_in_another_video_is_wrong() -> None:
+    rows = [[8, 3.0, 6.0, 0.9], [7, 3.0, 6.0, 0.8], [7, 10.0, 12.0, 0.7]]
+    assert is_right(rows, QUERY, VIDEO, 0.5).tolist() == [False, True, False]
+    assert is_right([], QUERY, VIDEO, 0.5).tolist() == []
+
+
+def test_verdict_says_the_rank_and_what_came_first() -> None:
+    names = {7: "a", 8: "b"}
+    right, other, elsewhere = [7, 3.0, 6.0, 0.8], [8, 0.0, 4.5, 0.9], [7, 9.0, 12.0, 0.9]
+    assert verdict([right], np.array([True]), QUERY, names) == "VCMR: right at rank 1"
+    two = verdict([other, right], np.array([False, True]), QUERY, names)
+    assert two == "VCMR: right at rank 2; rank 1 is 0.0–4.5 s of b"
+    none = verdict([elsewhere], np.array([False]), QUERY, names)
+    assert none == "VCMR: none of 1 ranks is right; rank 1 is 9.0–12.0 s of this video"
+    assert verdict([], np.zeros(0, dtype=bool), QUERY, names) == "VCMR: no prediction"
+
+
+def test_curves_come_back_as_training_logs_them(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        for epoch in (-1, 0, 1):
+            writer.add_scalars("Eval/VCMR-0.5", {"0.5-r1": epoch + 1.0, "0.5-r10": epoch + 10.0}, epoch)
+            writer.add_scalars("Eval/VR", {"r1": epoch + 2.0}, epoch)
+        writer.add_scalar("Train/loss_overall", 0.5, 0)
+    assert read_curves(tmp_path) == {
+        "Train/loss_overall": Curve([0], [0.5]),
+        "Eval/VCMR-0.5/0.5-r1": Curve([-1, 0, 1], [0.0, 1.0, 2.0]),
+        "Eval/VCMR-0.5/0.5-r10": Curve([-1, 0, 1], [9.0, 10.0, 11.0]),
+        "Eval/VR/r1": Curve([-1, 0, 1], [1.0, 2.0, 3.0]),
+    }
+
+
+def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no TensorBoard curves"):
+        read_curves(tmp_path)
+
+
+def test_picture_is_drawn_whatever_is_missing(tmp_path: Path) -> None:
+    curves = {"Train/loss_overall": Curve([0, 1], [0.5, 0.3]), "Train/loss_fcl": Curve([0, 1], [0.0, 0.0])}
+    examples = {"vt": (None, timeline(3, 0)), "all": (timeline(20, 5), None)}
+    draw_run(tmp_path / "run.png", "a run", curves, 1, examples)
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_best_span_of_the_curves_is_the_best_moment_of_the_search(tiny_corpus: Corpus) -> None:
+    opt = parse_train_options(tiny_corpus.options(exp_id="test"))
+    features = open_features(opt, torch.device("cpu"))
+    split = load_eval_split(opt, features)
+    device = torch.device("cpu")
+    model = ReLoCLNet(model_config(opt, features), named_generator(0, "initialisation")).eval()
+    queries = split.queries[:4]
+    videos = {video.vid_name: video for video in split.videos}
+    found = predict(model, split, features, opt, ["SVMR"], device)["SVMR"]
+    for row, (p_st, p_ed) in enumerate(span_curves(model, queries, videos, features, opt, device)):
+        assert p_st.sum() == pytest.approx(1, abs=1e-5)
+        assert len(p_st) == len(features.video(str(queries[row].vid_name)))
+        _, st, ed, score = found.of_query(row)[0]
+        product = p_st[round(st / opt.clip_length)] * p_ed[round(ed / opt.clip_length)]
+        assert product == pytest.approx(score, rel=1e-4)

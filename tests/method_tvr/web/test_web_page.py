@@ -1,0 +1,193 @@
+"""The page's events as they come over HTTP, from its own buttons or from someone who writes them by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.support.web_stubs import BROKEN, REASON, VIDEOS, StubSearcher
+
+pytest.importorskip("fastapi_offline", reason=REASON)
+pytest.importorskip("gradio", reason=REASON)
+
+from fastapi.testclient import TestClient
+
+from method_tvr.ask.asking import QuestionError
+from method_tvr.web.page import page as page_module
+from method_tvr.web.judged_queries import JudgedQueries
+from method_tvr.web.limits import Limits
+from standalone_eval.aligned import align
+from standalone_eval.metrics import Rule
+from tests.support.web_service import client_of
+
+ANY_QUERY = ["any", 0.5, "any", "any", "", "as annotated"]
+NAMES = [video.vid_name for video in VIDEOS]
+UNKNOWN = "not_searched"
+HALF = "\ud800"  # of a character
+
+
+def judged(*tasks: str, iou_thds: tuple[float, ...] = (0.5, 0.7), sentences: tuple[str, ...] = ()) -> JudgedQueries:
+    """Three queries about the first two videos and one that is not searched, each predicted in two of these."""
+    names, rows = [*NAMES, UNKNOWN], []
+    said = sentences or ("Omar laughs.", "Nora opens a drawer.", "Somebody leaves.")
+    for number, (name, sentence) in enumerate(zip((NAMES[0], NAMES[1], UNKNOWN), said, strict=True)):
+        rows.append({"desc_id": number, "desc": sentence, "vid_name": name, "ts": [2, 8]})
+    video2idx = {name: number for number, name in enumerate(names)}
+    found = [[video2idx[UNKNOWN], 2, 90, 0.9], [0, 2, 8, 0.8]]
+    entries = [{"desc_id": number, "predictions": found} for number in range(3)]
+    return JudgedQueries(align({"video2idx": video2idx, **dict.fromkeys(tasks, entries)}, rows), said, Rule(iou_thds))
+
+
+class Page:
+    """Sends the page's events to its server."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        config = client.get("/config").json()
+        names = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
+        self._events = {
+            (names.get(target), event): one["id"] for one in config["dependencies"] for target, event in one["targets"]
+        }
+
+    def send(self, element: str, event: str, data: Any = (), chosen: Any = None, session: str = "visitor") -> Any:
+        """What a visitor's page gets once the event is dealt with."""
+        number = self._events[element, event]
+        body = {"data": data, "fn_index": number, "event_data": chosen, "session_hash": session}
+        content = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+        assert self.client.post("/gradio_api/queue/join", **content).status_code == 200
+        with self.client.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as stream:
+            messages = [json.loads(line[5:]) for line in stream.iter_lines() if line.startswith("data:")]
+        (completed,) = (message for message in messages if message["msg"] == "process_completed")
+        return completed["output"]
+
+    def filter(self, *data: Any, session: str = "visitor") -> str:
+        """The table of queries."""
+        return self.send("rank", "change", data or ANY_QUERY, session=session)["data"][0]
+
+    def open(self, number: int, session: str = "visitor") -> list[str]:
+        """A query's heading, cards and details."""
+        return self.send("queries", "select", [None], {"number": number}, session)["data"][:3]
+
+
+@contextmanager
+def page_of(judged: JudgedQueries | None = None, limits: Limits | None = None) -> Iterator[Page]:
+    with client_of(StubSearcher(), limits or Limits(rate=0), judged=judged) as client:
+        yield Page(client)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with page_of(judged("VCMR", "SVMR", "VR")) as page:
+        yield page
+
+
+@pytest.mark.parametrize("task", ["VCMR", "SVMR", "VR"])
+def test_a_prediction_file_of_one_task_is_browsed(task):
+    with page_of(judged(task)) as page:
+        assert "3 of 3 queries" in page.filter()
+        heading, cards, _ = page.open(0)
+        assert "Omar laughs." in heading
+        assert cards.count('class="moment"') == (2 if task == "SVMR" else 3)
+        assert "2 to 10" not in page.filter("any", 0.5, "any", "2 to 10", "", "best rank first")
+
+
+def test_videos_that_are_not_searched_have_no_curves_and_end_where_their_last_moment_does(page):
+    page.filter()
+    heading, cards, _ = page.open(2)
+    assert "Somebody leaves." in heading
+    of_known = cards.partition(NAMES[0])[2]
+    assert "polyline" in of_known
+    assert "polyline" not in cards.removesuffix(of_known)
+    assert "<span>01:30</span>" in cards
+
+
+def test_queries_that_cannot_be_looked_for_are_shown_all_the_same():
+    with page_of(judged("VCMR", sentences=("", "  ", "Omar laughs."))) as page:
+        page.filter()
+        _, cards, details = page.open(0)
+        assert "polyline" not in cards + details
+        assert NAMES[0] in cards
+
+
+def test_thresholds_may_be_whole_numbers():
+    with page_of(judged("VCMR", iou_thds=(0.5, 1))) as page:
+        assert "3 of 3 queries" in page.filter("any", 1, "any", "any", "", "worst rank first")
+
+
+@pytest.mark.parametrize(
+    ("element", "event", "data", "chosen"),
+    [
+        ("ask", "click", [{"a": 1}, 3, [1], 7], None),
+        ("ask", "click", ["Omar laughs.", None, None, None], None),
+        ("ask", "click", ["Omar laughs.", float("nan"), "", ""], None),
+        ("ask", "click", ["Omar laughs.", 1e308, "", ""], None),
+        ("ask", "click", ["x" * 5000, 3, "", ""], None),
+        ("ask", "click", [HALF, 3, HALF, HALF], None),
+        ("ask", "click", [BROKEN, 3, "", ""], None),
+        ("ask", "click", [], None),
+        ("rank", "change", [None] * 6, None),
+        ("rank", "change", [["any"], [0.5], [], ["1"], [], []], None),
+        ("rank", "change", ["any", "0.5", "any", {}, "", ""], None),
+        ("rank", "change", ["any", 0.5, "any", "any", HALF, "as annotated"], None),
+        ("queries-on", "click", [10**30, *ANY_QUERY], None),
+        ("queries-back", "click", ["x", *ANY_QUERY], None),
+        *(("queries", "select", [[0]], chosen) for chosen in ({"number": 10**30}, {"number": -9}, 5, "number", [1])),
+        *(("query-cards", "select", [[0]], chosen) for chosen in ({"number": "x"}, {"_data": 1}, None)),
+    ],
+)
+def test_whatever_is_sent_is_answered_and_nothing_of_the_server_is_told(page, element, event, data, chosen):
+    page.filter()
+    page.open(1)
+    answer = json.dumps(page.send(element, event, data, chosen))
+    assert "Traceback" not in answer
+    assert "secret" not in answer
+    assert "3 of 3 queries" in page.filter()
+
+
+@pytest.mark.parametrize("chosen", [5, "number", [1], None, {"number": None}])
+def test_what_is_no_choice_chooses_the_first(page, chosen):
+    page.filter()
+    assert "Omar laughs." in page.send("queries", "select", [None], chosen)["data"][0]
+
+
+def test_a_filter_that_is_cleared_leaves_its_property_open(page):
+    assert page.filter(None, None, None, None, None, None) == page.filter()
+
+
+def test_messages_are_sent_whatever_the_visitor_wrote(monkeypatch):
+    def none_found(searcher: StubSearcher, sentences: list[str], top_k: int, video: str, show: str) -> None:
+        raise QuestionError(f"there is no video {video}")
+
+    monkeypatch.setattr(StubSearcher, "search", none_found)
+    with page_of() as page:
+        assert "there is no video ?" in page.send("ask", "click", ["Omar laughs.", 3, HALF, ""])["data"][0]
+
+
+def test_the_page_does_not_say_where_anything_lies(page):
+    assert "secret" not in page.client.get("/").text
+    assert "secret" not in page.client.get("/config").text
+
+
+def test_lists_of_visitors_who_came_long_ago_are_forgotten_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(page_module, "MAX_SESSIONS", 2)
+    with page_of(judged("VCMR")) as page:
+        for session in ("first", "second", "third"):
+            page.filter(session=session)
+        assert "Omar laughs." in page.open(0, session="third")[0]
+        heading, cards, details = page.open(0, session="first")
+        assert "too long ago" in heading
+        assert (cards, details) == ("", "")
+        (said,) = page.send("query-cards", "select", [None], {"number": 0}, session="first")["data"]
+        assert "too long ago" in said
+
+
+def test_events_of_the_page_count_for_the_rate_of_a_client():
+    with page_of(judged("VCMR"), Limits(rate=0.01, burst=2)) as page:
+        page.filter()
+        page.filter()
+        answer = page.client.post("/gradio_api/queue/join", json={})
+        assert answer.status_code == 429

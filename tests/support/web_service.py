@@ -1,0 +1,50 @@
+"""A service with a stub for its searcher, and a client of its app."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from easydict import EasyDict
+from fastapi.testclient import TestClient
+
+from method_tvr.web.app import assemble
+from method_tvr.web.batching import BatchedSearcher
+from method_tvr.web.judged_queries import JudgedQueries
+from method_tvr.web.limits import Limits
+from method_tvr.web.media import MediaFiles
+from method_tvr.web.service import Service
+from tests.support.web_stubs import StubSearcher
+
+UNLIMITED = Limits(rate=0)
+
+
+@contextmanager
+def service_of(
+    searcher: StubSearcher,
+    limits: Limits = UNLIMITED,
+    media: Path | None = None,
+    host: str = "127.0.0.1",
+    judged: JudgedQueries | None = None,
+) -> Iterator[Service]:
+    """A service at an address, which knows the files in a folder, and a split's queries."""
+    batched = BatchedSearcher(searcher, limits.max_queue)
+    names = [video.vid_name for video in searcher.videos]
+    files = MediaFiles({}) if media is None else MediaFiles.in_folder(media, names)
+    options = EasyDict(host=host, videos=media)
+    service = Service(searcher, batched, files, limits, Path("/secret/place/model-1"), options, judged=judged)
+    yield service
+    searcher.gate.set()
+    service.close()
+
+
+@contextmanager
+def client_of(searcher: StubSearcher, limits: Limits = UNLIMITED, **options: Any) -> Iterator[TestClient]:
+    """A client of a service's whole app, as a browser on this machine."""
+    with (
+        service_of(searcher, limits, **options) as service,
+        TestClient(assemble(service), base_url="http://localhost:7860") as client,
+    ):
+        yield client

@@ -1,0 +1,106 @@
+"""A folder of subtitle files becomes one jsonl with a row for each video, and tells what it lacks."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.text_models import run_command
+from utils.basic_utils import InputError, read_json, read_jsonl
+from utils.text_feature.preprocess_subtitles import main, preprocess, read_vid_names
+
+
+def srt(text: str) -> str:
+    return f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "subtitles"
+    folder.mkdir()
+    (folder / "b.srt").write_text(srt("bee"))
+    (folder / "a.v1.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nay\n")
+    (folder / "c.en.SRT").write_text(srt("sea"))
+    (folder / "readme.txt").write_text("no subtitles")
+    (folder / "._b.srt").write_bytes(b"\0\1\2")
+    return folder
+
+
+def test_without_names_each_file_is_a_video(folder: Path, tmp_path: Path):
+    report = preprocess(folder, None, tmp_path / "out.jsonl")
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [(row["vid_name"], row["sub"][0]["text"]) for row in rows] == [("a.v1", "ay"), ("b", "bee"), ("c.en", "sea")]
+    assert report.n_lines == {"a.v1": 1, "b": 1, "c.en": 1}
+    assert (report.problems, report.missing, report.unused) == ({}, [], [])
+
+
+def test_with_names_rows_come_in_their_order_and_what_is_missing_is_told(folder: Path, tmp_path: Path):
+    report = preprocess(folder, ["c", "silent", "b", "c"], tmp_path / "out.jsonl")
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [row["vid_name"] for row in rows] == ["c", "silent", "b"]
+    assert rows[1]["sub"] == []
+    assert rows[0]["sub"] == [{"text": "sea", "start": 1.0, "end": 2.0}]
+    assert (report.missing, report.unused) == (["silent"], ["a.v1.vtt"])
+
+
+def test_of_several_files_the_one_taken_is_told(folder: Path, tmp_path: Path):
+    (folder / "c.fr.srt").write_text(srt("mer"))
+    report = preprocess(folder, ["c"], tmp_path / "out.jsonl")
+    assert "c.en.SRT: taken for c, which has several files: c.en.SRT, c.fr.srt" in report.problems["c"][0]
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["sub"][0]["text"] == "sea"
+
+
+def test_a_video_whose_name_begins_like_another_s_does_not_take_its_file(folder: Path, tmp_path: Path):
+    (folder / "bb.srt").write_text(srt("other"))
+    (folder / "a.clip_01.srt").write_text(srt("other"))
+    assert preprocess(folder, ["b", "a"], tmp_path / "out.jsonl").missing == ["a"]
+
+
+def test_a_file_that_cannot_be_read_is_told_and_not_fatal(folder: Path, tmp_path: Path):
+    (folder / "d.srt").mkdir()
+    report = preprocess(folder, ["b", "d"], tmp_path / "out.jsonl")
+    assert "d.srt: cannot be read" in report.problems["d"][0]
+    assert read_jsonl(tmp_path / "out.jsonl")[1] == {"vid_name": "d", "sub": []}
+
+
+def test_no_file_of_any_video_is_an_error_and_writes_nothing(folder: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"no subtitle file of any of the videos, such as x\.srt"):
+        preprocess(folder, ["x", "y"], tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_names_come_from_a_jsonl_or_a_text_file(tmp_path: Path):
+    (tmp_path / "q.jsonl").write_text('{"vid_name": "b", "desc": "x"}\n{"vid_name": "b"}\n{"vid_name": "a"}\n')
+    (tmp_path / "names.txt").write_text("b\r\n\na\n")
+    assert read_vid_names(tmp_path / "q.jsonl") == read_vid_names(tmp_path / "names.txt") == ["b", "a"]
+
+
+def test_the_command_writes_and_reports(folder: Path, tmp_path: Path):
+    (folder / "b.srt").write_text(srt("bee") + "\n2\nno times\n")
+    (tmp_path / "names.txt").write_text("b\nsilent\n")
+    options = ["--srt_dir", folder, "--save_path", tmp_path / "o.jsonl", "--vid_names", tmp_path / "names.txt"]
+    done = run_command(main, [*options, "--report_file", tmp_path / "report.json"])
+    assert done.code == 0
+    assert "2 videos, 1 of them without lines; 1 lines" in done.out
+    assert "line 5: no times" in done.err
+    assert "no subtitle file, taken for silent: silent" in done.err
+    assert read_json(tmp_path / "report.json")["missing"] == ["silent"]
+
+
+@pytest.mark.parametrize("case", ["no folder", "no files", "no names", "bad names", "bad encoding"])
+def test_bad_input_ends_with_code_2(folder: Path, tmp_path: Path, case: str):
+    options = {"--srt_dir": folder, "--save_path": tmp_path / "o.jsonl"}
+    if case == "no folder":
+        options["--srt_dir"] = tmp_path / "nowhere"
+    elif case == "no files":
+        (tmp_path / "empty").mkdir()
+        options["--srt_dir"] = tmp_path / "empty"
+    else:
+        names = tmp_path / "names.jsonl"
+        names.write_text('{"desc": "x"}\n' if case == "bad names" else "" if case == "no names" else '{"vid_name":"b"}')
+        options["--vid_names"] = names
+        if case == "bad encoding":
+            options["--encoding"] = "none such"
+    done = run_command(main, [part for option in options.items() for part in option])
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert not (tmp_path / "o.jsonl").exists()

@@ -1,0 +1,353 @@
+"""Extraction of features that can be stopped at any moment and continued.
+
+    with Extraction("video.h5", {"model": "resnet152", "frame_rate": 3.0}) as features:
+        for name, path in videos.items():
+            if features.done(name, file_stamp(path)):
+                continue
+            try:
+                features.put(name, {name: encode(path)}, file_stamp(path))
+            except InputError as err:
+                features.failed(name, str(err))
+
+What has been put is kept in a folder beside the output, `video.h5.partial`, and survives a kill; only the item in
+progress is lost. When the block ends well, everything goes into `video.h5`, which appears whole, and the folder is
+removed. Starting again after that extracts what failed, what is new and what has changed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import orjson
+
+from utils.basic_utils import InputError, first_few, named_when_full, read_json, write_json
+from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
+from utils.feature_files.item_log import ItemLog
+
+FOLDER_SUFFIX = ".partial"
+RECIPE, ITEMS = "recipe.json", "items"
+ATTRIBUTE = "extraction"  # of the finished file: recipe, items and failures as JSON
+
+_UNREADABLE = "unreadable"  # source of what stands in the folder for a damaged item of the earlier file
+
+Scalar = str | int | float | bool
+
+
+def file_stamp(path: str | os.PathLike[str]) -> str:
+    """What tells whether a file has changed: its size and time of change; for a folder, those of its files.
+
+    Raises:
+        InputError: it is not there.
+    """
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name) if os.path.isdir(path) else [Path(path)]
+        stats = [entry.stat() for entry in entries]
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({err.strerror}): check the path") from err
+    size, changed = sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+    return f"{len(stats)} {size} {changed}"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a finished file says of one item."""
+
+    keys: list[str]
+    source: str
+    about: dict[str, Any]
+
+
+class _FinishedFile(FeatureFile):
+    """A file that an extraction wrote before."""
+
+    def items_made_with(self, recipe: dict[str, Any]) -> dict[str, _Kept]:
+        """Its items, none when it was made in another way or does not say."""
+        try:
+            content = orjson.loads(self.made_by().get(ATTRIBUTE, "{}"))
+            if content.get("recipe") != recipe:
+                return {}
+            return {name: _Kept(**item) for name, item in content["items"].items()}
+        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+            return {}
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Raise `InputError` when the arrays are not there, or damaged in what the file says of them.
+
+        Their values, of which there may be many gigabytes, are not read.
+        """
+        for key in keys:
+            self._numbers(key)
+
+    def array(self, key: str) -> np.ndarray:
+        """An array of any shape and kind of number."""
+        dataset = self._numbers(key)
+        with self._naming(key):
+            return np.asarray(dataset[()])
+
+    def _numbers(self, key: str) -> h5py.Dataset:
+        with self._naming(key):
+            dataset = self._dataset(key)
+            if dataset.dtype.kind not in "biuf":
+                raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: the file is damaged")
+            self._check_size(dataset, key)
+            return dataset
+
+
+class Extraction:
+    """A feature file in the making; a context manager.
+
+    Only items that this run asks for (by `done`, `put` or `failed`) are in the file at the end.
+
+    Args:
+        out_h5: the feature file. One process at a time can work on it.
+        recipe: all that decides the values, such as model, layer and frame rate: strings and numbers. What was
+            extracted with another recipe is discarded, with a note.
+        attributes: of the finished file, see `utils.feature_files.provenance`; the recipe if None.
+
+    Attributes:
+        failures: {name: reason} of this run.
+
+    Raises:
+        InputError: another process is extracting into it, the folder beside it is something else, or nothing can be
+            written there.
+    """
+
+    def __init__(
+        self,
+        out_h5: str | os.PathLike[str],
+        recipe: Mapping[str, Scalar],
+        attributes: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self.path = Path(out_h5)
+        self.folder = self.path.with_name(self.path.name + FOLDER_SUFFIX)
+        self.failures: dict[str, str] = {}
+        self._recipe: dict[str, Any] = orjson.loads(orjson.dumps(dict(recipe)))  # as it is read back
+        self._attributes = dict(recipe if attributes is None else attributes)
+        self._asked: dict[str, str] = {}
+        self._damaged: set[str] = set()  # items of the earlier file
+
+    def __enter__(self) -> Extraction:
+        with ExitStack() as opened:
+            opened.callback(os.close, _locked(self.folder, self.path))
+            self._discard_other_recipe()
+            self._finished, self._kept = self._earlier_file(opened)
+            self._log = ItemLog(self.folder / ITEMS)
+            self._opened = opened.pop_all()
+        self._tell_what_is_there()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._opened:
+            try:
+                if kind is None:
+                    self._finish()
+            finally:
+                self._log.close()
+            if kind is None:
+                shutil.rmtree(self.folder)
+            elif self._log.items:
+                _note(f"{self.folder}: keeps the {len(self._log.items)} done; the same command goes on from there")
+
+    def done(self, name: str, source: str = "") -> bool:
+        """Whether an item has been extracted from the same `source`, in this run or an earlier one.
+
+        Args:
+            name: of the item.
+            source: what it is made from, such as `file_stamp` of its video. One that has changed since is not done.
+        """
+        self._asked[name] = source
+        self._check_kept(name)
+        theirs = self._source_of(name)
+        if theirs not in {None, source}:
+            _note(f"{name}: has changed since it was extracted, which is done anew")
+        return theirs == source
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What was kept with an item that is done."""
+        item = self._log.items.get(name) or self._kept[name]
+        return item.about
+
+    def put(
+        self,
+        name: str,
+        arrays: Mapping[str, np.ndarray],
+        source: str = "",
+        about: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        """Keep an item; when this returns, no kill takes it away.
+
+        Args:
+            name: of the item.
+            arrays: numbers of any shape by their key in the file, which is the name or begins with it.
+            source: as for `done`.
+            about: plain values to keep with it, such as a duration.
+
+        Raises:
+            InputError: no key of a feature file can be called that, or there is no room.
+        """
+        for key in arrays:
+            if not key.startswith(name) or not name or "/" in key or key in {".", ".."} or not key.isprintable():
+                raise InputError(f"{key!r}: cannot be a name in a feature file: rename it, without '/'")
+        self._asked[name] = source
+        self.failures.pop(name, None)
+        self._log.append(name, arrays, source, about or {})
+
+    def failed(self, name: str, reason: str) -> None:
+        """Record why an item cannot be extracted. It is absent from the file, and tried again on the next start."""
+        self._asked.setdefault(name, "")
+        self.failures[name] = reason
+
+    def _source_of(self, name: str) -> str | None:
+        item = self._log.items.get(name) or (None if name in self._damaged else self._kept.get(name))
+        if item is None or name in self.failures or item.source == _UNREADABLE:
+            return None
+        return item.source
+
+    def _check_kept(self, name: str) -> None:
+        """Forget an item of the earlier file that is damaged there."""
+        if self._finished is None or name in self._log.items or name not in self._kept or name in self._damaged:
+            return
+        try:
+            self._finished.check(self._kept[name].keys)
+        except InputError as err:
+            _note(f"{err}; {name} is extracted anew")
+            self._damaged.add(name)
+
+    def _discard_other_recipe(self) -> None:
+        """Begin the folder, or empty it when what it holds was made in another way."""
+        path = self.folder / RECIPE
+        there = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
+        if not path.exists():
+            if there:
+                raise InputError(f"{self.folder}: is not what an extraction left: move it away, or name another output")
+            write_json(self._recipe, path)
+            return
+        theirs = read_json(path)
+        if theirs == self._recipe:
+            return
+        _note(f"{self.folder}: starts anew, what is there was made with {_differences(self._recipe, theirs)}")
+        (self.folder / ITEMS).unlink(missing_ok=True)
+        write_json(self._recipe, path)
+
+    def _earlier_file(self, opened: ExitStack) -> tuple[_FinishedFile | None, dict[str, _Kept]]:
+        """The output of an earlier run and its items, if they are of this recipe."""
+        if not self.path.is_file():
+            return None, {}
+        try:
+            finished = opened.enter_context(_FinishedFile(self.path))
+            return finished, finished.items_made_with(self._recipe)
+        except InputError as err:
+            _note(f"{err} It will be replaced.")
+            return None, {}
+
+    def _tell_what_is_there(self) -> None:
+        if self._log.lost_bytes:
+            _note(f"{self.folder}: the item that was in progress when the last run stopped is extracted anew")
+        if self._log.damaged:
+            _note(f"{self.folder}: damaged, extracted anew: {first_few(self._log.damaged)}")
+        if self._log.items:
+            _note(f"{self.folder}: goes on, {len(self._log.items)} are done")
+        elif self._finished is not None and self.path.is_file():
+            if self._kept:
+                _note(f"{self.path}: is there with {len(self._kept)} items; only what is missing or new is extracted")
+            else:
+                _note(f"{self.path}: was made in another way, and will be replaced")
+
+    def _finish(self) -> None:
+        """Put all items into the feature file, unless it holds just these already."""
+        names = sorted(name for name, source in self._asked.items() if self._source_of(name) == source)
+        if not names or (not self._log.items and names == sorted(self._kept)):
+            return
+        items = {name: self._entry(name) for name in names}
+        keys = Counter(key for item in items.values() for key in item["keys"])
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{self.path}: two items have a key {twice[0]}: rename one, and run the same command again"
+            )
+        record = {"recipe": self._recipe, "items": items, "failed": self.failures}
+        with (
+            named_when_full(self.path),
+            new_feature_file(self.path, **self._attributes, **{ATTRIBUTE: orjson.dumps(record).decode()}) as h5,
+        ):
+            for key, array in self._arrays(names):
+                h5.put(key, array)
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        item = self._log.items.get(name)
+        if item is None:
+            kept = self._kept[name]
+            return {"keys": kept.keys, "source": kept.source, "about": kept.about}
+        return {"keys": list(item.forms), "source": item.source, "about": item.about}
+
+    def _arrays(self, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+        for name in names:
+            if name in self._log.items:
+                arrays = self._log.read(name)
+                if arrays is None:
+                    raise InputError(f"{self.folder}: what it holds of {name} is damaged: run the same command again")
+                yield from arrays.items()
+            elif self._finished is not None:
+                for key in self._kept[name].keys:
+                    try:
+                        array = self._finished.array(key)
+                    except FeatureError as err:
+                        self._give_up_unreadable(names)
+                        raise InputError(f"{err}: run the same command again, {name} is then extracted anew") from err
+                    yield key, array
+
+    def _give_up_unreadable(self, names: list[str]) -> None:
+        """Make the next run extract those anew whose values in the earlier file cannot be read."""
+        for name in names:
+            if self._finished is None or name in self._log.items:
+                continue
+            try:
+                for key in self._kept[name].keys:
+                    self._finished.array(key)
+            except FeatureError:
+                self._log.append(name, {}, _UNREADABLE, {})
+
+
+def _locked(folder: Path, out_h5: Path) -> int:
+    """Make the folder if need be, and keep other processes out of it while the returned handle is open."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as err:
+            raise InputError(f"{out_h5}: cannot be written ({err.strerror}): name another file") from err
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise InputError(f"{out_h5}: another process is extracting into it: wait until it ends") from None
+        except OSError as err:  # some network file systems have no locks
+            _note(f"{folder}: cannot be locked ({err.strerror}): let no other process extract into it")
+        if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
+            return handle
+        os.close(handle)  # the process that had it has just removed it
+
+
+def _differences(ours: Mapping[str, Any], theirs: Any) -> str:
+    if not isinstance(theirs, dict):
+        return "another recipe"
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    return ", ".join(f"{name} {theirs.get(name, 'unset')} (now {ours.get(name, 'unset')})" for name in names)
+
+
+def _note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr, flush=True)

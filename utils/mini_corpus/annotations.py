@@ -1,0 +1,214 @@
+"""Features for real annotations, at any feature size: videos and queries of TVR's own jsonl files without its 33 GB.
+
+What a clip shows is made from the words of the descriptions that cover it, so a model can learn from these features;
+they exist to run the whole pipeline at TVR's real scale, and results on them say nothing about TVR.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.basic_utils import InputError, first_few, progress, read_json, read_jsonl
+from utils.mini_corpus.features import ROLES, VideoSpace, n_clips, overlap, subtitle_features
+from utils.mini_corpus.files import (
+    FeatureSettings,
+    count_split,
+    durations_path,
+    feature_paths,
+    manifest_path,
+    new_corpus_features,
+    release_path,
+    usable_folder,
+    write_manifest,
+)
+from utils.mini_corpus.lexicon import FUNCTION_WORDS, SMALL_TALK
+from utils.mini_corpus.word_vectors import LATENT_SIZE, WordVectors, named_seed, tokenise
+from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Line
+
+DESCRIPTION_LENGTH = 1.7  # of a description's latent: as long as what a scene of the embedded corpus shows
+SAID_SHARE = 0.7  # of a description's words are heard in the moment it describes, in another order
+CHATTER_SHARE = 0.6  # of the pieces that no description speaks of somebody says something in; the rest is silent
+CHATTER_PIECE = 3.0  # seconds
+
+Row = dict[str, Any]
+Durations = dict[str, dict[str, float]]  # {split: {vid_name: seconds}}
+
+
+def generate_for_annotations(
+    annotations: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: FeatureSettings,
+    prefix: str | None = None,
+    splits: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Write feature files for real annotations, laid out as TVR's; the annotations stay where they are.
+
+    Args:
+        annotations: folder with `P_video2dur_idx.json` and any of `P_{train,val,test_public}_release.jsonl`.
+        out: folder for `P_feature_release/…`.
+        settings: seed, feature sizes and kinds of video features.
+        prefix: P, found from the durations file if None.
+        splits: which splits, or None for all that have a jsonl file.
+
+    Returns:
+        The summary that is also written to `{prefix}_made_by.json`.
+
+    Raises:
+        InputError: settings, a file, a row or the folder cannot be used.
+    """
+    settings.check()
+    source = Path(annotations)
+    prefix = prefix or _find_prefix(source)
+    durations = _read_durations(durations_path(source, prefix))
+    names = _choose_splits(source, prefix, splits, durations)
+    rows = {split: _read_rows(release_path(source, prefix, split), durations[split]) for split in names}
+    _check_ids({release_path(source, prefix, split): split_rows for split, split_rows in rows.items()})
+
+    folder = usable_folder(out)
+    manifest_path(folder, prefix).unlink(missing_ok=True)
+    words = WordVectors(settings.seed, settings.text_feat_size)
+    space = VideoSpace(settings.seed, settings.vid_feat_size)
+    with new_corpus_features(folder, prefix, settings) as features:
+        for split in names:
+            described: dict[str, list[Row]] = defaultdict(list)
+            for row in rows[split]:
+                described[row.get("vid_name", "")].append(row)
+            for vid_name, duration in progress(durations[split].items(), f"{split} videos", len(durations[split])):
+                video_feat, subtitles = _features_of(vid_name, duration, described[vid_name], words, space)
+                features.put_video(vid_name, video_feat)
+                features.put_subtitles(vid_name, *subtitles)
+            for row in progress(rows[split], f"{split} queries"):
+                features.put_query(row["desc_id"], words.encode(row["desc"]))
+    return write_manifest(
+        folder,
+        prefix,
+        settings,
+        feature_paths(folder, prefix, settings),
+        annotations=[str(path) for path in _annotation_paths(source, prefix, names)],
+        counts={split: count_split(list(durations[split].values()), rows[split]) for split in names},
+    )
+
+
+def _features_of(
+    vid_name: str, duration: float, rows: Sequence[Row], words: WordVectors, space: VideoSpace
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    clips = n_clips(duration)
+    shown = np.zeros((clips, len(ROLES), LATENT_SIZE), np.float32)
+    seen = [row for row in rows if "v" in row["type"]]
+    if seen:
+        latents = np.stack([_description_latent(row["desc"], words) for row in seen])
+        shown[:, ROLES.index("words")] = overlap(np.array([row["ts"] for row in seen]), duration) @ latents
+    rng = random.Random(named_seed(words.seed, vid_name, "dialogue"))
+    lines = _dialogue(rng, duration, [row for row in rows if "t" in row["type"]])
+    return space.clip_features(vid_name, shown), subtitle_features(vid_name, lines, clips, words)
+
+
+def _content_words(desc: str) -> list[str]:
+    tokens = tokenise(desc)
+    return [token for token in tokens if token not in FUNCTION_WORDS] or tokens
+
+
+def _description_latent(desc: str, words: WordVectors) -> np.ndarray:
+    meaning = np.sum([words.concept(token) for token in _content_words(desc)], axis=0)
+    return DESCRIPTION_LENGTH * meaning / (np.linalg.norm(meaning) + 1e-5)
+
+
+def _dialogue(rng: random.Random, duration: float, rows: Sequence[Row]) -> list[Line]:
+    """Some words of each description while its moment lasts, small talk or silence elsewhere, in time order."""
+    lines = []
+    for row in rows:
+        content = _content_words(row["desc"])
+        heard = rng.sample(content, max(1, round(SAID_SHARE * len(content))))
+        lines.append(Line(" ".join(heard), *row["ts"]))
+    for piece in range(int(duration // CHATTER_PIECE)):
+        start, end = piece * CHATTER_PIECE, (piece + 1) * CHATTER_PIECE
+        free = all(row["ts"][1] <= start or row["ts"][0] >= end for row in rows)
+        if free and rng.random() < CHATTER_SHARE:
+            lines.append(Line(rng.choice(SMALL_TALK).format(name="you"), start, end))
+    return sorted(lines, key=lambda line: (line.start, line.end))
+
+
+def _find_prefix(source: Path) -> str:
+    if not source.is_dir():
+        raise InputError(f"--annotations {source}: no such folder: give the one that holds P_video2dur_idx.json")
+    found = sorted(path.name for path in source.glob(durations_path(Path(), "*").name))
+    if len(found) != 1:
+        raise InputError(
+            f"--annotations {source}: expected one file P_video2dur_idx.json, found {first_few(found) or 'none'}: "
+            "give the folder with TVR's annotations, and --prefix P if it holds several corpora"
+        )
+    return found[0].removesuffix(durations_path(Path(), "").name)
+
+
+def _read_durations(path: Path) -> Durations:
+    table = read_json(path, "give the folder with the annotations and durations")
+    durations: Durations = {}
+    try:
+        for split, videos in table.items():
+            durations[split] = {vid_name: float(entry[0]) for vid_name, entry in videos.items()}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as err:
+        raise InputError(f"{path}: is not of the form {{split: {{vid_name: [seconds, index]}}}} ({err!r})") from err
+    for split, videos in durations.items():
+        for vid_name, duration in videos.items():
+            if not 0 < duration < float("inf"):
+                raise InputError(f"{path}, {split}, {vid_name}: duration is {duration}, expected seconds above 0")
+    return durations
+
+
+def _choose_splits(source: Path, prefix: str, splits: Sequence[str] | None, durations: Durations) -> list[str]:
+    there = [split for split in SPLITS if release_path(source, prefix, split).is_file()]
+    chosen = list(splits) if splits else there
+    if not chosen:
+        raise InputError(f"{release_path(source, prefix, 'val')}: not found, nor that of any other split")
+    for split in chosen:
+        if split not in there:
+            raise InputError(f"{release_path(source, prefix, split)}: not found: leave {split} out of --splits")
+        if split not in durations:
+            raise InputError(f"{durations_path(source, prefix)}: has no split {split}: is it of another corpus?")
+    return chosen
+
+
+def _annotation_paths(source: Path, prefix: str, splits: Sequence[str]) -> list[Path]:
+    return [durations_path(source, prefix), *(release_path(source, prefix, split) for split in splits)]
+
+
+def _read_rows(path: Path, durations: dict[str, float]) -> list[Row]:
+    """The queries of a split, checked; `ts` past the end of the video is clamped."""
+    rows = read_jsonl(path, "give the folder with the annotations")
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, query {number}"
+        if type(row.get("desc_id")) is not int or not isinstance(row.get("desc"), str):
+            raise InputError(f"{where}: needs desc_id (int) and desc (str): mend or remove it")
+        if "vid_name" in row:
+            _check_moment(where, row, durations)
+    return rows
+
+
+def _check_moment(where: str, row: Row, durations: dict[str, float]) -> None:
+    vid_name, ts = row["vid_name"], row.get("ts")
+    if vid_name not in durations:
+        raise InputError(f"{where}: video {vid_name} is not in video2dur_idx of this split: is it of another release?")
+    if row.get("type") not in QUERY_TYPES:
+        raise InputError(f"{where}: type is {row.get('type')!r}, expected one of {', '.join(QUERY_TYPES)}")
+    numbers = isinstance(ts, list) and len(ts) == 2 and all(isinstance(t, int | float) for t in ts)
+    if ts is None or not numbers or not 0 <= ts[0] <= ts[1] or ts[0] >= durations[vid_name]:
+        raise InputError(
+            f"{where}: ts is {ts}, expected [start, end] in seconds within the video ({durations[vid_name]} s)"
+        )
+    row["ts"] = [ts[0], min(ts[1], durations[vid_name])]
+
+
+def _check_ids(rows: dict[Path, list[Row]]) -> None:
+    first: dict[int, Path] = {}
+    for path, split_rows in rows.items():
+        for row in split_rows:
+            if row["desc_id"] in first:
+                raise InputError(f"{path}: desc_id {row['desc_id']} was already used in {first[row['desc_id']]}")
+            first[row["desc_id"]] = path

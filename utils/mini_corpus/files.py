@@ -1,0 +1,214 @@
+"""The files of a generated corpus: where they lie, writing features video by video, telling whether all is there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.basic_utils import InputError, read_json, write_json
+from utils.feature_files.feature_file import FeatureWriter, new_feature_file
+from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
+
+MADE_BY = "utils/mini_tvr.py"
+GENERATOR_VERSION = 1  # raised when the same settings give another corpus, so that old ones are made again
+VID_FEAT_TYPES = ("resnet_i3d", "resnet", "i3d")
+VIDEO_FILES = {
+    "resnet_i3d": "{}_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5",
+    "resnet": "{}_resnet152_rgb_max_cl-1.5.h5",
+    "i3d": "{}_i3d_rgb600_avg_cl-1.5.h5",
+}
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What decides the features: all sizes in dimensions."""
+
+    seed: int = 2018
+    vid_feat_size: int = 256
+    text_feat_size: int = 128
+    vid_feat_types: tuple[str, ...] = VID_FEAT_TYPES
+
+    def check(self) -> None:
+        """Raise `InputError` when no corpus can be made with these settings."""
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must not be negative")
+        if self.vid_feat_size < 3:
+            raise InputError(f"--vid_feat_size {self.vid_feat_size}: needs at least 3 (appearance and motion, 2 : 1)")
+        if self.text_feat_size < 1:
+            raise InputError(f"--text_feat_size {self.text_feat_size}: needs at least 1")
+        unknown = [name for name in self.vid_feat_types if name not in VIDEO_FILES]
+        if unknown or not self.vid_feat_types:
+            raise InputError(f"--vid_feat_types {unknown or 'is empty'}: choose from {', '.join(VID_FEAT_TYPES)}")
+
+
+def release_path(out: Path, prefix: str, split: str) -> Path:
+    """`P_{split}_release.jsonl`, the queries of a split."""
+    return out / f"{prefix}_{split}_release.jsonl"
+
+
+def durations_path(out: Path, prefix: str) -> Path:
+    """`P_video2dur_idx.json`."""
+    return out / f"{prefix}_video2dur_idx.json"
+
+
+def subtitles_path(out: Path, prefix: str) -> Path:
+    """`P_subtitles.jsonl`, the dialogue as text."""
+    return out / f"{prefix}_subtitles.jsonl"
+
+
+def video_feature_path(out: Path, prefix: str, vid_feat_type: str) -> Path:
+    """The video features of one kind: resnet_i3d, resnet (appearance half) or i3d (motion half)."""
+    return out / f"{prefix}_feature_release" / "video_feature" / VIDEO_FILES[vid_feat_type].format(prefix)
+
+
+def query_feature_path(out: Path, prefix: str) -> Path:
+    """Query token features."""
+    folder = out / f"{prefix}_feature_release" / "bert_feature" / "sub_query"
+    return folder / f"{prefix}_query_pretrained_w_sub_query.h5"
+
+
+def sub_feature_path(out: Path, prefix: str) -> Path:
+    """Subtitle clip features."""
+    folder = out / f"{prefix}_feature_release" / "bert_feature" / "sub_query"
+    return folder / f"{prefix}_sub_pretrained_w_sub_query_max_cl-1.5.h5"
+
+
+class CorpusFeatures:
+    """Takes features one video and one query at a time, so that memory does not grow with the corpus."""
+
+    def __init__(
+        self, videos: dict[str, FeatureWriter], sub: FeatureWriter | None, query: FeatureWriter, appearance_size: int
+    ) -> None:
+        self._videos, self._sub, self._query = videos, sub, query
+        self._appearance_size = appearance_size
+
+    def put_video(self, vid_name: str, video_feat: np.ndarray) -> None:
+        """Store the (L, D) features of a video."""
+        parts = {
+            "resnet_i3d": video_feat,
+            "resnet": video_feat[:, : self._appearance_size],
+            "i3d": video_feat[:, self._appearance_size :],
+        }
+        for vid_feat_type, writer in self._videos.items():
+            writer.put(vid_name, parts[vid_feat_type])
+
+    def put_subtitles(self, vid_name: str, sub_feat: np.ndarray, sub_mask: np.ndarray) -> None:
+        """Store the (L, D) features of a video's subtitles, and their (L,) mask."""
+        assert self._sub is not None
+        self._sub.put(vid_name, sub_feat)
+        self._sub.put(f"{vid_name}-mask", sub_mask)
+
+    def put_query(self, desc_id: int, query_feat: np.ndarray) -> None:
+        """Store the (Lq, D) token features of a query."""
+        self._query.put(str(desc_id), query_feat)
+
+
+@contextmanager
+def new_corpus_features(
+    out: Path, prefix: str, settings: FeatureSettings, subtitles: bool = True
+) -> Iterator[CorpusFeatures]:
+    """Open all feature files of a corpus for writing; each appears whole when the block ends well, or not at all.
+
+    Args:
+        out: folder of the corpus.
+        prefix: how file names begin.
+        settings: kinds and sizes.
+        subtitles: whether the corpus has any.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    about: dict[str, Any] = {"made_by": MADE_BY, "seed": settings.seed, "generator_version": GENERATOR_VERSION}
+    clips: dict[str, Any] = {**about, "clip_length": CLIP_LENGTH}
+    try:
+        with ExitStack() as stack:
+            videos = {
+                name: stack.enter_context(
+                    new_feature_file(video_feature_path(out, prefix, name), **clips, normalised="L2 per half")
+                )
+                for name in settings.vid_feat_types
+            }
+            sub = None
+            if subtitles:
+                sub = stack.enter_context(new_feature_file(sub_feature_path(out, prefix), **clips, pooling="max"))
+            query = stack.enter_context(new_feature_file(query_feature_path(out, prefix), **about))
+            yield CorpusFeatures(videos, sub, query, half_sizes(settings.vid_feat_size)[0])
+    except OSError as err:
+        raise InputError(f"{out}: features cannot be written ({err}): is the disk full?") from err
+
+
+def feature_paths(out: Path, prefix: str, settings: FeatureSettings, subtitles: bool = True) -> list[Path]:
+    """All feature files that `new_corpus_features` writes."""
+    videos = [video_feature_path(out, prefix, name) for name in settings.vid_feat_types]
+    subs = [sub_feature_path(out, prefix)] if subtitles else []
+    return [*videos, *subs, query_feature_path(out, prefix)]
+
+
+def usable_folder(out: str | os.PathLike[str]) -> Path:
+    """The output folder, made if need be.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"--out {folder}: cannot be made ({err.strerror}): give another folder") from err
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--out {folder}: cannot be written to: give another folder")
+    return folder
+
+
+def count_split(seconds: Sequence[float], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a split holds, from the durations of its videos in seconds and its queries."""
+    return {
+        "videos": len(seconds),
+        "hours": round(sum(seconds) / 3600, 2),
+        "clips": sum(map(n_clips, seconds)),
+        "queries": len(rows),
+        "types": dict(Counter(row["type"] for row in rows if "type" in row)),
+    }
+
+
+def manifest_path(out: Path, prefix: str) -> Path:
+    """`P_made_by.json`, written last: settings, counts and the size of every file."""
+    return out / f"{prefix}_made_by.json"
+
+
+def write_manifest(out: Path, prefix: str, settings: Any, files: Sequence[Path], **more: Any) -> dict[str, Any]:
+    """Write down what was made, once all of it is there; returns the manifest."""
+    manifest = {
+        "made_by": MADE_BY,
+        "generator_version": GENERATOR_VERSION,
+        "settings": _plain(settings),
+        **more,
+        "files": {str(path.relative_to(out)): path.stat().st_size for path in files},
+    }
+    write_json(manifest, manifest_path(out, prefix), indent=True)
+    return manifest
+
+
+def is_written(out: Path, prefix: str, settings: Any | None = None) -> bool:
+    """Whether a corpus is there whole, each file with the size it was written with (and made with these `settings`)."""
+    path = manifest_path(out, prefix)
+    if not path.is_file():
+        return False
+    manifest = read_json(path, "delete it and generate the corpus again")
+    if not isinstance(manifest, dict) or manifest.get("generator_version") != GENERATOR_VERSION:
+        return False
+    if settings is not None and manifest.get("settings") != _plain(settings):
+        return False
+    files = [(out / name, size) for name, size in manifest["files"].items()]
+    return all(file.is_file() and file.stat().st_size == size for file, size in files)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}

@@ -1,0 +1,108 @@
+"""The files of a new corpus besides features: queries of each split, durations, and a record; and their agreement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import InputError, first_few, read_json, write_json, write_jsonl
+from utils.feature_files.feature_file import FeatureFile
+from utils.own_dataset.layout import Layout
+from utils.own_dataset.queries import Query
+from utils.own_dataset.splits import Split
+from utils.text_feature.convert_sub_feature_word_to_clip import MASK_SUFFIX
+
+AGAIN = "run the same command again"
+
+
+def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> list[Path]:
+    """Write the queries of each split and the videos' durations.
+
+    A video's index is its place among all names, sorted.
+
+    Returns:
+        The files. Queries of splits that an earlier run wrote and this one does not have are removed.
+    """
+    idx_of = {name: idx for idx, name in enumerate(sorted(durations))}
+    written = []
+    for name, split in splits.items():
+        if split.queries:
+            write_jsonl((_row(query, durations) for query in split.queries), layout.release(name))
+            written.append(layout.release(name))
+    of_splits = {
+        name: {vid_name: [durations[vid_name], idx_of[vid_name]] for vid_name in split.videos}
+        for name, split in splits.items()
+    }
+    write_json(of_splits, layout.durations)
+    for path in _of_earlier_run(layout):
+        if path.name.endswith("_release.jsonl") and path not in written:
+            path.unlink(missing_ok=True)
+    return [*written, layout.durations]
+
+
+def _row(query: Query, durations: Mapping[str, float]) -> dict[str, Any]:
+    row = {key: value for key, value in query.content.items() if key != "split"}
+    row["desc_id"] = query.desc_id
+    if query.vid_name is not None:
+        row["duration"] = durations[query.vid_name]
+    return row
+
+
+def _of_earlier_run(layout: Layout) -> list[Path]:
+    """The files that an earlier run recorded, inside the corpus' folder."""
+    if not layout.manifest.is_file():
+        return []
+    files = read_json(layout.manifest, "remove it, and run the same command again").get("files", {})
+    return [layout.out / name for name in files if "/" not in name]
+
+
+def write_manifest(layout: Layout, files: list[Path], **about: Any) -> None:
+    """Record what was made, with the size of every file, once all of it is there."""
+    sizes = {str(path.relative_to(layout.out)): path.stat().st_size for path in files}
+    write_json({**about, "files": sizes}, layout.manifest, indent=True)
+
+
+def check_agreement(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> dict[str, int]:
+    """Check that all files speak of the same videos, clips and queries.
+
+    Args:
+        layout: where they lie.
+        splits: what should be in them.
+        durations: seconds by vid_name.
+
+    Returns:
+        Number of clips by vid_name.
+
+    Raises:
+        InputError: they do not.
+    """
+    names = sorted(durations)
+    n_clips = {}
+    with FeatureFile(layout.video) as video, FeatureFile(layout.sub) as sub:
+        _same_keys(video, names)
+        _same_keys(sub, names)
+        for name in names:
+            n_clips[name] = video.form(name)[0]
+            n_sub, n_mask = sub.form(name)[0], sub.shape(name + MASK_SUFFIX)
+            if n_sub != n_clips[name] or n_mask != (n_sub,):
+                raise InputError(f"{sub.path}: {name} has {n_sub} clips, its video {n_clips[name]}: {AGAIN}")
+    ids = [str(query.desc_id) for split in splits.values() for query in split.queries]
+    if ids:
+        with FeatureFile(layout.query) as query_file:
+            _same_keys(query_file, ids)
+    return n_clips
+
+
+def _same_keys(file: FeatureFile, names: list[str]) -> None:
+    there = file.feature_keys()
+    lacking, more = file.missing(names), sorted(set(there) - set(names))
+    if lacking or more:
+        what = f"lacks {first_few(lacking)}" if lacking else f"also has {first_few(more)}"
+        raise InputError(f"{file.path}: {what}: {AGAIN}")
+
+
+def hours(durations: Mapping[str, float]) -> float:
+    """How long the videos are together."""
+    return math.fsum(durations.values()) / 3600

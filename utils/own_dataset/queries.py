@@ -1,0 +1,216 @@
+"""Queries for a new corpus: read from jsonl, checked before hours of work, fitted to the videos that there are.
+
+A line is `{"desc": sentence, "vid_name": video, "ts": [start, end] in seconds}`, with `desc_id`, `type`, `split` and
+anything else if wanted. What is wrong with a line itself is refused; a query whose video is missing or failed, or ends
+before the moment begins, is left out and listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from utils.basic_utils import InputError, first_few, read_jsonl
+from utils.own_dataset.splits import ALL, LEARNT, TEST, split_name
+
+LARGEST_ID = 2**53
+ID_BYTES = 6
+SHOWN_LINES = 10
+_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}")
+
+
+@dataclass(frozen=True)
+class Query:
+    """A line of a query file.
+
+    Attributes:
+        where: file and line.
+        desc_id: as the line says, else a number made of sentence, video and times: the same in every run.
+        ts: (start, end) in seconds, None when it has none.
+        split: as the line says, None when it does not.
+        content: all that the line says.
+    """
+
+    where: str
+    desc_id: int
+    desc: str
+    vid_name: str | None
+    ts: tuple[float, float] | None
+    split: str | None
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A query that is not in the corpus, and why."""
+
+    query: Query
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.query.where}: {reprlib.repr(self.query.desc)}: {self.reason}"
+
+
+def read_queries(paths: Sequence[str | Path]) -> list[Query]:
+    """Read and check query files.
+
+    Raises:
+        InputError: a file cannot be read, or lines are wrong: the message names the first of them.
+    """
+    queries: list[Query] = []
+    wrong: list[str] = []
+    for path in paths:
+        for number, content in enumerate(read_jsonl(path, "give a jsonl file of queries"), start=1):
+            where = f"{path}, line {number}"
+            try:
+                queries.append(_query(content, where))
+            except ValueError as err:
+                wrong.append(f"{where}: {err}")
+    wrong += _same_ids(queries)
+    if not wrong:
+        wrong = _disagreements(queries)
+    if wrong:
+        more = "" if len(wrong) <= SHOWN_LINES else f"\n  … {len(wrong) - SHOWN_LINES} more"
+        lines = "".join(f"\n  {line}" for line in wrong[:SHOWN_LINES])
+        raise InputError(f"these lines have to be mended, or taken out, first:{lines}{more}")
+    return queries
+
+
+def _query(content: dict[str, Any], where: str) -> Query:
+    """A line as a query; `ValueError` says what is wrong with it."""
+    desc, vid_name, ts, split = (content.get(key) for key in ("desc", "vid_name", "ts", "split"))
+    if not isinstance(desc, str) or not desc.strip():
+        raise ValueError('has no "desc", the sentence to look for')
+    if vid_name is not None and not (isinstance(vid_name, str) and vid_name):
+        raise ValueError(f'"vid_name" {reprlib.repr(vid_name)} is not the name of a video')
+    if content.get("type") is not None and not isinstance(content["type"], str):
+        raise ValueError(f'"type" {reprlib.repr(content["type"])} is not a string such as "v"')
+    if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split) and split != ALL):
+        raise ValueError(f'"split" {reprlib.repr(split)} is not a name such as "train", "val" or "test"')
+    times = None if ts is None else _times(ts, vid_name)
+    split = None if split is None else split_name(split)
+    if times is None and split in LEARNT:
+        raise ValueError(f'has no "ts": queries of split {split} need [start, end] in seconds')
+    return Query(where, _desc_id(content, times), desc, vid_name, times, split, content)
+
+
+def _times(ts: Any, vid_name: str | None) -> tuple[float, float]:
+    if not (isinstance(ts, list) and len(ts) == 2 and all(type(t) in (int, float) and math.isfinite(t) for t in ts)):
+        raise ValueError(f'"ts" {reprlib.repr(ts)} is not [start, end] in seconds')
+    if vid_name is None:
+        raise ValueError('has "ts", but no "vid_name" that says which video that is in')
+    if ts[0] < 0 or ts[1] < ts[0]:
+        raise ValueError(f'"ts" {ts} is {"negative" if ts[0] < 0 else "reversed"}')
+    return float(ts[0]), float(ts[1])
+
+
+def _desc_id(content: Mapping[str, Any], ts: tuple[float, float] | None) -> int:
+    desc_id = content.get("desc_id")
+    if desc_id is None:
+        said = orjson.dumps([content["desc"], content.get("vid_name"), ts])
+        return int.from_bytes(hashlib.sha256(said).digest()[:ID_BYTES], "big")
+    if type(desc_id) is not int or not 0 <= desc_id <= LARGEST_ID:
+        raise ValueError(f'"desc_id" {reprlib.repr(desc_id)} is not a number such as 17; without it, one is made')
+    return desc_id
+
+
+def _same_ids(queries: Iterable[Query]) -> list[str]:
+    wrong: list[str] = []
+    first: dict[int, Query] = {}
+    for query in queries:
+        other = first.setdefault(query.desc_id, query)
+        if other is not query:
+            what = "says the same" if query.content.get("desc_id") is None else f'has the "desc_id" {query.desc_id}'
+            wrong.append(f"{query.where}: {what} as {other.where}")
+    return wrong
+
+
+def _disagreements(queries: Sequence[Query]) -> list[str]:
+    """Lines that leave open which split they belong to."""
+    timed = [query for query in queries if query.ts is not None]
+    unsaid = [query for query in timed if query.split is None]
+    if unsaid and len(unsaid) < len(timed):
+        return [f'{query.where}: says no "split", but other lines with times do' for query in unsaid]
+    wrong = []
+    timed_splits = {query.split: query for query in timed if query.split is not None}
+    for query in queries:
+        other = timed_splits.get(query.split or TEST)
+        if query.ts is None and other is not None:
+            wrong.append(f'{query.where}: has no "ts", but is of the same split as {other.where}, which has')
+    return wrong
+
+
+def check_names(queries: Sequence[Query], videos: Iterable[str]) -> None:
+    """Refuse queries of which none is about one of the videos: their names must mean something else.
+
+    Raises:
+        InputError: naming a query's video and a file's.
+    """
+    there = set(videos)
+    named = [query for query in queries if query.vid_name is not None]
+    if named and not any(query.vid_name in there for query in named):
+        raise InputError(
+            f'{named[0].where}: "vid_name" {named[0].vid_name} is none of the videos, and no other line names one: a '
+            f"video is called as its file without the suffix, such as {first_few(sorted(there), 3)}"
+        )
+
+
+def fit_to_videos(
+    queries: Sequence[Query], durations: Mapping[str, float], failed: Mapping[str, str]
+) -> tuple[list[Query], list[LeftOut]]:
+    """The queries that the videos allow, and the others.
+
+    Args:
+        queries: all of them.
+        durations: seconds by vid_name, of the videos that have features.
+        failed: reasons by vid_name, of those that have not.
+    """
+    kept, left_out = [], []
+    for query in queries:
+        reason = _hindrance(query, durations, failed)
+        if reason is None:
+            kept.append(query)
+        else:
+            left_out.append(LeftOut(query, reason))
+    return kept, left_out
+
+
+def _hindrance(query: Query, durations: Mapping[str, float], failed: Mapping[str, str]) -> str | None:
+    name = query.vid_name
+    if name is None:
+        return None
+    if name in failed:
+        return f"its video {name} failed"
+    if name not in durations:
+        stem = Path(name).stem
+        return f"there is no video {name}" + (f" (is {stem} meant?)" if stem in {*durations, *failed} else "")
+    if query.ts is not None and query.ts[0] >= durations[name]:
+        return f"its moment {list(query.ts)} begins after {name} ends ({durations[name]:.2f} s)"
+    return None
+
+
+def past_the_end(queries: Iterable[Query], durations: Mapping[str, float]) -> list[Query]:
+    """Those whose moment ends more than rounding after their video; training clamps them."""
+    return [
+        query
+        for query in queries
+        if query.ts is not None and query.vid_name is not None and query.ts[1] > durations[query.vid_name] + 0.01
+    ]
+
+
+def other_durations(queries: Iterable[Query], durations: Mapping[str, float]) -> list[Query]:
+    """Those that say of their video that it is more than a second longer or shorter than it is."""
+
+    def differs(query: Query) -> bool:
+        said: Any = query.content.get("duration")
+        return type(said) in (int, float) and abs(said - durations[query.vid_name or ""]) > 1
+
+    return [query for query in queries if query.vid_name is not None and differs(query)]
