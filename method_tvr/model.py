@@ -150,6 +150,11 @@ class ReLoCLNet(nn.Module):
         init_weights(self, config.initializer_range, generator or torch.default_generator)
 
     @property
+    def span_kernels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, 1, kernel) weights of the start and of the end predictor: how far around a clip they see."""
+        return self.merged_st_predictor.weight, self.merged_ed_predictor.weight
+
+    @property
     def dtype(self) -> torch.dtype:
         """What the encoders compute in, see `computing_in`."""
         return self.modular_vector_mapping.weight.dtype
@@ -298,7 +303,7 @@ class ReLoCLNet(nn.Module):
         """
         projected = self.span_queries(query)
         similarity = _mean([own_products(projected[m], h3[m]) for m in self.modalities])  # (N, L)
-        kernels = torch.cat([self.merged_st_predictor.weight, self.merged_ed_predictor.weight])  # (2, 1, kernel)
+        kernels = torch.cat(self.span_kernels)  # (2, 1, kernel)
         logits = F.conv1d(similarity.unsqueeze(1), kernels, padding=kernels.shape[2] // 2)  # (N, 2, L)
         # masked after the convolution, as in the reference: boundary clips see their padded neighbours
         st_logits, ed_logits = logits.masked_fill(ctx_mask.unsqueeze(1) == 0, MASKED).unbind(dim=1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.annotations import Entry, Query
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.packed_features import length_mask, tef_of
@@ -167,13 +167,13 @@ class StartEndEvalDataset(Dataset[Item]):
 
     Args:
         queries: in the order of predictions.
-        videos: the corpus that is searched.
+        videos: entries of the corpus that is searched.
         features: where features come from.
         data_mode: the pass, see `set_data_mode`.
     """
 
     def __init__(
-        self, queries: Sequence[Query], videos: Sequence[Video], features: FeatureStore, data_mode: str = "context"
+        self, queries: Sequence[Query], videos: Sequence[Entry], features: FeatureStore, data_mode: str = "context"
     ) -> None:
         self.queries = queries
         self.videos = videos

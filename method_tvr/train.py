@@ -22,12 +22,11 @@ from torch.utils.data import RandomSampler
 
 from method_tvr.config import parse_inference_options, parse_train_options, save_options
 from method_tvr.dataset.annotations import Query
-from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
-from method_tvr.dataset.splits import EvalSplit, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.inference import evaluate_split, run_inference
+from method_tvr.inputs import EvalSplit, clip_times, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.declared import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
@@ -148,7 +147,7 @@ class Trainer(Closing):
         """Queries, model and optimiser, as they are at the beginning or where a saved run goes on."""
         opt = self.opt
         self.features.note_unknown_files()
-        self.times = ClipTimes.of(opt)
+        self.times = clip_times(opt)
         check_clip_length(self.features, self.times)
         self.feature_records = self.features.records
         self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, self.times)

@@ -187,8 +187,8 @@ def test_a_grown_corpus_has_the_models_videos_first_and_scores_of_its_size(grown
     assert sum(not name.startswith("grown_") for name in names) == 35
     assert store.recipe.hidden_size == grown_corpus.HIDDEN_SIZE
     queries, kernels = grown_corpus.load_queries(grown)
-    assert queries.video.shape == (50, 2, grown_corpus.HIDDEN_SIZE)
-    torch.testing.assert_close(queries.video.norm(dim=-1), torch.ones(50, 2))
+    assert queries.for_videos.shape == (50, 2, grown_corpus.HIDDEN_SIZE)
+    torch.testing.assert_close(queries.for_videos.norm(dim=-1), torch.ones(50, 2))
     assert kernels.shape == (2, 5)
 
 

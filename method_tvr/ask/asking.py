@@ -1,131 +1,69 @@
-"""Sentences in, moments out: new sentences asked over videos, as a table for people and as JSON for programs."""
+"""New sentences asked over the videos of a split: a table for people, a file for programs.
+
+python method_tvr/ask/asking.py --model_dir MODEL_DIR [--query SENTENCE …] [--query_file FILE.txt] [any option]
+
+`inference.sh` and inference.py call it where there is a --query.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
+import torch
 from easydict import EasyDict
 
-from method_tvr.ask.text_models import TextModel
-from method_tvr.dataset.annotations import Video
-from method_tvr.dataset.feature_store import Preparation
-from method_tvr.model import ReLoCLNet
-from method_tvr.options.declared import OFF
-from method_tvr.search.answering import Answerer
-from method_tvr.search.encoding import encode_token_features
-from method_tvr.search.predictions import RankedRows
-from method_tvr.search.retrieval import EncodedQueries
-from utils.basic_utils import InputError, read_bytes, write_json
+from method_tvr.ask.moments import Moment, moments_table, shortened, show_any_language
+from method_tvr.ask.searcher import MomentSearcher
+from method_tvr.ask.text_models import TextModel, open_text_model
+from method_tvr.config import find_path, parse_inference_options
+from method_tvr.inference import require_videos, run_together
+from method_tvr.inputs import clip_times, listed_videos
+from method_tvr.search.answering import open_answerer
+from method_tvr.trained_model import encoded_before, encoded_now, open_model, search_settings
+from utils.basic_utils import InputError, command_line, read_bytes, write_json
 from utils.ranks import ALONE, Ranks
-from utils.tables import aligned
-
-MAX_SHOWN = 100  # characters of a sentence or of a video's name
 
 
-class QuestionError(InputError):
-    """What was asked cannot be answered, whoever asked: files and options are all right."""
-
-
-@dataclass(frozen=True)
-class FoundMoment:
-    """A moment: its video, start and end in seconds, and score."""
-
-    vid_name: str
-    start: float
-    end: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was found for a sentence, best first."""
-
-    query: str
-    moments: list[FoundMoment]
-
-
-class Asker:
-    """Asks a corpus in words.
+def run_asking(
+    opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None
+) -> tuple[MomentSearcher, list[list[Moment]]]:
+    """Answer new sentences over the videos of a split, as the command line does it.
 
     Args:
-        model: in evaluation mode.
-        answerer: over the videos.
-        videos: what is searched.
-        text_model: encodes sentences; needed by the main process alone.
-        opt: how queries are prepared, and NMS.
-        ranks: the processes that ask together; all get the answers.
+        opt: from `parse_inference_options`.
+        ranks: the processes that do it together; the main one encodes the sentences.
+        device: where this one computes, by default where the options say.
+
+    Returns:
+        What answers more of them, and what was found.
     """
-
-    def __init__(
-        self,
-        model: ReLoCLNet,
-        answerer: Answerer,
-        videos: Sequence[Video],
-        text_model: TextModel | None,
-        opt: EasyDict,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self._model, self._answerer, self._text_model, self._ranks = model, answerer, text_model, ranks
-        self._name_of = {video.idx: video.vid_name for video in videos}
-        self._prepare = Preparation(opt.max_desc_l, average=False, normalize=not opt.no_norm_tfeat)
-        self._block, self._nms_thd = opt.eval_query_bsz, opt.nms_thd
-
-    def ask(self, sentences: Sequence[str], top_k: int = 10) -> list[Answer]:
-        """The best moments for each sentence: at most `top_k`, as many as the answerer keeps, and with NMS 100.
-
-        Raises:
-            QuestionError: a sentence has no words.
-        """
-        found = self.find(self.encode(sentences), top_k)
-        return [Answer(sentence, moments) for sentence, moments in zip(sentences, found, strict=True)]
-
-    def encode(self, sentences: Sequence[str]) -> EncodedQueries:
-        """Sentences as the model encodes them.
-
-        Raises:
-            QuestionError: a sentence has no words.
-        """
-        return self.encode_features(
-            self._ranks.broadcast(self._token_features(sentences) if self._ranks.is_main else [])
-        )
-
-    def encode_features(self, features: Sequence[np.ndarray]) -> EncodedQueries:
-        """Queries of (Lq, D) prepared token features each, as the model encodes them."""
-        blocks = (features[first : first + self._block] for first in range(0, len(features), self._block))
-        device = next(self._model.parameters()).device
-        return EncodedQueries.concatenate([encode_token_features(self._model, block, device) for block in blocks])
-
-    def find(self, queries: EncodedQueries, top_k: int, allowed: np.ndarray | None = None) -> list[list[FoundMoment]]:
-        """The best moments for each encoded query; `allowed`: see `Answerer.search`."""
-        rows = RankedRows.concatenate([moments for moments, _ in self._answerer.search(queries, allowed)])
-        if self._nms_thd != OFF:
-            rows = rows.after_nms(self._nms_thd, rows.score.shape[1])
-        best = rows.best(top_k)
-        return [self._moments(best, number) for number in range(len(queries))]
-
-    def _token_features(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        """Features of each sentence as the model takes them."""
-        assert self._text_model is not None
-        limit = min(self._text_model.max_tokens, self._prepare.max_rows)
-        for sentence, n_tokens in zip(sentences, self._text_model.n_tokens(sentences), strict=True):
-            if n_tokens > limit:
-                print(
-                    f"note: of its {n_tokens} tokens only the first {limit} are looked at: {shortened(sentence)}",
-                    file=sys.stderr,
-                )
-        features = self._text_model.encode(sentences)
-        blank = [sentence for sentence, rows in zip(sentences, features, strict=True) if not len(rows)]
-        if blank:
-            raise QuestionError(f"{blank[0]!r} has no words that can be looked for: ask something else")
-        return [self._prepare(rows) for rows in features]
-
-    def _moments(self, rows: RankedRows, number: int) -> list[FoundMoment]:
-        found = rows.of_query(number)
-        return [FoundMoment(self._name_of[int(idx)], start, end, score) for idx, start, end, score in found]
+    sentences = read_sentences(opt.query, opt.query_file)
+    opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
+    trained = open_model(opt, ranks, device)
+    text_model = open_text_model(opt, trained.checkpoint, trained.device) if ranks.is_main else None
+    videos = listed_videos(opt)
+    with ExitStack() as opened:
+        if opt.encoded_corpus is None:
+            features = opened.enter_context(trained.open_features(with_queries=False, windows=trained.windows))
+            features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
+            source = encoded_now(trained.model, features, opt, trained.device, trained.windows)
+        else:
+            store = trained.open_store()
+            require_videos(store, videos, opt.eval_split_name)
+            source = encoded_before(store, trained.device)
+        answerer = open_answerer(trained.model, videos, source, clip_times(opt), search_settings(opt), ranks)
+    searcher = MomentSearcher(trained.model, answerer, videos, text_model, opt, ranks)
+    found = searcher.find(searcher.encode(sentences), opt.top_k)
+    if ranks.is_main:
+        path = Path(opt.model_dir) / f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_answers.json"
+        write_answers(path, sentences, found, opt.eval_split_name, text_model)
+        show_any_language()
+        for sentence, moments in zip(sentences, found, strict=True):
+            print(f"\n{shortened(sentence)}\n{moments_table(moments)}")
+        print(f"\n{len(sentences)} sentences over {len(videos)} videos: {path}")
+    return searcher, found
 
 
 def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
@@ -151,43 +89,30 @@ def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
     return sentences
 
 
-def write_answers(path: Path, answers: Sequence[Answer], split_name: str, text_model: TextModel | None) -> None:
+def write_answers(
+    path: Path,
+    sentences: Sequence[str],
+    found: Sequence[Sequence[Moment]],
+    split_name: str,
+    text_model: TextModel | None,
+) -> None:
     """Write answers as JSON, whole or not at all: {"split", "text_model", "answers": [{"query", "moments": […]}, …]}.
 
     Moments are {"vid_name", "start", "end", "score"} in seconds, best first.
     """
     name = text_model.name if text_model else None
-    content = {"split": split_name, "text_model": name, "answers": [asdict(answer) for answer in answers]}
-    write_json(content, path, indent=True)
+    answers = [
+        {"query": sentence, "moments": [moment.as_json() for moment in moments]}
+        for sentence, moments in zip(sentences, found, strict=True)
+    ]
+    write_json({"split": split_name, "text_model": name, "answers": answers}, path, indent=True)
 
 
-def show_any_language() -> None:
-    """Have letters that a terminal cannot show printed by their numbers."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+@command_line
+def main() -> None:
+    """Command line of asking."""
+    run_together(parse_inference_options(), run_asking)
 
 
-def print_answers(answers: Sequence[Answer]) -> None:
-    """Print a table for each sentence."""
-    show_any_language()
-    for answer in answers:
-        rows = [["rank", "video", "start", "end", "score"]]
-        for rank, moment in enumerate(answer.moments, start=1):
-            times = clock(moment.start), clock(moment.end)
-            rows.append([str(rank), shortened(moment.vid_name), *times, f"{moment.score:.4g}"])
-        found = aligned(rows) if answer.moments else "  no video is long enough for a moment"
-        print(f"\n{shortened(answer.query)}\n{found}")
-    print()
-
-
-def shortened(text: str) -> str:
-    """Text in one line, without characters that a terminal would obey."""
-    shown = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…"
-
-
-def clock(seconds: float) -> str:
-    """`mm:ss`, and `hh:mm:ss` from an hour on; the second that a time lies in."""
-    minutes, second = divmod(int(seconds + 1e-6), 60)  # 1e-6: seconds are products of clips, which may be rounded
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:02d}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
+if __name__ == "__main__":
+    main()

@@ -12,33 +12,32 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from easydict import EasyDict
-
 from method_tvr.config import find_path, parse_inference_options
-from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.dataset.splits import ensure_dataset, listed_videos, open_features
-from method_tvr.inference import check_model_fits, load_model_of
-from method_tvr.search.corpus_store import Recipe
+from method_tvr.inputs import listed_videos
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
 from method_tvr.search.windows import joined
 from method_tvr.start_end_dataset import StartEndEvalDataset
+from method_tvr.trained_model import TrainedModel, open_model
 from utils.basic_utils import InputError, command_line, progress
-from utils.model_utils import choose_device, named_when_out_of_memory
+from utils.model_utils import named_when_out_of_memory
 
 STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
-def run_encoding(opt: EasyDict, out: str) -> None:
-    """Add the videos that the options list, as far as they are missing, to the corpus in `out`."""
+def add_videos(trained: TrainedModel, out: str) -> None:
+    """Add the videos that a model's options list, as far as they are missing, to the corpus in `out`.
+
+    Raises:
+        InputError: the folder holds something else, or features are missing or do not fit.
+    """
+    opt, device = trained.opt, trained.device
     if opt.retrieval_dtype not in STORED_DTYPES:
         raise InputError(f"--retrieval_dtype {opt.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
-    checkpoint = load_model_of(opt)
-    ensure_dataset(opt)
-    device = choose_device(opt.device, opt.tf32)
     videos = listed_videos(opt)
-    with adding_to(out, Recipe.of(checkpoint, opt, STORED_DTYPES[opt.retrieval_dtype])) as writer:
+    with adding_to(out, trained.recipe(STORED_DTYPES[opt.retrieval_dtype])) as writer:
         writer.store.check_durations(videos)
         new = [video for video in videos if video.vid_name not in writer.store.where]
         if len(new) < len(videos):
@@ -47,14 +46,13 @@ def run_encoding(opt: EasyDict, out: str) -> None:
             )
         if new:
             windows = writer.store.recipe.windows
-            with open_features(opt, device, with_queries=False, average=windows is None) as features:
-                features.note_unknown_files()
-                check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
+            with trained.open_features(with_queries=False, windows=windows) as features:
                 features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
-                entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
+                names = [video.vid_name for video in new]
+                entries = windows.cut(new, features.clip_counts(names)) if windows else list(map(Entry, new))
                 dataset = StartEndEvalDataset([], entries, features, "context")
                 batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
-                encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
+                encoded = encode_videos(trained.model, batches, device, opt.trim_padding)
                 for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
                     writer.add(video, n_clips, rows)
     print(f"{out}: {len(writer.store) + len(new)} videos, {len(new)} of them added now")
@@ -74,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     typed = ["--model_dir", args.model_dir, "--feature_cache", "disk", *others]
     opt = parse_inference_options(typed)
     with named_when_out_of_memory(opt, ("eval_context_bsz", "feature_cache", "trim_padding")):
-        run_encoding(opt, args.out)
+        add_videos(open_model(opt), args.out)
 
 
 if __name__ == "__main__":

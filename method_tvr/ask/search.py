@@ -9,45 +9,29 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from easydict import EasyDict
 
-from method_tvr.ask.asking import clock, shortened, show_any_language
-from method_tvr.ask.searcher import MomentSearcher, ScoredMoment, measure_index, open_searcher
+from method_tvr.ask.moments import Moment, moments_table, shortened, show_any_language
+from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher
 from method_tvr.config import parse_search_options
 from method_tvr.options.declared import SEARCH_MEMORY
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
-from utils.tables import aligned
 
 HELP = "a sentence | :video NAME | :show NAME | :all | :top N | :help | :quit (or Ctrl-D)"
 HISTORY_LENGTH = 1000
 
 
-def table(moments: Sequence[ScoredMoment]) -> str:
-    """Moments as lines of text: times, score, and what the score is made of."""
-    if not moments:
-        return "  no video is long enough for a moment"
-    modalities = list(moments[0].match)
-    rows = [["rank", "video", "start", "end", "score", *(f"{m} match" for m in modalities), "p(start)", "p(end)"]]
-    for rank, moment in enumerate(moments, start=1):
-        parts = [f"{moment.match[m]:.3f}" for m in modalities]
-        times = [clock(moment.start), clock(moment.end)]
-        chances = [f"{moment.p_start:.3f}", f"{moment.p_end:.3f}"]
-        rows.append([str(rank), shortened(moment.vid_name), *times, f"{moment.score:.4g}", *parts, *chances])
-    return aligned(rows)
-
-
-def print_found(sentences: Sequence[str], found: Sequence[Sequence[ScoredMoment]], as_json: bool) -> None:
+def print_found(sentences: Sequence[str], found: Sequence[Sequence[Moment]], as_json: bool) -> None:
     """Print answers: tables, or one line of JSON for each sentence."""
     for sentence, moments in zip(sentences, found, strict=True):
         if as_json:
-            print(orjson.dumps({"query": sentence, "moments": [asdict(moment) for moment in moments]}).decode())
+            print(orjson.dumps({"query": sentence, "moments": [moment.as_json() for moment in moments]}).decode())
         else:
-            print(f"\n{shortened(sentence)}\n{table(moments)}")
+            print(f"\n{shortened(sentence)}\n{moments_table(moments)}")
 
 
 class Prompt:
@@ -123,11 +107,13 @@ def use_history() -> None:
 def run(opt: EasyDict) -> None:
     """Answer the sentences that were typed, or ask for some."""
     sentences, as_json = list(opt.sentences), opt.json
+    if opt.measure_index is not None:
+        with redirect_stdout(sys.stderr):
+            recall = measure_index(opt)
+        print(recall)
+        return
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
-    if opt.measure_index is not None:
-        print(measure_index(searcher, opt))
-        return
     show_any_language()
     if sentences:
         with redirect_stdout(sys.stderr):  # progress

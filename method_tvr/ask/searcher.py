@@ -10,62 +10,65 @@ The videos of a split are encoded once, on first use, and kept in the model's fo
 
 from __future__ import annotations
 
-import hashlib
+import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 from easydict import EasyDict
 
-from method_tvr.ask.asking import Asker, FoundMoment, QuestionError
-from method_tvr.ask.encode_corpus import run_encoding
-from method_tvr.ask.text_models import open_text_model
+from method_tvr.ask.encode_corpus import add_videos
+from method_tvr.ask.indexes import open_index
+from method_tvr.ask.moments import Moment, shortened
+from method_tvr.ask.text_models import TextModel, open_text_model
 from method_tvr.config import parse_search_options
 from method_tvr.dataset.annotations import Video
-from method_tvr.dataset.splits import ensure_dataset, listed_videos, load_eval_split
-from method_tvr.inference import check_positions, load_model_of, open_query_features, open_store
+from method_tvr.dataset.feature_store import Preparation
+from method_tvr.inputs import clip_times, listed_videos, load_eval_split
+from method_tvr.model import ReLoCLNet
+from method_tvr.options.declared import OFF
 from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
-from method_tvr.search.corpus import Corpus
-from method_tvr.search.corpus_store import CorpusStore, recipe_seal
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
-from method_tvr.search.index.indexed_search import IndexedSearcher
+from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
-from method_tvr.search.retrieval import EncodedQueries
+from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
+from method_tvr.search.records import EncodedQueries
+from method_tvr.trained_model import TrainedModel, encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, first_few
-from utils.model_utils import choose_device
+from utils.ranks import ALONE, Ranks
 
 
-@dataclass(frozen=True)
-class ScoredMoment(FoundMoment):
-    """A moment, and what its score is made of: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`.
-
-    Attributes:
-        match: {modality: cosine of the sentence and the clip of the video that is most like it}.
-        p_start, p_end: probability that a moment for the sentence starts and ends there, if it is in this video.
-    """
-
-    match: dict[str, float]
-    p_start: float
-    p_end: float
+class QuestionError(InputError):
+    """What was asked cannot be answered, whoever asked: files and options are all right."""
 
 
 class MomentSearcher:
     """Finds moments for sentences. Threads may share it: their searches take turns, each with all cores.
 
     Args:
-        asker: encodes sentences and finds moments.
-        answerer: the same that the asker asks.
+        model: in evaluation mode.
+        answerer: over the videos.
         videos: what is searched.
-        modalities: of the model, in its order.
+        text_model: encodes sentences; needed by the main process alone.
+        opt: how queries are prepared, and NMS.
+        ranks: the processes that ask together; all get the answers.
     """
 
-    def __init__(self, asker: Asker, answerer: Answerer, videos: Sequence[Video], modalities: Sequence[str]) -> None:
-        self.asker, self.answerer, self.videos = asker, answerer, list(videos)
-        self._modalities = list(modalities)
-        self._names = [video.vid_name for video in videos]
+    def __init__(
+        self,
+        model: ReLoCLNet,
+        answerer: Answerer,
+        videos: Sequence[Video],
+        text_model: TextModel | None,
+        opt: EasyDict,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.answerer, self.videos = answerer, list(videos)
+        self._model, self._text_model, self._ranks = model, text_model, ranks
+        self._name_of = {video.idx: video.vid_name for video in videos}
+        self._prepare = Preparation(opt.max_desc_l, average=False, normalize=not opt.no_norm_tfeat)
+        self._block, self._nms_thd = opt.eval_query_bsz, opt.nms_thd
         self._lock = threading.Lock()
 
     @classmethod
@@ -89,16 +92,16 @@ class MomentSearcher:
     @overload
     def search(
         self, sentences: str, top_k: int = 10, video: str | None = None, show: str | None = None
-    ) -> list[ScoredMoment]: ...
+    ) -> list[Moment]: ...
 
     @overload
     def search(
         self, sentences: list[str], top_k: int = 10, video: str | None = None, show: str | None = None
-    ) -> list[list[ScoredMoment]]: ...
+    ) -> list[list[Moment]]: ...
 
     def search(
         self, sentences: str | list[str], top_k: int = 10, video: str | None = None, show: str | None = None
-    ) -> list[ScoredMoment] | list[list[ScoredMoment]]:
+    ) -> list[Moment] | list[list[Moment]]:
         """The best moments for a sentence, or for each of several, best first.
 
         Args:
@@ -116,10 +119,8 @@ class MomentSearcher:
         if not asked:
             return []
         with self._lock:
-            queries = self.asker.encode(asked)
-            found = self.asker.find(queries, top_k, allowed)
-            scored = [self._with_parts(moments, queries[number : number + 1]) for number, moments in enumerate(found)]
-        return scored[0] if isinstance(sentences, str) else scored
+            found = self.find(self.encode(asked), top_k, allowed, with_parts=True)
+        return found[0] if isinstance(sentences, str) else found
 
     def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
         """Start and end probabilities of a sentence over each of some videos.
@@ -131,8 +132,71 @@ class MomentSearcher:
         for name in vid_names:
             self._allowed(name, None)
         with self._lock:
-            query = self.asker.encode([sentence])
-            return self.answerer.curves_of(query, vid_names)
+            return self.answerer.curves_of(self.encode([sentence]), vid_names)
+
+    def encode(self, sentences: Sequence[str]) -> EncodedQueries:
+        """Sentences as the model encodes them.
+
+        Raises:
+            QuestionError: a sentence has no words.
+        """
+        return self.encode_features(
+            self._ranks.broadcast(self._token_features(sentences) if self._ranks.is_main else [])
+        )
+
+    def encode_features(self, features: Sequence[np.ndarray]) -> EncodedQueries:
+        """Queries of (Lq, D) prepared token features each, as the model encodes them."""
+        blocks = (features[first : first + self._block] for first in range(0, len(features), self._block))
+        device = next(self._model.parameters()).device
+        return EncodedQueries.concatenate([encode_token_features(self._model, block, device) for block in blocks])
+
+    def find(
+        self, queries: EncodedQueries, top_k: int, allowed: np.ndarray | None = None, with_parts: bool = False
+    ) -> list[list[Moment]]:
+        """The best moments for each encoded query: at most `top_k`, as many as the answerer keeps, and with NMS 100.
+
+        Args:
+            queries: Nq queries.
+            top_k: moments of each at most.
+            allowed: see `Answerer.search`.
+            with_parts: also say what scores are made of, which only a process that searches alone knows.
+        """
+        rows = RankedRows.concatenate([moments for moments, _ in self.answerer.search(queries, allowed, with_parts)])
+        if self._nms_thd != OFF:
+            rows = rows.after_nms(self._nms_thd, rows.score.shape[1])
+        best = rows.best(top_k)
+        if not with_parts:
+            return [self._moments(best, number) for number in range(len(queries))]
+        return [self._moments_with_parts(best, number, queries) for number in range(len(queries))]
+
+    def _moments(self, rows: RankedRows, number: int) -> list[Moment]:
+        found = rows.of_query(number)
+        return [Moment(self._name_of[int(idx)], start, end, score) for idx, start, end, score in found]
+
+    def _moments_with_parts(self, rows: RankedRows, number: int, queries: EncodedQueries) -> list[Moment]:
+        query, match, moments = queries[number : number + 1], {}, []
+        for idx, start, end, score, entry, p_start, p_end in rows.of_query(number, (*COLUMNS, *PARTS)):
+            if entry not in match:
+                scores = self.answerer.searcher.match_scores(query, int(entry))[0].tolist()
+                match[entry] = dict(zip(self._model.modalities, scores, strict=True))
+            moments.append(Moment(self._name_of[int(idx)], start, end, score, match[entry], p_start, p_end))
+        return moments
+
+    def _token_features(self, sentences: Sequence[str]) -> list[np.ndarray]:
+        """Features of each sentence as the model takes them."""
+        assert self._text_model is not None
+        limit = min(self._text_model.max_tokens, self._prepare.max_rows)
+        for sentence, n_tokens in zip(sentences, self._text_model.n_tokens(sentences), strict=True):
+            if n_tokens > limit:
+                print(
+                    f"note: of its {n_tokens} tokens only the first {limit} are looked at: {shortened(sentence)}",
+                    file=sys.stderr,
+                )
+        features = self._text_model.encode(sentences)
+        blank = [sentence for sentence, rows in zip(sentences, features, strict=True) if not len(rows)]
+        if blank:
+            raise QuestionError(f"{blank[0]!r} has no words that can be looked for: ask something else")
+        return [self._prepare(rows) for rows in features]
 
     def _allowed(self, video: str | None, show: str | None) -> np.ndarray | None:
         if video is None and show is None:
@@ -141,25 +205,10 @@ class MomentSearcher:
             lambda name: video in (None, name) and (show is None or name.startswith(f"{show}_"))
         )
         if not allowed.any():
+            names = [one.vid_name for one in self.videos]
             what = f"video {video}" if video is not None else f"show {show}"
-            raise QuestionError(f"there is no {what} among the {len(self._names)} videos: {first_few(self._names)}")
+            raise QuestionError(f"there is no {what} among the {len(self.videos)} videos: {first_few(names)}")
         return allowed
-
-    def _with_parts(self, moments: Sequence[FoundMoment], query: EncodedQueries) -> list[ScoredMoment]:
-        spans = np.array([(moment.start, moment.end) for moment in moments])
-        parts = self.answerer.parts_of(query, [moment.vid_name for moment in moments], spans)
-        return [
-            ScoredMoment(
-                moment.vid_name,
-                moment.start,
-                moment.end,
-                moment.score,
-                dict(zip(self._modalities, part.match, strict=True)),
-                part.p_start,
-                part.p_end,
-            )
-            for moment, part in zip(moments, parts, strict=True)
-        ]
 
 
 def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
@@ -175,7 +224,7 @@ def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
 
 
 def open_searcher(opt: EasyDict) -> MomentSearcher:
-    """The searcher that options describe.
+    """The searcher that options describe; videos that are not encoded yet are encoded first.
 
     Args:
         opt: from `parse_search_options` or `parse_serve_options`.
@@ -183,65 +232,36 @@ def open_searcher(opt: EasyDict) -> MomentSearcher:
     Raises:
         InputError: something is missing or does not fit.
     """
-    ensure_dataset(opt)
-    checkpoint = load_model_of(opt)
-    check_positions(checkpoint.config, opt.max_ctx_l, opt.max_desc_l, opt.model_dir)
-    device = choose_device(opt.device, opt.tf32)
-    text_model = open_text_model(opt, checkpoint, device)
+    return searcher_of(open_model(opt))
+
+
+def searcher_of(trained: TrainedModel) -> MomentSearcher:
+    """A searcher of a model that is open; see `open_searcher`."""
+    opt = trained.opt
+    text_model = open_text_model(opt, trained.checkpoint, trained.device)
     if opt.encoded_corpus is None:
         opt.encoded_corpus = str(Path(opt.model_dir) / f"encoded_{opt.eval_split_name}")
-        run_encoding(opt, opt.encoded_corpus)
-    store = open_store(opt, checkpoint)
-    videos = listed_videos(opt)
+        add_videos(trained, opt.encoded_corpus)
+    store, videos = trained.open_store(), listed_videos(opt)
     store.require(videos)
-    model = checkpoint.build_model(device)
     index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
-    answerer = open_answerer(model, videos, None, opt, device, store, store.recipe.windows, index_of=index_of)
-    asker = Asker(model, answerer, videos, text_model, opt)
-    return MomentSearcher(asker, answerer, videos, model.modalities)
+    source, settings = encoded_before(store, trained.device), search_settings(opt)
+    answerer = open_answerer(trained.model, videos, source, clip_times(opt), settings, index_of=index_of)
+    return MomentSearcher(trained.model, answerer, videos, text_model, opt)
 
 
-def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
-    """What tells a list of encoded videos from any other: a digest of rows, names and order."""
-    digest = hashlib.sha256(recipe_seal(store.recipe).encode())
-    for part in store.parts:
-        digest.update("".join(said["sha256"] for said in part.files.values()).encode())
-    for video in videos:
-        digest.update(video.vid_name.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def open_index(opt: EasyDict, store: CorpusStore, videos: Sequence[Video], corpus: Corpus) -> CandidateIndex:
-    """The index that options name, over the videos of a corpus; built first where it is not there.
-
-    Raises:
-        InputError: a package is missing, or the index cannot be built, read or reached.
-    """
-    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
-    seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
-    if opt.index == "faiss":
-        from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it
-
-        recipe = FaissRecipe(opt.index_kind, seal, opt.pq_bytes)
-        folder = store.folder.with_name(f"{store.folder.name}_{opt.index_kind}_index")
-        return open_faiss_index(folder, recipe, corpus, n_modalities, settings)
-    from method_tvr.search.index.milvus_index import open_milvus_index
-
-    uri = opt.index_uri or str(store.folder.with_name(f"{store.folder.name}_milvus.db"))
-    return open_milvus_index(uri, opt.index_token, seal, corpus, n_modalities, settings)
-
-
-def measure_index(searcher: MomentSearcher, opt: EasyDict) -> IndexRecall:
+def measure_index(opt: EasyDict) -> IndexRecall:
     """What the index finds of what an exact search finds, for the first `measure_index` queries of the split.
 
     Raises:
         InputError: there is no index, or the queries or their features are missing.
     """
-    indexed = searcher.answerer.searcher
-    if not isinstance(indexed, IndexedSearcher):
+    if opt.index == "exact":
         raise InputError("--measure_index: --index exact looks at everything: name another index")
-    with open_query_features(opt) as features:
+    trained = open_model(opt)
+    searcher = searcher_of(trained)
+    with trained.open_query_features() as features:
         queries = load_eval_split(opt, features).queries[: opt.measure_index]
         prepared = [features.query(query.desc_id) for query in queries]
-    return index_recall(indexed, searcher.asker.encode_features(prepared))
+    return index_recall(searcher.answerer.searcher, searcher.encode_features(prepared))

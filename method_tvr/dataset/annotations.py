@@ -45,15 +45,23 @@ class Query:
 
 @dataclass(frozen=True)
 class Video:
-    """One video of a split: its duration in seconds and the index that predictions name it by.
-
-    With `clips`, those clips of it alone, which are searched as if they were a video of their own.
-    """
+    """One video of a split: its duration in seconds and the index that predictions name it by."""
 
     vid_name: str
     duration: float
     idx: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is searched as one: a video, or with `clips` a window of one, which is searched as a video of its own."""
+
+    video: Video
     clips: range | None = None
+
+    @property
+    def vid_name(self) -> str:
+        return self.video.vid_name
 
 
 def load_videos(path: str | Path) -> dict[str, dict[str, Video]]:

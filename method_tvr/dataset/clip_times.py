@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -32,11 +31,6 @@ class ClipTimes:
 
     clip_length: float | str = 1.5
     label_rule: str = FLOOR_CEIL
-
-    @classmethod
-    def of(cls, opt: Any) -> ClipTimes:
-        """What the options `clip_length` and `label_rule` say."""
-        return cls(opt.clip_length, opt.label_rule)
 
     @property
     def is_auto(self) -> bool:

@@ -15,18 +15,18 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.config import evaluation_rule, parse_inference_options
-from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.dataset.splits import EvalSplit, load_eval_split, open_features
-from method_tvr.inference import evaluate_rows, load_model_of, predict
+from method_tvr.inference import evaluate_rows, predict
+from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options.declared import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.curves import read_curves
 from method_tvr.report.plots import draw_run
 from method_tvr.report.timelines import example_timelines
+from method_tvr.trained_model import open_model
 from utils.basic_utils import command_line, read_json, whole_file, write_json
-from utils.model_utils import choose_device, named_generator, named_when_out_of_memory
+from utils.model_utils import named_generator, named_when_out_of_memory
 
 UNTRAINED_SEEDS = (1, 2, 3, 4, 5)
 N_MOMENTS = 5  # predictions shown in a timeline
@@ -38,7 +38,7 @@ def chance_recalls(split: EvalSplit, features: FeatureStore, opt: EasyDict) -> R
     """Chance level on a split, see `chance_level`."""
     n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
     rule = evaluation_rule(opt)
-    return chance_level(split.queries, n_clips, ClipTimes.of(opt), opt.min_pred_l, opt.max_pred_l, rule)
+    return chance_level(split.queries, n_clips, clip_times(opt), opt.min_pred_l, opt.max_pred_l, rule)
 
 
 def untrained_recalls(
@@ -110,11 +110,10 @@ def main() -> None:
     args = build_parser().parse_args()
     metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
     predictions = read_json(args.nms_predictions)
-    opt = parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)])
+    trained = open_model(parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)]))
+    opt, checkpoint, device = trained.opt, trained.checkpoint, trained.device
     results = Path(opt.model_dir)
-    checkpoint = load_model_of(opt)
-    device = choose_device(opt.device, opt.tf32)
-    with open_features(opt, device) as features:
+    with trained.open_features() as features:
         split = load_eval_split(opt, features)
 
         print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
@@ -133,9 +132,7 @@ def main() -> None:
         write_json({**columns, "untrained_runs": untrained}, results / "quickstart_table.json", indent=True)
         with whole_file(results / "quickstart_table.txt") as part:
             part.write_text(table)
-        write_picture(
-            results, checkpoint.epoch, split, features, opt, device, checkpoint.build_model(device), predictions
-        )
+        write_picture(results, checkpoint.epoch, split, features, opt, device, trained.model, predictions)
     print(f"\n{table}")
 
 

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.dataset.annotations import Query, Video, annotated_spans
-from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.annotations import Entry, Query, Video, annotated_spans
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.dataset.splits import EvalSplit
+from method_tvr.inputs import EvalSplit, clip_times
 from method_tvr.model import ReLoCLNet
-from method_tvr.search.answering import search_settings
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.retrieval import Searcher
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
+from method_tvr.trained_model import search_settings
 from standalone_eval.metrics import Rule, right_moments
 
 Row = Sequence[float]  # [video_idx, st, ed, score]
@@ -105,15 +104,14 @@ def span_curves(
     Returns:
         For each query (p_st, p_ed), each (L,) over the video's clips.
     """
-    own = [videos[query.vid_name] for query in queries if query.vid_name]
+    own = [Entry(videos[query.vid_name]) for query in queries if query.vid_name]
     dataset = StartEndEvalDataset(queries, own, features, "context")
     context = start_end_collate([dataset[i] for i in range(len(own))], opt.max_ctx_l)
     corpus = encode_corpus(model, [context], device, opt.trim_padding)
     dataset.set_data_mode("query")
     _, batch = start_end_collate([dataset[i] for i in range(len(queries))], opt.max_ctx_l)
     encoded = encode_queries(model, prepare_batch_inputs(batch, device))
-    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
-    searcher = Searcher(corpus, *kernels, search_settings(opt))
+    searcher = Searcher(corpus, *model.span_kernels, search_settings(opt))
     p_st, p_ed, n_clips = searcher.span_probabilities(encoded, torch.arange(len(own), device=device)[:, None])
     return [
         (st[0, : int(n[0])].cpu().numpy(), ed[0, : int(n[0])].cpu().numpy())
@@ -155,7 +153,7 @@ def example_timelines(
         video = videos[str(query.vid_name)]
         moments = rows["SVMR"][query.desc_id][:n_moments]
         clips = np.arange(len(p_st))[:, None].repeat(2, axis=1)
-        starts, ends = ClipTimes.of(opt).seconds(clips, video.duration, len(p_st)).T
+        starts, ends = clip_times(opt).seconds(clips, video.duration, len(p_st)).T
         timelines[query.desc_id] = Timeline(
             query,
             video.duration,

@@ -1,4 +1,4 @@
-"""Encoded videos as a search reads them: what every corpus offers, and how entries are packed. No files."""
+"""Encoded videos as a search reads them: what every corpus offers, and in which order. No files."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Runs(tuple[Run, ...]):
         return {}
 
 
-class Packing:
-    """Entries packed in order of length, so that those of one length are scored by one matrix product.
+class ByLength:
+    """Entries in order of length, so that those of one length are scored by one matrix product.
 
     Args:
         n_clips, n_rows: (Nv,) int64, clips and rows of each entry.

@@ -9,7 +9,8 @@ import torch
 
 from method_tvr.dataset.loading import Batch
 from method_tvr.model import ReLoCLNet
-from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import EncodedQueries
 from method_tvr.start_end_dataset import prepare_batch_inputs
 from utils.tensor_utils import pad_sequences
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from method_tvr.dataset.annotations import Query, Video
-from method_tvr.search.retrieval import NO_ENTRY, Moments, RankedVideos
+from method_tvr.dataset.annotations import Entry, Query, Video
+from method_tvr.search.records import NO_ENTRY, Moments, RankedVideos
 from utils.basic_utils import whole_file
 from utils.temporal_nms import nms_keep
 
 MAX_PREDICTIONS = 100  # rows per query in a prediction file
 COLUMNS = ("video_idx", "st", "ed", "score")
+PARTS = ("entry", "p_start", "p_end")  # what the score is made of
 
 
 @dataclass
@@ -27,6 +28,7 @@ class RankedRows:
         st, ed: (Nq, K) seconds.
         score: (Nq, K) float32.
         count: (Nq,) how many of the K rows each query has; the rest means nothing.
+        entry, p_start, p_end: (Nq, K) see `Moments`, where they were asked for.
     """
 
     video_idx: np.ndarray
@@ -34,6 +36,9 @@ class RankedRows:
     ed: np.ndarray
     score: np.ndarray
     count: np.ndarray
+    entry: np.ndarray | None = None
+    p_start: np.ndarray | None = None
+    p_end: np.ndarray | None = None
 
     @classmethod
     def concatenate(cls, parts: Sequence[RankedRows]) -> RankedRows:
@@ -47,13 +52,13 @@ class RankedRows:
                 [np.pad(a, ((0, 0), (0, n))) if n else a for a, n in zip(arrays, missing, strict=True)]
             )
 
-        columns = {name: joined(name) for name in COLUMNS}
+        columns = {name: joined(name) for name in parts[0]._columns()}
         return cls(**columns, count=np.concatenate([part.count for part in parts]))
 
-    def of_query(self, row: int) -> list[tuple[float, ...]]:
-        """[(video_idx, st, ed, score), …] of one query."""
+    def of_query(self, row: int, columns: Sequence[str] = COLUMNS) -> list[tuple[float, ...]]:
+        """[(video_idx, st, ed, score), …] of one query, or the values of other columns."""
         n = self.count[row]
-        return list(zip(*(column[row, :n].tolist() for column in self._columns().values()), strict=True))
+        return list(zip(*(getattr(self, name)[row, :n].tolist() for name in columns), strict=True))
 
     def of_queries(self, rows: np.ndarray) -> RankedRows:
         """The rows of some queries, in the order given: (n,) numbers of queries."""
@@ -83,18 +88,19 @@ class RankedRows:
         return RankedRows(**columns, count=np.minimum(keep.sum(axis=1), n))
 
     def _columns(self) -> dict[str, np.ndarray]:
-        return {name: getattr(self, name) for name in COLUMNS}
+        """{name: (Nq, K)} of the columns that there are."""
+        columns = {name: getattr(self, name) for name in (*COLUMNS, *PARTS)}
+        return {name: column for name, column in columns.items() if column is not None}
 
 
 class CorpusTimes:
-    """From entries and clips to video_idx and seconds; each entry may have a clip length and an offset of its own.
+    """From entries and clips to video_idx and seconds; each entry may have a clip length of its own.
 
     Args:
         video_idx: (Nv,) the index that predictions name each entry's video by.
         clip_length: (Nv,) seconds of a clip of each entry.
-        offset: (Nv,) seconds at which each entry starts in its video.
-        first_clip: (Nv,) int64, clips of `clip_length` before each entry, besides the offset; by default none. Given,
-            entries of one video may overlap: what they share is one moment.
+        first_clip: (Nv,) int64, clips of `clip_length` in the video before each entry; by default none. Given, entries
+            of one video may overlap: what they share is one moment.
         end_offset: clips from the start of a moment's last clip to its end.
     """
 
@@ -102,43 +108,36 @@ class CorpusTimes:
         self,
         video_idx: np.ndarray,
         clip_length: np.ndarray,
-        offset: np.ndarray,
         first_clip: np.ndarray | None = None,
         end_offset: int = 0,
     ) -> None:
         self.video_idx = video_idx
         self.clip_length = clip_length
-        self.offset = offset
         self.first_clip = first_clip
         self.end_offset = end_offset
 
     @classmethod
-    def of_entries(cls, entries: Sequence[Video], clip_length: np.ndarray, end_offset: int = 0) -> CorpusTimes:
+    def of_entries(cls, entries: Sequence[Entry], clip_length: np.ndarray, end_offset: int = 0) -> CorpusTimes:
         """One entry for each video, or for some clips of it; clip_length (Nv,) in seconds."""
         first_clip = None
         if any(entry.clips for entry in entries):
             first_clip = np.array([entry.clips.start if entry.clips else 0 for entry in entries], dtype=np.int64)
-        video_idx = np.array([entry.idx for entry in entries])
-        return cls(video_idx, clip_length, np.zeros(len(entries)), first_clip, end_offset)
+        video_idx = np.array([entry.video.idx for entry in entries])
+        return cls(video_idx, clip_length, first_clip, end_offset)
 
-    def moment_rows(self, moments: Moments, n: int | None = None) -> RankedRows:
+    def moment_rows(self, moments: Moments, n: int | None = None, with_parts: bool = False) -> RankedRows:
         """Moments as rows in seconds, at most `n` of each query. What overlapping entries share counts once."""
         entry, count = moments.entry, (moments.entry != NO_ENTRY).sum(axis=1)
         clips = moments.st, moments.ed + self.end_offset
         if self.first_clip is not None:
             clips = clips[0] + self.first_clip[entry], clips[1] + self.first_clip[entry]
-        st, ed = (self.offset[entry] + boundary * self.clip_length[entry] for boundary in clips)
-        rows = RankedRows(self.video_idx[entry], st, ed, moments.score, count)
+        st, ed = (boundary * self.clip_length[entry] for boundary in clips)
+        parts = {name: getattr(moments, name) for name in PARTS if with_parts}
+        rows = RankedRows(self.video_idx[entry], st, ed, moments.score, count, **parts)
         if self.first_clip is None:
             return rows if n is None else rows.best(n)
         there = np.arange(entry.shape[1]) < count[:, None]
         return rows._select(there & _first_of_its_kind(rows.video_idx, *clips), entry.shape[1] if n is None else n)
-
-    def clips_of(self, entry: int, span: np.ndarray) -> tuple[int, int]:
-        """First and last clip within an entry of a moment in seconds: what `moment_rows` made it of."""
-        first = 0 if self.first_clip is None else int(self.first_clip[entry])
-        st, ed = np.rint((span - self.offset[entry]) / self.clip_length[entry]).astype(int) - first
-        return int(st), int(ed) - self.end_offset
 
     def video_rows(self, ranked: RankedVideos) -> RankedRows:
         """Videos as rows [video_idx, 0, 0, score]."""

@@ -6,10 +6,8 @@ are scored first, spans only in the videos kept, only in the band of allowed len
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,256 +15,71 @@ import torch.nn.functional as F
 
 from method_tvr.model_components import pool_clips
 from method_tvr.search.best_entries import BestEntries, concatenated
-from method_tvr.search.corpus import Block, Corpus, Packing, row_norms
+from method_tvr.search.corpus import Corpus
+from method_tvr.search.index.candidates import CandidateIndex
+from method_tvr.search.records import (
+    IMPOSSIBLE,
+    NO_ENTRY,
+    EncodedQueries,
+    Moments,
+    RankedVideos,
+    SearchSettings,
+    Shortlist,
+)
 from method_tvr.search.scoring import ON_CPU, ON_GPU, video_scores
+from method_tvr.search.sharding import Shard
 from utils.tensor_utils import to_device, to_host
 
-NO_ENTRY = -1  # entry of a row that holds no moment
-IMPOSSIBLE = -1.0  # score of a span that ends past its video
-DEVICE_BLOCK_ROWS = 1 << 18  # on a GPU: 0.8 GB of float32 rows in TVR's size, and 0.3 GB of scores for 256 queries
-NORM_ROWS = 1 << 18  # whose lengths are computed at a time
 
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What is searched for.
-
-    Attributes:
-        q2c_alpha: a video's score s weighs exp(q2c_alpha * s).
-        max_vcmr_video: videos kept per query.
-        max_moments: moments kept per query.
-        min_pred_l, max_pred_l: clips from start to end boundary, min <= ed - st < max. Any band works.
-        query_block: queries answered at a time; memory grows with it (about 2 MB each), not with their total.
-        queries_per_pass: queries that one pass over the corpus serves, about; memory grows with it (20 KB each).
-        clip_block: about how many clips of the corpus are scored at a time; None: as suits the corpus and its device.
-    """
-
-    q2c_alpha: float = 30.0
-    max_vcmr_video: int = 100
-    max_moments: int = 200
-    min_pred_l: int = 2
-    max_pred_l: int = 16
-    query_block: int = 256
-    queries_per_pass: int = 1 << 12
-    clip_block: int | None = None
-
-
-@dataclass
-class Moments:
-    """Ranked moments, best first; rows past a query's last one have entry `NO_ENTRY`.
-
-    Attributes:
-        entry: (Nq, K) int64, entry of the corpus.
-        st, ed: (Nq, K) int64, start and end boundary in clips of the entry.
-        score: (Nq, K) float32.
-    """
-
-    entry: np.ndarray
-    st: np.ndarray
-    ed: np.ndarray
-    score: np.ndarray
-
-
-@dataclass
-class RankedVideos:
-    """Best videos of each query: entry (Nq, V) int64 and score (Nq, V) float32, exp(q2c_alpha * s).
-
-    Where a video has several entries, it is named by the best of them.
-    """
-
-    entry: np.ndarray
-    score: np.ndarray
-
-
-@dataclass
-class EncodedQueries:
-    """Queries as the corpus is compared with them.
-
-    Attributes:
-        video: (Nq, M, D) modular queries, unit length, for video scores.
-        span: (Nq, M, D) projected queries, for clip similarity.
-    """
-
-    video: torch.Tensor
-    span: torch.Tensor
-
-    @classmethod
-    def build(
-        cls, query: Mapping[str, torch.Tensor], span_query: Mapping[str, torch.Tensor], modalities: Sequence[str]
-    ) -> EncodedQueries:
-        """From the model's `encode_query` and `span_queries`."""
-        video = torch.stack([query[m] for m in modalities], dim=1)
-        return cls(F.normalize(video, dim=-1), torch.stack([span_query[m] for m in modalities], dim=1))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[EncodedQueries]) -> EncodedQueries:
-        """Several batches, one after another."""
-        return cls(torch.cat([part.video for part in parts]), torch.cat([part.span for part in parts]))
-
-    def to(self, device: torch.device) -> EncodedQueries:
-        """The same on a device."""
-        return EncodedQueries(self.video.to(device), self.span.to(device))
-
-    def __len__(self) -> int:
-        return len(self.video)
-
-    def __getitem__(self, rows: slice) -> EncodedQueries:
-        return EncodedQueries(self.video[rows], self.span[rows])
-
-    def of(self, numbers: np.ndarray) -> EncodedQueries:
-        """Some queries, in the order given."""
-        rows = to_device(numbers, self.video.device)
-        return EncodedQueries(self.video[rows], self.span[rows])
-
-
-class EncodedCorpus(Corpus):
-    """Encoded videos in memory, packed in order of length; entries are numbered as they were given.
+class Searcher:
+    """Answers queries over an encoded corpus.
 
     Args:
-        rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
-        n_clips: (Nv,) the L_i.
-        dtype: what rows are multiplied in. Less than float32 changes scores a little.
-        n_rows: (Nv,) the R_i, where `rows` are made one after another.
-        kept: what rows are kept in, by default `dtype`; of another type, those in use are converted.
-        device: where they are kept, by default where they are.
+        corpus: what is searched, wherever its rows are; of several processes, the shard of this one.
+        st_kernel, ed_kernel: (kernel,) weights of the start and end predictors.
+        settings: what is searched for.
+        video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
+        index: names the entries that are scored, and what it does not name is lost; None: all are. No video may have
+            several entries then.
+        shard: which part of a larger corpus `corpus` is. All processes ask the same, and get the answers of the whole
+            corpus, in its numbers of entries; None: it is all.
     """
 
     def __init__(
         self,
-        rows: Iterable[torch.Tensor],
-        n_clips: Sequence[int] | np.ndarray,
-        dtype: torch.dtype = torch.float32,
-        n_rows: np.ndarray | None = None,
-        kept: torch.dtype | None = None,
-        device: torch.device | None = None,
+        corpus: Corpus,
+        st_kernel: torch.Tensor,
+        ed_kernel: torch.Tensor,
+        settings: SearchSettings,
+        video_of_entry: np.ndarray | None = None,
+        index: CandidateIndex | None = None,
+        shard: Shard | None = None,
     ) -> None:
-        self.n_clips = np.asarray(n_clips, dtype=np.int64)
-        if n_rows is None:
-            rows = list(rows)
-            n_rows = np.array([len(of_entry) for of_entry in rows], dtype=np.int64)
-        self.n_rows = n_rows
-        self._packing = Packing(self.n_clips, self.n_rows)
-        bounds = self._packing.bounds
-        self._first_row = np.empty_like(self.n_rows)
-        self._first_row[self._packing.order] = bounds[:-1]
-        rows = iter(rows)
-        some = next(rows)
-        self.dtype, self.device = dtype, some.device if device is None else device
-        if self.device.type != "cpu":
-            self.block_rows = DEVICE_BLOCK_ROWS
-        shape = int(bounds[-1]), *some.shape[1:]
-        self.rows = torch.empty(shape, dtype=dtype if kept is None else kept, device=self.device)  # (all rows, M, D)
-        for entry, of_entry in enumerate(chain([some], rows)):
-            self._kept_rows(entry).copy_(of_entry)
-        norms = [row_norms(self.rows[first : first + NORM_ROWS]).t() for first in range(0, shape[0], NORM_ROWS)]
-        self._norms = torch.cat(norms, dim=1)  # (M, all rows)
-        self._places = [to_device(of_entry, self.device) for of_entry in (self._first_row, self.n_rows)]
+        self.corpus, self.settings, self.index, self._shard = corpus, settings, index, shard
+        self._way = ON_CPU if corpus.device.type == "cpu" else ON_GPU
+        self._n_clips = to_device(corpus.n_clips, corpus.device)
+        self._videos = video_of_entry
+        self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
+        longest = int(corpus.n_rows.max())
+        self._predictors = torch.stack(
+            [_convolution_matrix(k.flatten(), longest) for k in (st_kernel, ed_kernel)], dim=1
+        )
 
-    def _kept_rows(self, entry: int) -> torch.Tensor:
-        first = self._first_row[entry]
-        return self.rows[first : first + self.n_rows[entry]]
-
-    def rows_of(self, entry: int) -> torch.Tensor:
-        """(R_i, M, D) rows of an entry, a view if they are kept as they are multiplied."""
-        return self._kept_rows(entry).to(self.dtype)
-
-    def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """All rows, or copies of those of the entries where these are fewer; see `Corpus.rows_with`."""
-        (first, n_rows), longest = (where[entries] for where in self._places), int(self.n_rows.max())
-        if entries.numel() * longest >= len(self.rows):
-            return self.rows.to(self.dtype), first, n_rows
-        each = first.view(-1, 1) + torch.arange(longest, device=self.device)  # a shorter entry's are followed by others
-        rows = self.rows[each.flatten().clamp_(max=len(self.rows) - 1)].to(self.dtype)
-        return rows, torch.arange(0, len(rows), longest, device=self.device).view(entries.shape), n_rows
-
-    def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of rows and norms; see `Corpus.clips_of`."""
-        first, n_clips = self._first_row[entries], self.n_clips[entries]
-        stretches = [slice(a, b) for a, b in zip(first.tolist(), (first + n_clips).tolist(), strict=True)]
-        rows = torch.cat([self.rows[s] for s in stretches]).to(self.dtype)
-        return rows, torch.cat([self._norms[:, s] for s in stretches], dim=1)
-
-    def blocks(self, max_rows: int) -> Iterator[Block]:
-        """The whole corpus, some entries at a time; see `Corpus.blocks`."""
-        bounds = self._packing.bounds
-        for positions, runs in self._packing.blocks(max_rows):
-            rows = slice(int(bounds[positions.start]), int(bounds[positions.stop]))
-            yield Block(self.rows[rows].to(self.dtype), self._norms[:, rows], runs)
-
-
-@dataclass
-class Found:
-    """The best of a corpus for Nq queries, best first.
-
-    Attributes:
-        entries, entry_scores: (Nq, V) int64 and scores s, V <= max_vcmr_video: moments are looked for in these.
-        videos, video_scores: (Nq, U), U <= max_vcmr_video: the best entry of each of the best videos. The same, where
-            no video has several entries.
-    """
-
-    entries: torch.Tensor
-    entry_scores: torch.Tensor
-    videos: torch.Tensor
-    video_scores: torch.Tensor
-
-    def __getitem__(self, rows: slice) -> Found:
-        return Found(self.entries[rows], self.entry_scores[rows], self.videos[rows], self.video_scores[rows])
-
-
-class CorpusSearch(ABC):
-    """Answers queries over a corpus, wherever its videos are.
-
-    Attributes:
-        settings: what is searched for.
-    """
-
-    settings: SearchSettings
-
-    @abstractmethod
-    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
-        """Best entries and videos of queries, in one pass over the corpus.
-
-        Args:
-            queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
-            allowed: (Nv,) bool, entries to look at, at least one; None: all.
-        """
-
-    @abstractmethod
-    def search_moments(
-        self,
-        queries: EncodedQueries,
-        entries: torch.Tensor,
-        video_weights: torch.Tensor | None = None,
-        one_video: bool = False,
-    ) -> Moments:
-        """Best moments of a block of queries in the entries given for each.
-
-        Args:
-            queries: Nq queries.
-            entries: (Nq, V) int64.
-            video_weights: (Nq, V) factor of each entry's moments, or None for 1.
-            one_video: see `Searcher.span_probabilities`.
-        """
-
-    def search_videos(self, queries: EncodedQueries) -> tuple[torch.Tensor, torch.Tensor]:
-        """Best videos of queries: the `videos` and `video_scores` of `find`."""
-        found = self.find(queries)
-        return found.videos, found.video_scores
+    def exact(self) -> Searcher:
+        """The same without an index, for comparison."""
+        other = copy.copy(self)
+        other.index = None
+        return other
 
     @torch.inference_mode()
-    def search(self, queries: EncodedQueries) -> tuple[Moments, RankedVideos]:
-        """VCMR and VR of one block of queries."""
-        return self._moments_in(queries, self.find(queries))
-
-    @torch.inference_mode()
-    def search_all(
+    def search(
         self, queries: EncodedQueries, allowed: np.ndarray | None = None
     ) -> Iterator[tuple[Moments, RankedVideos]]:
         """VCMR and VR of any number of queries, with as few passes over the corpus as the settings allow.
 
         Args:
             queries: what is asked.
-            allowed: see `find`.
+            allowed: (Nv,) bool, entries to look at, at least one; None: all. A corpus in shards is searched whole.
 
         Yields:
             The answers to each of `query_blocks`.
@@ -278,51 +91,50 @@ class CorpusSearch(ABC):
             for block in self.query_blocks(len(of_pass)):
                 yield self._moments_in(of_pass[block], found[block])
 
-    def _moments_in(self, queries: EncodedQueries, found: Found) -> tuple[Moments, RankedVideos]:
-        moments = self.search_moments(queries, found.entries, self._weights(found.entry_scores))
-        return moments, RankedVideos(*to_host(found.videos, self._weights(found.video_scores)))
-
-    def _weights(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.exp(self.settings.q2c_alpha * scores)
-
     def query_blocks(self, n_queries: int) -> Iterator[slice]:
         """Slices of at most `query_block` queries."""
         return _slices(n_queries, self.settings.query_block)
 
+    def _weights(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.exp(self.settings.q2c_alpha * scores)
 
-class Searcher(CorpusSearch):
-    """Answers queries over an encoded corpus, exactly.
+    def _moments_in(self, queries: EncodedQueries, found: Shortlist) -> tuple[Moments, RankedVideos]:
+        weights = self._weights(found.video_scores)
+        if self._shard is not None:
+            moments = self.search_moments(queries, found.entries, self._weights(found.entry_scores))
+            return moments, RankedVideos(*to_host(found.videos, weights))
+        columns = self._best_moments(queries, found.entries, self._weights(found.entry_scores))
+        *of_moments, videos, weights_there = to_host(*columns, found.videos, weights)
+        return Moments(*of_moments), RankedVideos(videos, weights_there)
 
-    Args:
-        corpus: what is searched.
-        st_kernel, ed_kernel: (kernel,) weights of the start and end predictors.
-        settings: what is searched for.
-        video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        st_kernel: torch.Tensor,
-        ed_kernel: torch.Tensor,
-        settings: SearchSettings,
-        video_of_entry: np.ndarray | None = None,
-    ) -> None:
-        self.corpus = corpus
-        self.settings = settings
-        self._way = ON_CPU if corpus.device.type == "cpu" else ON_GPU
-        self._n_clips = to_device(corpus.n_clips, corpus.device)
-        self._videos = video_of_entry
-        self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
-        longest = int(corpus.n_rows.max())
-        self._predictors = torch.stack(
-            [_convolution_matrix(k.flatten(), longest) for k in (st_kernel, ed_kernel)], dim=1
-        )
+    # ---------------------------------------------------------------- videos
 
     @torch.inference_mode()
-    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
+    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Shortlist:
+        """Best entries and videos of queries, in one pass over the corpus.
+
+        Args:
+            queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
+            allowed: see `search`.
+        """
+        if self.index is not None:
+            found = self.index.best_entries(self.corpus, queries.for_videos, self.settings.max_vcmr_video, allowed)
+            return Shortlist(*found, *found)
+        found, of_videos = self._best_entries(queries, allowed)
+        if self._shard is not None:
+            if allowed is not None:
+                raise ValueError("a corpus in shards is searched whole")
+            found = self._shard.merged_videos(*found, self.settings.max_vcmr_video)
+            if of_videos is not None:
+                of_videos = self._shard.merged_videos(*of_videos, self.settings.max_vcmr_video)
+        return Shortlist(*found, *(of_videos or found))
+
+    def _best_entries(
+        self, queries: EncodedQueries, allowed: np.ndarray | None
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]:
+        """Best entries (Nq, V) and their scores; and the best of each video, where one may have several."""
         keep = self.settings.max_vcmr_video
-        blocks = [queries.video[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
+        blocks = [queries.for_videos[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
         best = [BestEntries(keep) for _ in blocks]
         of_each = None
         if self._videos is not None:
@@ -342,15 +154,54 @@ class Searcher(CorpusSearch):
                 if of_each is not None:
                     of_each[number].add(entries[chosen], scores)
         found = concatenated([queries_best.result() for queries_best in best])
-        if of_each is None:
-            return Found(*found, *found)
-        return Found(*found, *concatenated([queries_best.result() for queries_best in of_each]))
+        return found, None if of_each is None else concatenated([queries_best.result() for queries_best in of_each])
 
     @torch.inference_mode()
     def match_scores(self, queries: EncodedQueries, entry: int) -> torch.Tensor:
         """(Nq, M) the parts of an entry's video score: in each modality, the cosine of the query and its best clip."""
         rows = F.normalize(self.corpus.rows_of(entry)[: int(self.corpus.n_clips[entry])].float(), dim=-1)
-        return pool_clips(torch.einsum("qmd,lmd->qml", queries.video.float(), rows))
+        return pool_clips(torch.einsum("qmd,lmd->qml", queries.for_videos.float(), rows))
+
+    # ---------------------------------------------------------------- moments
+
+    @torch.inference_mode()
+    def search_moments(
+        self,
+        queries: EncodedQueries,
+        entries: torch.Tensor,
+        video_weights: torch.Tensor | None = None,
+        one_video: bool = False,
+    ) -> Moments:
+        """Best moments of a block of queries in the entries given for each.
+
+        Args:
+            queries: Nq queries.
+            entries: (Nq, V) int64.
+            video_weights: (Nq, V) factor of each entry's moments, or None for 1.
+            one_video: see `span_probabilities`.
+        """
+        if self._shard is None:
+            return Moments(*to_host(*self._best_moments(queries, entries, video_weights, one_video)))
+        weights = torch.ones(entries.shape, device=entries.device) if video_weights is None else video_weights
+        own = self._best_moments(queries, *self._shard.own_entries(entries, weights), one_video)
+        return self._shard.merged_moments(Moments(*to_host(*own)), self.settings.max_moments)
+
+    def _best_moments(
+        self,
+        queries: EncodedQueries,
+        entries: torch.Tensor,
+        video_weights: torch.Tensor | None = None,
+        one_video: bool = False,
+    ) -> tuple[torch.Tensor, ...]:
+        """The columns of `Moments`, on the device."""
+        p_st, p_ed, n_clips = self.span_probabilities(queries, entries, one_video)
+        weighted = p_st if video_weights is None else p_st * video_weights.unsqueeze(2)
+        score, video, st, ed = best_spans(weighted, p_ed, n_clips, self.settings)
+        start = video * p_st.shape[2]  # of each moment's entry, in all of a query's clips
+        last = start + p_st.shape[2] - 1  # an impossible span may end past it
+        p_start = p_st.flatten(1).gather(1, start + st)
+        p_end = p_ed.flatten(1).gather(1, (start + ed).minimum(last))
+        return entries.gather(1, video).masked_fill(score < 0, NO_ENTRY), st, ed, score, p_start, p_end
 
     @torch.inference_mode()
     def span_probabilities(
@@ -383,37 +234,8 @@ class Searcher(CorpusSearch):
 
     def _clip_similarity(self, queries: EncodedQueries, entries: torch.Tensor) -> torch.Tensor:
         """(Nq * V, L) similarity of each query with the rows of its entries, mean over modalities, 0 past them."""
-        span_queries = (queries.span / queries.span.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
+        span_queries = (queries.for_spans / queries.for_spans.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
         return self._way.clip_similarity(self.corpus, span_queries, entries)
-
-    @torch.inference_mode()
-    def search_moments(
-        self,
-        queries: EncodedQueries,
-        entries: torch.Tensor,
-        video_weights: torch.Tensor | None = None,
-        one_video: bool = False,
-    ) -> Moments:
-        return Moments(*to_host(*self._best_moments(queries, entries, video_weights, one_video)))
-
-    def _moments_in(self, queries: EncodedQueries, found: Found) -> tuple[Moments, RankedVideos]:
-        moments = self._best_moments(queries, found.entries, self._weights(found.entry_scores))
-        *columns, videos, weights = to_host(*moments, found.videos, self._weights(found.video_scores))
-        return Moments(*columns), RankedVideos(videos, weights)
-
-    def _best_moments(
-        self,
-        queries: EncodedQueries,
-        entries: torch.Tensor,
-        video_weights: torch.Tensor | None = None,
-        one_video: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What `search_moments` returns, on the device."""
-        p_st, p_ed, n_clips = self.span_probabilities(queries, entries, one_video)
-        if video_weights is not None:
-            p_st = p_st * video_weights.unsqueeze(2)
-        score, video, st, ed = best_spans(p_st, p_ed, n_clips, self.settings)
-        return entries.gather(1, video).masked_fill(score < 0, NO_ENTRY), st, ed, score
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

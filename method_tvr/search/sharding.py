@@ -8,57 +8,46 @@ are merged.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 
-from method_tvr.search.retrieval import IMPOSSIBLE, NO_ENTRY, CorpusSearch, EncodedQueries, Found, Moments
+from method_tvr.search.records import IMPOSSIBLE, NO_ENTRY, Moments
 from utils.ranks import Ranks
 
 FILLING = -1.0  # weight of a video that only fills a row up: its spans score below all others, or -0
 
 
-class ShardedSearcher(CorpusSearch):
-    """Searches a corpus of which each process has a shard: all ask the same, and get the answers of the whole corpus.
+@dataclass(frozen=True)
+class Shard:
+    """The part of a corpus that this process searches.
 
-    Args:
-        own: searches this process's shard; anything else when the shard is empty.
-        shard: the entries of the corpus that are in it.
+    Attributes:
+        entries: of the corpus, those that are in it; none where there are more processes than videos: what is searched
+            in their place has no say.
         ranks: the processes.
     """
 
-    def __init__(self, own: CorpusSearch, shard: range, ranks: Ranks) -> None:
-        self.settings = own.settings
-        self._own, self._shard, self._ranks = own, shard, ranks
+    entries: range
+    ranks: Ranks
 
-    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
-        if allowed is not None:
-            raise ValueError("a corpus in shards is searched whole")
-        found = self._own.find(queries)
-        entries = self._merged(found.entries, found.entry_scores)
-        if found.videos is found.entries:
-            return Found(*entries, *entries)
-        return Found(*entries, *self._merged(found.videos, found.video_scores))
-
-    def _merged(self, entries: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Best entries of the corpus out of this shard's and, from the other processes, those of theirs."""
-        own = slice(len(self._shard))
-        shares = self._ranks.all_gather(((entries[:, own] + self._shard.start).cpu(), scores[:, own].cpu()))
-        best = merge_videos(
-            [entries for entries, _ in shares], [scores for _, scores in shares], self.settings.max_vcmr_video
-        )
+    def merged_videos(
+        self, entries: torch.Tensor, scores: torch.Tensor, keep: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best entries of the corpus out of this shard's (Nq, V) and, from the other processes, those of theirs."""
+        own = slice(len(self.entries))
+        shares = self.ranks.all_gather(((entries[:, own] + self.entries.start).cpu(), scores[:, own].cpu()))
+        best = merge_videos([named for named, _ in shares], [scored for _, scored in shares], keep)
         return best[0].to(entries.device), best[1].to(entries.device)
 
-    def search_moments(
-        self,
-        queries: EncodedQueries,
-        entries: torch.Tensor,
-        video_weights: torch.Tensor | None = None,
-        one_video: bool = False,
-    ) -> Moments:
-        weights = torch.ones(entries.shape, device=entries.device) if video_weights is None else video_weights
-        own = self._own.search_moments(queries, *videos_of_shard(entries, weights, self._shard), one_video)
-        return merge_moments(self._ranks.all_gather(moments_of_shard(own, self._shard)), self.settings.max_moments)
+    def own_entries(self, entries: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `videos_of_shard`."""
+        return videos_of_shard(entries, weights, self.entries)
+
+    def merged_moments(self, own: Moments, keep: int) -> Moments:
+        """Best moments of the corpus out of those found in `own_entries` and, from the other processes, theirs."""
+        return merge_moments(self.ranks.all_gather(moments_of_shard(own, self.entries)), keep)
 
 
 def merge_videos(
@@ -103,12 +92,8 @@ def videos_of_shard(entries: torch.Tensor, weights: torch.Tensor, shard: range) 
 def moments_of_shard(moments: Moments, shard: range) -> Moments:
     """What `search_moments` found in the videos of `videos_of_shard`, with entries of the corpus and no fillings."""
     found = (moments.entry != NO_ENTRY) & ~np.signbit(moments.score)
-    return Moments(
-        np.where(found, moments.entry + shard.start, NO_ENTRY),
-        moments.st,
-        moments.ed,
-        np.where(found, moments.score, np.float32(IMPOSSIBLE)),
-    )
+    entry = np.where(found, moments.entry + shard.start, NO_ENTRY)
+    return replace(moments, entry=entry, score=np.where(found, moments.score, np.float32(IMPOSSIBLE)))
 
 
 def merge_moments(parts: Sequence[Moments], keep: int) -> Moments:
@@ -121,9 +106,8 @@ def merge_moments(parts: Sequence[Moments], keep: int) -> Moments:
     Returns:
         At most `keep` moments a query, best first; equal scores in order of entry, start and end, whatever the shards.
     """
-    entry, st, ed, score = (
-        np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("entry", "st", "ed", "score")
-    )
+    columns = [np.concatenate([getattr(part, one.name) for part in parts], axis=1) for one in fields(Moments)]
+    entry, st, ed, score, *_ = columns
     missing = entry == NO_ENTRY
     best = np.lexsort((ed, st, entry, -score, missing), axis=1)[:, :keep]
-    return Moments(*(np.take_along_axis(column, best, axis=1) for column in (entry, st, ed, score)))
+    return Moments(*(np.take_along_axis(column, best, axis=1) for column in columns))

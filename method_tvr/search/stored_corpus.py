@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from method_tvr.search.corpus import Block, Corpus, Packing
+from method_tvr.search.corpus import Block, ByLength, Corpus
 from method_tvr.search.corpus_store import CorpusStore
-from method_tvr.search.retrieval import EncodedCorpus
+from method_tvr.search.memory_corpus import EncodedCorpus
 from utils.basic_utils import progress
 from utils.tensor_utils import to_device
 
@@ -39,7 +39,7 @@ class StoredCorpus(Corpus):
         where = np.array([store.where[name] for name in vid_names], dtype=np.int64).reshape(-1, 2)
         self._part, place, window = _entries(where, store)
         self.n_clips, self.n_rows, self._first_row = (np.empty_like(place) for _ in range(3))
-        self._packings: dict[int, Packing] = {}
+        self._by_length: dict[int, ByLength] = {}
         for part in np.unique(self._part).tolist():
             entries = np.flatnonzero(self._part == part)
             entries = entries[np.lexsort((window[entries], place[entries]))]
@@ -48,7 +48,7 @@ class StoredCorpus(Corpus):
             self.n_clips[entries] = np.minimum(table.n_clips[places], size)
             self.n_rows[entries] = np.minimum(table.n_rows[places], size)
             self._first_row[entries] = (np.cumsum(table.n_rows) - table.n_rows)[places] + size * window[entries]
-            self._packings[part] = Packing(self.n_clips[entries], self.n_rows[entries], entries)
+            self._by_length[part] = ByLength(self.n_clips[entries], self.n_rows[entries], entries)
 
     def rows_of(self, entry: int) -> torch.Tensor:
         """(R_i, M, D) rows of an entry."""
@@ -99,10 +99,11 @@ class StoredCorpus(Corpus):
 
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, part by part; see `Corpus.blocks`."""
-        for part, packing in progress(self._packings.items(), "reading the encoded corpus", total=len(self._packings)):
+        parts = progress(self._by_length.items(), "reading the encoded corpus", total=len(self._by_length))
+        for part, by_length in parts:
             mapped = self._store.mapped(part)
-            for positions, runs in packing.blocks(max_rows):
-                stretches = self._stretches(packing.order[positions])
+            for positions, runs in by_length.blocks(max_rows):
+                stretches = self._stretches(by_length.order[positions])
                 rows = _joined([mapped.rows[stretch] for stretch in stretches], axis=0)
                 norms = _joined([mapped.norms[:, stretch] for stretch in stretches], axis=1)
                 yield Block(self._tensor(rows), self._tensor(norms), runs)

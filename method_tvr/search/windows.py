@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from easydict import EasyDict
 
-from method_tvr.dataset.annotations import Video
-from method_tvr.options.declared import WINDOWS
+from method_tvr.dataset.annotations import Entry, Video
 from utils.basic_utils import InputError
 
 
@@ -64,24 +62,15 @@ class Windows:
         starts = [number * (n_clips - self.size) // last for number in range(last + 1)]
         return [range(start, start + self.size) for start in starts]
 
-    def cut(self, videos: Sequence[Video], n_clips: Sequence[int]) -> list[Video]:
+    def cut(self, videos: Sequence[Video], n_clips: Sequence[int]) -> list[Entry]:
         """The entries of a corpus: videos as they are, and in the place of each long one its windows."""
         entries = []
         for video, n in zip(videos, n_clips, strict=True):
-            entries += [video] if n <= self.size else [replace(video, clips=clips) for clips in self.of(n)]
+            entries += [Entry(video)] if n <= self.size else [Entry(video, clips) for clips in self.of(n)]
         return entries
 
 
-def chosen_windows(opt: EasyDict, kernel_size: int) -> Windows | None:
-    """The windows that the options ask for; None when long videos are averaged down.
-
-    Raises:
-        InputError: the options' spans do not fit into them.
-    """
-    return Windows.for_spans(opt.max_ctx_l, opt.max_pred_l, kernel_size) if opt.long_videos == WINDOWS else None
-
-
-def most_sharing(entries: Sequence[Video]) -> int:
+def most_sharing(entries: Sequence[Entry]) -> int:
     """The most entries that one clip is in."""
     starts: dict[str, list[int]] = {}
     size = 0
@@ -96,7 +85,7 @@ def most_sharing(entries: Sequence[Video]) -> int:
 
 
 def joined(
-    entries: Sequence[Video], encoded: Iterable[tuple[int, torch.Tensor]]
+    entries: Sequence[Entry], encoded: Iterable[tuple[int, torch.Tensor]]
 ) -> Iterator[tuple[Video, int, torch.Tensor]]:
     """Put the encoded windows of each video together again.
 
@@ -110,9 +99,9 @@ def joined(
     rows: list[torch.Tensor] = []
     for number, (entry, (n_clips, of_entry)) in enumerate(zip(entries, encoded, strict=True)):
         if entry.clips is None:
-            yield entry, n_clips, of_entry
+            yield entry.video, n_clips, of_entry
             continue
         rows.append(of_entry)
         if number + 1 == len(entries) or entries[number + 1].vid_name != entry.vid_name:
             whole, rows = torch.cat(rows), []
-            yield replace(entry, clips=None), entry.clips.stop, whole
+            yield entry.video, entry.clips.stop, whole

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
-from method_tvr.ask.asking import shortened
+from method_tvr.ask.moments import shortened
 
 MAX_NAME = 500  # characters of a video's or show's name that is asked for
 MAX_LISTED = 1000  # videos of one list

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
@@ -17,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
-from method_tvr.ask.asking import QuestionError
+from method_tvr.ask.searcher import QuestionError
 from method_tvr.dataset.annotations import Video
 from method_tvr.web.answers import (
     MAX_LISTED,
@@ -145,7 +144,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
             raise HTTPException(404, "show: no video's name begins with it and an underscore: see GET /api/videos")
         asked = question.sentence, question.top_k, question.video, question.show
         moments = await service.batched.search_async(*asked, timeout=service.limits.timeout)
-        answer = {"query": question.sentence, "moments": [asdict(moment) for moment in moments]}
+        answer = {"query": question.sentence, "moments": [moment.as_json() for moment in moments]}
         return Response(orjson.dumps(answer), media_type="application/json")
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
-from method_tvr.ask.searcher import MomentSearcher, ScoredMoment, check_asked
+from method_tvr.ask.moments import Moment
+from method_tvr.ask.searcher import MomentSearcher, check_asked
 
 
 class Busy(Exception):  # noqa: N818 (a state, which passes)
@@ -22,7 +23,7 @@ class _Request:
     top_k: int
     video: str | None
     show: str | None
-    answer: Future[list[ScoredMoment]] = field(default_factory=Future)
+    answer: Future[list[Moment]] = field(default_factory=Future)
 
 
 class BatchedSearcher:
@@ -54,7 +55,7 @@ class BatchedSearcher:
         video: str | None = None,
         show: str | None = None,
         timeout: float | None = None,
-    ) -> list[ScoredMoment]:
+    ) -> list[Moment]:
         """The best moments for a sentence, as `MomentSearcher.search` finds them; waits for them.
 
         Args:
@@ -71,7 +72,7 @@ class BatchedSearcher:
 
     async def search_async(
         self, sentence: str, top_k: int, video: str | None, show: str | None, timeout: float
-    ) -> list[ScoredMoment]:
+    ) -> list[Moment]:
         """`search`, for callers that must not block a thread."""
         answer = self.submit(sentence, top_k, video, show)
         awaited = asyncio.wrap_future(answer)
@@ -95,7 +96,7 @@ class BatchedSearcher:
 
     def submit(
         self, sentence: str, top_k: int = 10, video: str | None = None, show: str | None = None
-    ) -> Future[list[ScoredMoment]]:
+    ) -> Future[list[Moment]]:
         """Have a sentence searched for: what will be found. Cancelled in time, it is not searched for.
 
         Raises:
@@ -116,7 +117,7 @@ class BatchedSearcher:
         return request.answer
 
     @staticmethod
-    def _result(answer: Future[list[ScoredMoment]] | asyncio.Future[list[ScoredMoment]]) -> list[ScoredMoment]:
+    def _result(answer: Future[list[Moment]] | asyncio.Future[list[Moment]]) -> list[Moment]:
         """What was found; a request without an answer by now is given up."""
         if not answer.done():
             answer.cancel()

@@ -10,8 +10,8 @@ from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.ask.asking import QuestionError
-from method_tvr.ask.searcher import MomentSearcher, ScoredMoment, open_searcher
+from method_tvr.ask.moments import Moment
+from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.batching import BatchedSearcher
@@ -58,7 +58,7 @@ class Service:
         """{vid_name: seconds}."""
         return {video.vid_name: video.duration for video in self.videos}
 
-    def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[ScoredMoment]:
+    def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[Moment]:
         """The best moments for a sentence, within the limits.
 
         Raises:

@@ -20,7 +20,9 @@ from method_tvr.ask.encode_corpus import STORED_DTYPES
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.corpus_store import CorpusStore, Recipe
 from method_tvr.search.corpus_writer import adding_to
-from method_tvr.search.retrieval import EncodedCorpus, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.benchmarks.bench_retrieval import KERNEL, MODALITIES, Answers, answer_all, encoded_queries, identified
 from tests.benchmarks.common import Report, Stopwatch, benchmark_parser, start

@@ -13,7 +13,7 @@ import torch
 from method_tvr.dataset.loading import Batch
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.search.encoding import encode_corpus
-from method_tvr.search.retrieval import EncodedCorpus
+from method_tvr.search.memory_corpus import EncodedCorpus
 from tests.benchmarks.common import AnswersDiffer, benchmark_parser, start
 from tests.benchmarks.floors import context_macs
 from tests.benchmarks.reference_model import ReferenceModel

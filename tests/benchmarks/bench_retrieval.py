@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from method_tvr.search.answering import RETRIEVAL_DTYPES
-from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Moments, RankedVideos, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from tests.benchmarks.common import Report, Stopwatch, Timing, benchmark_parser, peak_memory_gb, start
 from tests.benchmarks.dense_retrieval import DenseMoments, DenseSearch
 from tests.benchmarks.floors import retrieval_macs
@@ -53,7 +55,7 @@ def answer_all(searcher: Searcher, queries: EncodedQueries, own: torch.Tensor) -
     blocks = searcher.query_blocks(len(queries))
     return [
         (vcmr, searcher.search_moments(queries[block], own[block].unsqueeze(1)), vr)
-        for block, (vcmr, vr) in zip(blocks, searcher.search_all(queries), strict=True)
+        for block, (vcmr, vr) in zip(blocks, searcher.search(queries), strict=True)
     ]
 
 

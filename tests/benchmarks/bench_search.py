@@ -23,10 +23,10 @@ from method_tvr.options.declared import FAISS_KINDS, INDEXES
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index
-from method_tvr.search.index.indexed_search import IndexedSearcher
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import compare
-from method_tvr.search.retrieval import EncodedQueries, Found, Moments, RankedVideos, Searcher, SearchSettings
+from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings
+from method_tvr.search.retrieval import Searcher, Shortlist
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.benchmarks.common import Report, Timing, benchmark_parser, measure_unit, start
 from tests.benchmarks.grown_corpus import load_queries
@@ -59,9 +59,7 @@ class GrownCorpus:
 
     def searcher(self, index: CandidateIndex | None) -> Searcher:
         """Searches by way of an index, or exactly."""
-        if index is None:
-            return Searcher(self.corpus, *self.kernels, SearchSettings())
-        return IndexedSearcher(self.corpus, *self.kernels, SearchSettings(), index)
+        return Searcher(self.corpus, *self.kernels, SearchSettings(), index=index)
 
     def exact_answers(self) -> Answers:
         """Those of an earlier exact run, to compare with.
@@ -132,9 +130,9 @@ def measure(report: Report, args: argparse.Namespace) -> None:
     if args.index == PLAIN:
         searcher = PlainSearcher(grown.corpus, *grown.kernels, SearchSettings())
     with memory.watched():
-        searcher.search(grown.queries[:1])  # files are compared with their digests
+        next(searcher.search(grown.queries[:1]))  # files are compared with their digests
         begin = time.perf_counter()
-        answers = list(searcher.search_all(grown.queries))
+        answers = list(searcher.search(grown.queries))
         together = time.perf_counter() - begin
         alone = one_by_one(
             searcher.search, grown.queries[: args.alone]
@@ -153,14 +151,14 @@ def measure(report: Report, args: argparse.Namespace) -> None:
 class PlainSearcher(Searcher):
     """Sorts all videos, and all spans of those kept, whole."""
 
-    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Found:
+    def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Shortlist:
         scores = torch.empty((len(queries), len(self.corpus)))
         for entry in range(len(self.corpus)):
             scores[:, entry] = self.match_scores(queries, entry).mean(dim=1)
         best = scores.sort(dim=1, descending=True)
         keep = self.settings.max_vcmr_video
         kept = best.indices[:, :keep], best.values[:, :keep]
-        return Found(*kept, *kept)
+        return Shortlist(*kept, *kept)
 
 
 @command_line

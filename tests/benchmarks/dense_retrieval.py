@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from method_tvr.search.retrieval import SearchSettings
+from method_tvr.search.records import SearchSettings
 from tests.benchmarks.synthetic import EncodedData
 
 MASKED = -1e10

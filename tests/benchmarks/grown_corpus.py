@@ -26,15 +26,15 @@ import numpy as np
 import torch
 
 from method_tvr.config import parse_inference_options
-from method_tvr.dataset.annotations import Video
+from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.dataset.splits import ensure_dataset, listed_videos, load_eval_split, open_features
-from method_tvr.inference import load_model_of
+from method_tvr.inputs import listed_videos, load_eval_split
 from method_tvr.search.corpus_store import Recipe
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_queries, encode_videos
-from method_tvr.search.retrieval import EncodedQueries
+from method_tvr.search.records import EncodedQueries
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
+from method_tvr.trained_model import open_model
 from tests.benchmarks.synthetic import clip_counts
 from utils.basic_utils import command_line, progress
 
@@ -78,12 +78,12 @@ def encoded_base(model_dir: str) -> Base:
     for split in BASE_SPLITS:
         argv = ["--model_dir", model_dir, "--device", "-1", "--eval_split_name", split, "--feature_cache", "disk"]
         opt = parse_inference_options([*argv, "--num_workers", "0"])
-        ensure_dataset(opt)
-        checkpoint = load_model_of(opt)
-        model = checkpoint.build_model(CPU)
-        with open_features(opt, CPU) as features:
+        trained = open_model(opt)
+        model = trained.model
+        with trained.open_features() as features:
             listed = listed_videos(opt)
-            batches = BatchLoader(StartEndEvalDataset([], listed, features, "context"), opt.eval_context_bsz, opt)
+            entries = [Entry(video) for video in listed]
+            batches = BatchLoader(StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt)
             encoded = encode_videos(model, progress(batches, f"encoding {split}"), CPU, opt.trim_padding)
             videos += [(video, rows[:n]) for video, (n, rows) in zip(listed, encoded, strict=True)]
             if split == "val":
@@ -92,14 +92,13 @@ def encoded_base(model_dir: str) -> Base:
                 queries = EncodedQueries.concatenate(
                     [encode_queries(model, prepare_batch_inputs(batch, CPU)) for _, batch in loader]
                 )
-    predictors = (model.merged_st_predictor, model.merged_ed_predictor)
-    kernels = torch.stack([predictor.weight.detach().flatten() for predictor in predictors])
+    kernels = torch.stack([kernel.detach().flatten() for kernel in model.span_kernels])
     larger = isometry(model.config.hidden_size, HIDDEN_SIZE)
     return Base(
         [(video, rows @ larger) for video, rows in videos],
-        EncodedQueries(queries.video @ larger, queries.span @ larger),
+        EncodedQueries(queries.for_videos @ larger, queries.for_spans @ larger),
         kernels,
-        replace(Recipe.of(checkpoint, opt, "float16"), hidden_size=HIDDEN_SIZE, max_ctx_l=MAX_CTX_L),
+        replace(trained.recipe("float16"), hidden_size=HIDDEN_SIZE, max_ctx_l=MAX_CTX_L),
     )
 
 
@@ -146,7 +145,7 @@ def write_grown(out: Path, model_dir: str, n_videos: int, clips: int | None, noi
     n_new = n_videos - len(base.videos)
     counts = np.full(n_new, clips) if clips else clip_counts(n_new, MAX_CTX_L, np.random.default_rng(SEED))
     new = grown([rows for _, rows in base.videos], counts.astype(np.int64), noise)
-    queries = {"video": base.queries.video, "span": base.queries.span, "kernels": base.kernels}
+    queries = {"video": base.queries.for_videos, "span": base.queries.for_spans, "kernels": base.kernels}
     torch.save(queries, queries_path(out))
     with adding_to(out, base.recipe) as writer:
         for video, rows in base.videos:

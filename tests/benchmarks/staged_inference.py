@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr import inference
+from method_tvr import inference, trained_model
 from method_tvr.config import evaluation_rule, load_options, parse_inference_options, save_options
-from method_tvr.dataset.splits import open_features
+from method_tvr.inputs import open_features
 from method_tvr.model import ReLoCLNet
-from method_tvr.search import answering
 from method_tvr.search.predictions import RankedRows
 from method_tvr.train import model_config
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
@@ -30,9 +29,9 @@ from utils.model_utils import named_generator
 
 SAMPLED = 500  # queries whose tokens are counted
 STAGES: Stages = {
-    "open features, read annotations": ((inference, "open_features"), (inference, "load_eval_split")),
-    "load the model": ((inference, "load_checkpoint"),),
-    "load and encode videos": ((answering, "encode_corpus"),),
+    "open features, read annotations": ((trained_model, "open_features"), (inference, "load_eval_split")),
+    "load the model": ((trained_model, "load_checkpoint"),),
+    "load and encode videos": ((trained_model, "encode_corpus"),),
     "answer queries": ((inference, "answer_tasks"),),
     "load and encode queries": ((inference, "predict"),),
     "NMS": ((RankedRows, "after_nms"),),

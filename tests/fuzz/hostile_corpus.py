@@ -20,7 +20,8 @@ import torch
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.corpus_store import DESCRIPTION, DTYPES, INDEX, MADE_BY, NORMS, OPTIONS, ROWS, CorpusStore
 from method_tvr.search.corpus_writer import adding_to
-from method_tvr.search.retrieval import NO_ENTRY, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.fuzz.bystanders import PRECIOUS, add_bystander, nothing_touched_beside
 from tests.fuzz.harness import keep
@@ -248,7 +249,7 @@ def _search(corpus: StoredCorpus) -> None:
     queries = EncodedQueries(*torch.randn(2, 3, len(MODALITIES), D, generator=generator))
     kernels = torch.randn(2, 5, generator=generator)
     searcher = Searcher(corpus, *kernels, SearchSettings(max_vcmr_video=3, clip_block=20))
-    for moments, videos in searcher.search_all(queries):
+    for moments, videos in searcher.search(queries):
         assert ((videos.entry >= 0) & (videos.entry < len(corpus))).all()
         assert np.isfinite(videos.score).all()
         found = moments.entry != NO_ENTRY

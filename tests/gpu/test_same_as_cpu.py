@@ -22,9 +22,10 @@ from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
-from method_tvr.search.index.indexed_search import IndexedSearcher
-from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
-from method_tvr.search.sharding import ShardedSearcher
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
+from method_tvr.search.sharding import Shard
 from method_tvr.start_end_dataset import prepare_batch_inputs
 from method_tvr.train import Trainer
 from method_tvr.training.loss_meter import LossMeter
@@ -256,13 +257,11 @@ def search(device, dtype, kind) -> dict[str, np.ndarray]:
     kernels = torch.randn(2, 5, generator=generator).to(device)
     corpus = EncodedCorpus([x.to(dtype) for x in rows], n_clips, dtype)
     of_entry = np.arange(40) // 2 if kind == "windows" else None
-    searcher = Searcher(corpus, *kernels, SEARCH, of_entry)
-    if kind == "index":
-        searcher = IndexedSearcher(corpus, *kernels, SEARCH, AllClips(40))
-    if kind == "shards":
-        searcher = ShardedSearcher(searcher, range(40), TwoRanks())
+    index = AllClips(40) if kind == "index" else None
+    shard = Shard(range(40), TwoRanks()) if kind == "shards" else None
+    searcher = Searcher(corpus, *kernels, SEARCH, of_entry, index, shard)
     allowed = np.arange(40) % 3 > 0 if kind == "allowed" else None
-    found = list(searcher.search_all(queries, allowed))
+    found = list(searcher.search(queries, allowed))
     answer = {f"video_{name}": np.concatenate([getattr(v, name) for _, v in found]) for name in ("entry", "score")}
     for name in ("entry", "st", "ed", "score"):
         answer[name] = np.concatenate([getattr(m, name) for m, _ in found])
@@ -293,7 +292,7 @@ def test_encoding_gives_what_it_does_on_the_cpu(monkeypatch, trim_padding):
         batch = small_batch(9, SMALL.modalities)
         corpus = encode_corpus(model, [([], batch), ([], batch)], device, trim_padding, torch.float32)
         queries = encode_queries(model, prepare_batch_inputs(batch, device))
-        return [values(x.cpu()) for x in (corpus.rows, queries.video, queries.span)]
+        return [values(x.cpu()) for x in (corpus.rows, queries.for_videos, queries.for_spans)]
 
     expected = encoded(CPU)
     with fake_cuda(monkeypatch):

@@ -130,7 +130,9 @@ SEARCHED = """
     import json
     import numpy as np
     import torch
-    from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+    from method_tvr.search.memory_corpus import EncodedCorpus
+    from method_tvr.search.records import EncodedQueries, SearchSettings
+    from method_tvr.search.retrieval import Searcher
     from tests.gpu.fake_runtime import Counter
 
     n_videos, n_queries, dtype = {n_videos}, {n_queries}, torch.{dtype}
@@ -139,9 +141,9 @@ SEARCHED = """
     corpus = EncodedCorpus(rows, n_clips, dtype)
     queries = EncodedQueries(*torch.zeros((2, n_queries, 2, 16), device="cuda"))
     searcher = Searcher(corpus, *torch.zeros((2, 5), device="cuda"), SearchSettings())
-    list(searcher.search_all(queries))
+    list(searcher.search(queries))
     counter = Counter()
-    list(searcher.search_all(queries))
+    list(searcher.search(queries))
     print("FOUND", json.dumps(dict(counter.read(), operations=counter.operations())))
 """
 

@@ -13,11 +13,12 @@ import torch
 from method_tvr.ask.encode_corpus import main as encode_main
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Query, Video
-from method_tvr.dataset.splits import EvalSplit
 from method_tvr.inference import evaluate_rows, predict, run_inference
+from method_tvr.inputs import EvalSplit
 from method_tvr.model import ReLoCLNet
 from method_tvr.search.encoding import encode_corpus, encode_queries
-from method_tvr.search.retrieval import Searcher, SearchSettings
+from method_tvr.search.records import SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.training.checkpoint import save_checkpoint
 from standalone_eval.eval import eval_retrieval
 from tests.method_tvr.test_model import SMALL, small_model
@@ -306,8 +307,7 @@ def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golde
     model = golden_checkpoint.build_model()
     batch = golden_batch | {"ctx_lengths": golden_batch["ctx_mask"].sum(dim=1).long()}
     corpus = encode_corpus(model, [([], batch)], torch.device("cpu"))
-    kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
-    searcher = Searcher(corpus, *kernels, SearchSettings())
+    searcher = Searcher(corpus, *model.span_kernels, SearchSettings())
     n = len(corpus)
     found = searcher.span_probabilities(encode_queries(model, batch), torch.arange(n).expand(n, -1))
     length = found[0].shape[2]
@@ -315,13 +315,16 @@ def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golde
         expected = torch.from_numpy(model_io[f"out/cross_{name}_logits"]).softmax(dim=-1)
         assert not expected[..., length:].any()
         torch.testing.assert_close(probabilities, expected[..., :length], rtol=1e-4, atol=1e-7)
-    entries, scores = searcher.search_videos(encode_queries(model, batch))
+    found = searcher.find(encode_queries(model, batch))
     expected = torch.from_numpy(model_io["out/q2ctx_scores"])
-    torch.testing.assert_close(scores, expected.gather(1, entries), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.video_scores, expected.gather(1, found.videos), rtol=0, atol=1e-5)
 
 
 class FakeFeatures:
     """Random but fixed features; videos are called `v{number of clips}_…`."""
+
+    def clip_counts(self, vid_names: list[str]) -> list[int]:
+        raise AssertionError("clips of a fixed length are not counted")
 
     def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         n_clips = int(vid_name[1:].split("_")[0])

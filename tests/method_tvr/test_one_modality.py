@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from method_tvr import inference, train
-from method_tvr.ask import encode_corpus
+from method_tvr.ask import asking, encode_corpus
 from method_tvr.config import parse_train_options
 from method_tvr.train import Trainer
 from method_tvr.training.checkpoint import load_checkpoint
@@ -102,7 +102,7 @@ def test_a_sentence_asked_in_words_gets_what_the_same_query_gets(trained, run_ma
     wanted = stored["VCMR"][0]
     hidden = trained.corpus.paths["desc_bert_path"].rename(trained.corpus.root / "hidden")
     try:  # which word table made the queries is then told by the one context file that there is
-        finished = run_main(inference.main, trained.options(query=wanted["desc"], eval_id="asked", top_k=5))
+        finished = run_main(asking.main, trained.options(query=wanted["desc"], eval_id="asked", top_k=5))
     finally:
         hidden.rename(trained.corpus.paths["desc_bert_path"])
     assert finished.code == 0, finished.err

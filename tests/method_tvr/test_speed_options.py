@@ -12,12 +12,14 @@ import torch
 
 import method_tvr.model as model_module
 import method_tvr.search.scoring as scoring_module
-from method_tvr import inference, train
-from method_tvr.ask import encode_corpus, search, searcher
+from method_tvr import inference, train, trained_model
+from method_tvr.ask import encode_corpus, search
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, hide, keep_mask, keep_scale
 from method_tvr.options.declared import build_parser
-from method_tvr.search.retrieval import EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.training import launch
 from method_tvr.web import serve
 from tests.method_tvr.test_model import SMALL, small_batch, small_model
@@ -52,7 +54,7 @@ def test_every_program_chooses_the_precision_that_it_was_asked_for(program, type
     def choose(device: int, tf32: bool | None = None) -> torch.device:
         raise ChosenError(device, tf32)
 
-    for module in (launch, encode_corpus, searcher):
+    for module in (launch, trained_model):
         monkeypatch.setattr(module, "choose_device", choose)
     command, argv = program
     monkeypatch.setattr(sys, "argv", ["command", *argv, "--device", "3", *typed])
@@ -234,7 +236,7 @@ def test_a_corpus_in_half_precision_finds_nearly_the_same(dtype):
     for kept in (torch.float32, dtype):
         corpus = EncodedCorpus(rows, n_clips, kept)
         assert corpus.rows.dtype == kept
-        moments, videos = Searcher(corpus, kernels[0], kernels[1], settings).search(queries)
+        moments, videos = next(Searcher(corpus, kernels[0], kernels[1], settings).search(queries))
         assert moments.score.dtype == videos.score.dtype == "float32"
         scores.append(videos)
     kept_videos = [len(set(a) & set(b)) / 10 for a, b in zip(scores[0].entry, scores[1].entry, strict=True)]
@@ -261,5 +263,5 @@ def test_search_scores_videos_as_training_does(batch, monkeypatch, way):
         queries = EncodedQueries.build(query, model.span_queries(query), model.modalities)
         searcher = Searcher(corpus, torch.ones(1), torch.ones(1), SearchSettings())
         searcher._way = way
-        entries, scores = searcher.search_videos(queries)
-    torch.testing.assert_close(scores, expected.gather(1, entries), atol=1e-6, rtol=1e-5)
+        found = searcher.find(queries)
+    torch.testing.assert_close(found.video_scores, expected.gather(1, found.videos), atol=1e-6, rtol=1e-5)

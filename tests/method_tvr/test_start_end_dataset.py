@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.annotations import Entry, Query, Video
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.start_end_dataset import (
     StartEndDataset,
@@ -92,7 +92,7 @@ def test_clips_are_padded_to_the_most_and_tokens_to_the_longest():
 
 
 def test_evaluation_has_a_pass_over_videos_and_one_over_queries():
-    videos = [Video("4", 6.0, 10), Video("6", 9.0, 11)]
+    videos = [Entry(Video("4", 6.0, 10)), Entry(Video("6", 9.0, 11))]
     data = StartEndEvalDataset([query(), query(3), query(1)], videos, FakeFeatures())
     assert len(data) == 2
     metas, batch = start_end_collate([data[0], data[1]], ctx_length=8)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from method_tvr.ask.asking import QuestionError
-from method_tvr.ask.searcher import ScoredMoment, check_asked
+from method_tvr.ask.moments import Moment
+from method_tvr.ask.searcher import QuestionError, check_asked
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.answering import SpanCurves
 
@@ -22,10 +22,10 @@ VIDEOS = [
 NO_WORDS, BROKEN = "…", "break"
 
 
-def moments_for(sentence: str, top_k: int, video: str | None = None, show: str | None = None) -> list[ScoredMoment]:
+def moments_for(sentence: str, top_k: int, video: str | None = None, show: str | None = None) -> list[Moment]:
     """What `StubSearcher` finds: moments that tell what was asked."""
     name = f"{sentence} in {video or show}"
-    return [ScoredMoment(name, rank, rank + 1.5, 9.0 - rank, {"video": 0.25}, 0.5, 0.75) for rank in range(top_k)]
+    return [Moment(name, rank, rank + 1.5, 9.0 - rank, {"video": 0.25}, 0.5, 0.75) for rank in range(top_k)]
 
 
 @dataclass
@@ -48,7 +48,7 @@ class StubSearcher:
 
     def search(
         self, sentences: list[str], top_k: int, video: str | None = None, show: str | None = None
-    ) -> list[list[ScoredMoment]]:
+    ) -> list[list[Moment]]:
         self.calls.append((list(sentences), top_k, video, show))
         self.entered.set()
         assert self.gate.wait(30)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr import inference
+from method_tvr.ask import asking
 from method_tvr.dataset.annotations import load_queries, load_videos
 from tests.support.raw_corpus import DURATIONS, FAILED, SILENT, RawCorpus, make_raw_corpus, srt, text_model
 from tests.support.shell import PROJECT_ROOT, run_script
@@ -339,9 +339,9 @@ def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: 
     question = "A rabbit comes out"
     argv = [question if text == "a sentence" else text for text in command[4:]]
     argv = ["--model_dir", str(model_dir), "--eval_split_name", command[3], *argv, "--device", "-1"]
-    monkeypatch.setattr(sys, "argv", ["inference.py", *argv])
+    monkeypatch.setattr(sys, "argv", ["asking.py", *argv])
     capsys.readouterr()
-    inference.main()
+    asking.main()
     told = capsys.readouterr().out
     rows = [line.split() for line in told.partition(question)[2].splitlines()]
     rows = [row for row in rows if len(row) == 5 and row[0].isdigit()]

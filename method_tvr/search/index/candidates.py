@@ -1,8 +1,8 @@
 """Which videos are worth a close look: the small interface behind which search indexes stand.
 
 An index holds the clip vectors of a corpus, normalised, one set for each modality, and names entries whose clips are
-near a query. It may be wrong: what it names is scored again with the model's own score (`indexed_search`), and what it
-does not name is lost. How much that is, `index_recall` measures.
+near a query. It may be wrong: what it names is scored again with the model's own score, and what it does not name is
+lost. How much that is, `recall` measures.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
+from method_tvr.model_components import pool_clips
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.retrieval import NO_ENTRY
+from method_tvr.search.records import NO_ENTRY
+from utils.tensor_utils import to_device
 
+ENTRIES_AT_A_TIME = 40  # that are scored: their clips stay in the caches
 ROWS_AT_A_TIME = 1 << 15
 
 
@@ -68,12 +73,64 @@ class CandidateIndex(ABC):
             of_modality = [np.ascontiguousarray(queries[:, m]) for m in each]
             found = list(pool.map(self.nearest_clips, each, of_modality, [allowed] * len(each)))
         return [
-            best_entries([(entries[row], scores[row]) for entries, scores in found], self.settings.n_entries)
+            nearest_entries([(entries[row], scores[row]) for entries, scores in found], self.settings.n_entries)
             for row in range(len(queries))
         ]
 
+    @torch.inference_mode()
+    def best_entries(
+        self, corpus: Corpus, queries: torch.Tensor, keep: int, allowed: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The candidates that score best: scores and order are those of an exact search.
 
-def best_entries(found: list[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
+        Args:
+            corpus: what this is an index of.
+            queries: (Nq, M, D), unit length.
+            keep: entries of each query.
+            allowed: (Nv,) bool, entries that may be named; None: all.
+
+        Returns:
+            Entries (Nq, V) int64 and scores (Nq, V), best first.
+        """
+        usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
+        keep = min(keep, len(usable))
+        named = [_filled(found, usable, keep) for found in self.candidates(queries.float().cpu().numpy(), allowed)]
+        entries, scores = [], []
+        for query, candidates in zip(queries, named, strict=True):
+            best_scores, best = _scores_of(corpus, query, candidates).topk(keep)
+            entries.append(to_device(candidates, best.device)[best])
+            scores.append(best_scores)
+        return torch.stack(entries), torch.stack(scores)
+
+
+def _scores_of(corpus: Corpus, query: torch.Tensor, entries: np.ndarray) -> torch.Tensor:
+    """(C,) scores of a query (M, D) with entries (C,)."""
+    corpus.expect(entries)
+    by_modality = torch.block_diag(*query.to(corpus.dtype).unsqueeze(1))  # (M, M * D)
+    n_clips = corpus.n_clips[entries]
+    order = np.argsort(n_clips, kind="stable")  # those of one length are pooled together
+    pooled = []
+    for first in range(0, len(order), ENTRIES_AT_A_TIME):
+        some = order[first : first + ENTRIES_AT_A_TIME]
+        rows, norms = corpus.clips_of(entries[some])
+        cosine = F.linear(rows.flatten(1), by_modality).float().t() / norms  # (M, R)
+        lengths, counts = np.unique(n_clips[some], return_counts=True)
+        runs = zip(cosine.split((lengths * counts).tolist(), dim=1), lengths.tolist(), strict=True)
+        pooled += [pool_clips(run.unflatten(1, (-1, n))) for run, n in runs]
+    scores = torch.empty(len(entries), device=pooled[0].device)
+    scores[to_device(order, scores.device)] = torch.cat(pooled, dim=1).mean(dim=0)
+    return scores
+
+
+def _filled(entries: np.ndarray, usable: np.ndarray, keep: int) -> np.ndarray:
+    """Candidates, and others where there are fewer than are kept: these are scored like any."""
+    if len(entries) >= keep:
+        return entries
+    others = np.setdiff1d(usable[: keep + len(entries)], entries, assume_unique=True)
+    return np.concatenate([entries, others[: keep - len(entries)]])
+
+
+def nearest_entries(found: list[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
     """The `n` entries whose nearest clips are nearest, on average over modalities.
 
     An entry that has no clip among the nearest of a modality is taken to be as far as the farthest of these.

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from method_tvr.search.index.indexed_search import IndexedSearcher
-from method_tvr.search.retrieval import EncodedQueries, Moments, RankedVideos
+from method_tvr.search.records import EncodedQueries, Moments, RankedVideos
+from method_tvr.search.retrieval import Searcher
 
 TOP_VIDEOS = 100
-Answers = tuple[Moments, RankedVideos]
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class IndexRecall:
         )
 
 
-def index_recall(searcher: IndexedSearcher, queries: EncodedQueries) -> IndexRecall:
+def index_recall(searcher: Searcher, queries: EncodedQueries) -> IndexRecall:
     """Ask by way of the index and exactly, and compare."""
-    return compare(searcher.search_all(queries), searcher.exact.search_all(queries))
+    return compare(searcher.search(queries), searcher.exact().search(queries))
 
 
 def compare(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
-from method_tvr.ask.searcher import ScoredMoment
+from method_tvr.ask.moments import Moment
 from method_tvr.web.batching import Busy
 from method_tvr.web.page.chooser import Chooser
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
@@ -71,9 +71,7 @@ class AskTab:
         message = str(render("message.html.j2", text=note, kind="note")) if truth else ""
         return message, *self.chooser.show(shown)
 
-    def _shown(
-        self, sentence: str, found: Sequence[ScoredMoment], truth: Mapping[str, Sequence[Span]]
-    ) -> list[ShownMoment]:
+    def _shown(self, sentence: str, found: Sequence[Moment], truth: Mapping[str, Sequence[Span]]) -> list[ShownMoment]:
         names = list(dict.fromkeys(moment.vid_name for moment in found))
         curves = dict(zip(names, self._service.curves(sentence, names), strict=True))
         return [
@@ -83,7 +81,7 @@ class AskTab:
                 duration=self._service.durations[moment.vid_name],
                 span=(moment.start, moment.end),
                 score=moment.score,
-                match=moment.match,
+                match=moment.match or {},
                 p_start=moment.p_start,
                 p_end=moment.p_end,
                 truth=truth.get(moment.vid_name, ()),

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from method_tvr.ask.asking import QuestionError
+from method_tvr.ask.searcher import QuestionError
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.judged_queries import ANY, JudgedQueries, Wanted
 from method_tvr.web.page.chooser import KEPT_S, Chooser, choosable, forgotten, number_of

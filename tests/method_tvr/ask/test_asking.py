@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from method_tvr import inference
-from method_tvr.ask import encode_corpus
-from method_tvr.ask.asking import clock, read_sentences
+from method_tvr.ask import asking, encode_corpus
+from method_tvr.ask.asking import read_sentences, run_asking
+from method_tvr.ask.moments import clock
 from method_tvr.config import parse_inference_options
-from method_tvr.dataset.splits import ensure_dataset
-from method_tvr.inference import run_asking, run_inference
+from method_tvr.inference import run_inference
+from method_tvr.inputs import ensure_dataset
 from method_tvr.training.checkpoint import load_checkpoint
 from tests.method_tvr.conftest import Corpus
 from tests.support.processes import results_of
@@ -96,7 +96,7 @@ def test_an_encoded_corpus_alone_will_do(own_corpus, model, queries, tmp_path, r
 
 def test_the_command_prints_a_table_and_writes_json(model, run_main):
     argv = options_of(model, query=["Nora opens the drawer.", "Er öffnet\x1b[2J die Tür 抽屉"], top_k=3, eval_id="me")
-    finished = run_main(inference.main, argv)
+    finished = run_main(asking.main, argv)
     assert (finished.code, "Traceback" in finished.err) == (0, False)
     written = answers_in(model)
     assert [path.name for path in model.glob("*answers*")] == ["inference_tvr_val_me_answers.json"]
@@ -181,20 +181,17 @@ def test_options_that_do_not_go_together_are_refused(tiny_model, options, messag
 
 
 def answers_of(argv: list[str], ranks: Ranks) -> list:
-    asker = run_asking(parse_inference_options(argv), ranks)
-    return asker.ask(["Omar", "Nora opens the drawer."], 5)
+    searcher, _ = run_asking(parse_inference_options(argv), ranks)
+    return searcher.find(searcher.encode(["Omar", "Nora opens the drawer."]), 5)
 
 
 def test_several_processes_answer_as_one_does(model, tmp_path):
     argv = options_of(model, query="Nora")
     alone = answers_of(argv, Ranks())
     for answers in results_of(2, tmp_path / "by_2", partial(answers_of, argv)):
-        assert [answer.query for answer in answers] == ["Omar", "Nora opens the drawer."]
         for one, other in zip(answers, alone, strict=True):
-            assert [(m.vid_name, m.start, m.end) for m in one.moments] == [
-                (m.vid_name, m.start, m.end) for m in other.moments
-            ]
-            np.testing.assert_allclose([m.score for m in one.moments], [m.score for m in other.moments], rtol=1e-4)
+            assert [(m.vid_name, m.start, m.end) for m in one] == [(m.vid_name, m.start, m.end) for m in other]
+            np.testing.assert_allclose([m.score for m in one], [m.score for m in other], rtol=1e-4)
 
 
 def test_the_mini_corpus_is_recognised_without_a_word(monkeypatch, model, tiny_corpus):

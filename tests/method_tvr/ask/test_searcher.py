@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from method_tvr.ask import search
+from method_tvr.ask.asking import run_asking
 from method_tvr.ask.search import Prompt
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.config import parse_inference_options
-from method_tvr.inference import run_asking
 from utils.basic_utils import InputError
 
 SENTENCES = ["Nora opens the drawer.", "Omar laughs.", "Somebody drops a cellphone."]

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from method_tvr.ask.asking import run_asking
 from method_tvr.config import parse_inference_options, parse_train_options, save_options
-from method_tvr.inference import run_asking, run_inference
+from method_tvr.inference import run_inference
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.method_tvr.ask.test_asking import answers_in, ask, options_of

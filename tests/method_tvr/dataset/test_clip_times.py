@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,11 +214,6 @@ def test_without_the_duration_clips_of_their_own_length_are_an_error_and_others_
         ClipTimes(AUTO).label((0.0, 1.0), None, 4)
     assert ClipTimes(2.0).seconds_per_clip(None, 4) == 2.0
     assert not ClipTimes(2.0).is_auto
-
-
-def test_options_say_both():
-    opt = SimpleNamespace(clip_length=AUTO, label_rule=BEST_IOU)
-    assert ClipTimes.of(opt) == ClipTimes(AUTO, BEST_IOU)
 
 
 @given(

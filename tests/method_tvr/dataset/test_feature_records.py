@@ -14,7 +14,7 @@ from method_tvr.ask import encode_corpus
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.feature_records import joined_records
 from method_tvr.dataset.packed_store import PackedStore
-from method_tvr.dataset.splits import open_features
+from method_tvr.inputs import open_features
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_content
 from method_tvr.training.saved_run import LAST
 from tests.method_tvr.conftest import Corpus, Finished

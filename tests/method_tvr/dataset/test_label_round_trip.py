@@ -11,8 +11,8 @@ import torch
 
 from method_tvr.config import parse_train_options
 from method_tvr.dataset.annotations import Query
-from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES, ClipTimes
-from method_tvr.dataset.splits import load_train_queries, open_features
+from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES
+from method_tvr.inputs import clip_times, load_train_queries, open_features
 from method_tvr.start_end_dataset import StartEndDataset
 from tests.method_tvr.conftest import as_argv
 from tests.method_tvr.dataset.test_clip_times import furthest
@@ -30,7 +30,7 @@ def train_set(corpus: PublicCorpus, label_rule: str, feature_cache: str = "disk"
     queries = [query for split in SPLITS for query in corpus.queries(split)]
     assert load_train_queries(opt, features) == queries[: len(corpus.queries("train"))]
     moments = [replace(query, ts=moment, moments=()) for query in queries for moment in query.annotated]
-    return StartEndDataset(moments, features, ClipTimes.of(opt))
+    return StartEndDataset(moments, features, clip_times(opt))
 
 
 def there_and_back(corpus: PublicCorpus, items: StartEndDataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

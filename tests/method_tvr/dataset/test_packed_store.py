@@ -12,13 +12,13 @@ from easydict import EasyDict
 
 from method_tvr.config import parse_train_options
 from method_tvr.dataset import packed_features
-from method_tvr.dataset.annotations import load_queries, load_videos
+from method_tvr.dataset.annotations import Entry, load_queries, load_videos
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_cache import PackedRows
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.packed_store import PackedStore
-from method_tvr.dataset.splits import load_eval_split, load_train_queries, open_features
+from method_tvr.inputs import load_eval_split, load_train_queries, open_features
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset
 from utils.basic_utils import InputError
 
@@ -83,8 +83,9 @@ def test_evaluation_batches_are_those_of_the_files(tiny_corpus, device):
     queries, videos = queries_of(tiny_corpus, "val")
     disk, packed = FeatureStore(**described(tiny_corpus)), PackedStore(**described(tiny_corpus), device=device)
     packed.require(queries, [video.vid_name for video in videos], "val.jsonl")
+    entries = [Entry(video) for video in videos]
     for mode in ("context", "query"):
-        assert_same(*(batches(StartEndEvalDataset(queries, videos, store, mode)) for store in (packed, disk)))
+        assert_same(*(batches(StartEndEvalDataset(queries, entries, store, mode)) for store in (packed, disk)))
 
 
 def test_pages_of_mapped_rows_are_given_back_as_they_are_read(tiny_corpus, monkeypatch):

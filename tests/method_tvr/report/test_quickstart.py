@@ -12,8 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from method_tvr.config import parse_train_options
 from method_tvr.dataset.annotations import Query, Video
-from method_tvr.dataset.splits import load_eval_split, open_features
 from method_tvr.inference import predict
+from method_tvr.inputs import load_eval_split, open_features
 from method_tvr.model import ReLoCLNet
 from method_tvr.report.curves import Curve, read_curves
 from method_tvr.report.plots import draw_run

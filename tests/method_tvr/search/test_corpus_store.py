@@ -20,7 +20,9 @@ from method_tvr.dataset.annotations import Video
 from method_tvr.search import corpus_store, corpus_writer
 from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore, Recipe, write_sealed
 from method_tvr.search.corpus_writer import adding_to
-from method_tvr.search.retrieval import NO_ENTRY, EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
 from utils.basic_utils import PROJECT_ROOT, InputError
 
@@ -136,7 +138,7 @@ def test_a_search_finds_what_it_finds_in_memory(folder, numbers, search, monkeyp
     queries = EncodedQueries(*torch.randn(2, 7, len(MODALITIES), D, generator=generator))
     kernels = torch.randn(2, 5, generator=generator)
     answers = [
-        list(Searcher(corpus, *kernels, replace(search, max_vcmr_video=3)).search_all(queries))
+        list(Searcher(corpus, *kernels, replace(search, max_vcmr_video=3)).search(queries))
         for corpus in (stored(folder, numbers), in_memory(numbers))
     ]
     assert len(answers[0]) == -(-7 // search.query_block)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from method_tvr.options.declared import FAISS_KINDS
 from method_tvr.search.index import faiss_index
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings, best_entries, clip_vectors
+from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings, clip_vectors, nearest_entries
 from method_tvr.search.index.faiss_index import DESCRIPTION, FaissRecipe, open_faiss_index, two_level_centres
-from method_tvr.search.index.indexed_search import IndexedSearcher
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import index_recall
-from method_tvr.search.retrieval import NO_ENTRY, EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from utils.basic_utils import InputError
 
 D = 16
@@ -35,8 +36,8 @@ class Case:
     def exact(self) -> Searcher:
         return Searcher(self.corpus, *self.kernels, SETTINGS)
 
-    def by(self, index: CandidateIndex) -> IndexedSearcher:
-        return IndexedSearcher(self.corpus, *self.kernels, SETTINGS, index)
+    def by(self, index: CandidateIndex) -> Searcher:
+        return Searcher(self.corpus, *self.kernels, SETTINGS, index=index)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ class AllClips(CandidateIndex):
 
 
 def assert_same_answers(found: Searcher, exact: Searcher, queries: EncodedQueries, allowed=None) -> None:
-    answers = zip(found.search_all(queries, allowed), exact.search_all(queries, allowed), strict=True)
+    answers = zip(found.search(queries, allowed), exact.search(queries, allowed), strict=True)
     for (moments, videos), (wanted_moments, wanted) in answers:
         np.testing.assert_array_equal(videos.entry, wanted.entry)
         np.testing.assert_allclose(videos.score, wanted.score, rtol=1e-4)
@@ -142,7 +143,7 @@ def test_the_best_entries_are_those_with_the_best_mean_of_nearest_clips(data):
             nearest = own.max() if len(own) else there.min() if len(there) else 0.0
             expected[entry] = expected.get(entry, 0.0) + float(nearest)
     keep = data.draw(st.integers(1, 8))
-    chosen = best_entries(found, keep).tolist()
+    chosen = nearest_entries(found, keep).tolist()
     assert len(chosen) == len(set(chosen)) == min(keep, len(expected))
     assert sorted(expected[entry] for entry in chosen) == sorted(expected.values())[-len(chosen) :] or not chosen
 

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.annotations import Entry, Query, Video
 from method_tvr.search.predictions import CorpusTimes, RankedRows, write_predictions
-from method_tvr.search.retrieval import NO_ENTRY, Moments, RankedVideos
+from method_tvr.search.records import NO_ENTRY, Moments, RankedVideos
 
 
 def moments(*queries: list[tuple[int, int, int, float]]) -> Moments:
     widest = max(map(len, queries))
     padded = np.array([[*query, *[(NO_ENTRY, 0, 0, -1.0)] * (widest - len(query))] for query in queries])
     entry, st, ed = padded[..., :3].astype(np.int64).transpose(2, 0, 1)
-    return Moments(entry, st, ed, padded[..., 3].astype(np.float32))
+    return Moments(entry, st, ed, *[padded[..., 3].astype(np.float32)] * 3)
 
 
 def rows_of(*queries: list[tuple[int, float, float, float]]) -> RankedRows:
@@ -26,24 +26,25 @@ def rows_of(*queries: list[tuple[int, float, float, float]]) -> RankedRows:
 
 
 VIDEOS = [Video("a", 6.0, 70), Video("b", 30.0, 71)]
+ENTRIES = [Entry(video) for video in VIDEOS]
 QUERIES = [Query(5, "first", 1), Query(9, "zweite “Frage”", 2)]
 
 
 def test_clips_become_seconds_and_entries_video_indices():
-    times = CorpusTimes.of_entries(VIDEOS, np.full(2, 1.5))
+    times = CorpusTimes.of_entries(ENTRIES, np.full(2, 1.5))
     rows = times.moment_rows(moments([(1, 2, 5, 0.5), (0, 0, 2, 0.25)], [(0, 1, 3, 0.125)]))
     assert rows.of_query(0) == [(71, 3.0, 7.5, 0.5), (70, 0.0, 3.0, 0.25)]
     assert rows.of_query(1) == [(70, 1.5, 4.5, 0.125)]
 
 
-def test_each_entry_may_have_its_own_clip_length_and_offset():
-    times = CorpusTimes(np.array([8, 8]), np.array([2.0, 0.5]), np.array([0.0, 100.0]))
+def test_each_entry_may_have_its_own_clip_length_and_first_clip():
+    times = CorpusTimes(np.array([8, 8]), np.array([2.0, 0.5]), np.array([0, 200]))
     rows = times.moment_rows(moments([(0, 1, 3, 0.5), (1, 1, 3, 0.25)]))
     assert rows.of_query(0) == [(8, 2.0, 6.0, 0.5), (8, 100.5, 101.5, 0.25)]
 
 
 def test_videos_are_rows_without_times():
-    times = CorpusTimes.of_entries(VIDEOS, np.full(2, 1.5))
+    times = CorpusTimes.of_entries(ENTRIES, np.full(2, 1.5))
     rows = times.video_rows(RankedVideos(np.array([[1, 0]]), np.array([[3.0, 2.0]], dtype=np.float32)))
     assert rows.of_query(0) == [(71, 0, 0, 3.0), (70, 0, 0, 2.0)]
 

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from method_tvr.search.retrieval import NO_ENTRY, EncodedCorpus, EncodedQueries, Moments, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, Moments, SearchSettings
+from method_tvr.search.retrieval import Searcher
 
 D = 4
 
@@ -131,7 +133,7 @@ def test_search_finds_what_scoring_everything_finds(case):
     weights = np.exp(case.search.q2c_alpha * scores)
     keep = min(case.search.max_vcmr_video, len(case.n_clips))
     for block in searcher.query_blocks(len(queries)):
-        moments, videos = searcher.search(queries[block])
+        moments, videos = next(searcher.search(queries[block]))
         assert videos.entry.shape == (block.stop - block.start, keep)
         everything = case.all_moments(weights, [[]] * block.start + videos.entry.tolist())
         for row in range(len(videos.entry)):
@@ -159,10 +161,10 @@ def test_moments_of_a_given_video_are_found_without_its_score(case, data):
 @given(cases())
 def test_blocks_change_nothing(case):
     whole = replace(case, search=replace(case.search, query_block=100, clip_block=1 << 20)).searcher()
-    queries, expected = case.queries(), whole.search(case.queries())
+    queries, expected = case.queries(), next(whole.search(case.queries()))
     searcher = case.searcher()
     for block in searcher.query_blocks(len(queries)):
-        moments, videos = searcher.search(queries[block])
+        moments, videos = next(searcher.search(queries[block]))
         np.testing.assert_allclose(videos.score, expected[1].score[block], rtol=1e-4)
         for row, query in enumerate(range(block.start, block.stop)):
             found, wanted = (
@@ -180,10 +182,10 @@ def test_many_queries_are_answered_as_block_by_block_with_few_passes_over_the_co
     case = a_case([3, 12, 11, 1, 3], n_queries=10, query_block=query_block, queries_per_pass=queries_per_pass)
     searcher, queries, passes = case.searcher(), case.queries(), []
     blocks = list(searcher.query_blocks(len(queries)))
-    one_by_one = [searcher.search(queries[block]) for block in blocks]
+    one_by_one = [next(searcher.search(queries[block])) for block in blocks]
     go_through = EncodedCorpus.blocks
     monkeypatch.setattr(EncodedCorpus, "blocks", lambda corpus, n: passes.append(n) or go_through(corpus, n))
-    for found, expected in zip(searcher.search_all(queries), one_by_one, strict=True):
+    for found, expected in zip(searcher.search(queries), one_by_one, strict=True):
         for part, other in zip(found, expected, strict=True):
             for name, values in vars(other).items():
                 np.testing.assert_allclose(getattr(part, name), values, rtol=1e-5)
@@ -226,7 +228,8 @@ def test_blocks_hold_runs_of_entries_of_one_shape_and_all_of_them(max_rows):
 
 def test_many_more_videos_than_are_kept_leave_the_best():
     case = a_case([1 + i % 6 for i in range(150)], max_vcmr_video=2, clip_block=5)
-    entries, scores = case.searcher().search_videos(case.queries())
+    found = case.searcher().find(case.queries())
+    entries, scores = found.videos, found.video_scores
     expected = case.video_scores()
     np.testing.assert_array_equal(entries.numpy(), np.argsort(-expected, axis=1)[:, :2])
     np.testing.assert_allclose(scores.numpy(), -np.sort(-expected, axis=1)[:, :2], rtol=1e-5)
@@ -234,7 +237,7 @@ def test_many_more_videos_than_are_kept_leave_the_best():
 
 def test_one_video_and_one_query_are_enough():
     case = a_case([4], n_queries=1)
-    moments, videos = case.searcher().search(case.queries())
+    moments, videos = next(case.searcher().search(case.queries()))
     assert videos.entry.tolist() == [[0]]
     valid = moments.entry[0] != NO_ENTRY
     found = set(zip(moments.st[0][valid].tolist(), moments.ed[0][valid].tolist(), strict=True))
@@ -244,19 +247,19 @@ def test_one_video_and_one_query_are_enough():
 @pytest.mark.parametrize(("n_clips", "n_spans"), [(1, 0), (2, 0), (3, 1), (4, 3)])
 def test_short_videos_have_only_the_spans_that_fit(n_clips, n_spans):
     case = a_case([n_clips, n_clips])
-    moments, videos = case.searcher().search(case.queries())
+    moments, videos = next(case.searcher().search(case.queries()))
     assert videos.entry.shape == (2, 2)
     assert ((moments.entry != NO_ENTRY).sum(axis=1) == 2 * n_spans).all()
 
 
 def test_a_band_no_video_reaches_finds_nothing():
     case = a_case([4, 6], min_pred_l=20, max_pred_l=30)
-    moments, videos = case.searcher().search(case.queries())
+    moments, videos = next(case.searcher().search(case.queries()))
     assert (moments.entry != NO_ENTRY).sum() == 0
     assert videos.entry.shape == (2, 2)
 
 
 def test_the_full_triangle_can_be_searched():
     case = a_case([5], min_pred_l=0, max_pred_l=100)
-    moments, _ = case.searcher().search(case.queries())
+    moments, _ = next(case.searcher().search(case.queries()))
     assert ((moments.entry != NO_ENTRY).sum(axis=1) == 15).all()

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from method_tvr.search import scoring, stored_corpus
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusStore
-from method_tvr.search.retrieval import NO_ENTRY, EncodedCorpus, EncodedQueries, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.scoring import ON_CPU, ON_GPU
 from method_tvr.search.stored_corpus import StoredCorpus, open_corpus
 from tests.method_tvr.search.test_corpus_store import MODALITIES, RECIPE, encoded, stored, write
@@ -31,7 +33,7 @@ def on_gpu(searcher: Searcher) -> Searcher:
 
 def assert_same_answers(found: Searcher, wanted: Searcher, queries: EncodedQueries) -> None:
     for (moments, videos), (other_moments, other_videos) in zip(
-        found.search_all(queries), wanted.search_all(queries), strict=True
+        found.search(queries), wanted.search(queries), strict=True
     ):
         np.testing.assert_allclose(videos.score, other_videos.score, rtol=1e-4)
         for row, other in zip(moments.entry, other_moments.entry, strict=True):

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from method_tvr.search.retrieval import NO_ENTRY, EncodedCorpus, EncodedQueries, Moments, Searcher, SearchSettings
+from method_tvr.search.memory_corpus import EncodedCorpus
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, Moments, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.sharding import merge_moments, merge_videos, moments_of_shard, videos_of_shard
 
 N_QUERIES = 9
@@ -47,7 +49,7 @@ def test_merged_moments_are_the_best_of_all_and_missing_ones_come_last(data):
     parts = []
     for row in rows:
         entry, start, end, score = np.array([*row, (NO_ENTRY, 0, 0, -1)]).T
-        parts.append(Moments(entry[None], start[None], end[None], score[None].astype(np.float32)))
+        parts.append(Moments(entry[None], start[None], end[None], *[score[None].astype(np.float32)] * 3))
     found = merge_moments(parts, keep)
     n = int((found.entry != NO_ENTRY).sum())
     expected = sorted((m for row in rows for m in row), key=lambda m: (-m[3], *m[:3]))[:keep]
@@ -85,13 +87,13 @@ def assert_same_moments(found: Moments, expected: Moments) -> None:
 @pytest.mark.parametrize("bounds", [[0, 30], [0, 15, 30], [0, 1, 29, 30], [0, 3, 4, 11, 30]])
 def test_a_search_in_shards_finds_what_a_search_of_the_whole_corpus_finds(corpus, bounds):
     queries = corpus[2]
-    expected, videos = searcher(corpus, range(30)).search(queries)
+    expected, videos = next(searcher(corpus, range(30)).search(queries))
     shards = shards_of(bounds)
     searchers = [searcher(corpus, shard) for shard in shards]
-    own = [s.search_videos(queries) for s in searchers]
+    own = [s.find(queries) for s in searchers]
     entries, scores = merge_videos(
-        [found + shard.start for shard, (found, _) in zip(shards, own, strict=True)],
-        [score for _, score in own],
+        [found.videos + shard.start for shard, found in zip(shards, own, strict=True)],
+        [found.video_scores for found in own],
         SETTINGS.max_vcmr_video,
     )
     weights = torch.exp(SETTINGS.q2c_alpha * scores)
@@ -118,5 +120,5 @@ def test_each_query_finds_the_moments_of_its_own_video_in_the_shard_that_has_it(
 def test_a_moment_whose_score_is_zero_is_kept_and_one_of_a_filling_is_not():
     score = np.array([[0.0, -0.0, -0.5]], dtype=np.float32)
     zeros = np.zeros((1, 3), dtype=np.int64)
-    found = moments_of_shard(Moments(np.array([[4, 0, NO_ENTRY]]), zeros, zeros, score), range(10, 20))
+    found = moments_of_shard(Moments(np.array([[4, 0, NO_ENTRY]]), zeros, zeros, *[score] * 3), range(10, 20))
     assert found.entry.tolist() == [[14, NO_ENTRY, NO_ENTRY]]

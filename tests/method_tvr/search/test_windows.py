@@ -9,21 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from method_tvr.dataset.annotations import Video
+from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.feature_store import FeatureStore, l2_normalize, temporal_endpoint_features
 from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.search.answering import Answerer
 from method_tvr.search.best_entries import BestEntries
+from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.predictions import CorpusTimes
-from method_tvr.search.retrieval import (
-    NO_ENTRY,
-    EncodedCorpus,
-    EncodedQueries,
-    Moments,
-    RankedVideos,
-    Searcher,
-    SearchSettings,
-)
+from method_tvr.search.records import NO_ENTRY, EncodedQueries, Moments, RankedVideos, SearchSettings
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.windows import Windows, joined, most_sharing
 from utils.basic_utils import InputError
 
@@ -75,7 +69,9 @@ def test_windows_put_together_again_are_the_videos_they_were_cut_from():
     videos, n_clips = [Video(name, 9.0, idx) for idx, name in enumerate("abcd")], [30, 4, 10, 25]
     entries = Windows(10, 3).cut(videos, n_clips)
     rows = [torch.full((len(entry.clips or range(6)), 2, 3), float(number)) for number, entry in enumerate(entries)]
-    encoded = [(len(entry.clips or range(n_clips[entry.idx])), rows[number]) for number, entry in enumerate(entries)]
+    encoded = [
+        (len(entry.clips or range(n_clips[entry.video.idx])), rows[number]) for number, entry in enumerate(entries)
+    ]
     whole = list(joined(entries, encoded))
     assert [(video, n) for video, n, _ in whole] == list(zip(videos, n_clips, strict=True))
     assert torch.equal(torch.cat([of_video for _, _, of_video in whole]), torch.cat(rows))
@@ -119,7 +115,7 @@ def test_probabilities_in_one_video_are_over_the_clips_of_all_its_windows():
 @pytest.mark.parametrize("query_block", [1, 2, 9])
 def test_in_one_video_all_its_windows_are_searched_and_queries_keep_their_order(query_block):
     generator = torch.Generator().manual_seed(1)
-    entries = [Video("a", 13.5, 5), *(Video("b", 22.5, 6, clips) for clips in (range(9), range(6, 15)))]
+    entries = [Entry(Video("a", 13.5, 5)), *(Entry(Video("b", 22.5, 6), clips) for clips in (range(9), range(6, 15)))]
     corpus = EncodedCorpus([torch.randn(9, 2, 4, generator=generator) for _ in entries], [9] * 3)
     queries = EncodedQueries(*torch.randn(2, 4, 2, 4, generator=generator))
     searcher = Searcher(corpus, *torch.randn(2, 3, generator=generator), SearchSettings(query_block=query_block))
@@ -132,7 +128,7 @@ def test_in_one_video_all_its_windows_are_searched_and_queries_keep_their_order(
             first = (entries[entry].clips or range(1)).start
             for start in range(9):
                 for end in range(start + 2, 9):
-                    moment = entries[entry].idx, (first + start) * CLIP, (first + end) * CLIP
+                    moment = entries[entry].video.idx, (first + start) * CLIP, (first + end) * CLIP
                     score = float(p_st[0, place, start] * p_ed[0, place, end])
                     best[moment] = max(score, best.get(moment, 0.0))
         expected = sorted(best.items(), key=lambda item: -item[1])[:30]
@@ -144,18 +140,18 @@ def test_in_one_video_all_its_windows_are_searched_and_queries_keep_their_order(
 
 
 def test_one_moment_found_in_two_windows_is_one_row_at_its_best_and_in_the_videos_seconds():
-    entries = [Video("a", 9.0, 70), *(Video("b", 99.0, 71, clips) for clips in (range(10), range(7, 17)))]
+    entries = [Entry(Video("a", 9.0, 70)), *(Entry(Video("b", 99.0, 71), clips) for clips in (range(10), range(7, 17)))]
     times = CorpusTimes.of_entries(entries, np.full(3, 1.1))  # 1.1 * 7 + 1.1 * 2 is not 1.1 * 9
     rows = [(2, 2, 4, 0.9), (1, 9, 11, 0.8), (0, 9, 11, 0.7), (1, 2, 4, 0.6), (2, 2, 5, 0.5), (2, 2, 4, 0.4)]
     padded = np.array([rows, [*rows[:1], *[(NO_ENTRY, 0, 0, -1.0)] * 5]])
     entry, start, end = padded[..., :3].astype(np.int64).transpose(2, 0, 1)
-    found = times.moment_rows(Moments(entry, start, end, padded[..., 3].astype(np.float32)))
+    found = times.moment_rows(Moments(entry, start, end, *[padded[..., 3].astype(np.float32)] * 3))
     assert [row[0] for row in found.of_query(0)] == [71, 70, 71, 71]
     expected = [(9 * 1.1, 11 * 1.1), (9 * 1.1, 11 * 1.1), (2 * 1.1, 4 * 1.1), (9 * 1.1, 12 * 1.1)]
     assert [row[1:3] for row in found.of_query(0)] == expected
     np.testing.assert_allclose([row[3] for row in found.of_query(0)], [0.9, 0.7, 0.6, 0.5], rtol=1e-6)
     assert found.of_query(1) == found.of_query(0)[:1]
-    assert times.moment_rows(Moments(entry, start, end, entry.astype(np.float32)), 2).count.tolist() == [2, 1]
+    assert times.moment_rows(Moments(entry, start, end, *[entry.astype(np.float32)] * 3), 2).count.tolist() == [2, 1]
     ranked = RankedVideos(np.array([[2, 0]]), np.array([[3.0, 2.0]], dtype=np.float32))
     assert times.video_rows(ranked).of_query(0) == [(71, 0, 0, 3.0), (70, 0, 0, 2.0)]
 

@@ -10,6 +10,7 @@ from easydict import EasyDict
 
 from method_tvr.config import dataset_of, find_path
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.model import MODALITIES
@@ -52,6 +53,11 @@ def open_features(opt: EasyDict, device: torch.device, with_queries: bool = True
         few_sizes=on_gpu,
         may_hold=device if on_gpu and opt.feature_cache == "auto" else None,
     )
+
+
+def clip_times(opt: EasyDict) -> ClipTimes:
+    """The clips of a run's videos, in seconds."""
+    return ClipTimes(opt.clip_length, opt.label_rule)
 
 
 @dataclass

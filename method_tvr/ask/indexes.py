@@ -1,0 +1,43 @@
+"""The search index that options name, opened or built over the videos of an encoded corpus."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from easydict import EasyDict
+
+from method_tvr.dataset.annotations import Video
+from method_tvr.search.corpus import Corpus
+from method_tvr.search.corpus_store import CorpusStore, recipe_seal
+from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
+
+
+def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
+    """What tells a list of encoded videos from any other: a digest of rows, names and order."""
+    digest = hashlib.sha256(recipe_seal(store.recipe).encode())
+    for part in store.parts:
+        digest.update("".join(said["sha256"] for said in part.files.values()).encode())
+    for video in videos:
+        digest.update(video.vid_name.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def open_index(opt: EasyDict, store: CorpusStore, videos: Sequence[Video], corpus: Corpus) -> CandidateIndex:
+    """The index that options name, over the videos of a corpus; built first where it is not there.
+
+    Raises:
+        InputError: a package is missing, or the index cannot be built, read or reached.
+    """
+    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
+    seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
+    if opt.index == "faiss":
+        from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it
+
+        recipe = FaissRecipe(opt.index_kind, seal, opt.pq_bytes)
+        folder = store.folder.with_name(f"{store.folder.name}_{opt.index_kind}_index")
+        return open_faiss_index(folder, recipe, corpus, n_modalities, settings)
+    from method_tvr.search.index.milvus_index import open_milvus_index
+
+    uri = opt.index_uri or str(store.folder.with_name(f"{store.folder.name}_milvus.db"))
+    return open_milvus_index(uri, opt.index_token, seal, corpus, n_modalities, settings)

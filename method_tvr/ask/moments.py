@@ -1,0 +1,71 @@
+"""Moments as they are found for a sentence, and how they are shown: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utils.tables import aligned
+
+MAX_SHOWN = 100  # characters of a sentence or of a video's name
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment, and where it was asked for what its score is made of.
+
+    Attributes:
+        vid_name: its video.
+        start, end: in seconds.
+        score: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`.
+        match: {modality: cosine of the sentence and the clip of the video that is most like it}.
+        p_start, p_end: probability that a moment for the sentence starts and ends there, if it is in this video.
+    """
+
+    vid_name: str
+    start: float
+    end: float
+    score: float
+    match: Mapping[str, float] | None = None
+    p_start: float | None = None
+    p_end: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that are known, for a JSON object."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def moments_table(moments: Sequence[Moment]) -> str:
+    """Moments as lines of text: times, score, and what the score is made of, where that is known."""
+    if not moments:
+        return "  no video is long enough for a moment"
+    modalities = list(moments[0].match or ())
+    parts = [*(f"{m} match" for m in modalities), "p(start)", "p(end)"] if modalities else []
+    rows = [["rank", "video", "start", "end", "score", *parts]]
+    for rank, moment in enumerate(moments, start=1):
+        row = [str(rank), shortened(moment.vid_name), clock(moment.start), clock(moment.end), f"{moment.score:.4g}"]
+        if moment.match is not None:
+            row += [f"{value:.3f}" for value in (*moment.match.values(), moment.p_start, moment.p_end)]
+        rows.append(row)
+    return aligned(rows)
+
+
+def show_any_language() -> None:
+    """Have letters that a terminal cannot show printed by their numbers."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def shortened(text: str) -> str:
+    """Text in one line, without characters that a terminal would obey."""
+    shown = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…"
+
+
+def clock(seconds: float) -> str:
+    """`mm:ss`, and `hh:mm:ss` from an hour on; the second that a time lies in."""
+    minutes, second = divmod(int(seconds + 1e-6), 60)  # 1e-6: seconds are products of clips, which may be rounded
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:02d}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"

@@ -1,0 +1,217 @@
+"""A trained model opened for use: what is in its results folder, read once and checked against options and features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from easydict import EasyDict
+
+from method_tvr.config import find_path
+from method_tvr.dataset.annotations import Entry
+from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.loading import BatchLoader
+from method_tvr.inputs import clip_times, ensure_dataset, open_features
+from method_tvr.model import ReLoCLNet
+from method_tvr.options.declared import WINDOWS
+from method_tvr.search.answering import VideoSource
+from method_tvr.search.corpus import Corpus
+from method_tvr.search.corpus_store import CorpusStore, Recipe
+from method_tvr.search.encoding import encode_corpus
+from method_tvr.search.records import SearchSettings
+from method_tvr.search.stored_corpus import open_corpus
+from method_tvr.search.windows import Windows
+from method_tvr.start_end_dataset import StartEndEvalDataset
+from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
+from utils.basic_utils import InputError, progress
+from utils.content_digest import content_digest
+from utils.model_utils import choose_device
+from utils.ranks import ALONE, Ranks
+
+RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None) -> TrainedModel:
+    """Open the model in the results folder `opt.model_dir`, and generate its dataset if it is one that can be.
+
+    Args:
+        opt: from `parse_inference_options` or its like.
+        ranks: the processes that use it together.
+        device: where this one computes, by default where the options say.
+
+    Raises:
+        InputError: it cannot be read, sees something else than the options' `ctx_mode`, or takes less than they ask.
+    """
+    checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
+    checkpoint.note_if_unknown()
+    trained_with = checkpoint.config.ctx_mode
+    if set(trained_with.split("_")) != set(opt.ctx_mode.split("_")):
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: the model in {opt.model_dir} was trained with {trained_with}: give that, or "
+            "leave the option out"
+        )
+    if ranks.is_main:
+        ensure_dataset(opt)
+    ranks.barrier()
+    for name in ("max_ctx_l", "max_desc_l"):  # the model has positions for so many
+        most = getattr(checkpoint.config, name)
+        if opt[name] > most:
+            raise InputError(
+                f"--{name} {opt[name]}: the model in {opt.model_dir} was trained with {most}: give at most that"
+            )
+    return TrainedModel(opt, checkpoint, choose_device(opt.device, opt.tf32) if device is None else device)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and the options that it is used with; see `open_model`.
+
+    Attributes:
+        opt: all options; `model_dir` is the results folder.
+        checkpoint: its weights, and what is known of its training.
+        device: where it computes.
+    """
+
+    opt: EasyDict
+    checkpoint: Checkpoint
+    device: torch.device
+
+    @cached_property
+    def model(self) -> ReLoCLNet:
+        """The model with its weights, on its device and in evaluation mode."""
+        return self.checkpoint.build_model(self.device)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its sizes and weights."""
+        checkpoint = self.checkpoint
+        return content_digest({"model_cfg": checkpoint.config.to_dict(), "model": checkpoint.state})
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows that the options ask for; None when long videos are averaged down.
+
+        Raises:
+            InputError: the options' spans do not fit into them.
+        """
+        if self.opt.long_videos != WINDOWS:
+            return None
+        return Windows.for_spans(self.opt.max_ctx_l, self.opt.max_pred_l, self.checkpoint.config.conv_kernel_size)
+
+    @contextmanager
+    def open_features(self, with_queries: bool = True, windows: Windows | None = None) -> Iterator[FeatureStore]:
+        """The features that the options name, which must be such as the model was trained on.
+
+        Args:
+            with_queries: False leaves the file of query features alone.
+            windows: how long videos will be cut; None averages them down.
+
+        Raises:
+            InputError: naming the feature file or the option.
+        """
+        with open_features(self.opt, self.device, with_queries, average=windows is None) as features:
+            self._check(features)
+            yield features
+
+    @contextmanager
+    def open_query_features(self) -> Iterator[FeatureStore]:
+        """Features of queries alone, for videos that are encoded already. Each is needed once, and read from its file.
+
+        Raises:
+            InputError: see `open_features`.
+        """
+        opt = self.opt
+        with FeatureStore(
+            {},
+            find_path(opt.desc_bert_path),
+            normalize={"query": not opt.no_norm_tfeat},
+            max_ctx_l=opt.max_ctx_l,
+            max_desc_l=opt.max_desc_l,
+            use_tef=False,
+            sizes={"query": opt.q_feat_size},
+        ) as features:
+            self._check(features)
+            yield features
+
+    def _check(self, features: FeatureStore) -> None:
+        """Refuse features of other sizes or another making than the model was trained on."""
+        features.note_unknown_files()
+        config, model_dir = self.checkpoint.config, self.opt.model_dir
+        tef = TEF_SIZE if features.use_tef else 0
+        trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
+        for kind, size in features.sizes.items():
+            if size != trained_on[kind]:
+                raise InputError(
+                    f"{features.paths[kind]}: features are {size} wide, but the model in {model_dir} was "
+                    f"trained on {trained_on[kind]}: give the features it was trained on"
+                )
+        check_trained_on(self.checkpoint.features, features, model_dir)
+        note_not_compared(self.checkpoint, features, model_dir)
+        check_clip_length(features, clip_times(self.opt))
+
+    def recipe(self, dtype: str) -> Recipe:
+        """What the encodings of videos depend on, kept in a number type."""
+        return Recipe.of(self.digest, self.checkpoint.config, self.opt, self.windows, dtype)
+
+    def open_store(self) -> CorpusStore:
+        """The encoded corpus that the options name, which must be what encoding with them would give.
+
+        Raises:
+            InputError: it is another model's, was made with other options, or is damaged.
+        """
+        store = CorpusStore(find_path(self.opt.encoded_corpus))
+        store.recipe.check_same(self.recipe(store.recipe.dtype), store.folder)
+        return store
+
+
+def encoded_now(
+    model: ReLoCLNet, features: FeatureStore, opt: EasyDict, device: torch.device, windows: Windows | None = None
+) -> VideoSource:
+    """Videos that a model encodes when they are first searched.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        features: of the videos.
+        opt: loading options.
+        device: where encodings are compared.
+        windows: how long videos are cut; None averages them down.
+    """
+
+    def corpus_of(entries: Sequence[Entry]) -> Corpus:
+        dataset = StartEndEvalDataset([], entries, features, "context")
+        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt, device=device), "encoding videos")
+        return encode_corpus(model, batches, device, opt.trim_padding, RETRIEVAL_DTYPES[opt.retrieval_dtype])
+
+    return VideoSource(opt.max_ctx_l, windows, features.clip_counts, corpus_of)
+
+
+def encoded_before(store: CorpusStore, device: torch.device) -> VideoSource:
+    """Videos of an encoded corpus on disk.
+
+    Args:
+        store: has them all.
+        device: where encodings are compared.
+    """
+
+    def corpus_of(entries: Sequence[Entry]) -> Corpus:
+        return open_corpus(store, list(dict.fromkeys(entry.vid_name for entry in entries)), device)
+
+    return VideoSource(store.recipe.max_ctx_l, store.recipe.windows, store.clip_counts, corpus_of)
+
+
+def search_settings(opt: EasyDict) -> SearchSettings:
+    """What the options say about the search."""
+    min_pred_l, max_pred_l = clip_times(opt).band(opt.min_pred_l, opt.max_pred_l)
+    return SearchSettings(
+        q2c_alpha=opt.q2c_alpha,
+        max_vcmr_video=opt.max_vcmr_video,
+        max_moments=opt.max_before_nms,
+        min_pred_l=min_pred_l,
+        max_pred_l=max_pred_l,
+        query_block=opt.retrieval_bsz,
+    )
