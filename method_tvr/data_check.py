@@ -298,11 +298,11 @@ def main() -> None:
     found = read_annotations(dataset, only, defects)
     sources = feature_sources(dataset, found, vid_feat_types, ctx_mode)
     for source in sources:
-        check_source(source, dataset, found.needed, args.quick, defects)
+        check_source(source, dataset.feature_remedy, dataset.clip_length, found.needed, args.quick, defects)
     print_sources(dataset, found, sources)
     durations = {name: video.duration for entries in (found.videos or {}).values() for name, video in entries.items()}
     needed_videos = {name for split in found.needed for name in found.vid_names(split)}
-    check_clip_counts(dataset, durations, needed_videos, sources, defects)
+    check_clip_counts(dataset.feature_remedy, dataset.clip_length, durations, needed_videos, sources, defects)
     whom = f"work on {', '.join(found.splits)}" if only else "training and inference"
     what = list(vid_feat_types) if "video" in ctx_mode else []
     what += [f"--ctx_mode {ctx_mode}"] if ctx_mode != CTX_MODES[0] else []

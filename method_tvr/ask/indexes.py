@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Video
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusStore, recipe_seal
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
 
 
 def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:

@@ -10,7 +10,6 @@ from numbers import Real
 from pathlib import Path
 
 from method_tvr.dataset.defects import Defects
-from method_tvr.dset_configs import DatasetConfig
 from utils.basic_utils import InputError, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile
 from utils.tables import aligned
@@ -54,10 +53,18 @@ class Source:
 
 
 def check_source(
-    source: Source, dataset: DatasetConfig, needed_splits: set[str], quick: bool, defects: Defects
+    source: Source, remedy: str, clip_length: float | str, needed_splits: set[str], quick: bool, defects: Defects
 ) -> None:
-    """Look at one feature file: its keys, then shapes and types, then (unless `quick`) all values."""
-    remedy = dataset.feature_remedy
+    """Look at one feature file: its keys, then shapes and types, then (unless `quick`) all values.
+
+    Args:
+        source: the file; is told what is found.
+        remedy: what to do about a defect.
+        clip_length: of the dataset, see `ClipTimes`.
+        needed_splits: those that training or inference can be run on.
+        quick: do not read values.
+        defects: is told what is wrong.
+    """
     if not Path(source.path).exists() and not source.needed:
         return
     if not defects.is_there(source.path, remedy):
@@ -68,18 +75,18 @@ def check_source(
         defects.add(str(err), remedy, source.needed)
         return
     with file:
-        _check_file(source, file, dataset, needed_splits, quick, defects)
+        _check_file(source, file, remedy, clip_length, needed_splits, quick, defects)
 
 
 def _check_file(
     source: Source,
     file: FeatureFile,
-    dataset: DatasetConfig,
+    remedy: str,
+    expected: float | str,
     needed_splits: set[str],
     quick: bool,
     defects: Defects,
 ) -> None:
-    remedy = dataset.feature_remedy
     try:
         made_by, keys = file.made_by(), file.keys()
         source.missing = {}
@@ -106,7 +113,6 @@ def _check_file(
             if named:
                 defects.add(f"{source.path}: {first_few(named)}: {reason}", remedy, source.needed and blocking)
     clip_length = made_by.get("clip_length")
-    expected = dataset.clip_length
     if isinstance(clip_length, Real) and not isinstance(expected, str) and not math.isclose(clip_length, expected):
         text = f"{source.path}: was made with clips of {clip_length} s, not {expected} s"
         defects.add(text, f"{remedy}, or give --clip_length {clip_length}", source.needed)
@@ -144,7 +150,8 @@ def _reason(err: InputError) -> str:
 
 
 def check_clip_counts(
-    dataset: DatasetConfig,
+    remedy: str,
+    clip_length: float | str,
     durations: Mapping[str, float],
     needed_videos: set[str],
     sources: Sequence[Source],
@@ -153,7 +160,7 @@ def check_clip_counts(
     """Compare numbers of clips with the durations and between video and subtitle files, and print what was found.
 
     Args:
-        dataset: gives the length of a clip.
+        remedy, clip_length: see `check_source`.
         durations: {vid_name: seconds}, as far as known.
         needed_videos: those of splits that training or inference can be run on; of others, all is only noted.
         sources: checked feature files.
@@ -162,23 +169,23 @@ def check_clip_counts(
     context = [source for source in sources if source.kind != "query" and source.rows]
     expected: dict[str, int] = {}
     caption = "each video's clips last its duration divided by their number"
-    if not isinstance(dataset.clip_length, str):
-        expected = {name: math.ceil(duration / dataset.clip_length) for name, duration in durations.items()}
-        caption = f"ceil(duration / {dataset.clip_length} s) is expected"
+    if not isinstance(clip_length, str):
+        expected = {name: math.ceil(duration / clip_length) for name, duration in durations.items()}
+        caption = f"ceil(duration / {clip_length} s) is expected"
     table = [["features", "videos", "as expected", "1 apart", "more", "largest difference", "as many as sub"]]
     subtitles = next((source for source in context if source.kind == "sub"), None)
     sub = subtitles.rows if subtitles else {}
     for source in context:
         apart = {name: abs(n - expected[name]) for name, n in source.rows.items() if name in expected}
         more = [name for name, difference in apart.items() if difference > CLIPS_APART]
-        _report_apart(source, dataset, expected, more, needed_videos, defects)
+        _report_apart(source, remedy, expected, more, needed_videos, defects)
         shared = [name for name in source.rows if name in sub]
         unequal = [name for name in shared if source.rows[name] != sub[name]]
         if unequal:
             named = first_few([f"{name} ({source.rows[name]} and {sub[name]})" for name in unequal])
             defects.add(
                 f"{source.path}: numbers of clips differ from those of the subtitles for {named}",
-                f"both must be of one release and one clip length: {dataset.feature_remedy}",
+                f"both must be of one release and one clip length: {remedy}",
                 source.needed and subtitles is not None and subtitles.needed and not needed_videos.isdisjoint(unequal),
             )
         counts = Counter(min(difference, CLIPS_APART + 1) for difference in apart.values())
@@ -191,7 +198,7 @@ def check_clip_counts(
 
 def _report_apart(
     source: Source,
-    dataset: DatasetConfig,
+    remedy: str,
     expected: dict[str, int],
     more: list[str],
     needed_videos: set[str],
@@ -205,6 +212,6 @@ def _report_apart(
         shown = first_few([f"{name} ({source.rows[name]}, expected {expected[name]})" for name in names])
         defects.add(
             f"{source.path}: numbers of clips do not fit the durations for {shown}",
-            f"other clip length or other videos? {dataset.feature_remedy}" if is_far else "times may be slightly off",
+            f"other clip length or other videos? {remedy}" if is_far else "times may be slightly off",
             is_far and source.needed and not needed_videos.isdisjoint(names),
         )

@@ -11,8 +11,8 @@ import numpy as np
 from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.model import ReLoCLNet
+from method_tvr.search.candidates import CandidateIndex
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.index.candidates import CandidateIndex
 from method_tvr.search.predictions import CorpusTimes, RankedRows
 from method_tvr.search.records import EncodedQueries, Moments, SearchSettings
 from method_tvr.search.retrieval import Searcher

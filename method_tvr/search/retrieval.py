@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from method_tvr.model_components import pool_clips
-from method_tvr.search.best_entries import BestEntries, concatenated
+from method_tvr.search.candidates import CandidateIndex
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.index.candidates import CandidateIndex
 from method_tvr.search.records import (
     IMPOSSIBLE,
     NO_ENTRY,
@@ -26,7 +25,7 @@ from method_tvr.search.records import (
     SearchSettings,
     Shortlist,
 )
-from method_tvr.search.scoring import ON_CPU, ON_GPU, video_scores
+from method_tvr.search.scoring import ON_CPU, ON_GPU, BestEntries, concatenated, video_scores
 from method_tvr.search.sharding import Shard
 from utils.tensor_utils import to_device, to_host
 

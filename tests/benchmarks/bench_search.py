@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from method_tvr.options.declared import FAISS_KINDS, INDEXES
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.corpus_store import CorpusStore
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import compare

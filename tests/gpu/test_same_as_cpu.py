@@ -20,8 +20,8 @@ from method_tvr import contrastive
 from method_tvr.config import parse_train_options
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.encoding import encode_corpus, encode_queries
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher

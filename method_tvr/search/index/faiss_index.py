@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from utils.basic_utils import InputError, first_line, progress, read_json, write_json
 
 FORMAT_VERSION = 2  # to be raised when a recipe means another index

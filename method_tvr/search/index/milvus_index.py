@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.index.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from method_tvr.search.records import NO_ENTRY
 from utils.basic_utils import InputError, first_line, progress
 

@@ -13,11 +13,11 @@ from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.feature_store import FeatureStore, l2_normalize, temporal_endpoint_features
 from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.search.answering import Answerer
-from method_tvr.search.best_entries import BestEntries
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.predictions import CorpusTimes
 from method_tvr.search.records import NO_ENTRY, EncodedQueries, Moments, RankedVideos, SearchSettings
 from method_tvr.search.retrieval import Searcher
+from method_tvr.search.scoring import BestEntries
 from method_tvr.search.windows import Windows, joined, most_sharing
 from utils.basic_utils import InputError
 
