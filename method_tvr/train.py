@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,10 @@ from torch.utils.data import RandomSampler
 from method_tvr.config import parse_inference_options, parse_train_options, save_options
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
-from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.inference import evaluate_split, run_inference
 from method_tvr.inputs import EvalSplit, clip_times, ensure_dataset, load_eval_split, load_train_queries, open_features
-from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.declared import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
 from method_tvr.start_end_dataset import StartEndDataset
@@ -51,10 +51,11 @@ from method_tvr.training.saved_run import (
     queries_digest,
     save_training_state,
 )
-from method_tvr.training.step_guard import NotFiniteError, StepGuard, StepValues, not_finite
+from method_tvr.training.settings import AMP_DTYPES, loss_settings, model_config, training_memory
+from method_tvr.training.step_guard import NotFiniteError, StepGuard, not_finite
 from method_tvr.training.stopping import StopSignals, resumable
-from method_tvr.training.training_step import GraphedStep, TrainingStep
-from utils.basic_utils import Closing, InputError, command_line, first_line, progress, write_json
+from method_tvr.training.training_step import AnomalyError, GraphedStep, TrainingStep
+from utils.basic_utils import Closing, InputError, command_line, progress, write_json
 from utils.model_utils import (
     choose_device,
     count_parameters,
@@ -66,38 +67,7 @@ from utils.model_utils import (
 from utils.random_states import RandomStates
 from utils.ranks import ALONE, Ranks
 
-AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 NOT_FINITE = "not_finite.json"  # all about a batch whose loss or gradient is not finite
-
-
-def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
-    """Sizes from the features, the rest from the options."""
-    tef = TEF_SIZE if features.use_tef else 0
-    context_sizes = {m: features.sizes[m] + tef for m in features.modalities}
-    return ModelConfig.from_dict(
-        {
-            **opt,
-            "visual_input_size": context_sizes.get("video"),
-            "sub_input_size": context_sizes.get("sub"),
-            "query_input_size": features.sizes["query"],
-        }
-    )
-
-
-def loss_settings(opt: EasyDict, config: ModelConfig, epoch: int) -> LossSettings:
-    """The config's loss settings with what only counts from an epoch of its own."""
-    spans = opt.train_span_start_epoch != OFF and epoch >= opt.train_span_start_epoch
-    hard = opt.hard_negative_start_epoch != OFF and epoch >= opt.hard_negative_start_epoch
-    return replace(config, lw_st_ed=opt.lw_st_ed if spans else 0.0, use_hard_negative=hard)
-
-
-def training_memory(opt: EasyDict, config: ModelConfig) -> int:
-    """Bytes that training takes on a GPU, about: copies of a step's inputs, and what layers leave for the way back.
-
-    Plain steps and CUDA graphs each have memory of their own.
-    """
-    of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size  # measured: 2.4 GiB at the paper's sizes
-    return 2 * opt.bsz * opt.max_ctx_l * of_clip * 4
 
 
 class Trainer(Closing):
@@ -169,13 +139,12 @@ class Trainer(Closing):
         self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
         self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
         self.negatives = torch.Generator(self.device)
-        self.training_step = TrainingStep(
+        step = TrainingStep(
             self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
             opt.grad_clip,
         )  # fmt: skip
-        self.graphed = (
-            GraphedStep(self.training_step, self.device, opt.cuda_graph == "on") if self._uses_graphs() else None
-        )
+        insist, graphs = opt.cuda_graph == "on", opt.cuda_graph != "off" and self._can_be_graphs()
+        self.update = GraphedStep(step, self.device, insist) if graphs else step
         self.meter = self._epoch_start()
         if saved is not None:
             self._go_on_from(saved)
@@ -205,19 +174,18 @@ class Trainer(Closing):
             else:
                 self._end_epoch()
 
-    def _uses_graphs(self) -> bool:
-        """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back."""
-        opt = self.opt
+    def _can_be_graphs(self) -> bool:
+        """Whether steps can be CUDA graphs: where nothing in a step is the host's, and its sizes come back."""
         hinders = {
             "the steps are not on a GPU": self.device.type != "cuda",
             "several processes exchange tensors in a step": self.ranks.size > 1,
-            "--detect_anomaly looks at each operation": opt.detect_anomaly,
-            "--feature_cache disk makes batches of any size": opt.feature_cache == "disk",
+            "--detect_anomaly looks at each operation": self.opt.detect_anomaly,
+            "--feature_cache disk makes batches of any size": self.opt.feature_cache == "disk",
         }
         reasons = [reason for reason, holds in hinders.items() if holds]
-        if opt.cuda_graph == "on" and reasons:
+        if self.opt.cuda_graph == "on" and reasons:
             raise InputError(f"--cuda_graph on: {reasons[0]}: leave it out")
-        return opt.cuda_graph != "off" and not reasons
+        return not reasons
 
     def _where(self) -> str:
         return (
@@ -263,27 +231,12 @@ class Trainer(Closing):
         """One update from this process's share of a batch; `queries` are those of the whole batch."""
         place = self.place
         self.files.log_scalar("Train/LR", self.opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
-        if self.graphed is not None:
-            values = self.graphed(batch, settings)
-            self.guard.watch(place.epoch, place.step, queries, values)
-        else:
-            values = self._gradients(queries, batch, settings)
-            self.guard.watch(place.epoch, place.step, queries, values)
-            self.training_step.clip()
-            self.optimizer.step()
+        try:
+            values = self.update(batch, settings, partial(self.guard.watch, place.epoch, place.step, queries))
+        except AnomalyError as err:
+            raise not_finite(f"a gradient ({err})", place.epoch, place.step, queries, err.losses) from err
         self.meter.add(values.losses)
         place.step += 1
-
-    def _gradients(self, queries: Sequence[Query], batch: dict[str, Any], settings: LossSettings) -> StepValues:
-        loss, losses = self.training_step.losses(batch, settings)
-        try:
-            return self.training_step.gradients(loss, losses)
-        except RuntimeError as err:
-            if not (self.opt.detect_anomaly and "nan values" in str(err)):
-                raise
-            terms = {name: float(term) for name, term in losses.items()}
-            what = f"a gradient ({first_line(err)})"
-            raise not_finite(what, self.place.epoch, self.place.step, queries, terms) from err
 
     def _reported(self, err: NotFiniteError) -> InputError:
         """Write all about a step that is not finite to a file, for the error that ends the run."""

@@ -23,6 +23,15 @@ from utils.ranks import Ranks
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 Inputs = Mapping[str, Any]  # of a batch: tensors, and numbers that sizes depend on
+Watch = Callable[[StepValues], None]  # looks at a step, and may raise; before its update, if that is a plain one
+
+
+class AnomalyError(RuntimeError):
+    """What torch's search for anomalies says of a step's gradients, with the step's `losses`, {name: value}."""
+
+    def __init__(self, message: str, losses: dict[str, float]) -> None:
+        super().__init__(message)
+        self.losses = losses
 
 
 class TrainingStep:
@@ -52,6 +61,14 @@ class TrainingStep:
         self._trim_padding, self._amp_dtype = trim_padding, amp_dtype
         self._names: dict[torch.Tensor, str] = {p: name for name, p in model.named_parameters()}
 
+    def __call__(self, batch: Inputs, settings: LossSettings, watch: Watch) -> StepValues:
+        """Update the model, and say what is to be known of the step."""
+        values = self.gradients(*self.losses(batch, settings))
+        watch(values)
+        self.clip()
+        self.optimizer.step()
+        return values
+
     def losses(self, batch: Inputs, settings: LossSettings) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a batch, and its terms, see `ReLoCLNet.forward`."""
         inputs = self._assemble(batch)
@@ -61,7 +78,12 @@ class TrainingStep:
         """Gradients of a loss, with those of other processes; and what is to be known of the step."""
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # a last batch of one query has no ranking loss, and maybe no other is on
-            loss.backward()
+            try:
+                loss.backward()
+            except RuntimeError as err:
+                if "nan values" not in str(err):  # which only torch's search for anomalies finds
+                    raise
+                raise AnomalyError(first_line(err), {name: float(term) for name, term in losses.items()}) from err
         self._ranks.sum_gradients(self.model.parameters())
         norms = self.optimizer.gradient_norms()
         return StepValues.of([self._names[p] for p in self.optimizer.with_gradient()], norms, losses)
@@ -100,15 +122,15 @@ class GraphedStep:
         self._recorded: dict[Any, _Recorded | None] = {}
         self._pool: Any = None
 
-    def __call__(self, batch: Inputs, settings: LossSettings) -> StepValues:
+    def __call__(self, batch: Inputs, settings: LossSettings, watch: Watch) -> StepValues:
         """Update the model, and say what is to be known of the step."""
         if self._gave_up:
-            return self._plain(batch, settings)
+            return self._step(batch, settings, watch)
         sizes = tuple((name, tuple(x.shape) if isinstance(x, torch.Tensor) else x) for name, x in _used(batch).items())
         kind = (settings, sizes)
         if kind not in self._recorded:
             self._recorded[kind] = None
-            return self._plain(batch, settings)
+            return self._step(batch, settings, watch)
         recorded = self._recorded[kind]
         if recorded is None:
             try:
@@ -119,18 +141,14 @@ class GraphedStep:
                 self._gave_up = True
                 why = f"note: training steps cannot be CUDA graphs here ({first_line(err)}): going on with plain steps"
                 print(f"{why}; --cuda_graph off asks for them", file=sys.stderr)
-                return self._plain(batch, settings)
+                return self._step(batch, settings, watch)
         for name, x in recorded.inputs.items():
             if isinstance(x, torch.Tensor):
                 x.copy_(batch[name], non_blocking=True)
         self._step.optimizer.advance()
         recorded.repeat()
-        return recorded.values.clone()
-
-    def _plain(self, batch: Inputs, settings: LossSettings) -> StepValues:
-        values = self._step.gradients(*self._step.losses(batch, settings))
-        self._step.clip()
-        self._step.optimizer.step()
+        values = recorded.values.clone()
+        watch(values)
         return values
 
     def _record(self, batch: Inputs, settings: LossSettings) -> _Recorded:
