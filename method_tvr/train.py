@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -51,7 +50,15 @@ from method_tvr.training.saved_run import (
     queries_digest,
     save_training_state,
 )
-from method_tvr.training.settings import AMP_DTYPES, loss_settings, model_config, training_memory
+from method_tvr.training.settings import (
+    AMP_DTYPES,
+    loss_settings,
+    model_config,
+    results_dir,
+    stop_score,
+    training_memory,
+    uses_graphs,
+)
 from method_tvr.training.step_guard import NotFiniteError, StepGuard, not_finite
 from method_tvr.training.stopping import StopSignals, resumable
 from method_tvr.training.training_step import AnomalyError, GraphedStep, TrainingStep
@@ -143,7 +150,7 @@ class Trainer(Closing):
             self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
             opt.grad_clip,
         )  # fmt: skip
-        insist, graphs = opt.cuda_graph == "on", opt.cuda_graph != "off" and self._can_be_graphs()
+        insist, graphs = opt.cuda_graph == "on", uses_graphs(opt, self.device, self.ranks)
         self.update = GraphedStep(step, self.device, insist) if graphs else step
         self.meter = self._epoch_start()
         if saved is not None:
@@ -154,9 +161,12 @@ class Trainer(Closing):
 
     def run(self) -> None:
         """Train until the last epoch or until `max_es_cnt` epochs brought nothing better."""
+        where = str(self.device)
+        if self.ranks.size > 1:
+            where = f"{self.ranks.size} processes, the main one on {where}"
         print(
             f"{count_parameters(self.model):,} parameters, {len(self.train_set):,} training queries, "
-            f"{self.steps_per_epoch} steps an epoch, on {self._where()}; results in {self.files.dir}"
+            f"{self.steps_per_epoch} steps an epoch, on {where}; results in {self.files.dir}"
         )
         if self.opt.resume is not None:
             print(f"going on with {self.place}", flush=True)
@@ -173,24 +183,6 @@ class Trainer(Closing):
                     raise self._reported(err) from err
             else:
                 self._end_epoch()
-
-    def _can_be_graphs(self) -> bool:
-        """Whether steps can be CUDA graphs: where nothing in a step is the host's, and its sizes come back."""
-        hinders = {
-            "the steps are not on a GPU": self.device.type != "cuda",
-            "several processes exchange tensors in a step": self.ranks.size > 1,
-            "--detect_anomaly looks at each operation": self.opt.detect_anomaly,
-            "--feature_cache disk makes batches of any size": self.opt.feature_cache == "disk",
-        }
-        reasons = [reason for reason, holds in hinders.items() if holds]
-        if self.opt.cuda_graph == "on" and reasons:
-            raise InputError(f"--cuda_graph on: {reasons[0]}: leave it out")
-        return not reasons
-
-    def _where(self) -> str:
-        return (
-            f"{self.device}" if self.ranks.size == 1 else f"{self.ranks.size} processes, the main one on {self.device}"
-        )
 
     def _train_epoch(self) -> None:
         """The steps of the epoch that are not done yet."""
@@ -370,23 +362,6 @@ class Trainer(Closing):
         if self.ranks.is_main:
             for latest in self.files.dir.glob("latest_*"):
                 latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
-
-
-def stop_score(recalls: Mapping[str, float]) -> float:
-    """What decides which epoch is best: R@k at the lowest k, of moments the sum over IoU 0.5 and 0.7.
-
-    Where recalls are reported at other thresholds only, the sum is over those.
-    """
-    lowest = min(int(name.rpartition("r")[2]) for name in recalls)
-    names = [name for name in recalls if name.rpartition("r")[2] == str(lowest)]
-    usual = [name for name in names if name.startswith(("0.5-", "0.7-"))]
-    return sum(recalls[name] for name in usual or names)
-
-
-def results_dir(opt: EasyDict) -> Path:
-    """Where a new run's results go."""
-    run = f"{opt.dset_name}-{opt.ctx_mode}-{opt.exp_id}-{time.strftime('%Y_%m_%d_%H_%M_%S')}"
-    return Path(opt.results_root) / run
 
 
 def final_inference_options(opt: EasyDict) -> EasyDict:

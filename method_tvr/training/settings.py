@@ -1,8 +1,11 @@
-"""What a run's options mean for its model, its losses and its memory."""
+"""What a run's options mean for its model, its losses, its steps and where its results go."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from easydict import EasyDict
@@ -10,6 +13,8 @@ from easydict import EasyDict
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.model import LossSettings, ModelConfig
 from method_tvr.options.declared import OFF
+from utils.basic_utils import InputError
+from utils.ranks import Ranks
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 
@@ -42,3 +47,38 @@ def training_memory(opt: EasyDict, config: ModelConfig) -> int:
     """
     of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size  # measured: 2.4 GiB at the paper's sizes
     return 2 * opt.bsz * opt.max_ctx_l * of_clip * 4
+
+
+def uses_graphs(opt: EasyDict, device: torch.device, ranks: Ranks) -> bool:
+    """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back.
+
+    Raises:
+        InputError: they are to be, and cannot.
+    """
+    hinders = {
+        "the steps are not on a GPU": device.type != "cuda",
+        "several processes exchange tensors in a step": ranks.size > 1,
+        "--detect_anomaly looks at each operation": opt.detect_anomaly,
+        "--feature_cache disk makes batches of any size": opt.feature_cache == "disk",
+    }
+    reasons = [reason for reason, holds in hinders.items() if holds]
+    if opt.cuda_graph == "on" and reasons:
+        raise InputError(f"--cuda_graph on: {reasons[0]}: leave it out")
+    return opt.cuda_graph != "off" and not reasons
+
+
+def stop_score(recalls: Mapping[str, float]) -> float:
+    """What decides which epoch is best: R@k at the lowest k, of moments the sum over IoU 0.5 and 0.7.
+
+    Where recalls are reported at other thresholds only, the sum is over those.
+    """
+    lowest = min(int(name.rpartition("r")[2]) for name in recalls)
+    names = [name for name in recalls if name.rpartition("r")[2] == str(lowest)]
+    usual = [name for name in names if name.startswith(("0.5-", "0.7-"))]
+    return sum(recalls[name] for name in usual or names)
+
+
+def results_dir(opt: EasyDict) -> Path:
+    """Where a new run's results go."""
+    run = f"{opt.dset_name}-{opt.ctx_mode}-{opt.exp_id}-{time.strftime('%Y_%m_%d_%H_%M_%S')}"
+    return Path(opt.results_root) / run
