@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,21 @@ LOG_2 = math.log(2.0)
 EPS = 1e-12  # keeps the mean over no clips at 0
 
 Part = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the objective weighs and how it ranks; training switches some of it on at an epoch of its own."""
+
+    margin: float = 0.1
+    ranking_loss_type: str = "hinge"
+    lw_neg_q: float = 1.0
+    lw_neg_ctx: float = 1.0
+    lw_fcl: float = 0.03
+    lw_vcl: float = 0.03
+    lw_st_ed: float = 0.01
+    use_hard_negative: bool = False
+    hard_pool_size: int = 20
 
 
 def _dv_negative(r: torch.Tensor) -> torch.Tensor:
@@ -132,6 +148,24 @@ def ranking_loss(
     gap = scores.gather(-1, negatives.unsqueeze(-1)).squeeze(-1) - scores.diagonal(dim1=-2, dim2=-1)
     loss = (margin + gap).clamp(min=0) if ranking_loss_type == "hinge" else F.softplus(gap)
     return loss.mean(dim=-1)
+
+
+def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Both directions of the ranking loss on (N, N) video scores, weights applied."""
+    pool_size = settings.hard_pool_size if settings.use_hard_negative else None
+    directions = {
+        "loss_neg_ctx": (settings.lw_neg_ctx, scores),  # a negative video for each query
+        "loss_neg_q": (settings.lw_neg_q, scores.t()),  # a negative query for each video
+    }
+    weights = {name: weight for name, (weight, _) in directions.items() if weight}
+    directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
+    negatives = draw_negatives(directed, pool_size, generator)
+    losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
+    return {name: _weighted(weight, loss) for (name, weight), loss in zip(weights.items(), losses, strict=True)}
+
+
+def _weighted(weight: float, loss: torch.Tensor) -> torch.Tensor:
+    return loss if weight == 1 else weight * loss
 
 
 def span_loss(st_logits: torch.Tensor, ed_logits: torch.Tensor, st_ed_indices: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from method_tvr.contrastive import draw_negatives, frame_cl, ranking_loss, span_loss, video_cl
+from method_tvr.contrastive import LossSettings, frame_cl, ranking_losses, span_loss, video_cl
 from method_tvr.model_components import (
     BertAttention,
     BertSelfAttention,
@@ -25,6 +25,8 @@ from method_tvr.model_components import (
     computing_in,
     hide,
     init_weights,
+    lengthened,
+    mean_of,
     own_products,
     pool_clips,
 )
@@ -37,21 +39,6 @@ LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the l
 # Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
 # next one reads it. On a GPU all of them: it must not wait for its host.
 CPU_GROUP = 16
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What the objective weighs and how it ranks; training switches some of it on at an epoch of its own."""
-
-    margin: float = 0.1
-    ranking_loss_type: str = "hinge"
-    lw_neg_q: float = 1.0
-    lw_neg_ctx: float = 1.0
-    lw_fcl: float = 0.03
-    lw_vcl: float = 0.03
-    lw_st_ed: float = 0.01
-    use_hard_negative: bool = False
-    hard_pool_size: int = 20
 
 
 @dataclass(frozen=True)
@@ -302,7 +289,7 @@ class ReLoCLNet(nn.Module):
             st_logits, ed_logits: (N, L), `MASKED` on clips that do not exist.
         """
         projected = self.span_queries(query)
-        similarity = _mean([own_products(projected[m], h3[m]) for m in self.modalities])  # (N, L)
+        similarity = mean_of([own_products(projected[m], h3[m]) for m in self.modalities])  # (N, L)
         kernels = torch.cat(self.span_kernels)  # (2, 1, kernel)
         logits = F.conv1d(similarity.unsqueeze(1), kernels, padding=kernels.shape[2] // 2)  # (N, 2, L)
         # masked after the convolution, as in the reference: boundary clips see their padded neighbours
@@ -390,10 +377,10 @@ class ReLoCLNet(nn.Module):
             beyond = n_clips - mask.shape[1]
             if settings.lw_st_ed:
                 for name, logits in zip(("st_logits", "ed_logits"), self.span_logits(own, h3, mask), strict=True):
-                    parts[name].append(_lengthened(logits, beyond, MASKED))
+                    parts[name].append(lengthened(logits, beyond, MASKED))
             if settings.lw_fcl:
                 for m in self.modalities:
-                    parts[f"{m}_clips"].append(_lengthened(own_products(own[m], h2[m]), beyond, 0.0))
+                    parts[f"{m}_clips"].append(lengthened(own_products(own[m], h2[m]), beyond, 0.0))
             if settings.lw_vcl:
                 parts["video_cl"].append(self.video_cl_scores(queries, h2, mask).t())
             if (settings.lw_neg_ctx or settings.lw_neg_q) and n_queries > 1:  # a batch of one has no negatives
@@ -415,30 +402,3 @@ def _groups(batch: Mapping[str, torch.Tensor], trim_padding: bool) -> Iterator[t
         yield from ((rows, int(lengths[rows].max())) for rows in lengths.argsort().split(CPU_GROUP))
     else:
         yield from ((slice(first, min(first + CPU_GROUP, n)), padded) for first in range(0, n, CPU_GROUP))
-
-
-def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Both directions of the ranking loss on (N, N) video scores, weights applied."""
-    pool_size = settings.hard_pool_size if settings.use_hard_negative else None
-    directions = {
-        "loss_neg_ctx": (settings.lw_neg_ctx, scores),  # a negative video for each query
-        "loss_neg_q": (settings.lw_neg_q, scores.t()),  # a negative query for each video
-    }
-    weights = {name: weight for name, (weight, _) in directions.items() if weight}
-    directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
-    negatives = draw_negatives(directed, pool_size, generator)
-    losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
-    return {name: _weighted(weight, loss) for (name, weight), loss in zip(weights.items(), losses, strict=True)}
-
-
-def _weighted(weight: float, loss: torch.Tensor) -> torch.Tensor:
-    return loss if weight == 1 else weight * loss
-
-
-def _lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
-    """Rows (n, L) with `beyond` more columns of a value."""
-    return F.pad(rows, (0, beyond), value=value) if beyond else rows
-
-
-def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).mean(dim=0)

@@ -320,6 +320,16 @@ def pool_clips(similarity: torch.Tensor) -> torch.Tensor:
     return similarity.amax(dim=-1)
 
 
+def lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
+    """Rows (n, L) with `beyond` more columns of a value: (n, L + beyond)."""
+    return F.pad(rows, (0, beyond), value=value) if beyond else rows
+
+
+def mean_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of tensors of one shape; of one it is that one."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).mean(dim=0)
+
+
 def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
     """Fresh weights: Linear and Embedding normal(0, std), biases 0, LayerNorm 1/0, Conv1d torch's default law."""
     for part in module.modules():
