@@ -24,7 +24,7 @@ from method_tvr.training.launch import started
 
 LIMIT_S = 120
 # an optimiser's first step imports torch._dynamo
-PRELOADED = ["torch._dynamo", "pytest", "method_tvr.train", "tests.method_tvr.conftest"]
+PRELOADED = ["torch._dynamo", "pytest", "method_tvr.train", "tests.support.runs.tiny_corpus"]
 
 
 def start_ranks(n: int, folder: Path, work: Callable[[], object]) -> list[BaseProcess]:

@@ -27,8 +27,8 @@ from tests.support.report_files import HOSTILE_SENTENCE, HOSTILE_TYPE, HOSTILE_V
 from tests.support.shell import PROJECT_ROOT, run_script
 
 if TYPE_CHECKING:
-    from tests.method_tvr.conftest import Finished
     from tests.support.report_files import ReportFiles
+    from tests.support.runs.commands import Finished
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (method_tvr/report/requirements.txt)")
 

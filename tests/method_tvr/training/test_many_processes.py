@@ -27,11 +27,10 @@ from method_tvr.training import launch, run_files
 from method_tvr.training.checkpoint import load_checkpoint
 from method_tvr.training.saved_run import BEST, EVALUATION, LAST, load_saved_run
 from method_tvr.training.step_guard import StepGuard, StepValues
-from tests.method_tvr.conftest import as_argv
-from tests.method_tvr.test_inference import assert_same_file, load
-from tests.method_tvr.test_train import losses_of, metrics_of
-from tests.method_tvr.training.test_resume import logged
 from tests.support.processes import LIMIT_S, codes_of, results_of, said, start_command, stay_in_c
+from tests.support.runs.rankings import assert_same_file, load
+from tests.support.runs.results import logged, losses_of, metrics_of
+from tests.support.runs.tiny_corpus import as_argv
 from tests.support.shell import PROJECT_ROOT
 from utils.ranks import Ranks
 

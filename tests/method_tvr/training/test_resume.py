@@ -21,9 +21,9 @@ from method_tvr.training import saved_run as training_state
 from method_tvr.training.checkpoint import load_checkpoint
 from method_tvr.training.run_files import RunFiles
 from method_tvr.training.saved_run import BEST, FINISHED, LAST, PREVIOUS, load_saved_run
-from tests.method_tvr.conftest import Finished
-from tests.method_tvr.test_train import losses_of, metrics_of
-from tests.method_tvr.training.test_run_files import largest_file
+from tests.support.runs.commands import Finished
+from tests.support.runs.disk import largest_file
+from tests.support.runs.results import logged, losses_of, metrics_of
 from utils.basic_utils import PROJECT_ROOT
 from utils.content_digest import content_digest
 
@@ -103,11 +103,6 @@ def after(calls: int, function: Callable[..., object], do_it: bool = False) -> C
         raise Killed
 
     return called
-
-
-def logged(folder: Path, name: str) -> list[str]:
-    """Lines of a log without the time they begin with."""
-    return [line.split(" ", 1)[1] for line in (folder / name).read_text().splitlines()]
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
