@@ -1,8 +1,31 @@
-"""What all tests say about themselves."""
+"""What all tests have in common: what they say about themselves, their threads, and which of them are slow."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the reference's figures come from one thread, and on
+# tensors this small a second one only gets in the way. Processes that tests start inherit it.
+
+import pytest
+
+from tests.support.slow import is_slow
 from tests.support.versions import version_lines
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: starts processes or trains (set by tests/support/slow.py)")
 
 
 def pytest_report_header() -> list[str]:
     """The versions that the tests run on."""
     return version_lines()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow tests; where several processes share the files, those with slow tests come first."""
+    slow = [item for item in items if is_slow(item)]
+    for item in slow:
+        item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        long_files = {item.path for item in slow}
+        items.sort(key=lambda item: item.path not in long_files)

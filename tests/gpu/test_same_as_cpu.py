@@ -36,15 +36,6 @@ from utils.ranks import ALONE, Ranks
 stand_in_only = pytest.mark.skipif(REAL, reason="a GPU does not tell")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On tensors this small a second one only gets in the way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # ------------------------------------------------------------------ the model
 
 

@@ -32,12 +32,6 @@ GOLDEN_FILES = [
 ]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """The reference's figures come from one thread, and on tensors this small a second one only gets in the way."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def golden_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`corpus/` and `run/` as the reference left them; not to be written to."""

@@ -435,7 +435,7 @@ def test_a_process_is_started_for_each_of_several_devices(module, tiny_corpus, t
 
 
 def test_one_command_trains_in_two_processes(tiny_corpus, trained, tmp_path):
-    environment = {**os.environ, "NGPU": "2", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT_ROOT)}
+    environment = {**os.environ, "NGPU": "2", "PYTHONPATH": str(PROJECT_ROOT)}
     options = tiny_corpus.options(**{**RUN, **NO_DROPOUT, "results_root": tmp_path})
     command = [sys.executable, str(PROJECT_ROOT / "method_tvr" / "train.py"), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)

@@ -41,14 +41,6 @@ TIMM = "timm/tf_efficientnet_lite0"
 BROKEN = ("cut", "empty", "noise")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model() -> ImageModel:
     return load_image_model(TIMM, efficientnet_weights())
@@ -133,8 +125,6 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-import torch
-torch.set_num_threads(1)
 from tests.support import video_files
 from utils.feature_files import item_log
 append, n_done = item_log.ItemLog.append, 0
