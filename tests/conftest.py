@@ -1,21 +1,31 @@
-"""What all tests say about themselves."""
+"""What all tests have in common: what they say about themselves, their threads, and which of them are slow."""
 
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
+import os
 
-PACKAGES = (
-    "torch", "torchvision", "numpy", "h5py", "orjson", "av", "timm", "transformers", "tokenizers", "faiss-cpu",
-    "pymilvus", "milvus-lite", "gradio", "fastapi", "starlette", "matplotlib", "hypothesis", "playwright",
-)  # fmt: skip
-A_LINE = 9
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the reference's figures come from one thread, and on
+# tensors this small a second one only gets in the way. Processes that tests start inherit it.
+
+import pytest
+
+from tests.support.slow import is_slow
+from tests.support.versions import version_lines
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: starts processes or trains (set by tests/support/slow.py)")
 
 
 def pytest_report_header() -> list[str]:
-    """The versions that the tests run on, of what is installed."""
-    found = [f"Python {python_version()}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return [", ".join(found[first : first + A_LINE]) for first in range(0, len(found), A_LINE)]
+    """The versions that the tests run on."""
+    return version_lines()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow tests; where several processes share the files, those with slow tests come first."""
+    slow = [item for item in items if is_slow(item)]
+    for item in slow:
+        item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        long_files = {item.path for item in slow}
+        items.sort(key=lambda item: item.path not in long_files)

@@ -32,7 +32,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.drawn_captions import TRAIN, write_captions
 from tests.benchmarks.ranking import check_same_ranking
-from tests.method_tvr.conftest import Corpus
+from tests.support.runs.tiny_corpus import Corpus
 from utils.mini_tvr import TINY, generate
 
 Main = Callable[[Sequence[str]], None]

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.conftest import pytest_report_header
+from tests.support.versions import version_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {
@@ -62,5 +62,5 @@ def test_constraints_name_no_index_no_path_and_no_extras() -> None:
 
 
 def test_the_tests_say_which_versions_they_run_on() -> None:
-    text = " ".join(pytest_report_header())
+    text = " ".join(version_lines())
     assert re.search(r"\bPython 3\.\d+\.\d+.*\btorch \d.*\bnumpy \d.*\bh5py \d.*\bav \d", text)

@@ -25,8 +25,8 @@ from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import compare
-from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings
-from method_tvr.search.retrieval import Searcher, Shortlist
+from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings, Shortlist
+from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.benchmarks.common import Report, Timing, benchmark_parser, measure_unit, start
 from tests.benchmarks.grown_corpus import load_queries

@@ -26,8 +26,8 @@ from method_tvr.search.stored_corpus import StoredCorpus
 from tests.fuzz.bystanders import PRECIOUS, add_bystander, nothing_touched_beside
 from tests.fuzz.harness import keep
 from tests.fuzz.mutations import hostile_json, mutate_bytes
-from tests.method_tvr.search.test_corpus_store import CPU, MODALITIES, RECIPE, D, a_video, encoded
-from tests.method_tvr.search.test_corpus_store import write as write_corpus
+from tests.support.search.encoded_corpora import CPU, MODALITIES, RECIPE, D, a_video, encoded
+from tests.support.search.encoded_corpora import write as write_corpus
 
 HEADERS = (  # what an npy file may begin with instead
     b"{'descr': '|O', 'fortran_order': False, 'shape': (20, 2, 4), }",

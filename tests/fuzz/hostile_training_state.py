@@ -37,7 +37,7 @@ from method_tvr.training.saved_run import (
 from tests.fuzz.bystanders import PRECIOUS, add_bystander, nothing_touched_beside
 from tests.fuzz.hostile_checkpoint import ODD_VALUES, write_checkpoint
 from tests.fuzz.mutations import mutate_bytes, some_place
-from tests.method_tvr.test_model import SMALL, small_model
+from tests.support.runs.small_models import SMALL, small_model
 from utils.content_digest import content_digest
 from utils.random_states import RandomStates
 

@@ -230,7 +230,7 @@ def _read_options(folder: Path) -> None:
 def _good_checkpoint() -> dict[str, Any]:
     import torch
 
-    from tests.method_tvr.test_model import SMALL, small_model
+    from tests.support.runs.small_models import SMALL, small_model
 
     content = {"model": dict(small_model().state_dict()), "model_cfg": SMALL.to_dict(), "epoch": 3}
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:  # read once, so that torch has all its modules

@@ -45,7 +45,7 @@ print("RESULT", f"products of 8192: float32 {fp32:.0f}, tf32 {tf32:.0f}, bf16 {r
 COMPILER = """
 import torch
 from method_tvr.model import ReLoCLNet
-from tests.gpu.test_same_as_cpu import config_for, small_batch
+from tests.gpu.small_batches import config_for, small_batch
 for ctx_mode in ("video_sub_tef", "video_tef"):
     model = ReLoCLNet(config_for(ctx_mode)).to("cuda")
     loss, _ = model({name: x.to("cuda") for name, x in small_batch(9, model.modalities).items()})

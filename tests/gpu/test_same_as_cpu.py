@@ -6,7 +6,6 @@ Without a GPU on a stand-in that holds real values (`fake_device`), and on a GPU
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch.utils._pytree import tree_iter
 
 from method_tvr import contrastive
 from method_tvr.config import parse_train_options
-from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.encoding import encode_corpus, encode_queries
@@ -31,51 +30,14 @@ from method_tvr.train import Trainer
 from method_tvr.training.loss_meter import LossMeter
 from method_tvr.training.training_step import GraphedStep, TrainingStep
 from tests.gpu.fake_device import CPU, CUDA, REAL, OnCuda, fake_cuda, values
+from tests.gpu.small_batches import SMALL, config_for, small_batch
 from utils.model_utils import named_generator
 from utils.ranks import ALONE, Ranks
 
 stand_in_only = pytest.mark.skipif(REAL, reason="a GPU does not tell")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On tensors this small a second one only gets in the way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # ------------------------------------------------------------------ the model
-
-SMALL = ModelConfig(
-    visual_input_size=6, sub_input_size=5, query_input_size=4, hidden_size=16, n_heads=2, max_ctx_l=10, max_desc_l=6,
-    input_drop=0.0, drop=0.0,
-)  # fmt: skip
-
-
-def config_for(ctx_mode: str, **changes) -> ModelConfig:
-    sizes = {
-        "visual_input_size": 6 if "video" in ctx_mode else None,
-        "sub_input_size": 5 if "sub" in ctx_mode else None,
-    }
-    return replace(SMALL, ctx_mode=ctx_mode, **sizes, **changes)
-
-
-def small_batch(n: int, modalities) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(3, 11, (n,), generator=generator)
-    n_tokens = torch.randint(1, 7, (n,), generator=generator)
-    sizes = {"video": 6, "sub": 5}
-    return {
-        "query_feat": torch.randn(n, 6, 4, generator=generator),
-        "query_mask": (torch.arange(6) < n_tokens[:, None]).float(),
-        **{f"{m}_feat": torch.randn(n, 10, sizes[m], generator=generator) for m in modalities},
-        "ctx_mask": (torch.arange(10) < lengths[:, None]).float(),
-        "ctx_lengths": lengths,
-        "st_ed_indices": torch.tensor([[0, 1]] * n),
-        "match_labels": (torch.arange(10) < 2).long().expand(n, -1).contiguous(),
-    }
 
 
 def train_steps(

@@ -81,7 +81,7 @@ def test_a_step_is_few_calls_without_a_wait(steps_of, options):
 BACKWARD = """
     import torch
     from method_tvr.model import ReLoCLNet
-    from tests.gpu.test_same_as_cpu import config_for, small_batch
+    from tests.gpu.small_batches import config_for, small_batch
 
     model = ReLoCLNet(config_for({ctx_mode!r})).to("cuda")
     loss, _ = model({{name: x.to("cuda") for name, x in small_batch(9, model.modalities).items()}})

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -24,7 +21,8 @@ from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
 from tests.support.golden_files import load_npz, unpack
 from tests.support.open_files import open_h5_files
 from tests.support.public_corpora import PublicCorpus, make_public_corpus
-from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
+from tests.support.runs.commands import Finished
+from tests.support.runs.tiny_corpus import Corpus
 from utils.mini_tvr import TINY, generate
 
 GOLDEN_FILES = [
@@ -32,13 +30,6 @@ GOLDEN_FILES = [
     *(f"corpus/{split}.jsonl" for split in ("train", "val", "test_public")),
     *(f"run/{name}" for name in ("model.ckpt", "opt.json")),
 ]
-SMALL_MODEL = {"hidden_size": "8", "n_heads": "2", "max_ctx_l": "40", "device": "-1", "num_workers": "0"}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """The reference's figures come from one thread, and on tensors this small a second one only gets in the way."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -66,48 +57,6 @@ def golden_batch(model_io: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     batch = {name: torch.from_numpy(model_io[f"in/{name}"]) for name in names}
     assert np.array_equal(model_io["in/video_mask"], model_io["in/sub_mask"])
     return batch | {"ctx_mask": torch.from_numpy(model_io["in/video_mask"])}
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A tiny corpus in TVR's forms, and the options that name its files."""
-
-    root: Path
-
-    @property
-    def paths(self) -> dict[str, Path]:
-        return {
-            "train_path": self.annotations("train"),
-            "eval_path": self.annotations("val"),
-            "video_duration_idx_path": self.root / "mini_video2dur_idx.json",
-            "vid_feat_path": video_feature_path(self.root, "mini", "resnet_i3d"),
-            "sub_bert_path": sub_feature_path(self.root, "mini"),
-            "desc_bert_path": query_feature_path(self.root, "mini"),
-        }
-
-    def annotations(self, split: str) -> Path:
-        return self.root / f"mini_{split}_release.jsonl"
-
-    def options(self, **options: object) -> list[str]:
-        """Options of a small training run on it; None leaves an option out, True makes it a flag."""
-        merged = {"dset_name": "tvr", **SMALL_MODEL, **self.paths, **options}
-        return as_argv(merged)
-
-    @contextmanager
-    def features(self, option: str) -> Iterator[h5py.File]:
-        """One of its feature files, to be changed."""
-        with h5py.File(self.paths[option], "r+") as h5_file:
-            yield h5_file
-
-
-def as_argv(options: dict[str, object]) -> list[str]:
-    argv = []
-    for name, value in options.items():
-        if value is None or value is False:
-            continue
-        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
-        argv += [f"--{name}", *map(str, values)]
-    return argv
 
 
 @pytest.fixture(scope="session")
@@ -141,13 +90,6 @@ def tiny_model(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) ->
 def own_corpus(tiny_corpus: Corpus, tmp_path: Path) -> Corpus:
     """A copy to be spoilt."""
     return Corpus(Path(shutil.copytree(tiny_corpus.root, tmp_path / "own_corpus")))
-
-
-@dataclass(frozen=True)
-class Finished:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

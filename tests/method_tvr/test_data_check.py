@@ -14,14 +14,14 @@ import pytest
 
 from method_tvr import data_check
 from method_tvr.data_check import main
-from tests.method_tvr.conftest import as_argv
+from tests.support.runs.tiny_corpus import as_argv
 from tests.support.shell import run_script
 from utils.mini_corpus.files import video_feature_path
 from utils.tables import aligned, size_text
 
 if TYPE_CHECKING:
-    from tests.method_tvr.conftest import Corpus
     from tests.support.public_corpora import PublicCorpus
+    from tests.support.runs.tiny_corpus import Corpus
 
 Check = Callable[..., tuple[int, str]]
 FEATURES = {"video": "vid_feat_path", "sub": "sub_bert_path", "query": "desc_bert_path"}

@@ -18,8 +18,9 @@ from method_tvr.ask import encode_corpus
 from method_tvr.training.checkpoint import load_checkpoint
 from standalone_eval import eval as standalone
 from standalone_eval.eval import eval_retrieval
-from tests.method_tvr.conftest import Finished, as_argv
 from tests.support.public_corpora import MAX_CTX_L, VIDEO_SIZE, PublicCorpus
+from tests.support.runs.commands import Finished
+from tests.support.runs.tiny_corpus import as_argv
 from utils.basic_utils import read_json, read_jsonl
 
 Run = Callable[..., Finished]

@@ -14,7 +14,8 @@ from method_tvr import inference, train
 from method_tvr.config import evaluation_rule, parse_inference_options, parse_train_options, save_options
 from method_tvr.dset_configs import DATASETS
 from standalone_eval.eval import eval_retrieval
-from tests.method_tvr.conftest import Corpus, Finished, as_argv
+from tests.support.runs.commands import Finished
+from tests.support.runs.tiny_corpus import Corpus, as_argv
 from utils.basic_utils import InputError, read_json, read_jsonl, write_json
 
 Run = Callable[..., Finished]

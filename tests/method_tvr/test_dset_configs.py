@@ -6,7 +6,7 @@ import pytest
 
 from method_tvr import dset_configs, train
 from method_tvr.dset_configs import DATASETS, VIDEO_FILES, DatasetConfig
-from tests.method_tvr.conftest import SMALL_MODEL, as_argv
+from tests.support.runs.tiny_corpus import SMALL_MODEL, as_argv
 from utils import mini_tvr
 from utils.basic_utils import read_json
 from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path

@@ -1,6 +1,5 @@
 """Inference agrees with the reference row by row, and works where its files do not reach."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,38 +20,11 @@ from method_tvr.search.records import SearchSettings
 from method_tvr.search.retrieval import Searcher
 from method_tvr.training.checkpoint import save_checkpoint
 from standalone_eval.eval import eval_retrieval
-from tests.method_tvr.test_model import SMALL, small_model
-from tests.method_tvr.test_scripts import SCRIPTS, bash
 from tests.support.golden_files import load_json, load_jsonl, unpack
+from tests.support.runs.commands import ON_THE_CPU, SCRIPTS, bash
+from tests.support.runs.rankings import assert_same_file, load
+from tests.support.runs.small_models import SMALL, small_model
 from utils.basic_utils import InputError
-
-SAME_SCORE, TIE = 1e-4, 1e-5
-ON_THE_CPU = ["--device", "-1", "--num_workers", "0"]
-Row = Sequence[float]
-
-
-def assert_same_ranking(found: list[Row], expected: list[Row]) -> None:
-    """Scores agree rank by rank; rows of nearly one score may swap, also across the cut at 100."""
-    assert len(found) == len(expected)
-    scores = np.array([row[3] for row in found])
-    np.testing.assert_allclose(scores, [row[3] for row in expected], rtol=SAME_SCORE)
-    rank_of = {tuple(row[:3]): rank for rank, row in enumerate(found)}
-    assert len(rank_of) == len(found)
-    for rank, row in enumerate(expected):
-        other = rank_of.get(tuple(row[:3]))
-        if other is None:  # then it fell just behind the last one
-            assert len(found) == 100, (rank, row)
-            other = len(found) - 1
-        assert other == rank or abs(scores[other] - scores[rank]) <= TIE * scores[rank], (rank, row)
-
-
-def assert_same_file(found: dict, expected: dict) -> None:
-    assert set(found) == set(expected)
-    assert found["video2idx"] == expected["video2idx"]
-    for task in set(expected) - {"video2idx"}:
-        for one, other in zip(found[task], expected[task], strict=True):
-            assert (one["desc_id"], one["desc"]) == (other["desc_id"], other["desc"])
-            assert_same_ranking(one["predictions"], other["predictions"])
 
 
 def assert_same_metrics(found: dict, expected: dict) -> None:
@@ -73,10 +45,6 @@ def golden_run(golden_dir, tmp_path_factory):
 def at_golden_run(golden_run, monkeypatch):
     monkeypatch.chdir(golden_run)
     return golden_run
-
-
-def load(path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from method_tvr.ask import asking, encode_corpus
 from method_tvr.config import parse_train_options
 from method_tvr.train import Trainer
 from method_tvr.training.checkpoint import load_checkpoint
-from tests.method_tvr.conftest import Corpus, Finished, as_argv
+from tests.support.runs.commands import Finished
+from tests.support.runs.tiny_corpus import Corpus, as_argv
 from utils.mini_tvr import TINY
 
 Run = Callable[..., Finished]

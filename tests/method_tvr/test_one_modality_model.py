@@ -10,7 +10,7 @@ import torch
 
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.training.checkpoint import checkpoint_content, load_checkpoint, write_content
-from tests.method_tvr.test_model import SMALL, small_batch, small_model
+from tests.support.runs.small_models import SMALL, small_batch, small_model
 from utils.basic_utils import InputError
 from utils.model_utils import count_parameters
 

@@ -12,8 +12,8 @@ from torch import nn
 from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import SCHEDULES, BertAdam, parameter_groups
 from method_tvr.start_end_dataset import start_end_collate
-from tests.method_tvr.test_model import SMALL, golden_settings
 from tests.support.golden_files import load_npz
+from tests.support.runs.small_models import SMALL, golden_settings
 
 
 @pytest.fixture(scope="module")

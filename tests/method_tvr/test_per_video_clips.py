@@ -16,9 +16,10 @@ from method_tvr import inference, train
 from method_tvr.ask import encode_corpus
 from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
-from tests.method_tvr.conftest import Corpus, Finished, as_argv
-from tests.method_tvr.test_inference import ON_THE_CPU, assert_same_file
 from tests.support.golden_files import load_json
+from tests.support.runs.commands import ON_THE_CPU, Finished
+from tests.support.runs.rankings import assert_same_file
+from tests.support.runs.tiny_corpus import Corpus, as_argv
 from utils.basic_utils import read_json
 
 Run = Callable[..., Finished]

@@ -1,34 +1,13 @@
 """The shell scripts, run as a user does: train, infer on val with NMS and on test, evaluate the written file."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from utils.basic_utils import PROJECT_ROOT
+from tests.support.runs.commands import SCRIPTS, bash
 from utils.mini_tvr import TINY
-
-SCRIPTS = PROJECT_ROOT / "method_tvr" / "scripts"
-
-
-def bash(script: Path, *arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    finished = subprocess.run(
-        ["bash", str(script), *map(str, arguments)],
-        cwd=cwd,
-        env={**environment, "PATH": path, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == code, finished.stderr
-    assert "Traceback" not in finished.stderr
-    return finished
 
 
 def load(path: Path) -> dict:

@@ -22,7 +22,7 @@ from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
 from method_tvr.training import launch
 from method_tvr.web import serve
-from tests.method_tvr.test_model import SMALL, small_batch, small_model
+from tests.support.runs.small_models import SMALL, small_batch, small_model
 
 PROGRAMS = (train, inference, encode_corpus, search, serve)
 NO_DROPOUT = replace(SMALL, input_drop=0.0, drop=0.0)

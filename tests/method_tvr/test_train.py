@@ -15,10 +15,10 @@ from method_tvr.model import ModelConfig
 from method_tvr.optimization import BertAdam
 from method_tvr.train import Trainer, final_inference_options, loss_settings
 from method_tvr.training.checkpoint import load_checkpoint
+from tests.support.runs.results import TIME, losses_of, metrics_of
 from utils.mini_tvr import TINY
 
 RECALLS = {f"{thd}-r{k}" for thd in ("0.5", "0.7") for k in (1, 5, 10, 100)}
-TIME = r"\d{4}_\d\d_\d\d_\d\d_\d\d_\d\d"
 LOSSES = ["loss_st_ed", "loss_fcl", "loss_vcl", "loss_neg_ctx", "loss_neg_q", "loss_overall"]
 N_TRAIN = TINY.n_train * TINY.queries_per_video
 
@@ -34,25 +34,6 @@ def options(tiny_corpus, tmp_path):
         return opt
 
     return options
-
-
-def losses_of(folder: Path) -> list[dict[str, float]]:
-    """The losses of each epoch in train.log.txt."""
-    epochs = []
-    for number, line in enumerate((folder / "train.log.txt").read_text().splitlines()):
-        found = re.fullmatch(rf"{TIME} \[Epoch\] (\d{{3}}) \[Loss\] (.*)", line)
-        assert found, line
-        assert int(found[1]) == number
-        words = found[2].split()
-        epochs.append(dict(zip(words[::2], map(float, words[1::2]), strict=True)))
-    return epochs
-
-
-def metrics_of(folder: Path) -> list[tuple[int, dict]]:
-    """(epoch, metrics) of each line in eval.log.txt."""
-    lines = (folder / "eval.log.txt").read_text().splitlines()
-    found = [re.fullmatch(rf"{TIME} \[Epoch\] (-?\d+) \[Metrics\] (.*)", line) for line in lines]
-    return [(int(match[1]), json.loads(match[2])) for match in found]
 
 
 def run(opt) -> Path:

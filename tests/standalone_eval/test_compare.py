@@ -11,7 +11,7 @@ from standalone_eval.compare import compare_outcomes
 from standalone_eval.eval import eval_retrieval
 from standalone_eval.metrics import Rule
 from standalone_eval.outcomes import all_outcomes
-from tests.standalone_eval.test_eval_commands import FOLDER, assert_refused, run
+from tests.standalone_eval.commands import FOLDER, assert_refused, run
 from tests.support.golden_files import load_json, load_jsonl
 
 RULE = Rule()

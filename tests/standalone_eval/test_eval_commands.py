@@ -3,24 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
+from tests.standalone_eval.commands import FOLDER, ROOT, assert_refused, run
 from tests.support.golden_files import load_json, unpack
-
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "standalone_eval"
-
-
-def run(*command, cwd=None):
-    """Run a command without the project on PYTHONPATH, `python` being this interpreter."""
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -31,13 +19,6 @@ def files(submission, ground_truth, write):
 def evaluate(script, submission_path, gt_path, save_path, *options, cwd=None):
     arguments = ("--submission_path", submission_path, "--gt_path", gt_path, "--save_path", save_path)
     return run("python", script, *arguments, *options, cwd=cwd)
-
-
-def assert_refused(result, *messages):
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
-    for message in messages:
-        assert message in result.stderr
 
 
 def test_folder_works_wherever_it_is_copied(tmp_path):

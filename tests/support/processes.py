@@ -24,7 +24,7 @@ from method_tvr.training.launch import started
 
 LIMIT_S = 120
 # an optimiser's first step imports torch._dynamo
-PRELOADED = ["torch._dynamo", "pytest", "method_tvr.train", "tests.method_tvr.conftest"]
+PRELOADED = ["torch._dynamo", "pytest", "method_tvr.train", "tests.support.runs.tiny_corpus"]
 
 
 def start_ranks(n: int, folder: Path, work: Callable[[], object]) -> list[BaseProcess]:
@@ -94,7 +94,6 @@ def _run_rank(rank: int, n: int, port: int, folder: Path, work: Callable[[], obj
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{name}_{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    torch.set_num_threads(1)
     work()
 
 

@@ -38,11 +38,6 @@ from utils.video_feature.image_models import centre_crop, load_image_model
 CLIP_LENGTH = 1.5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @dataclass(frozen=True)
 class Made:
     """A corpus that a run has made, what it printed, and which videos it opened."""

@@ -18,30 +18,12 @@ from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
 from method_tvr.inputs import ensure_dataset
 from method_tvr.training.checkpoint import load_checkpoint
-from tests.method_tvr.conftest import Corpus
 from tests.support.processes import results_of
+from tests.support.runs.tiny_corpus import Corpus
+from tests.support.search.asking import answers_in, ask, options_of
 from utils.basic_utils import InputError
 from utils.mini_tvr import TINY
 from utils.ranks import Ranks
-
-
-def options_of(folder: Path, **options: object) -> list[str]:
-    argv = ["--model_dir", str(folder), "--device", "-1", "--num_workers", "0"]
-    for name, value in options.items():
-        for each in value if isinstance(value, list) else [value]:
-            argv += [f"--{name}", str(each)]
-    return argv
-
-
-def ask(folder: Path, **options: object) -> list[dict]:
-    """The answers that are written."""
-    run_asking(parse_inference_options(options_of(folder, **options)))
-    return answers_in(folder)["answers"]
-
-
-def answers_in(folder: Path) -> dict:
-    (path,) = folder.glob("inference_*_answers.json")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

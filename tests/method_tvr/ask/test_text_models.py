@@ -18,8 +18,8 @@ from method_tvr.config import parse_inference_options, parse_train_options, save
 from method_tvr.inference import run_inference
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.method_tvr.ask.test_asking import answers_in, ask, options_of
-from tests.method_tvr.conftest import Corpus
+from tests.support.runs.tiny_corpus import Corpus
+from tests.support.search.asking import answers_in, ask, options_of
 from tests.support.text_models import SIZE, build_model
 from utils.basic_utils import InputError
 from utils.mini_tvr import TINY

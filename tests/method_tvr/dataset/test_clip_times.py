@@ -13,22 +13,11 @@ from hypothesis import strategies as st
 from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL, LABEL_RULES, ClipTimes
 from method_tvr.report.chance import allowed_spans
 from standalone_eval.metrics import moment_iou
+from tests.method_tvr.dataset.label_bound import furthest
 
 EPS = 1e-9
 clip_seconds = st.sampled_from([1.5, 1.0, 2.56, 0.1]) | st.floats(0.05, 20)
 shares = st.floats(0, 1)
-
-
-def furthest(length: float) -> float:
-    """The most clips by which the best run of clips may miss an end of a moment of `length` clips, 1 or more.
-
-    Let the start lie a share f into its clip. The run may begin f too early or 1 - f too late, and the first is the
-    better one while f * I <= (1 - f) * (U + f), I being what the run shares with the moment and U what they cover
-    together when it begins with the moment. A late start is therefore less than 1/2 off. An early one is furthest off
-    where the run ends f too late as well (I = length, U = length + f) or 1 - f too early (I = length - 1 + f,
-    U = length), which is as good: 2 f (1 - f) = length * (2 f - 1). The end is the start's mirror image.
-    """
-    return (1 + math.sqrt(length**2 + 1) - length) / 2
 
 
 @st.composite

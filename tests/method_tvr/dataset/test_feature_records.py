@@ -17,8 +17,9 @@ from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.inputs import open_features
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_content
 from method_tvr.training.saved_run import LAST
-from tests.method_tvr.conftest import Corpus, Finished
-from tests.method_tvr.test_model import small_model
+from tests.support.runs.commands import Finished
+from tests.support.runs.small_models import small_model
+from tests.support.runs.tiny_corpus import Corpus
 from utils.basic_utils import InputError
 
 MINI = {"video": {"clip_length": 1.5, "normalised": "L2 per half"}, "sub": {"clip_length": 1.5, "pooling": "max"}}

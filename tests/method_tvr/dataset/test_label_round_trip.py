@@ -14,9 +14,9 @@ from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES
 from method_tvr.inputs import clip_times, load_train_queries, open_features
 from method_tvr.start_end_dataset import StartEndDataset
-from tests.method_tvr.conftest import as_argv
-from tests.method_tvr.dataset.test_clip_times import furthest
+from tests.method_tvr.dataset.label_bound import furthest
 from tests.support.public_corpora import MAX_CTX_L, SPLITS, PublicCorpus
+from tests.support.runs.tiny_corpus import as_argv
 
 CPU = torch.device("cpu")
 EPS = 1e-9

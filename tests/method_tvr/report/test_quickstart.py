@@ -24,7 +24,7 @@ from utils.basic_utils import InputError
 from utils.model_utils import named_generator
 
 if TYPE_CHECKING:
-    from tests.method_tvr.conftest import Corpus
+    from tests.support.runs.tiny_corpus import Corpus
 
 QUERY = Query(1, "Nora sniffs the jacket.", 1, "a", (3.0, 6.0), "v")
 VIDEO = Video("a", 30.0, 7)

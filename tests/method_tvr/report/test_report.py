@@ -27,13 +27,23 @@ from tests.support.report_files import HOSTILE_SENTENCE, HOSTILE_TYPE, HOSTILE_V
 from tests.support.shell import PROJECT_ROOT, run_script
 
 if TYPE_CHECKING:
-    from tests.method_tvr.conftest import Finished
     from tests.support.report_files import ReportFiles
+    from tests.support.runs.commands import Finished
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (method_tvr/report/requirements.txt)")
 
 HOSTILE_NAME = "<i>a & b'.json"
+EMPTY_CHART = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1" version="1.1"/>'
 Run = Callable[..., "Finished"]
+about_no_charts = pytest.mark.usefixtures("empty_charts")
+
+
+@pytest.fixture
+def empty_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes nearly all of a report's time."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **options: file.write(EMPTY_CHART.encode()))
 
 
 @pytest.fixture
@@ -69,6 +79,7 @@ def recalls_in(page: Page) -> dict[str, dict[str, str]]:
     return found
 
 
+@about_no_charts
 @pytest.mark.parametrize("tasks", [TASKS, ("VR",), ("SVMR",), ("VCMR", "VR")])
 @pytest.mark.parametrize("typed", [True, False])
 def test_recalls_are_those_of_the_evaluation(tmp_path, tasks, typed):
@@ -83,6 +94,7 @@ def test_recalls_are_those_of_the_evaluation(tmp_path, tasks, typed):
     assert {"recalls", "over-k", "by-length", "by-position", "queries", "hit", "miss"} - sections in (set(), {"miss"})
 
 
+@about_no_charts
 def test_comparisons_are_those_of_the_command(files):
     others = [files.write_perfect("perfect.json"), files.write_other("vr.json", 2, ("VR",))]
     _, page = report(files, *others)
@@ -106,6 +118,7 @@ def test_comparisons_are_those_of_the_command(files):
     assert "▲ A better, significant" in {row[-1] for row in page.tables["compared"][0][1:]}
 
 
+@about_no_charts
 def test_a_file_compared_with_itself_differs_nowhere(files):
     _, page = report(files, files.predictions)
     assert {row[-1] for row in page.tables["compared"][0][1:]} == {"not significant"}
@@ -153,6 +166,7 @@ def test_no_script_but_its_own_may_run(compared):
     assert "default-src 'none'" in policy
 
 
+@about_no_charts
 def test_long_sentences_are_cut(files):
     for row in files.ground_truth:
         row["desc"] = "word " * 20_000
@@ -178,6 +192,7 @@ def test_durations_come_from_the_annotations_or_else_from_the_runs_file(tmp_path
     assert video_durations(rows, queries, None) == video_durations(rows, queries, tmp_path / "no") == {"a": 9.0}
 
 
+@about_no_charts
 def test_without_durations_there_is_no_position_and_timelines_end_with_what_they_show(files):
     for row in files.ground_truth:
         del row["duration"]
@@ -186,6 +201,7 @@ def test_without_durations_there_is_no_position_and_timelines_end_with_what_they
     assert "hit" in page.tables
 
 
+@about_no_charts
 def test_in_a_results_folder_annotations_and_recalls_are_the_runs(files, monkeypatch, tmp_path):
     saved = {"dset_name": "custom", "iou_thds": [0.3], "recall_ks": [2], "eval_split_name": "val"}
     (files.folder / "opt.json").write_text(json.dumps({**saved, "eval_path": str(files.gt)}))
@@ -202,6 +218,7 @@ def test_in_a_results_folder_annotations_and_recalls_are_the_runs(files, monkeyp
     assert list(recalls_in(page)["VR"]) == ["r2"]
 
 
+@about_no_charts
 def test_the_page_lies_beside_the_predictions_or_where_it_is_asked_for(files, run_main: Run):
     arguments = [str(files.predictions), "--gt", str(files.gt)]
     finished = run_main(main, arguments)
@@ -241,6 +258,7 @@ def refused(run_main: Run, files: ReportFiles, arguments: Sequence[object], said
     assert {path.name: path.read_bytes() for path in files.folder.iterdir() if path.is_file()} == before
 
 
+@about_no_charts
 def test_bad_input_is_refused_and_nothing_is_written(files, run_main: Run):
     with_gt = [files.predictions, "--gt", files.gt]
     refused(run_main, files, [files.predictions], "lies in no results folder (with opt.json): give annotations, --gt")

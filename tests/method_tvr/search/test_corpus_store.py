@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -18,45 +17,31 @@ import torch
 
 from method_tvr.dataset.annotations import Video
 from method_tvr.search import corpus_store, corpus_writer
-from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore, Recipe, write_sealed
+from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore, write_sealed
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
-from method_tvr.search.stored_corpus import StoredCorpus
+from tests.support.search.encoded_corpora import (
+    MODALITIES,
+    N_CLIPS,
+    RECIPE,
+    ROW_BYTES,
+    D,
+    a_video,
+    encoded,
+    read_all,
+    rewrite,
+    stored,
+    write,
+)
 from utils.basic_utils import PROJECT_ROOT, InputError
-
-D, MODALITIES = 4, ("video", "sub")
-ROW_BYTES = D * len(MODALITIES) * 4
-RECIPE = Recipe("a" * 64, MODALITIES, D, "float32", "video_sub_tef", 1.5, 12, False, True, False)
-CPU = torch.device("cpu")
-N_CLIPS = [3, 12, 11, 1, 3, 12, 3, 5]
 
 
 @pytest.fixture(autouse=True)
 def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the disk takes most of these tests' time."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def a_video(number: int) -> Video:
-    return Video(f"v{number}", 1.5 * N_CLIPS[number], number)
-
-
-def encoded(number: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(number)
-    return torch.randn(min(N_CLIPS[number] + 2, 12), len(MODALITIES), D, generator=generator)
-
-
-def write(folder: Path, numbers: Sequence[int], recipe: Recipe = RECIPE, rows_a_part: int = 20) -> Path:
-    with adding_to(folder, recipe, rows_a_part * ROW_BYTES) as writer:
-        for number in numbers:
-            writer.add(a_video(number), N_CLIPS[number], encoded(number))
-    return folder
-
-
-def stored(folder: Path, numbers: Sequence[int]) -> StoredCorpus:
-    return StoredCorpus(CorpusStore(folder), [f"v{number}" for number in numbers], CPU)
 
 
 def in_memory(numbers: Sequence[int]) -> EncodedCorpus:
@@ -180,7 +165,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from method_tvr.search import corpus_writer
-from tests.method_tvr.search import test_corpus_store as here
+from tests.support.search import encoded_corpora
 
 write_sealed, written = corpus_writer.write_sealed, []
 def die_at_the_second(path, content):
@@ -190,7 +175,7 @@ def die_at_the_second(path, content):
     write_sealed(path, content)
 
 corpus_writer.write_sealed = die_at_the_second
-here.write(Path(sys.argv[1]), range(8))
+encoded_corpora.write(Path(sys.argv[1]), range(8))
 """
 
 
@@ -301,12 +286,6 @@ def test_folders_that_hold_something_else_are_refused(tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
-def read_all(folder: Path) -> None:
-    corpus = stored(folder, range(8))
-    for _ in corpus.blocks(1000):
-        pass
-
-
 def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 64
@@ -374,11 +353,6 @@ def test_a_description_of_nothing_is_refused(folder, change):
         InputError, match=r"corpus\.json: (does not describe an encoded|describes an impossible) corpus"
     ):
         CorpusStore(folder)
-
-
-def rewrite(path: Path, change: dict[str, object]) -> None:
-    content = json.loads(path.read_bytes())["content"]
-    write_sealed(path, {**content, **change})
 
 
 @pytest.mark.parametrize(

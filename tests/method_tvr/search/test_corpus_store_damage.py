@@ -14,7 +14,7 @@ import pytest
 
 from method_tvr.search.corpus_store import DESCRIPTION, INDEX, NORMS, ROWS, CorpusStore, write_sealed
 from method_tvr.search.corpus_writer import adding_to
-from tests.method_tvr.search.test_corpus_store import RECIPE, a_video, encoded, read_all, rewrite, write
+from tests.support.search.encoded_corpora import RECIPE, a_video, encoded, read_all, rewrite, write
 from utils.basic_utils import InputError
 
 

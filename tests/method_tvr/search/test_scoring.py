@@ -19,8 +19,8 @@ from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.scoring import ON_CPU, ON_GPU
 from method_tvr.search.stored_corpus import StoredCorpus, open_corpus
-from tests.method_tvr.search.test_corpus_store import MODALITIES, RECIPE, encoded, stored, write
-from tests.method_tvr.search.test_retrieval import a_case, cases
+from tests.support.search.cases import a_case, cases
+from tests.support.search.encoded_corpora import MODALITIES, RECIPE, encoded, stored, write
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ import torch
 
 from method_tvr.model import ModelConfig
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint, write_content
-from tests.method_tvr.test_model import SMALL, small_batch, small_model
 from tests.support.golden_files import read_bytes
+from tests.support.runs.small_models import SMALL, small_batch, small_model
 from utils.basic_utils import InputError
 
 

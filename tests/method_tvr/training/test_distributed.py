@@ -22,9 +22,9 @@ from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.training import launch
 from method_tvr.training.distributed import ProcessRanks
 from method_tvr.training.launch import processes_to_launch, started
-from tests.method_tvr.dataset.test_loading import Items
-from tests.method_tvr.test_model import SMALL, small_batch, small_model
 from tests.support.processes import LIMIT_S, codes_of, results_of, run_ranks, said, start_ranks, stay_in_c
+from tests.support.runs.items import Items
+from tests.support.runs.small_models import SMALL, small_batch, small_model
 from tests.support.shell import PROJECT_ROOT
 from utils import model_utils
 from utils.basic_utils import InputError

@@ -27,11 +27,10 @@ from method_tvr.training import launch, run_files
 from method_tvr.training.checkpoint import load_checkpoint
 from method_tvr.training.saved_run import BEST, EVALUATION, LAST, load_saved_run
 from method_tvr.training.step_guard import StepGuard, StepValues
-from tests.method_tvr.conftest import as_argv
-from tests.method_tvr.test_inference import assert_same_file, load
-from tests.method_tvr.test_train import losses_of, metrics_of
-from tests.method_tvr.training.test_resume import logged
 from tests.support.processes import LIMIT_S, codes_of, results_of, said, start_command, stay_in_c
+from tests.support.runs.rankings import assert_same_file, load
+from tests.support.runs.results import logged, losses_of, metrics_of
+from tests.support.runs.tiny_corpus import as_argv
 from tests.support.shell import PROJECT_ROOT
 from utils.ranks import Ranks
 
@@ -436,7 +435,7 @@ def test_a_process_is_started_for_each_of_several_devices(module, tiny_corpus, t
 
 
 def test_one_command_trains_in_two_processes(tiny_corpus, trained, tmp_path):
-    environment = {**os.environ, "NGPU": "2", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT_ROOT)}
+    environment = {**os.environ, "NGPU": "2", "PYTHONPATH": str(PROJECT_ROOT)}
     options = tiny_corpus.options(**{**RUN, **NO_DROPOUT, "results_root": tmp_path})
     command = [sys.executable, str(PROJECT_ROOT / "method_tvr" / "train.py"), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)

@@ -21,9 +21,9 @@ from method_tvr.training import saved_run as training_state
 from method_tvr.training.checkpoint import load_checkpoint
 from method_tvr.training.run_files import RunFiles
 from method_tvr.training.saved_run import BEST, FINISHED, LAST, PREVIOUS, load_saved_run
-from tests.method_tvr.conftest import Finished
-from tests.method_tvr.test_train import losses_of, metrics_of
-from tests.method_tvr.training.test_run_files import largest_file
+from tests.support.runs.commands import Finished
+from tests.support.runs.disk import largest_file
+from tests.support.runs.results import logged, losses_of, metrics_of
 from utils.basic_utils import PROJECT_ROOT
 from utils.content_digest import content_digest
 
@@ -83,11 +83,33 @@ def kill(start, tmp_path, monkeypatch) -> Callable[..., Path]:
 def whole(tiny_corpus, tmp_path_factory) -> Path:
     """The folder of a run that nothing happened to."""
     root = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["train.py", *tiny_corpus.options(**RUN, results_root=root)])
-        train.main()
+    train_to_the_end(tiny_corpus.options(**RUN, results_root=root))
     (folder,) = root.iterdir()
     return folder
+
+
+def train_to_the_end(argv: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py", *argv])
+        train.main()
+
+
+@pytest.fixture(scope="module")
+def killed_after_five_steps(tiny_corpus, tmp_path_factory) -> Path:
+    """The folder of a run with two saved states."""
+    root = tmp_path_factory.mktemp("five_steps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BertAdam, "step", after(5, BertAdam.step))
+        with pytest.raises(Killed):
+            train_to_the_end(tiny_corpus.options(**RUN, results_root=root))
+    (folder,) = root.iterdir()
+    return folder
+
+
+@pytest.fixture
+def killed(killed_after_five_steps, tmp_path) -> Path:
+    """A copy of it to go on with."""
+    return Path(shutil.copytree(killed_after_five_steps, tmp_path / "killed"))
 
 
 def after(calls: int, function: Callable[..., object], do_it: bool = False) -> Callable[..., object]:
@@ -103,11 +125,6 @@ def after(calls: int, function: Callable[..., object], do_it: bool = False) -> C
         raise Killed
 
     return called
-
-
-def logged(folder: Path, name: str) -> list[str]:
-    """Lines of a log without the time they begin with."""
-    return [line.split(" ", 1)[1] for line in (folder / name).read_text().splitlines()]
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -196,18 +213,16 @@ def test_a_run_that_ran_out_of_memory_goes_on_and_may_evaluate_less_at_a_time(st
     assert len(metrics_of(folder)) == len(metrics_of(whole))
 
 
-def test_half_written_files_of_a_kill_are_removed(kill, resume, whole):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
-    (folder / f".{LAST}.x1y2z3.part").write_bytes(b"half")
-    assert resume(folder).code == 0
-    assert_same_run(folder, whole)
+def test_half_written_files_of_a_kill_are_removed(killed, resume, whole):
+    (killed / f".{LAST}.x1y2z3.part").write_bytes(b"half")
+    assert resume(killed).code == 0
+    assert_same_run(killed, whole)
 
 
-def test_other_ways_of_running_change_nothing(kill, resume, whole):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
+def test_other_ways_of_running_change_nothing(killed, resume, whole):
     typed = ["--feature_cache", "disk", "--num_workers", "1", "--save_every", "1", "--device_ids", "0"]
-    assert resume(folder, *typed).code == 0
-    assert_same_run(folder, whole)
+    assert resume(killed, *typed).code == 0
+    assert_same_run(killed, whole)
 
 
 def test_the_last_of_several_stops_is_gone_on_from(kill, resume, whole, monkeypatch):
@@ -253,23 +268,20 @@ def test_options_that_would_make_it_another_run_are_refused(resume, whole, tmp_p
     assert re.search(message, finished.err)
 
 
-def test_options_typed_as_they_were_are_no_change(kill, resume, whole):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
-    assert resume(folder, "--lr", "0.01", "--bsz", "32").code == 0
-    assert_same_run(folder, whole)
+def test_options_typed_as_they_were_are_no_change(killed, resume, whole):
+    assert resume(killed, "--lr", "0.01", "--bsz", "32").code == 0
+    assert_same_run(killed, whole)
 
 
-def test_a_name_or_pattern_below_the_results_root_will_do(kill, resume, whole):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
-    assert resume("kill*", "--results_root", str(folder.parent)).code == 0
-    assert_same_run(folder, whole)
+def test_a_name_or_pattern_below_the_results_root_will_do(killed, resume, whole):
+    assert resume("kill*", "--results_root", str(killed.parent)).code == 0
+    assert_same_run(killed, whole)
 
 
-def test_other_queries_are_refused(kill, resume, tiny_corpus, tmp_path):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
+def test_other_queries_are_refused(killed, resume, tiny_corpus, tmp_path):
     lines = tiny_corpus.annotations("train").read_text().splitlines(keepends=True)
     (tmp_path / "other.jsonl").write_text("".join([*lines[1:], lines[0]]))
-    finished = resume(folder, "--train_path", str(tmp_path / "other.jsonl"))
+    finished = resume(killed, "--train_path", str(tmp_path / "other.jsonl"))
     assert finished.code == 2
     assert "other.jsonl" in finished.err
 
@@ -307,34 +319,31 @@ def test_a_damaged_state_falls_back_to_the_one_before(kill, resume, whole):
     assert_same_run(folder, whole)
 
 
-def test_without_a_whole_state_nothing_is_touched(kill, resume):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
+def test_without_a_whole_state_nothing_is_touched(killed, resume):
     for name in (LAST, PREVIOUS):
-        damage(folder / name)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    finished = resume(folder)
+        damage(killed / name)
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    finished = resume(killed)
     assert finished.code == 2
     assert "no saved state is whole" in finished.err
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
 
 
-def test_a_state_of_another_model_is_refused(kill, resume):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
-    opt = json.loads((folder / "opt.json").read_text())
-    (folder / "opt.json").write_text(json.dumps({**opt, "hidden_size": 16}))
-    finished = resume(folder)
+def test_a_state_of_another_model_is_refused(killed, resume):
+    opt = json.loads((killed / "opt.json").read_text())
+    (killed / "opt.json").write_text(json.dumps({**opt, "hidden_size": 16}))
+    finished = resume(killed)
     assert finished.code == 2
-    assert f"{folder / LAST}: does not fit this run" in finished.err
+    assert f"{killed / LAST}: does not fit this run" in finished.err
 
 
-def test_logs_outside_the_folder_are_out_of_a_states_reach(kill, resume, tmp_path):
-    folder = kill(BertAdam, "step", after(5, BertAdam.step))
+def test_logs_outside_the_folder_are_out_of_a_states_reach(killed, resume, tmp_path):
     (tmp_path / "precious.txt").write_text("0123456789")
-    content = torch.load(folder / LAST, weights_only=True)
+    content = torch.load(killed / LAST, weights_only=True)
     del content["digest"]
     content["training"]["log_lengths"] |= {"../precious.txt": 2, str(tmp_path / "precious.txt"): 3}
-    training_state.write_content(folder / LAST, content)
-    assert resume(folder).code == 0
+    training_state.write_content(killed / LAST, content)
+    assert resume(killed).code == 0
     assert (tmp_path / "precious.txt").read_text() == "0123456789"
 
 
@@ -443,7 +452,7 @@ def test_a_log_that_does_not_fit_ends_the_run_clearly(start, resume, whole, monk
 
 def test_the_command_that_a_stopped_process_names_goes_on(tiny_corpus, whole, tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}  # as many as here, or sums are rounded otherwise
+    environment = {**os.environ, "PATH": path}
     script = PROJECT_ROOT / "method_tvr" / "scripts" / "train.sh"
     options = tiny_corpus.options(**{**RUN, "dset_name": None, "vid_feat_type": "resnet", "results_root": tmp_path})
     process = subprocess.Popen(

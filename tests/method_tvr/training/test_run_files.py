@@ -1,24 +1,12 @@
 """Logs in a results folder: whole lines, cut back to what a saved state knew."""
 
 import os
-import resource
-from contextlib import contextmanager
 
 import pytest
 
 from method_tvr.training.run_files import RunFiles
+from tests.support.runs.disk import largest_file
 from utils.basic_utils import InputError
-
-
-@contextmanager
-def largest_file(size: int):
-    """Let no file grow beyond `size` bytes, which the system refuses as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def lines(files: RunFiles) -> list[str]:

@@ -13,7 +13,7 @@ from method_tvr.optimization import BertAdam
 from method_tvr.training.checkpoint import write_content
 from method_tvr.training.loss_meter import LossMeter
 from method_tvr.training.saved_run import LAST, TRAINING, Place, TrainingState, load_saved_run, save_training_state
-from tests.method_tvr.test_model import small_model
+from tests.support.runs.small_models import small_model
 from utils.basic_utils import InputError
 from utils.random_states import RandomStates
 

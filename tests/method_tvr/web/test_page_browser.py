@@ -64,17 +64,23 @@ def shown(tiny_model: Path, tiny_corpus: Any, tmp_path_factory: pytest.TempPathF
         yield Shown(server, queries, json.loads(metrics.read_text()), filmed)
 
 
-@pytest.fixture
-def watched(shown: Shown) -> Iterator[Watched]:
-    """The page, opened; what it asked for and complained of is looked at afterwards."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     with browser_or_skip() as started:
-        watched = Watched(started, viewport={"width": 1280, "height": 900})
-        watched.page.set_default_timeout(30_000)
-        watched.page.goto(f"http://127.0.0.1:{shown.server.port}/")
-        watched.page.wait_for_selector("#sentence textarea")
-        yield watched
-        assert watched.hosts <= {f"127.0.0.1:{shown.server.port}", ""}
-        assert watched.complaints == []
+        yield started
+
+
+@pytest.fixture
+def watched(browser: Any, shown: Shown) -> Iterator[Watched]:
+    """The page, opened by someone new; what it asked for and complained of is looked at afterwards."""
+    watched = Watched(browser, viewport={"width": 1280, "height": 900})
+    watched.page.set_default_timeout(30_000)
+    watched.page.goto(f"http://127.0.0.1:{shown.server.port}/")
+    watched.page.wait_for_selector("#sentence textarea")
+    yield watched
+    assert watched.hosts <= {f"127.0.0.1:{shown.server.port}", ""}
+    assert watched.complaints == []
+    watched.page.close()
 
 
 def ask(page: Any, sentence: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.utils.feature_files.test_resumable_features import (
+from tests.utils.feature_files.extractions import (
     NAMES,
     RECIPE,
     assert_equal_files,

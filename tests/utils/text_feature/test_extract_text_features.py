@@ -5,7 +5,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from tests.support.text_models import LONGEST, SIZE, build_model, run_command, sentences
 from utils.basic_utils import InputError, read_jsonl, write_jsonl
@@ -15,11 +14,6 @@ from utils.text_feature.chunks import chunk_lines
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import extract_queries, extract_subtitles, main
 from utils.text_feature.text_encoder import TextEncoder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

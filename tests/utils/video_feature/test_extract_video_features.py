@@ -16,7 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support.video_files import efficientnet_weights, number_of, numbered_frame, real_video, write_video
+from tests.support.video_files import (
+    count_bars,
+    efficientnet_weights,
+    number_of,
+    numbered_frame,
+    paths_in,
+    real_video,
+    write_video,
+)
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import DECISIVE, properties
@@ -31,14 +39,6 @@ from utils.video_feature.sampling import Resize
 
 TIMM = "timm/tf_efficientnet_lite0"
 BROKEN = ("cut", "empty", "noise")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,6 @@ def plain_features(path: Path, model: ImageModel, frame_rate: float) -> np.ndarr
     """One frame after the other."""
     frames = open_video(path).frames(frame_rate, model.preparation.resize)
     return np.concatenate([model(centre_crop(frame, model.preparation.crop)[None]) for _, frame in frames])
-
-
-def paths_in(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.iterdir())}
 
 
 def test_each_row_is_the_feature_of_its_frame_and_failures_are_reported(
@@ -129,9 +125,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-import torch
-torch.set_num_threads(1)
-from tests.utils.video_feature import test_extract_video_features as t
+from tests.support import video_files
 from utils.feature_files import item_log
 append, n_done = item_log.ItemLog.append, 0
 def append_and_die(*args):
@@ -141,22 +135,8 @@ def append_and_die(*args):
     if n_done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 item_log.ItemLog.append = append_and_die
-t.count_bars(Path({folder!r}), Path({out!r}))
+video_files.count_bars(Path({folder!r}), Path({out!r}))
 """
-
-
-def count_bars(folder: Path, out: Path) -> list[str]:
-    """Extract, with counting in place of a model; returns the videos that there was work for."""
-    seen = []
-
-    def batches(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        numbers = [number_of(frame) for frame in frames]
-        seen.append(len(numbers))
-        yield np.array(numbers)
-
-    looking = Looking(3.0, Resize(48), batches, decode_threads=1)
-    extract_each(paths_in(folder), looking, lambda batch: batch[:, None].astype(np.float32), out, {"a": 1}, {"a": 1})
-    return seen
 
 
 def test_a_killed_extraction_goes_on_and_gives_the_same_file(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,6 @@ from utils.basic_utils import InputError
 from utils.model_utils import count_parameters
 from utils.video_feature.i3d import FEATURE_SIZE, I3D, InceptionBlock, MaxPool3dSame, pad_same
 from utils.video_feature.i3d_weights import NAMES, convert_names, load_i3d
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

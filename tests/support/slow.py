@@ -1,0 +1,59 @@
+"""Which tests are slow: those that start processes or a browser, train a model, or draw whole reports.
+
+A test is found out by what it names, as are its fixtures and their helpers, so that a new one needs no mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import pytest
+
+TESTS = str(Path(__file__).resolve().parents[1])
+SLOW = {  # module: what of it takes seconds
+    "subprocess": {"run", "Popen"},
+    "tests.support.processes": {"start_ranks"},
+    "tests.support.browser": {"browser_or_skip"},
+    "method_tvr.train": {"Trainer", "main"},
+    "method_tvr.report.report": {"write_report"},
+}
+
+
+def is_slow(item: pytest.Function) -> bool:
+    """Whether a test, a fixture that it uses, or a helper of these, names something slow."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    functions = [item.function, *(definition.func for found in fixtures for definition in found)]
+    return any(
+        getattr(thing, "__name__", "") in SLOW.get(getattr(thing, "__module__", None) or "", ())
+        for thing in _all_named(functions)
+    )
+
+
+def _all_named(functions: Iterable[object]) -> Iterator[object]:
+    """What functions name of what their modules know, and so on through the functions and classes of tests/."""
+    seen, left = set(), list(functions)
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        yield thing
+        if isinstance(thing, type):
+            left += vars(thing).values()
+        elif isinstance(thing, property):
+            left.append(thing.fget)
+        function = getattr(thing, "__wrapped__", thing)  # in a context manager or hypothesis' wrapper
+        if isinstance(function, FunctionType) and function.__code__.co_filename.startswith(TESTS):
+            names = set(_names(function.__code__))
+            known = [function.__globals__[name] for name in names & function.__globals__.keys()]
+            modules = [vars(thing) for thing in known if isinstance(thing, ModuleType)]
+            left += known + [members[name] for members in modules for name in names & members.keys()]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
