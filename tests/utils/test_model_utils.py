@@ -171,7 +171,7 @@ def test_memory_that_runs_out_is_an_error_that_says_what_needs_less():
     [
         (
             extract_features,
-            "make_corpus",
+            "make_dataset",
             "--videos v --out o --bf16",
             "image_batch_size i3d_batch_size text_batch_size",
         ),

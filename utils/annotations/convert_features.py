@@ -17,9 +17,9 @@ from pathlib import Path
 
 from utils.annotations.npy_folder import NpyFolder
 from utils.basic_utils import InputError, command_line, first_few, progress, read_json
+from utils.dataset_files import usable_folder
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import DECISIVE, KINDS, Plain, made_from, properties
-from utils.mini_corpus.files import usable_folder
 
 SCRIPT = "utils/annotations/convert_features.py"
 NUMBERS = ("frame_rate", "clip_length", "max_length")  # properties that are numbers

@@ -1,4 +1,4 @@
-"""Queries for a new corpus: read from jsonl, checked before hours of work, fitted to the videos that there are.
+"""Queries for a new dataset: read from jsonl, checked before hours of work, fitted to the videos that there are.
 
 A line is `{"desc": sentence, "vid_name": video, "ts": [start, end] in seconds}`, with `desc_id`, `type`, `split` and
 anything else if wanted. What is wrong with a line itself is refused; a query whose video is missing or failed, or ends
@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from utils.basic_utils import InputError, first_few, read_jsonl
-from utils.own_dataset.splits import ALL, LEARNT, TEST, split_name
+from utils.own_dataset.layout import ALL, LEARNT, TEST, split_name
 
 LARGEST_ID = 2**53
 ID_BYTES = 6
@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A query that is not in the corpus, and why."""
+    """A query that is not in the dataset, and why."""
 
     query: Query
     reason: str
