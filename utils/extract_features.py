@@ -34,6 +34,7 @@ from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
 from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
+from utils.video_feature.pipeline import Looking
 
 SCRIPT = "utils/extract_features.py"
 MAX_CTX_L = 128  # clips of a video that a model takes in by default
@@ -109,15 +110,8 @@ def _read_subtitles(dataset: NewDataset) -> None:
 
 def _extract_frames(dataset: NewDataset) -> None:
     opt = dataset.opt
-    report = extract_frame_features.extract(
-        dataset.videos,
-        dataset.models.image,
-        dataset.layout.frames,
-        opt.frame_rate,
-        opt.folder_rate,
-        opt.image_batch_size,
-        opt.decode_threads,
-    )
+    looking = Looking(opt.frame_rate, opt.image_batch_size, opt.folder_rate, opt.decode_threads)
+    report = extract_frame_features.extract(dataset.videos, dataset.models.image, dataset.layout.frames, looking)
     dataset.durations = {name: round(seconds, 3) for name, seconds in report.durations.items()}
     dataset.fail(report.failed)
     dataset.fail(badly_timed(dataset.layout.frames, dataset.durations, opt.frame_rate, opt.clip_length))
@@ -126,15 +120,10 @@ def _extract_frames(dataset: NewDataset) -> None:
 def _extract_i3d(dataset: NewDataset) -> None:
     opt, model = dataset.opt, dataset.models.i3d
     assert model is not None
-    report = extract_i3d_features.extract(
-        {name: dataset.videos[name] for name in dataset.durations},
-        model,
-        dataset.layout.i3d_windows,
-        clip_length=opt.clip_length,
-        folder_rate=opt.folder_rate or opt.frame_rate,
-        batch_size=opt.i3d_batch_size,
-        decode_threads=opt.decode_threads,
-    )
+    videos = {name: dataset.videos[name] for name in dataset.durations}
+    rate, folder_rate = extract_i3d_features.LOOKING.frame_rate, opt.folder_rate or opt.frame_rate
+    looking = Looking(rate, opt.i3d_batch_size, folder_rate, opt.decode_threads)
+    report = extract_i3d_features.extract(videos, model, dataset.layout.i3d_windows, looking, opt.clip_length)
     dataset.fail(report.failed)
 
 
