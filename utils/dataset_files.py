@@ -1,4 +1,4 @@
-"""Files that every dataset made here has, called as TVR's: queries, durations, and the record of what made them."""
+"""Files and folders of datasets: those that every dataset made here has, called as TVR's, and where they lie."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def write_manifest(out: Path, prefix: str, files: Sequence[Path], **about: Any) 
     manifest = {**about, "files": {str(path.relative_to(out)): path.stat().st_size for path in files}}
     write_json(manifest, manifest_path(out, prefix), indent=True)
     return manifest
+
+
+def entries_of(folder: Path, remedy: str) -> list[Path]:
+    """What lies in a folder that is read, by name; or `InputError` saying why it cannot be, and the `remedy`."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as err:
+        raise InputError(f"{folder}: cannot be read ({err.strerror}): {remedy}") from err
 
 
 def usable_folder(out: str | os.PathLike[str]) -> Path:

@@ -20,10 +20,10 @@ import orjson
 
 from utils.basic_utils import InputError, first_few, read_jsonl
 from utils.own_dataset.layout import ALL, LEARNT, TEST, split_name
+from utils.tables import indented
 
 LARGEST_ID = 2**53
 ID_BYTES = 6
-SHOWN_LINES = 10
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}")
 
 
@@ -78,9 +78,7 @@ def read_queries(paths: Sequence[str | Path]) -> list[Query]:
     if not wrong:
         wrong = _disagreements(queries)
     if wrong:
-        more = "" if len(wrong) <= SHOWN_LINES else f"\n  … {len(wrong) - SHOWN_LINES} more"
-        lines = "".join(f"\n  {line}" for line in wrong[:SHOWN_LINES])
-        raise InputError(f"these lines have to be mended, or taken out, first:{lines}{more}")
+        raise InputError(f"these lines have to be mended, or taken out, first:{indented(wrong)}")
     return queries
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from utils.basic_utils import InputError, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.provenance import made_with, properties
-from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
 
 MASK_SUFFIX = "-mask"
 POOLS = ("max", "avg")

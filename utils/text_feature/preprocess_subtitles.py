@@ -1,4 +1,4 @@
-"""Subtitle files of a corpus -> one jsonl, as `tvqa_preprocessed_subtitles.jsonl` of TVRetrieval.
+"""Subtitle files of a dataset -> one jsonl, as `tvqa_preprocessed_subtitles.jsonl` of TVRetrieval.
 
     python utils/text_feature/preprocess_subtitles.py --srt_dir SUBTITLES --save_path subtitles.jsonl
 
@@ -26,6 +26,7 @@ from utils.basic_utils import (
     write_json,
     write_jsonl,
 )
+from utils.dataset_files import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
 
@@ -88,13 +89,9 @@ def preprocess(
 
 def _subtitle_files(folder: Path) -> dict[str, list[Path]]:
     """Files by name without suffix."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    except OSError as err:
-        raise InputError(f"{folder}: cannot be read ({err.strerror}): give a folder of .srt or .vtt files") from err
     files: dict[str, list[Path]] = {}
-    for path in paths:
-        if not path.name.startswith("."):
+    for path in entries_of(folder, "give a folder of .srt or .vtt files"):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             files.setdefault(path.stem, []).append(path)
     if not files:
         raise InputError(f"{folder}: has no .srt or .vtt file: check the path")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import InputError, first_few
+from utils.dataset_files import entries_of
 from utils.video_feature.decoding import Picture, Reader, check_decoder, frame_period, opened, read_picture
 from utils.video_feature.sampling import Resize, sample_times, shown_at
 
@@ -190,10 +191,8 @@ def pictures_in(folder: Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be read.
     """
-    try:
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
-    except OSError as err:
-        raise InputError(f"{folder}: cannot be read ({err.strerror}): check its permissions") from err
+    entries = entries_of(folder, "check its permissions")
+    paths = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
     return sorted(paths, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
 
 
@@ -218,10 +217,7 @@ def find_videos(folder: str | os.PathLike[str]) -> dict[str, Path]:
         InputError: there is no such folder, nothing in it, or two videos of one name.
     """
     path = Path(folder)
-    try:
-        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read ({err.strerror}): give the folder with the videos") from err
+    entries = [entry for entry in entries_of(path, "give the folder with the videos") if entry.name[0] != "."]
     folders = [entry for entry in entries if os.path.isdir(entry)]
     videos = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(entry)]
     named = [(entry.stem, entry) for entry in videos]
