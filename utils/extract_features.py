@@ -24,7 +24,7 @@ from utils.own_dataset.queries import LeftOut, check_names, fit_to_videos, other
 from utils.own_dataset.splits import divide, in_both
 from utils.own_dataset.steps import Steps, content_stamp
 from utils.own_dataset.summary import told
-from utils.text_feature.convert_sub_feature_word_to_clip import clips_in, convert
+from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess
 from utils.text_feature.text_encoder import TextEncoder
@@ -172,7 +172,7 @@ def _new_sub_clips(dataset: NewDataset) -> list[str]:
     opt, layout, device = dataset.opt, dataset.layout, dataset.models.text.device
     encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, device, opt.text_batch_size, opt.bf16)
     report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
-    clips = convert(layout.sub_tokens, layout.subtitles, clips_in(layout.video), layout.sub, opt.clip_length, opt.pool)
+    clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
     if clips.failed:
         name, reason = next(iter(clips.failed.items()))
         raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")

@@ -39,7 +39,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "joining": lambda folder: normalize_and_concat(folder / "a.h5", folder / "b.h5", folder / "out.h5"),
     "timing": lambda folder: badly_timed(folder / "a.h5", {"nobody": 1.0}, 3.0, 1.5),
     "clips": lambda folder: write_clips("x", ["a"], folder / "nan.h5", folder / "b.h5", folder / "out.h5", 1.5, "max"),
-    "subtitles": lambda folder: convert_sub(folder / "b.h5", folder / "sub.jsonl", {"a": 2}, folder / "out.h5"),
+    "subtitles": lambda folder: convert_sub(folder / "b.h5", folder / "sub.jsonl", folder / "a.h5", folder / "out.h5"),
     "extracting": put_too_little,
 }
 

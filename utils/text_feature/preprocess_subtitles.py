@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,12 +153,11 @@ def read_vid_names(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _tell(report: Report) -> None:
-    problems: Iterable[str] = [problem for problems in report.problems.values() for problem in problems]
-    for problem in list(problems)[:SHOWN_PROBLEMS]:
+    problems = [problem for of_video in report.problems.values() for problem in of_video]
+    for problem in problems[:SHOWN_PROBLEMS]:
         print(f"note: {problem}", file=sys.stderr)
-    n_problems = sum(map(len, report.problems.values()))
-    if n_problems > SHOWN_PROBLEMS:
-        print(f"note: {n_problems - SHOWN_PROBLEMS} more (--report_file names all)", file=sys.stderr)
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"note: {len(problems) - SHOWN_PROBLEMS} more (--report_file names all)", file=sys.stderr)
     if report.missing:
         print(f"note: no subtitle file, taken for silent: {first_few(report.missing)}", file=sys.stderr)
     if report.unused:

@@ -12,7 +12,6 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from utils.feature_files.provenance import weights_digest
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.video_feature.frames import find_videos
-from utils.video_feature.i3d import FEATURE_SIZE, I3D
+from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import centre_crop
 from utils.video_feature.pipeline import Extractor, Looking, Report, add_video_options, extract_each, finish, looking_of
@@ -46,11 +45,8 @@ class I3DModel:
         value_range: of the pixels that it sees, one of `VALUE_RANGES`.
 
     Attributes:
-        size: 1024.
         weights: digest of its weights.
     """
-
-    size = FEATURE_SIZE
 
     def __init__(self, net: I3D, device: torch.device, value_range: str = "[0,1]") -> None:
         if value_range not in VALUE_RANGES:
@@ -73,15 +69,6 @@ class I3DModel:
         with torch.inference_mode():
             found: np.ndarray = self._net(pixels * scale + shift).cpu().numpy()
         return found
-
-
-def load_i3d_model(path: str | Path, device: torch.device, value_range: str = "[0,1]") -> I3DModel:
-    """The network with the weights of a file.
-
-    Raises:
-        InputError: the file or the range of values cannot be used.
-    """
-    return I3DModel(load_i3d(path)[0], device, value_range)
 
 
 def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]:
@@ -114,7 +101,7 @@ def extract(
 
     Args:
         videos: {name: video file, or folder of pictures}.
-        model: see `load_i3d_model`.
+        model: see `load_i3d` for its network.
         out_h5: the feature file; another run with the same model and rates goes on with it.
         looking: how videos are looked at; with 15 frames a second in TVR.
         clip_length: seconds; 1.5 in TVR.
@@ -164,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     looking, videos = looking_of(args), find_videos(args.videos)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
-        model = load_i3d_model(args.weights, choose_device(args.device), args.value_range)
+        model = I3DModel(load_i3d(args.weights)[0], choose_device(args.device), args.value_range)
         report = extract(videos, model, args.out, looking, args.clip_length)
     finish(report, args.out, args.durations)
 
