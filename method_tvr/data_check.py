@@ -21,7 +21,7 @@ from method_tvr.dataset.defects import Defects
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
 from method_tvr.options.declared import CTX_MODES, NumberOr
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
-from utils.mini_corpus.files import manifest_path
+from utils.dataset_files import manifest_path
 from utils.tables import aligned, file_size, size_text
 
 LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments

@@ -10,6 +10,7 @@ from typing import Any
 from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
+from utils.mini_corpus.files import is_complete
 
 CLIP_SUFFIX = "cl-1.5"
 VIDEO_FILES = {  # VID_FEAT_TYPE of train.sh: what the file is called after the prefix
@@ -128,7 +129,7 @@ def _generated(name: str, **properties: Any) -> DatasetConfig:
     command = f"python utils/mini_tvr.py --out data/{name} --prefix {name}" + ("" if subtitles else " --no_subtitles")
 
     def ensure(root: Path) -> None:
-        if not mini_tvr.is_complete(root, name):
+        if not is_complete(root, name):
             print(f"generating the {name} corpus in {root}")
             mini_tvr.generate(root, mini_tvr.MiniSettings(prefix=name, subtitles=subtitles))
 

@@ -1,10 +1,9 @@
-"""BertAdam and its learning-rate schedules (as in TVRetrieval, after pytorch-pretrained-BERT)."""
+"""BertAdam and its learning-rate schedule (as in TVRetrieval, after pytorch-pretrained-BERT)."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,25 +14,9 @@ MAX_GRAD_NORM = 1.0  # of each parameter tensor on its own
 MOMENTS = ("next_m", "next_v")  # of its gradients and of their squares
 
 
-def _warmup_linear(p: float, warmup: float) -> float:
+def warmup_linear(p: float, warmup: float) -> float:
+    """The learning rate's factor at the progress p = step / t_total: up while p is below warmup, then down to 0."""
     return p / warmup if p < warmup else max((p - 1.0) / (warmup - 1.0), 0.0)
-
-
-def _warmup_constant(p: float, warmup: float) -> float:
-    return p / warmup if p < warmup else 1.0
-
-
-def _warmup_cosine(p: float, warmup: float) -> float:
-    return p / warmup if p < warmup else 0.5 * (1.0 + math.cos(math.pi * p))
-
-
-# name: multiplier of the learning rate, from the progress p = step / t_total and the warm-up proportion
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "warmup_linear": _warmup_linear,
-    "warmup_constant": _warmup_constant,
-    "warmup_cosine": _warmup_cosine,
-    "none": lambda p, warmup: 1.0,
-}
 
 
 class BertAdam(Optimizer):
@@ -44,7 +27,6 @@ class BertAdam(Optimizer):
         lr: peak learning rate, reached at the end of warm-up.
         warmup: proportion of `t_total` that the learning rate grows over.
         t_total: number of steps planned.
-        schedule: one of `SCHEDULES`.
         b1, b2, eps: Adam's; eps is added outside the root.
         weight_decay: added to the update before the learning rate is applied.
     """
@@ -55,13 +37,11 @@ class BertAdam(Optimizer):
         lr: float,
         warmup: float,
         t_total: int,
-        schedule: str = "warmup_linear",
         b1: float = 0.9,
         b2: float = 0.999,
         eps: float = 1e-6,
         weight_decay: float = 0.01,
     ) -> None:
-        self.schedule = SCHEDULES[schedule]
         self.warmup = warmup
         self.t_total = t_total
         self.steps_done = 0
@@ -73,7 +53,7 @@ class BertAdam(Optimizer):
 
     def lr_multiplier(self) -> float:
         """The schedule's factor for the next step; 0 for the very first one when there is a warm-up."""
-        return self.schedule(self.steps_done / self.t_total, self.warmup)
+        return warmup_linear(self.steps_done / self.t_total, self.warmup)
 
     def with_gradient(self) -> list[torch.Tensor]:
         """The parameters that have a gradient, group by group: those that the next step updates."""

@@ -33,7 +33,6 @@ def check_submission(
     tasks: Sequence[str] | None = None,
     has_ground_truth: bool = True,
     vid_names: Iterable[str] = (),
-    max_pred: int = MAX_PRED,
     max_lines: int = 10,
 ) -> Findings:
     """List every defect of a submission.
@@ -44,7 +43,6 @@ def check_submission(
         tasks: tasks it must hold; None asks for at least one.
         has_ground_truth: whether the split's answers are public (test_public's are not).
         vid_names: videos that its video2idx must hold, those of the ground truth.
-        max_pred: predictions of a query that count.
         max_lines: at most so many examples are kept of each kind of defect (0: all).
 
     Returns:
@@ -53,7 +51,7 @@ def check_submission(
     findings = Findings(max_lines)
     _, predictions = read_submission(submission, desc_ids, findings, tasks, vid_names)
     for task_predictions in predictions.values():
-        _warn_about_rows(task_predictions, max_pred, findings)
+        _warn_about_rows(task_predictions, findings)
     if isinstance(submission, dict):
         surplus = [shorten(key) for key in submission if key not in (*TASKS, "video2idx")]
         findings.warn(f"keys other than video2idx, {', '.join(TASKS)} are ignored", surplus, len(surplus))
@@ -114,12 +112,12 @@ def _compare_desc_ids(predictions: TaskPredictions, expected: Sequence[int] | No
     findings.error(f"{task}: desc_id is not in the annotations (of another split?)", surplus, len(surplus))
 
 
-def _warn_about_rows(predictions: TaskPredictions, max_pred: int, findings: Findings) -> None:
+def _warn_about_rows(predictions: TaskPredictions, findings: Findings) -> None:
     """Note what a prediction list may hold but hardly means to."""
     task, desc_ids, counts, rows = predictions.task, predictions.desc_ids, predictions.counts, predictions.rows
-    long = np.flatnonzero(counts > max_pred)
+    long = np.flatnonzero(counts > MAX_PRED)
     examples = (f"desc_id {desc_ids[query]}: {counts[query]} rows" for query in long)
-    findings.warn(f"{task}: more than {max_pred} rows, the rest does not count", examples, len(long))
+    findings.warn(f"{task}: more than {MAX_PRED} rows, the rest does not count", examples, len(long))
     none = np.flatnonzero(counts == 0)
     findings.warn(f"{task}: no predictions", (f"desc_id {desc_ids[query]}" for query in none), len(none))
     st, ed = rows[:, 1], rows[:, 2]

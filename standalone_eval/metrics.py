@@ -133,7 +133,7 @@ def hits_of_ranks(ranks: Mapping[str, npt.NDArray[np.int64]], ks: Sequence[int])
 
 def recalls(hits: dict[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
     """Each entry of `hits_at_k` as the percentage of queries, to two decimals."""
-    return {name: _percentage(hit) for name, hit in hits.items()}
+    return {name: _as_percentage(np.mean(hit)) for name, hit in hits.items()}
 
 
 def recalls_by_type(hits: dict[str, npt.NDArray[np.bool_]], types: Sequence[str]) -> dict[str, Any]:
@@ -154,10 +154,6 @@ def recalls_by_type(hits: dict[str, npt.NDArray[np.bool_]], types: Sequence[str]
     shares = zip(kinds, counts / max(1, len(types)), strict=True)
     out["desc_type_ratio"] = " ".join(f"{kind} {_as_percentage(share)}" for kind, share in shares)
     return out
-
-
-def _percentage(chosen: npt.NDArray[np.bool_]) -> float:
-    return _as_percentage(np.mean(chosen))
 
 
 def _as_percentage(share: np.floating | float) -> float:

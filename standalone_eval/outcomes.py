@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,8 +87,6 @@ class Outcomes:
         return recalls(self.hits_at_k(rule))
 
 
-def all_outcomes(
-    aligned: Aligned, rule: Rule, tasks: Sequence[str] | None = None, max_pred: int = MAX_PRED
-) -> dict[str, Outcomes]:
-    """{task: its outcomes}, of all tasks that a submission has, or of some of them; see `Outcomes.of`."""
-    return {task: Outcomes.of(aligned, task, rule, max_pred) for task in tasks or aligned.tasks}
+def all_outcomes(aligned: Aligned, rule: Rule, max_pred: int = MAX_PRED) -> dict[str, Outcomes]:
+    """{task: its outcomes}, of all tasks that a submission has; see `Outcomes.of`."""
+    return {task: Outcomes.of(aligned, task, rule, max_pred) for task in aligned.tasks}

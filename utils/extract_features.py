@@ -9,30 +9,22 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from utils.basic_utils import InputError, command_line, write_jsonl
+from utils.dataset_files import named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.own_dataset.clips import badly_timed, write_clips
-from utils.own_dataset.files import check_agreement, write_annotations, write_manifest
-from utils.own_dataset.layout import Layout, corpus_folder, name_in_files
-from utils.own_dataset.queries import (
-    LeftOut,
-    Query,
-    check_names,
-    fit_to_videos,
-    other_durations,
-    past_the_end,
-    read_queries,
-)
-from utils.own_dataset.splits import Split, divide, in_both
-from utils.own_dataset.steps import Steps, content_stamp
-from utils.own_dataset.summary import Outcome, told
-from utils.text_feature.convert_sub_feature_word_to_clip import clips_in, convert
+from utils.own_corpus.clips import badly_timed, write_clips
+from utils.own_corpus.files import check_agreement, write_annotations
+from utils.own_corpus.layout import Layout, name_in_files
+from utils.own_corpus.new_dataset import Models, NewDataset, counted
+from utils.own_corpus.queries import LeftOut, check_names, fit_to_videos, other_durations, past_the_end, read_queries
+from utils.own_corpus.splits import divide, in_both
+from utils.own_corpus.steps import Steps, content_stamp
+from utils.own_corpus.summary import told
+from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess
 from utils.text_feature.text_encoder import TextEncoder
@@ -41,57 +33,15 @@ from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
 from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d_weights import load_i3d
-from utils.video_feature.image_models import ImageModel, load_image_model
+from utils.video_feature.image_models import load_image_model
+from utils.video_feature.pipeline import Looking
 
 SCRIPT = "utils/extract_features.py"
-SHOWN = 5  # names of those that a note is about
 MAX_CTX_L = 128  # clips of a video that a model takes in by default
 
 
-@dataclass(frozen=True)
-class _Models:
-    """What encodes frames, windows of frames, and sentences."""
-
-    image: ImageModel
-    i3d: I3DModel | None
-    i3d_name: str
-    text: TextEncoder
-
-
-@dataclass
-class _Corpus:
-    """A corpus in the making: what was asked for, and what is known by now."""
-
-    opt: argparse.Namespace
-    layout: Layout
-    models: _Models
-    steps: Steps
-    videos: dict[str, Path]
-    queries: list[Query]
-    failed: dict[str, str] = field(default_factory=dict)
-    durations: dict[str, float] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-    without_file: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def fail(self, failed: Mapping[str, str]) -> None:
-        """Take videos out, each with its reason."""
-        self.failed.update(failed)
-        self.durations = {name: length for name, length in self.durations.items() if name not in self.failed}
-        if not self.durations:
-            raise InputError(f"no video could be used: {'; '.join(list(self.failed.values())[:3])}")
-
-    def note(self, text: str, names: list[str]) -> None:
-        """Note something about some names, if there are any."""
-        self.notes += _counted(text, names)
-
-
-def _counted(text: str, names: Sequence[str]) -> list[str]:
-    return [f"{text} ({len(names)}): {', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}"] if names else []
-
-
-def make_corpus(opt: argparse.Namespace) -> Outcome:
-    """Make all files of a corpus, going on from what is there.
+def make_dataset(opt: argparse.Namespace) -> NewDataset:
+    """Make all files of a dataset, going on from what is there.
 
     Args:
         opt: as parsed by `_parse`.
@@ -103,20 +53,21 @@ def make_corpus(opt: argparse.Namespace) -> Outcome:
     queries = read_queries(opt.queries)
     videos = find_videos(opt.videos)
     check_names(queries, videos)
-    out = corpus_folder(opt.out)
+    out = named_folder(opt.out)
     models = _load_models(opt)
     image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
     layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
     layout.intermediate.mkdir(exist_ok=True)
-    corpus = _Corpus(opt, layout, models, Steps(layout.steps), videos, queries)
+    dataset = NewDataset(opt, layout, models, Steps(layout.steps), videos, queries)
     for step, work in _STEPS.items():
         if step != "I3D" or models.i3d is not None:
-            with corpus.steps.timed(step):
-                work(corpus)
-    outcome = _finish(corpus, divide(corpus.queries, corpus.durations, opt.val_share))
+            with dataset.steps.timed(step):
+                work(dataset)
+    dataset.splits = divide(dataset.queries, dataset.durations, opt.val_share)
+    _finish(dataset)
     if opt.remove_intermediate:
         shutil.rmtree(layout.intermediate)
-    return outcome
+    return dataset
 
 
 def _check_numbers(opt: argparse.Namespace) -> None:
@@ -132,113 +83,101 @@ def _check_numbers(opt: argparse.Namespace) -> None:
         raise InputError(f"--val_share {opt.val_share}: must be at least 0 and below 1")
 
 
-def _load_models(opt: argparse.Namespace) -> _Models:
+def _load_models(opt: argparse.Namespace) -> Models:
     """All models, so that one that is missing is told of before hours of work with the others."""
     device = choose_device(opt.device)
     text = TextEncoder(opt.text_model, opt.layer, QUERY_LENGTH, device, opt.text_batch_size, opt.bf16)
     image = load_image_model(opt.image_model, opt.image_weights, device=device)
     if opt.i3d_weights is None:
-        return _Models(image, None, "", text)
+        return Models(image, None, "", text)
     net, weights = load_i3d(opt.i3d_weights)
     name = f"i3d_rgb{weights.n_classes or ''}"  # of Kinetics-400 or 600, by their classifiers
-    return _Models(image, I3DModel(net, device, opt.i3d_value_range), name, text)
+    return Models(image, I3DModel(net, device, opt.i3d_value_range), name, text)
 
 
-def _read_subtitles(corpus: _Corpus) -> None:
+def _read_subtitles(dataset: NewDataset) -> None:
     """Clean subtitle files into one jsonl; without a folder, nobody speaks in any video."""
-    opt, path, names = corpus.opt, corpus.layout.subtitles, sorted(corpus.videos)
+    opt, path, names = dataset.opt, dataset.layout.subtitles, sorted(dataset.videos)
     if opt.subtitles is None:
         write_jsonl(({"vid_name": name, "sub": []} for name in names), path)
-        corpus.notes.append("no --subtitles: the subtitle features of all videos are zero")
+        dataset.notes.append("no --subtitles: the subtitle features of all videos are zero")
         return
     report = preprocess(opt.subtitles, names, path, opt.encoding)
-    corpus.without_file = report.missing
-    corpus.note("subtitle files that belong to no video", report.unused)
-    corpus.notes += [problem for problems in report.problems.values() for problem in problems]
+    dataset.without_file = report.missing
+    dataset.note("subtitle files that belong to no video", report.unused)
+    dataset.notes += [problem for problems in report.problems.values() for problem in problems]
 
 
-def _extract_frames(corpus: _Corpus) -> None:
-    opt = corpus.opt
-    report = extract_frame_features.extract(
-        corpus.videos,
-        corpus.models.image,
-        corpus.layout.frames,
-        opt.frame_rate,
-        opt.folder_rate,
-        opt.image_batch_size,
-        opt.decode_threads,
-    )
-    corpus.durations = {name: round(seconds, 3) for name, seconds in report.durations.items()}
-    corpus.fail(report.failed)
-    corpus.fail(badly_timed(corpus.layout.frames, corpus.durations, opt.frame_rate, opt.clip_length))
+def _extract_frames(dataset: NewDataset) -> None:
+    opt = dataset.opt
+    looking = Looking(opt.frame_rate, opt.image_batch_size, opt.folder_rate, opt.decode_threads)
+    report = extract_frame_features.extract(dataset.videos, dataset.models.image, dataset.layout.frames, looking)
+    dataset.durations = {name: round(seconds, 3) for name, seconds in report.durations.items()}
+    dataset.fail(report.failed)
+    dataset.fail(badly_timed(dataset.layout.frames, dataset.durations, opt.frame_rate, opt.clip_length))
 
 
-def _extract_i3d(corpus: _Corpus) -> None:
-    opt, model = corpus.opt, corpus.models.i3d
+def _extract_i3d(dataset: NewDataset) -> None:
+    opt, model = dataset.opt, dataset.models.i3d
     assert model is not None
-    report = extract_i3d_features.extract(
-        {name: corpus.videos[name] for name in corpus.durations},
-        model,
-        corpus.layout.i3d_windows,
-        clip_length=opt.clip_length,
-        folder_rate=opt.folder_rate or opt.frame_rate,
-        batch_size=opt.i3d_batch_size,
-        decode_threads=opt.decode_threads,
-    )
-    corpus.fail(report.failed)
+    videos = {name: dataset.videos[name] for name in dataset.durations}
+    rate, folder_rate = extract_i3d_features.LOOKING.frame_rate, opt.folder_rate or opt.frame_rate
+    looking = Looking(rate, opt.i3d_batch_size, folder_rate, opt.decode_threads)
+    report = extract_i3d_features.extract(videos, model, dataset.layout.i3d_windows, looking, opt.clip_length)
+    dataset.fail(report.failed)
 
 
-def _make_clips(corpus: _Corpus) -> None:
-    opt, layout, names = corpus.opt, corpus.layout, sorted(corpus.durations)
+def _make_clips(dataset: NewDataset) -> None:
+    opt, layout, names = dataset.opt, dataset.layout, sorted(dataset.durations)
     i3d = layout.i3d_windows if layout.i3d else None
     sources = [path for path in (layout.frames, i3d) if path is not None]
     made_of = {"videos": names, "frames": [file_stamp(path) for path in sources]}
-    if not corpus.steps.is_done(layout.video, made_of):
+    if not dataset.steps.is_done(layout.video, made_of):
         write_clips(SCRIPT, names, layout.frames, i3d, layout.video, opt.clip_length, opt.pool)
-        corpus.steps.done(layout.video, made_of)
+        dataset.steps.done(layout.video, made_of)
 
 
-def _extract_queries(corpus: _Corpus) -> None:
+def _extract_queries(dataset: NewDataset) -> None:
     """Encode the queries that fit the videos; the others are left out."""
-    corpus.queries, corpus.left_out = fit_to_videos(corpus.queries, corpus.durations, corpus.failed)
-    if not corpus.queries:
-        if corpus.left_out:
-            raise InputError(f"no query is about a video that can be used: {corpus.left_out[0]}")
+    dataset.queries, dataset.left_out = fit_to_videos(dataset.queries, dataset.durations, dataset.failed)
+    if not dataset.queries:
+        if dataset.left_out:
+            raise InputError(f"no query is about a video that can be used: {dataset.left_out[0]}")
         return
-    rows = [{"desc_id": query.desc_id, "desc": query.desc} for query in corpus.queries]
-    report = extract_queries(rows, corpus.models.text, corpus.layout.query)
-    corpus.left_out += [
+    rows = [{"desc_id": query.desc_id, "desc": query.desc} for query in dataset.queries]
+    report = extract_queries(rows, dataset.models.text, dataset.layout.query)
+    dataset.left_out += [
         LeftOut(query, report.failed[str(query.desc_id)])
-        for query in corpus.queries
+        for query in dataset.queries
         if str(query.desc_id) in report.failed
     ]
-    corpus.queries = [query for query in corpus.queries if str(query.desc_id) not in report.failed]
-    corpus.note(f"queries cut to {corpus.models.text.max_tokens} tokens, by desc_id", report.cut)
-    late = past_the_end(corpus.queries, corpus.durations)
-    corpus.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
+    dataset.queries = [query for query in dataset.queries if str(query.desc_id) not in report.failed]
+    dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens, by desc_id", report.cut)
+    late = past_the_end(dataset.queries, dataset.durations)
+    dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
 
 
-def _make_sub_clips(corpus: _Corpus) -> None:
+def _make_sub_clips(dataset: NewDataset) -> None:
     """Encode subtitle lines, and pool their tokens to clips."""
-    layout, models = corpus.layout, corpus.models
+    layout, models = dataset.layout, dataset.models
     made_of: dict[str, Any] = {"subtitles": content_stamp(layout.subtitles), "video": file_stamp(layout.video)}
     made_of |= models.text.properties() | {"max_length": SUB_LENGTH}
-    if not corpus.steps.is_done(layout.sub, made_of):
-        corpus.steps.done(layout.sub, made_of, _new_sub_clips(corpus))
-    corpus.notes += corpus.steps.notes(layout.sub)
+    if not dataset.steps.is_done(layout.sub, made_of):
+        dataset.steps.done(layout.sub, made_of, _new_sub_clips(dataset))
+    dataset.notes += dataset.steps.notes(layout.sub)
 
 
-def _new_sub_clips(corpus: _Corpus) -> list[str]:
+def _new_sub_clips(dataset: NewDataset) -> list[str]:
     """Write the subtitle features; what is worth knowing of them."""
-    opt, layout, device = corpus.opt, corpus.layout, corpus.models.text.device
+    opt, layout, device = dataset.opt, dataset.layout, dataset.models.text.device
     encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, device, opt.text_batch_size, opt.bf16)
     report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
-    clips = convert(layout.sub_tokens, layout.subtitles, clips_in(layout.video), layout.sub, opt.clip_length, opt.pool)
+    clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
     if clips.failed:
         name, reason = next(iter(clips.failed.items()))
         raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")
-    cut = _counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
-    late = _counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
+    cut = counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
+    late = counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
     return cut + late
 
 
@@ -252,46 +191,34 @@ _STEPS = {
 }
 
 
-def _finish(corpus: _Corpus, splits: dict[str, Split]) -> Outcome:
+def _finish(dataset: NewDataset) -> None:
     """Check that all features agree, and write what names them."""
-    layout, opt = corpus.layout, corpus.opt
-    with corpus.steps.timed("check"):
-        n_clips = check_agreement(layout, splits, corpus.durations)
-        written = write_annotations(layout, splits, corpus.durations)
-    silent = [name for name in corpus.without_file if name in corpus.durations]
-    corpus.note("videos without a subtitle file, whose subtitle features are zero", silent)
-    corpus.note(
+    layout, splits = dataset.layout, dataset.splits
+    with dataset.steps.timed("check"):
+        dataset.n_clips = check_agreement(layout, splits, dataset.durations)
+        written = write_annotations(layout, splits, dataset.durations)
+    silent = [name for name in dataset.without_file if name in dataset.durations]
+    dataset.note("videos without a subtitle file, whose subtitle features are zero", silent)
+    dataset.note(
         "videos both trained on and evaluated on, which makes the evaluation look better than it is", in_both(splits)
     )
-    others = other_durations(corpus.queries, corpus.durations)
-    corpus.note('queries whose "duration" is not that of their video, and was replaced', [q.where for q in others])
-    long = [name for name, n in n_clips.items() if n > MAX_CTX_L]
-    corpus.note(
+    others = other_durations(dataset.queries, dataset.durations)
+    dataset.note('queries whose "duration" is not that of their video, and was replaced', [q.where for q in others])
+    long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
+    dataset.note(
         f"videos of more than {MAX_CTX_L} clips, averaged down to so many (another number: --max_ctx_l; inference can "
         "search them in windows: --long_videos windows)",
         long,
     )
-    features = [layout.video, layout.sub, *([layout.query] if corpus.queries else [])]
+    features = [layout.video, layout.sub, *([layout.query] if dataset.queries else [])]
     about = {
         "made_by": SCRIPT,
-        "options": vars(opt),
-        "failed": corpus.failed,
-        "left_out": [str(query) for query in corpus.left_out],
-        "notes": corpus.notes,
+        "options": vars(dataset.opt),
+        "failed": dataset.failed,
+        "left_out": [str(query) for query in dataset.left_out],
+        "notes": dataset.notes,
     }
-    write_manifest(layout, [*written, *features], **about)
-    return Outcome(
-        layout,
-        opt.text_model,
-        splits,
-        corpus.durations,
-        n_clips,
-        corpus.failed,
-        corpus.left_out,
-        corpus.notes,
-        corpus.steps.seconds,
-        subtitles=opt.subtitles is not None,
-    )
+    write_manifest(layout.out, layout.prefix, [*written, *features], **about)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -337,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see `--help`."""
     opt = _parse(argv)
     with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
-        print(told(make_corpus(opt)))
+        print(told(make_dataset(opt)))
 
 
 if __name__ == "__main__":

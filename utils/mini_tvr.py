@@ -2,14 +2,14 @@
 
     python utils/mini_tvr.py --out data/mini
 
-It is a small world with a language, not noise: shows, characters, places, actions and objects (`mini_lexicon`), stories
-and what people write about them (`mini_world`), their features (`word_vectors`, `mini_features`). Validation and test
-videos hold combinations of character, action and object, and of speaker, topic and detail, that training never shows.
+It is a small world with a language, not noise: shows, characters, places, actions and objects (`lexicon`), stories and
+what people write about them (`world`), their features (`word_vectors`, `features`). Validation and test videos hold
+combinations of character, action and object, and of speaker, topic and detail, that training never shows.
 
 With `--no_subtitles` there are neither subtitles nor their features, and all queries are about what is seen: one about
 what is said could only be guessed at.
 
-With `--annotations DIR` it makes features for real annotations instead (`mini_annotations`).
+With `--annotations DIR` it makes features for real annotations instead (`annotations`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,18 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json, write_jsonl
+from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
 from utils.mini_corpus.annotations import generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
 from utils.mini_corpus.files import (
     VID_FEAT_TYPES,
     FeatureSettings,
     count_split,
-    durations_path,
     feature_paths,
-    is_written,
-    manifest_path,
     new_corpus_features,
-    release_path,
+    settings_record,
     sub_feature_path,
     subtitles_path,
-    usable_folder,
-    write_manifest,
 )
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Query, Video, make_queries, make_video
@@ -76,13 +72,6 @@ class MiniSettings(FeatureSettings):
 
 # For tests: all of the corpus' forms in about a second.
 TINY = MiniSettings(n_train=20, n_val=10, n_test=5, vid_feat_size=24, text_feat_size=16)
-
-
-def is_complete(
-    out: str | os.PathLike[str], prefix: str = MiniSettings.prefix, settings: MiniSettings | None = None
-) -> bool:
-    """Whether a corpus was generated in `out` whole (and, if given, with these `settings`)."""
-    return is_written(Path(out), prefix, settings)
 
 
 def generate(out: str | os.PathLike[str], settings: MiniSettings | None = None) -> dict[str, Any]:
@@ -125,7 +114,7 @@ def generate(out: str | os.PathLike[str], settings: MiniSettings | None = None) 
     seconds = {split: [video.duration for video in videos if video.split == split] for split in SPLITS}
     counts = {split: count_split(seconds[split], rows.get(split, [])) for split in SPLITS}
     paths += feature_paths(folder, prefix, settings, settings.subtitles)
-    return write_manifest(folder, prefix, settings, paths, counts=counts)
+    return write_manifest(folder, prefix, paths, **settings_record(settings), counts=counts)
 
 
 def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, list[dict[str, Any]]]:

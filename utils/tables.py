@@ -1,4 +1,4 @@
-"""Tables and sizes as people read them."""
+"""Tables, lists and sizes as people read them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
             for line, cell in zip(lines, cells, strict=True)
         ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def indented(lines: Sequence[str], most: int = 10) -> str:
+    """Lines below each other, indented, to end a message with: the first `most`, and how many more there are."""
+    more = [f"… {len(lines) - most} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in [*lines[:most], *more])
 
 
 def size_text(n_bytes: int) -> str:

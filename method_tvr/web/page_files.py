@@ -14,7 +14,7 @@ from method_tvr.dset_configs import DATASETS
 from method_tvr.options.saved import find_path
 from method_tvr.web.judged_queries import JudgedQueries
 from utils.basic_utils import PROJECT_ROOT, InputError
-from utils.text_feature.corpus_rows import subtitle_lines
+from utils.text_feature.text_rows import subtitle_lines
 
 LOG = logging.getLogger(__name__)
 NO_PREDICTIONS = "There are no predictions to learn from yet: run inference.sh on this model, and start the page again."

@@ -26,11 +26,12 @@ from tests.benchmarks.common import AnswersDiffer, Report, Stopwatch, benchmark_
 from tests.support.video_files import real_video, write_video
 from utils.basic_utils import command_line
 from utils.feature_files.feature_file import FeatureFile
-from utils.video_feature.extract_frame_features import BATCH_SIZE, FRAME_RATE, extract
+from utils.video_feature.extract_frame_features import LOOKING, extract
 from utils.video_feature.extract_i3d_features import I3DModel
 from utils.video_feature.frames import open_video
 from utils.video_feature.i3d import I3D
 from utils.video_feature.image_models import ImageModel, centre_crop, load_image_model
+from utils.video_feature.pipeline import Looking
 from utils.video_feature.sampling import Resize
 
 SOURCES = ("bikes", "bigbuckbunny")  # 640 x 272 and 1280 x 720
@@ -135,7 +136,7 @@ def measure_frames(
 
         def extracted(path: Path = path, name: str = name) -> np.ndarray:
             out = Path(tempfile.mkdtemp(dir=folder)) / "frames.h5"
-            extract({f"{name}_{copy}": path for copy in range(copies)}, model, out, rate, batch_size=args.batch)
+            extract({f"{name}_{copy}": path for copy in range(copies)}, model, out, Looking(rate, args.batch))
             with FeatureFile(out) as features:
                 return features.read(f"{name}_{copies - 1}")
 
@@ -173,7 +174,7 @@ def measure_memory(report: Report, stopwatch: Stopwatch, lengths: Sequence[int],
         )
         with FeatureFile(folder / f"{seconds}.h5") as features:
             rows = features.read("video")
-        if len(rows) != seconds * FRAME_RATE:
+        if len(rows) != seconds * LOOKING.frame_rate:
             raise AnswersDiffer(f"{seconds} s of video gave {len(rows)} rows")
         note = f"{float(done.stdout):.2f} GiB at most, {rows.nbytes / 2**30:.3f} of them features; no model"
         report.add(f"{seconds} s of video, 160 x 68", timing, 25 * seconds, "frames decoded", note=note)
@@ -187,8 +188,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--model", default="resnet152", help="resnet152 or torchvision/NAME")
     add("--copies", type=int, default=3, help="videos that are extracted at once")
     add("--sources", nargs="+", default=SOURCES, choices=SOURCES, help="which videos")
-    add("--frame_rate", type=float, default=FRAME_RATE, help="frames a second that are looked at")
-    add("--batch", type=int, default=BATCH_SIZE, help="frames that go through the model at once")
+    add("--frame_rate", type=float, default=LOOKING.frame_rate, help="frames a second that are looked at")
+    add("--batch", type=int, default=LOOKING.batch_size, help="frames that go through the model at once")
     add("--windows", type=int, default=2, help="windows through I3D, 0: none")
     add(
         "--lengths",

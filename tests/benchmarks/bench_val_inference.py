@@ -19,13 +19,8 @@ from method_tvr.config import parse_train_options
 from tests.benchmarks.common import benchmark_parser, start
 from tests.benchmarks.staged_inference import as_argv, borrow_model, make_fresh_model, measure_inference
 from utils.basic_utils import command_line
-from utils.mini_corpus.files import (
-    durations_path,
-    query_feature_path,
-    release_path,
-    sub_feature_path,
-    video_feature_path,
-)
+from utils.dataset_files import durations_path, release_path
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
 
 SPLIT = "val"
 

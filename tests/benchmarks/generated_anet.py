@@ -21,8 +21,8 @@ from tests.benchmarks.common import AnswersDiffer
 from tests.benchmarks.drawn_captions import write_captions
 from utils.annotations import anet_cap, convert
 from utils.basic_utils import InputError, command_line, progress, read_json, read_jsonl
+from utils.dataset_files import manifest_path
 from utils.feature_files.feature_file import new_feature_file
-from utils.mini_corpus.files import manifest_path
 
 NAME = "anet_cap"
 VIDEO_SIZE, QUERY_SIZE = 1024, 768  # I3D, RoBERTa-base

@@ -17,14 +17,9 @@ import numpy as np
 import orjson
 
 from utils.basic_utils import InputError, command_line, progress, write_json
+from utils.dataset_files import durations_path, release_path
 from utils.feature_files.feature_file import new_feature_file
-from utils.mini_corpus.files import (
-    durations_path,
-    query_feature_path,
-    release_path,
-    sub_feature_path,
-    video_feature_path,
-)
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
 
 PREFIX = "tvr"
 N_VIDEOS = {"train": 17_435, "val": 2_179}

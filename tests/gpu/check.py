@@ -15,13 +15,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from utils.mini_corpus.files import (
-    durations_path,
-    query_feature_path,
-    release_path,
-    sub_feature_path,
-    video_feature_path,
-)
+from utils.dataset_files import durations_path, release_path
+from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable

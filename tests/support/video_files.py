@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from itertools import chain
@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from utils.video_feature.pipeline import Looking, extract_each
+from utils.video_feature.pipeline import Extractor, Looking, extract_each
 from utils.video_feature.sampling import Resize
 
 WIDTH, HEIGHT = 128, 96
@@ -125,15 +125,20 @@ def paths_in(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.iterdir())}
 
 
+def extractor(
+    encode: Callable[[np.ndarray], np.ndarray], of_frame: Callable[[np.ndarray], Any] = np.asarray
+) -> Extractor:
+    """Encodes frames, or what is made of each."""
+    return Extractor("a test", (), {"model": "none"}, Resize(48), lambda frames: map(of_frame, frames), encode)
+
+
 def count_bars(folder: Path, out: Path) -> list[str]:
     """Extract, with counting in place of a model; returns the videos that there was work for."""
     seen = []
 
-    def batches(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        numbers = [number_of(frame) for frame in frames]
+    def encode(numbers: np.ndarray) -> np.ndarray:
         seen.append(len(numbers))
-        yield np.array(numbers)
+        return numbers[:, None].astype(np.float32)
 
-    looking = Looking(3.0, Resize(48), batches, decode_threads=1)
-    extract_each(paths_in(folder), looking, lambda batch: batch[:, None].astype(np.float32), out, {"a": 1}, {"a": 1})
+    extract_each(paths_in(folder), extractor(encode, number_of), Looking(3.0, 1000, decode_threads=1), out)
     return seen

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from utils.own_corpus.clips import badly_timed, write_clips
 
 from tests.support.open_files import open_h5_files
 from utils.annotations import convert_features
@@ -14,7 +15,6 @@ from utils.basic_utils import InputError, write_jsonl
 from utils.feature_files.compare_features import compare
 from utils.feature_files.feature_file import new_feature_file
 from utils.feature_files.resumable_features import Extraction
-from utils.own_dataset.clips import badly_timed, write_clips
 from utils.text_feature.convert_sub_feature_word_to_clip import clips_in
 from utils.text_feature.convert_sub_feature_word_to_clip import convert as convert_sub
 from utils.video_feature import convert_feature_frm_to_clip
@@ -39,7 +39,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "joining": lambda folder: normalize_and_concat(folder / "a.h5", folder / "b.h5", folder / "out.h5"),
     "timing": lambda folder: badly_timed(folder / "a.h5", {"nobody": 1.0}, 3.0, 1.5),
     "clips": lambda folder: write_clips("x", ["a"], folder / "nan.h5", folder / "b.h5", folder / "out.h5", 1.5, "max"),
-    "subtitles": lambda folder: convert_sub(folder / "b.h5", folder / "sub.jsonl", {"a": 2}, folder / "out.h5"),
+    "subtitles": lambda folder: convert_sub(folder / "b.h5", folder / "sub.jsonl", folder / "a.h5", folder / "out.h5"),
     "extracting": put_too_little,
 }
 

@@ -12,10 +12,16 @@ import pytest
 from utils.basic_utils import InputError, read_json, read_jsonl
 from utils.feature_files.feature_file import FeatureFile
 from utils.mini_corpus.features import CLIP_LENGTH, n_clips, overlap, subtitle_features
-from utils.mini_corpus.files import VID_FEAT_TYPES, query_feature_path, sub_feature_path, video_feature_path
+from utils.mini_corpus.files import (
+    VID_FEAT_TYPES,
+    is_complete,
+    query_feature_path,
+    sub_feature_path,
+    video_feature_path,
+)
 from utils.mini_corpus.word_vectors import WordVectors
 from utils.mini_corpus.world import Line
-from utils.mini_tvr import TINY, MiniSettings, generate, is_complete, main
+from utils.mini_tvr import TINY, MiniSettings, generate, main
 
 TEXT_FILES = [
     *(f"mini_{split}_release.jsonl" for split in ("train", "val", "test_public")),
@@ -183,18 +189,16 @@ def test_features_of_a_video_do_not_depend_on_the_size_of_the_corpus(corpus: Pat
 
 def test_a_corpus_is_complete_only_when_all_of_it_is_there(tmp_path: Path) -> None:
     settings = dataclasses.replace(TINY, n_train=1, n_val=1, n_test=1, vid_feat_types=("resnet_i3d",))
-    assert not is_complete(tmp_path)
+    assert not is_complete(tmp_path, "mini")
     summary = generate(tmp_path, settings)
-    assert is_complete(tmp_path)
-    assert is_complete(tmp_path, settings=settings)
-    assert not is_complete(tmp_path, settings=TINY)
-    assert not is_complete(tmp_path, prefix="other")
+    assert is_complete(tmp_path, "mini")
+    assert not is_complete(tmp_path, "other")
     for name in summary["files"]:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[:-1])
-        assert not is_complete(tmp_path)
+        assert not is_complete(tmp_path, "mini")
         (tmp_path / name).write_bytes(content)
-    assert is_complete(tmp_path)
+    assert is_complete(tmp_path, "mini")
 
 
 def test_a_killed_generation_leaves_no_half_written_file_and_is_not_complete(
@@ -206,7 +210,7 @@ def test_a_killed_generation_leaves_no_half_written_file_and_is_not_complete(
     monkeypatch.setattr(WordVectors, "encode", killed)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path, TINY)
-    assert not is_complete(tmp_path)
+    assert not is_complete(tmp_path, "mini")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -283,9 +287,9 @@ def test_without_subtitles_all_is_about_what_is_seen_and_no_file_is_about_speech
     generate(out, TINY)  # whose subtitles would not be those of the corpus that replaces it
     silent = ["--n_train", "20", "--n_val", "10", "--n_test", "5", "--vid_feat_size", "24", "--text_feat_size", "16"]
     main(["--out", str(out), "--no_subtitles", *silent])
-    assert is_complete(out)
-    assert is_complete(out, settings=dataclasses.replace(TINY, subtitles=False))
-    assert not is_complete(out, settings=TINY)
+    assert is_complete(out, "mini")
+    made_with = read_json(out / "mini_made_by.json")["settings"]
+    assert made_with == read_json(corpus / "mini_made_by.json")["settings"] | {"subtitles": False}
     assert not [path for path in out.rglob("*") if "subtitles" in path.name or "_sub_pretrained" in path.name]
     for split in ("train", "val"):
         rows = read_jsonl(out / f"mini_{split}_release.jsonl")

@@ -171,14 +171,14 @@ def test_memory_that_runs_out_is_an_error_that_says_what_needs_less():
     [
         (
             extract_features,
-            "make_corpus",
+            "make_dataset",
             "--videos v --out o --bf16",
             "image_batch_size i3d_batch_size text_batch_size",
         ),
         (extract_text_features, "_run", "--query_file q --tgt_h5_file o", "batch_size bf16"),
         (finetuning, "_run", "--train_data_file q --output_dir o", "per_gpu_train_batch_size bf16"),
         (extract_frame_features, "load_image_model", "--videos v --out o", "batch_size"),
-        (extract_i3d_features, "load_i3d_model", "--videos v --out o --weights w", "batch_size"),
+        (extract_i3d_features, "load_i3d", "--videos v --out o --weights w", "batch_size"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

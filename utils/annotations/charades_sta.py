@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.annotations.reading import WHERE_FROM, Reader, Source, Split, there
 from utils.basic_utils import InputError, read_bytes
-from utils.own_dataset.splits import val_videos
+from utils.own_corpus.splits import val_videos
 
 FILES = {"charades_sta_train.txt": "train", "charades_sta_test.txt": "test"}
 TABLES = ("Charades_v1_train.csv", "Charades_v1_test.csv")

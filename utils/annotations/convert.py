@@ -16,9 +16,8 @@ from typing import Any
 from utils.annotations import anet_cap, charades_sta, didemo
 from utils.annotations.reading import Query, Reader, Source, Split
 from utils.basic_utils import InputError, command_line, first_few, whole_file, write_json, write_jsonl
+from utils.dataset_files import durations_path, manifest_path, named_folder, release_path
 from utils.feature_files.feature_file import FeatureFile
-from utils.mini_corpus.files import durations_path, manifest_path, release_path
-from utils.own_dataset.layout import corpus_folder
 from utils.tables import aligned
 
 SCRIPT = "utils/annotations/convert.py"
@@ -204,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lacking: list[str] = []
     if args.features is not None:
         splits, lacking = keep_with_features(splits, Path(args.features))
-    out = corpus_folder(args.out)
+    out = named_folder(args.out)
     write(args.dataset, out, reader, splits, lacking)
     _say(args.dataset, out, reader, splits)
     if lacking:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from utils.annotations.npy_folder import NpyFolder
 from utils.basic_utils import InputError, command_line, first_few, progress, read_json
+from utils.dataset_files import usable_folder
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import DECISIVE, KINDS, Plain, made_from, properties
-from utils.mini_corpus.files import usable_folder
+from utils.tables import indented
 
 SCRIPT = "utils/annotations/convert_features.py"
 NUMBERS = ("frame_rate", "clip_length", "max_length")  # properties that are numbers
-SHOWN_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def convert(
             n_rows.append(features.shape[0])
             writer.put(key, features)
         if width is None or wrong:
-            more = f"\n  … {len(wrong) - SHOWN_LINES} more" if len(wrong) > SHOWN_LINES else ""
-            raise InputError("nothing is written:" + "".join(f"\n  {line}" for line in wrong[:SHOWN_LINES]) + more)
+            raise InputError(f"nothing is written:{indented(wrong)}")
     lacking = [] if videos is None else [key for key in dict.fromkeys(videos) if key not in source_keys]
     return Report(asked, (min(n_rows), max(n_rows)), width, len(source_keys) - len(asked), lacking)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, first_line
+from utils.dataset_files import entries_of
 from utils.feature_files.feature_file import MAX_WIDTH, FeatureError
 
 SUFFIX = ".npy"
@@ -30,10 +31,7 @@ class NpyFolder(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            files = [entry for entry in path.iterdir() if entry.suffix == SUFFIX and entry.is_file()]
-        except OSError as err:
-            raise InputError(f"{path}: cannot be read ({err.strerror}): check the path") from err
+        files = [entry for entry in entries_of(path, "check the path") if entry.suffix == SUFFIX and entry.is_file()]
         if not files:
             raise InputError(f"{path}: has no {SUFFIX} file: give the folder that has one for each video")
         self._keys = sorted(file.stem for file in files)

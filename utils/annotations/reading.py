@@ -16,9 +16,9 @@ from typing import Any
 
 from standalone_eval.ground_truth import MAX_MOMENTS, Span
 from utils.basic_utils import InputError, read_bytes, read_json
+from utils.tables import indented
 
 IDS_PER_FILE = 1_000_000  # desc_id = number of the file * this + number of the query in it
-SHOWN_LINES = 10
 DURATIONS_APART = 0.01  # seconds by which two files may differ about a video unsaid
 WHERE_FROM = "see utils/annotations/README.md for where it comes from"
 
@@ -167,9 +167,7 @@ class Reader:
             InputError: naming the first places, and how many there are.
         """
         if self._wrong:
-            shown = "".join(f"\n  {line}" for line in self._wrong[:SHOWN_LINES])
-            more = f"\n  … {len(self._wrong) - SHOWN_LINES} more" if len(self._wrong) > SHOWN_LINES else ""
-            raise InputError(f"these places have to be mended first:{shown}{more}")
+            raise InputError(f"these places have to be mended first:{indented(self._wrong)}")
 
 
 def read_public_json(path: Path, kind: type) -> Any:

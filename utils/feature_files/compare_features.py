@@ -83,14 +83,13 @@ class Comparison:
 
     def to_plain(self) -> dict[str, Any]:
         """All of it for JSON; distributions as their mean and quantiles."""
+        ours, theirs = (
+            {"path": path, "size": width, "keys": n_keys, "record": record}
+            for path, width, n_keys, record in zip(self.paths, self.widths, self.n_keys, self.records, strict=True)
+        )
         return {
-            "ours": {"path": self.paths[0], "size": self.widths[0], "keys": self.n_keys[0], "record": self.records[0]},
-            "theirs": {
-                "path": self.paths[1],
-                "size": self.widths[1],
-                "keys": self.n_keys[1],
-                "record": self.records[1],
-            },
+            "ours": ours,
+            "theirs": theirs,
             "only_ours": self.only_ours,
             "only_theirs": self.only_theirs,
             "lengths": {key: list(pair) for key, pair in self.lengths.items()},

@@ -16,18 +16,9 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import InputError, first_few, progress, read_json, read_jsonl
+from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
 from utils.mini_corpus.features import ROLES, VideoSpace, n_clips, overlap, subtitle_features
-from utils.mini_corpus.files import (
-    FeatureSettings,
-    count_split,
-    durations_path,
-    feature_paths,
-    manifest_path,
-    new_corpus_features,
-    release_path,
-    usable_folder,
-    write_manifest,
-)
+from utils.mini_corpus.files import FeatureSettings, count_split, feature_paths, new_corpus_features, settings_record
 from utils.mini_corpus.lexicon import FUNCTION_WORDS, SMALL_TALK
 from utils.mini_corpus.word_vectors import LATENT_SIZE, WordVectors, named_seed, tokenise
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Line
@@ -89,8 +80,8 @@ def generate_for_annotations(
     return write_manifest(
         folder,
         prefix,
-        settings,
         feature_paths(folder, prefix, settings),
+        **settings_record(settings),
         annotations=[str(path) for path in _annotation_paths(source, prefix, names)],
         counts={split: count_split(list(durations[split].values()), rows[split]) for split in names},
     )

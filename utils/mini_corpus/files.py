@@ -1,4 +1,4 @@
-"""The files of a generated corpus: where they lie, writing features video by video, telling whether all is there."""
+"""The files of a generated corpus: where features lie, writing them video by video, telling whether all is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, read_json, write_json
+from utils.basic_utils import InputError, read_json
+from utils.dataset_files import manifest_path
 from utils.feature_files.feature_file import FeatureWriter, new_feature_file
 from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
 
@@ -46,16 +47,6 @@ class FeatureSettings:
         unknown = [name for name in self.vid_feat_types if name not in VIDEO_FILES]
         if unknown or not self.vid_feat_types:
             raise InputError(f"--vid_feat_types {unknown or 'is empty'}: choose from {', '.join(VID_FEAT_TYPES)}")
-
-
-def release_path(out: Path, prefix: str, split: str) -> Path:
-    """`P_{split}_release.jsonl`, the queries of a split."""
-    return out / f"{prefix}_{split}_release.jsonl"
-
-
-def durations_path(out: Path, prefix: str) -> Path:
-    """`P_video2dur_idx.json`."""
-    return out / f"{prefix}_video2dur_idx.json"
 
 
 def subtitles_path(out: Path, prefix: str) -> Path:
@@ -151,22 +142,6 @@ def feature_paths(out: Path, prefix: str, settings: FeatureSettings, subtitles: 
     return [*videos, *subs, query_feature_path(out, prefix)]
 
 
-def usable_folder(out: str | os.PathLike[str]) -> Path:
-    """The output folder, made if need be.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"--out {folder}: cannot be made ({err.strerror}): give another folder") from err
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"--out {folder}: cannot be written to: give another folder")
-    return folder
-
-
 def count_split(seconds: Sequence[float], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a split holds, from the durations of its videos in seconds and its queries."""
     return {
@@ -178,37 +153,20 @@ def count_split(seconds: Sequence[float], rows: Sequence[dict[str, Any]]) -> dic
     }
 
 
-def manifest_path(out: Path, prefix: str) -> Path:
-    """`P_made_by.json`, written last: settings, counts and the size of every file."""
-    return out / f"{prefix}_made_by.json"
+def settings_record(settings: FeatureSettings) -> dict[str, Any]:
+    """What the manifest says of the generator and its settings."""
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    return {"made_by": MADE_BY, "generator_version": GENERATOR_VERSION, "settings": plain}
 
 
-def write_manifest(out: Path, prefix: str, settings: Any, files: Sequence[Path], **more: Any) -> dict[str, Any]:
-    """Write down what was made, once all of it is there; returns the manifest."""
-    manifest = {
-        "made_by": MADE_BY,
-        "generator_version": GENERATOR_VERSION,
-        "settings": _plain(settings),
-        **more,
-        "files": {str(path.relative_to(out)): path.stat().st_size for path in files},
-    }
-    write_json(manifest, manifest_path(out, prefix), indent=True)
-    return manifest
-
-
-def is_written(out: Path, prefix: str, settings: Any | None = None) -> bool:
-    """Whether a corpus is there whole, each file with the size it was written with (and made with these `settings`)."""
-    path = manifest_path(out, prefix)
+def is_complete(out: str | os.PathLike[str], prefix: str) -> bool:
+    """Whether a corpus is there whole, each file with the size it was written with."""
+    folder = Path(out)
+    path = manifest_path(folder, prefix)
     if not path.is_file():
         return False
     manifest = read_json(path, "delete it and generate the corpus again")
     if not isinstance(manifest, dict) or manifest.get("generator_version") != GENERATOR_VERSION:
         return False
-    if settings is not None and manifest.get("settings") != _plain(settings):
-        return False
-    files = [(out / name, size) for name, size in manifest["files"].items()]
+    files = [(folder / name, size) for name, size in manifest["files"].items()]
     return all(file.is_file() and file.stat().st_size == size for file, size in files)
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}

@@ -22,7 +22,7 @@ import numpy as np
 from utils.basic_utils import InputError, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.provenance import made_with, properties
-from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
 
 MASK_SUFFIX = "-mask"
 POOLS = ("max", "avg")
@@ -109,7 +109,7 @@ def pool_clips(
 def convert(
     token_h5: str | os.PathLike[str],
     subs_jsonl: Rows,
-    n_clips_of: Mapping[str, int] | str | os.PathLike[str],
+    video_h5: str | os.PathLike[str],
     out_h5: str | os.PathLike[str],
     clip_length: float = 1.5,
     pool: str = "max",
@@ -120,7 +120,7 @@ def convert(
         token_h5: `{vid_name}: (tokens, D)` and `{vid_name}-lengths: (lines,)` tokens of each line.
         subs_jsonl: `{"vid_name", "sub": [{"text", "start", "end"}, …]}` the tokens were made from, or such rows; there
             may be more lines than `lengths`. A video that is not in it is silent.
-        n_clips_of: clips of each video: numbers, or the h5 file with its video features.
+        video_h5: `{vid_name}: (n_clips, …)`, the video features.
         out_h5: the file to write.
         clip_length: seconds.
         pool: "max" or "avg".
@@ -133,7 +133,7 @@ def convert(
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
     lines_of = subtitle_lines(subs_jsonl)
-    n_clips = n_clips_of if isinstance(n_clips_of, Mapping) else clips_in(n_clips_of)
+    n_clips = clips_in(video_h5)
     if not any(name in lines_of for name in n_clips):
         raise InputError(
             f"{_name(subs_jsonl)}: no subtitles of any video, such as {next(iter(n_clips), '')}: other names?"

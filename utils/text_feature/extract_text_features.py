@@ -23,8 +23,8 @@ from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import Extraction
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
-from utils.text_feature.corpus_rows import LENGTHS_SUFFIX, Path, Rows, query_texts, subtitle_lines
 from utils.text_feature.text_encoder import TextEncoder
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, Path, Rows, query_texts, subtitle_lines
 
 SCRIPT = "utils/text_feature/extract_text_features.py"
 PACKAGES = ("torch", "transformers", "tokenizers")

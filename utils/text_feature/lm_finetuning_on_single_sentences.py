@@ -1,4 +1,4 @@
-"""Fine-tune a masked language model on a corpus' queries, or on its queries and subtitles.
+"""Fine-tune a masked language model on a dataset's queries, or on its queries and subtitles.
 
     python utils/text_feature/lm_finetuning_on_single_sentences.py --mode sub_query \\
         --train_data_file tvr_train_release.jsonl --sub_meta_path subtitles.jsonl --output_dir roberta_sub_query
@@ -20,9 +20,9 @@ from typing import Any
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
-from utils.text_feature.corpus_rows import named_rows, query_texts, subtitle_lines
 from utils.text_feature.masked_lm import Settings, fine_tune, held_out_loss
 from utils.text_feature.pretrained import Tokenizer, load_masked_lm, longest_sequence, save_model
+from utils.text_feature.text_rows import named_rows, query_texts, subtitle_lines
 
 SCRIPT = "utils/text_feature/lm_finetuning_on_single_sentences.py"
 

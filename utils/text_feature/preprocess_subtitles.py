@@ -1,4 +1,4 @@
-"""Subtitle files of a corpus -> one jsonl, as `tvqa_preprocessed_subtitles.jsonl` of TVRetrieval.
+"""Subtitle files of a dataset -> one jsonl, as `tvqa_preprocessed_subtitles.jsonl` of TVRetrieval.
 
     python utils/text_feature/preprocess_subtitles.py --srt_dir SUBTITLES --save_path subtitles.jsonl
 
@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from utils.basic_utils import (
     write_json,
     write_jsonl,
 )
+from utils.dataset_files import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
 
@@ -88,13 +89,9 @@ def preprocess(
 
 def _subtitle_files(folder: Path) -> dict[str, list[Path]]:
     """Files by name without suffix."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    except OSError as err:
-        raise InputError(f"{folder}: cannot be read ({err.strerror}): give a folder of .srt or .vtt files") from err
     files: dict[str, list[Path]] = {}
-    for path in paths:
-        if not path.name.startswith("."):
+    for path in entries_of(folder, "give a folder of .srt or .vtt files"):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             files.setdefault(path.stem, []).append(path)
     if not files:
         raise InputError(f"{folder}: has no .srt or .vtt file: check the path")
@@ -156,12 +153,11 @@ def read_vid_names(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _tell(report: Report) -> None:
-    problems: Iterable[str] = [problem for problems in report.problems.values() for problem in problems]
-    for problem in list(problems)[:SHOWN_PROBLEMS]:
+    problems = [problem for of_video in report.problems.values() for problem in of_video]
+    for problem in problems[:SHOWN_PROBLEMS]:
         print(f"note: {problem}", file=sys.stderr)
-    n_problems = sum(map(len, report.problems.values()))
-    if n_problems > SHOWN_PROBLEMS:
-        print(f"note: {n_problems - SHOWN_PROBLEMS} more (--report_file names all)", file=sys.stderr)
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"note: {len(problems) - SHOWN_PROBLEMS} more (--report_file names all)", file=sys.stderr)
     if report.missing:
         print(f"note: no subtitle file, taken for silent: {first_few(report.missing)}", file=sys.stderr)
     if report.unused:

@@ -35,45 +35,37 @@ def frame_times(n_frames: int, frame_rate: float = TVR_FRAME_RATE) -> np.ndarray
     return (np.arange(n_frames) + SAMPLE_OFFSET) / frame_rate
 
 
-def frames_to_clips(
-    frames: np.ndarray, times: np.ndarray, clip_length: float, pool: str, n_clips: int | None = None
-) -> np.ndarray:
+def frames_to_clips(frames: np.ndarray, times: np.ndarray, clip_length: float, pool: str) -> np.ndarray:
     """Pool the frames of each clip.
 
     Args:
         frames: (n_frames, …) float32, at least one.
-        times: (n_frames,) seconds of each, in any order; a frame is in clip floor(time / clip_length).
+        times: (n_frames,) seconds of each, rising; a frame is in clip floor(time / clip_length).
         clip_length: seconds.
         pool: "max" or "avg".
-        n_clips: of the video, by default as many as it takes to have the last frame. Frames after the last clip count
-            to that.
 
     Returns:
-        (n_clips, …) float32. A clip without a frame takes the frame that is nearest to its middle.
+        (n_clips, …) float32, as many clips as it takes to have the last frame. A clip without a frame takes the frame
+        that is nearest to its middle.
     """
-    clip_of = np.floor(np.asarray(times) / clip_length + ON_THE_EDGE).astype(np.int64)
-    n_clips = int(clip_of.max()) + 1 if n_clips is None else n_clips
-    clip_of = np.clip(clip_of, 0, n_clips - 1)
-    order = np.argsort(clip_of, kind="stable")
-    filled, starts, counts = np.unique(clip_of[order], return_index=True, return_counts=True)
-    ordered = frames if np.array_equal(order, np.arange(len(order))) else frames[order]
-    pooled = POOLS[pool].reduceat(ordered, starts, axis=0)
+    clip_of = np.floor(times / clip_length + ON_THE_EDGE).astype(np.int64)
+    filled, starts, counts = np.unique(clip_of, return_index=True, return_counts=True)
+    pooled = POOLS[pool].reduceat(frames, starts, axis=0)
     if pool == "avg":
         pooled = pooled / counts.astype(np.float32).reshape(-1, *[1] * (frames.ndim - 1))
+    n_clips = int(clip_of[-1]) + 1
     if len(filled) == n_clips:
         return pooled.astype(np.float32, copy=False)
-    clips = frames[_nearest(np.asarray(times), (np.arange(n_clips) + 0.5) * clip_length)].astype(np.float32)
+    clips = frames[_nearest(times, (np.arange(n_clips) + 0.5) * clip_length)].astype(np.float32)
     clips[filled] = pooled
     return clips
 
 
 def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """(n,) numbers of the times that are nearest to n moments; the earlier of two that are as near."""
-    order = np.argsort(times, kind="stable")
-    later = np.searchsorted(times[order], moments).clip(max=len(times) - 1)
+    """(n,) numbers of the times, which rise, that are nearest to n moments; the earlier of two that are as near."""
+    later = np.searchsorted(times, moments).clip(max=len(times) - 1)
     earlier = (later - 1).clip(min=0)
-    is_later = np.abs(times[order[later]] - moments) < np.abs(times[order[earlier]] - moments)
-    return order[np.where(is_later, later, earlier)]
+    return np.where(np.abs(times[later] - moments) < np.abs(times[earlier] - moments), later, earlier)
 
 
 def convert(
@@ -82,7 +74,6 @@ def convert(
     pool: str = "max",
     clip_length: float = 1.5,
     frame_rate: float | None = None,
-    n_clips_of: Mapping[str, int] | None = None,
 ) -> int:
     """Write `{vid_name: (n_clips, D)}`, whole or not at all; one video is in memory at a time.
 
@@ -92,7 +83,6 @@ def convert(
         pool: "max" or "avg".
         clip_length: seconds.
         frame_rate: frames a second in `src_h5`; by default what the file says of itself, else 3.
-        n_clips_of: clips of each video, see `frames_to_clips`; by default each has as many as its frames reach.
 
     Returns:
         Number of videos.
@@ -108,18 +98,13 @@ def convert(
         attributes = source.made_by()
         rate = _frame_rate(source, attributes, frame_rate)
         names = source.feature_keys()
-        if n_clips_of is not None and (unknown := [name for name in names if name not in n_clips_of]):
-            raise InputError(
-                f"{src_h5}: has {unknown[0]}, whose number of clips is not known: leave it out, or give that"
-            )
         known = {**properties(attributes), "frame_rate": rate, "clip_length": clip_length, "pooling": pool}
         if known.get("normalised") != "none":
             known.pop("normalised", None)  # pooled, normalised rows are not normalised any more
         with new_feature_file(tgt_h5, **made_from([attributes], SCRIPT, "video", ["numpy"], **known)) as out:
             for name in progress(names, "frames to clips"):
                 frames = source.read(name)
-                n_clips = None if n_clips_of is None else n_clips_of[name]
-                out.put(name, frames_to_clips(frames, frame_times(len(frames), rate), clip_length, pool, n_clips))
+                out.put(name, frames_to_clips(frames, frame_times(len(frames), rate), clip_length, pool))
     return len(names)
 
 

@@ -12,29 +12,26 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from utils.basic_utils import InputError, command_line
-from utils.feature_files.provenance import made_with, weights_digest
+from utils.feature_files.provenance import weights_digest
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.video_feature.command import add_video_options, check_batch_size, finish
 from utils.video_feature.frames import find_videos
-from utils.video_feature.i3d import FEATURE_SIZE, I3D
+from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import centre_crop
-from utils.video_feature.pipeline import Looking, Report, extract_each
+from utils.video_feature.pipeline import Extractor, Looking, Report, add_video_options, extract_each, finish, looking_of
 from utils.video_feature.sampling import Resize
 from utils.video_feature.weights_file import without_counters
 
 SCRIPT = "utils/video_feature/extract_i3d_features.py"
 PACKAGES = ("torch", "av", "numpy")
-FRAME_RATE = 15.0
+LOOKING = Looking(frame_rate=15.0, batch_size=4)
 CLIP_LENGTH = 1.5
-BATCH_SIZE = 4
 SIDE = 224
 VALUE_RANGES = {"[0,1]": (1 / 255, 0.0), "[-1,1]": (2 / 255, -1.0)}  # (scale, shift) of bytes
 
@@ -48,11 +45,8 @@ class I3DModel:
         value_range: of the pixels that it sees, one of `VALUE_RANGES`.
 
     Attributes:
-        size: 1024.
         weights: digest of its weights.
     """
-
-    size = FEATURE_SIZE
 
     def __init__(self, net: I3D, device: torch.device, value_range: str = "[0,1]") -> None:
         if value_range not in VALUE_RANGES:
@@ -75,15 +69,6 @@ class I3DModel:
         with torch.inference_mode():
             found: np.ndarray = self._net(pixels * scale + shift).cpu().numpy()
         return found
-
-
-def load_i3d_model(path: str | Path, device: torch.device, value_range: str = "[0,1]") -> I3DModel:
-    """The network with the weights of a file.
-
-    Raises:
-        InputError: the file or the range of values cannot be used.
-    """
-    return I3DModel(load_i3d(path)[0], device, value_range)
 
 
 def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]:
@@ -109,55 +94,45 @@ def extract(
     videos: Mapping[str, str | os.PathLike[str]],
     model: I3DModel,
     out_h5: str | os.PathLike[str],
-    frame_rate: float = FRAME_RATE,
+    looking: Looking = LOOKING,
     clip_length: float = CLIP_LENGTH,
-    folder_rate: float | None = None,
-    batch_size: int = BATCH_SIZE,
-    decode_threads: int = 0,
 ) -> Report:
     """Write `{name: (n, 1024)}`: row i belongs to clip i. The number of rows is even; `merge_align_i3d` cuts them.
 
     Args:
         videos: {name: video file, or folder of pictures}.
-        model: see `load_i3d_model`.
+        model: see `load_i3d` for its network.
         out_h5: the feature file; another run with the same model and rates goes on with it.
-        frame_rate: frames a second; 15 in TVR.
+        looking: how videos are looked at; with 15 frames a second in TVR.
         clip_length: seconds; 1.5 in TVR.
-        folder_rate: pictures a second in folders; frame_rate if None.
-        batch_size: windows that go through the model at once.
-        decode_threads: 0 for as many as there are cores.
 
     Raises:
-        InputError: an option has no meaning, or nothing can be written there. What is wrong with a video is in the
+        InputError: clips have no frame in them, or nothing can be written there. What is wrong with a video is in the
             report.
     """
-    check_batch_size(batch_size)
-    if clip_length <= 0 or (block := round(2 * clip_length * frame_rate)) < 2:
-        raise InputError(f"--clip_length {clip_length}: clips have no frame in them at {frame_rate:g} frames a second")
-
-    def batches(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        windows = windows_of((centre_crop(frame, SIDE) for frame in frames), block)
-        while batch := list(islice(windows, batch_size)):
-            yield np.stack(batch)
-
-    looking = Looking(frame_rate, Resize(SIDE), batches, folder_rate, decode_threads)
+    rate = looking.frame_rate
+    if clip_length <= 0 or (block := round(2 * clip_length * rate)) < 2:
+        raise InputError(f"--clip_length {clip_length}: clips have no frame in them at {rate:g} frames a second")
     properties: dict[str, Scalar] = {
         "model": "i3d",
         "weights": model.weights,
         "layer": "avg_pool",
-        "frame_rate": float(frame_rate),
+        "frame_rate": float(rate),
         "clip_length": float(clip_length),
         "pooling": "avg",
         "normalised": "none",
         "value_range": model.value_range,
     }
-    recipe = {**properties, "folder_rate": float(folder_rate or frame_rate)}
-    return extract_each(videos, looking, model, out_h5, recipe, made_with(SCRIPT, "video", PACKAGES, **properties))
+
+    def windows(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        return windows_of((centre_crop(frame, SIDE) for frame in frames), block)
+
+    return extract_each(videos, Extractor(SCRIPT, PACKAGES, properties, Resize(SIDE), windows, model), looking, out_h5)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_video_options(parser, FRAME_RATE, BATCH_SIZE, "windows that go through the model at once")
+    add_video_options(parser, LOOKING, "windows that go through the model at once")
     add = parser.add_argument_group("model").add_argument
     add("--weights", required=True, help="state dict (.pt, .pth), or TensorFlow's variables (.npz)")
     add("--clip_length", type=float, default=CLIP_LENGTH, help=f"seconds a clip; default {CLIP_LENGTH}")
@@ -174,19 +149,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module; see `--help`."""
     args = _parser().parse_args(argv)
-    videos = find_videos(args.videos)
+    looking, videos = looking_of(args), find_videos(args.videos)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
-        model = load_i3d_model(args.weights, choose_device(args.device), args.value_range)
-        report = extract(
-            videos,
-            model,
-            args.out,
-            args.frame_rate,
-            args.clip_length,
-            args.folder_rate,
-            args.batch_size,
-            args.decode_threads,
-        )
+        model = I3DModel(load_i3d(args.weights)[0], choose_device(args.device), args.value_range)
+        report = extract(videos, model, args.out, looking, args.clip_length)
     finish(report, args.out, args.durations)
 
 

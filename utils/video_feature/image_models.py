@@ -71,9 +71,6 @@ class ImageModel:
         preparation: of pictures.
         weights: digest of its weights.
         device: where it runs.
-
-    Attributes:
-        size: D of its features.
     """
 
     def __init__(
@@ -85,8 +82,6 @@ class ImageModel:
             torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preparation.mean, preparation.std)
         )
         self._scale, self._shift = 1 / (255 * std), mean / std
-        side = preparation.crop
-        self.size = self(np.zeros((1, side, side, 3), np.uint8)).shape[1]
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Features of pictures.
@@ -95,7 +90,7 @@ class ImageModel:
             frames: (B, crop, crop, 3) uint8, RGB, resized and cropped as `preparation` says.
 
         Returns:
-            (B, size) float32.
+            (B, D) float32.
         """
         pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():

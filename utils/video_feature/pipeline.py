@@ -1,17 +1,23 @@
-"""From many videos to one feature file: decoding runs ahead of the model, and what is done survives a kill."""
+"""From many videos to one feature file: decoding runs ahead of the model, and what is done survives a kill.
+
+What the commands that extract features from videos have in common, their options too.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from utils.basic_utils import InputError, progress
+from utils.basic_utils import InputError, first_few, progress, write_json
+from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import Extraction, Scalar, file_stamp
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
@@ -26,25 +32,51 @@ class Looking:
 
     Args:
         frame_rate: frames a second.
-        resize: in which size.
-        batches: makes batches for the model out of a video's frames (H, W, 3), as they come.
+        batch_size: frames, or windows of them, that go through the model at once.
         folder_rate: pictures a second in folders of frames; frame_rate if None.
         decode_threads: threads that decode, 0 for as many as there are cores.
+
+    Raises:
+        InputError: one of them has no meaning.
     """
 
     frame_rate: float
-    resize: Resize
-    batches: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
+    batch_size: int
     folder_rate: float | None = None
     decode_threads: int = 0
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"--batch_size {self.batch_size}: needs at least 1")
         for name in ("frame_rate", "folder_rate"):
             rate = getattr(self, name)
             if rate is not None and not 0 < rate <= 1000:
                 raise InputError(f"--{name} {rate}: give frames a second, more than 0")
         if self.decode_threads < 0:
             raise InputError(f"--decode_threads {self.decode_threads}: give 0 (as many as cores) or more")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What makes features of the frames of a video.
+
+    Args:
+        script: for the record of the file, with
+        packages: whose versions matter, and
+        properties: that decide the features.
+        resize: the size in which frames are looked at.
+        pieces: makes what the model takes in out of a video's frames (H, W, 3), as they come: crops, windows.
+        encode: gives rows (n, D) for a batch of n of them.
+        also: more that decides the features, though it is none of the properties in the file's record.
+    """
+
+    script: str
+    packages: Sequence[str]
+    properties: Mapping[str, Scalar]
+    resize: Resize
+    pieces: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
+    encode: Callable[[np.ndarray], np.ndarray]
+    also: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,30 +103,31 @@ class _Ended:
 
 
 def extract_each(
-    videos: Mapping[str, str | os.PathLike[str]],
-    looking: Looking,
-    encode: Callable[[np.ndarray], np.ndarray],
-    out_h5: str | os.PathLike[str],
-    recipe: Mapping[str, Scalar],
-    attributes: Mapping[str, Scalar],
+    videos: Mapping[str, str | os.PathLike[str]], extractor: Extractor, looking: Looking, out_h5: str | os.PathLike[str]
 ) -> Report:
     """Write `{name: (rows, D)}` float32 of all videos that can be read; the others are skipped, and say why.
 
     Args:
         videos: {name: file or folder of pictures}.
-        looking: at what.
-        encode: gives rows (n, D) for a batch.
-        out_h5, recipe, attributes: see `Extraction`.
+        extractor: makes the features.
+        looking: how videos are looked at.
+        out_h5: the feature file; another run with the same extractor and rates goes on with it.
 
     Raises:
         InputError: nothing can be written there, or another process does.
     """
+    recipe = {
+        **extractor.properties,
+        "folder_rate": float(looking.folder_rate or looking.frame_rate),
+        **extractor.also,
+    }
+    attributes = made_with(extractor.script, "video", extractor.packages, **extractor.properties)
     report = Report()
     stamps = {name: _stamp(path) for name, path in videos.items()}
     with Extraction(out_h5, recipe, attributes) as features:
         waiting = {name: Path(path) for name, path in videos.items() if not features.done(name, stamps[name])}
         report.durations = {name: features.about(name)["duration"] for name in videos if name not in waiting}
-        with closing(_encoded(waiting, looking, encode)) as encoded:
+        with closing(_encoded(waiting, extractor, looking)) as encoded:
             for name, rows, ended in progress(encoded, "videos", total=len(waiting)):
                 if rows is None or ended.failure:
                     features.failed(name, ended.failure)
@@ -115,14 +148,14 @@ def _stamp(path: str | os.PathLike[str]) -> str:
 
 
 def _encoded(
-    videos: Mapping[str, Path], looking: Looking, encode: Callable[[np.ndarray], np.ndarray]
+    videos: Mapping[str, Path], extractor: Extractor, looking: Looking
 ) -> Generator[tuple[str, np.ndarray | None, _Ended], None, None]:
     """(name, its rows, how it ended) of each video; no rows without a failure."""
     rows: list[np.ndarray] = []
-    with closing(ahead(_decoded(videos, looking), _WAITING_BATCHES)) as decoded:
+    with closing(ahead(_decoded(videos, extractor, looking), _WAITING_BATCHES)) as decoded:
         for name, found in decoded:
             if not isinstance(found, _Ended):
-                rows.append(encode(found))
+                rows.append(extractor.encode(found))
                 continue
             features = np.concatenate(rows) if rows else None
             rows = []
@@ -131,14 +164,61 @@ def _encoded(
             yield name, features, found
 
 
-def _decoded(videos: Mapping[str, Path], looking: Looking) -> Generator[tuple[str, np.ndarray | _Ended], None, None]:
+def _decoded(
+    videos: Mapping[str, Path], extractor: Extractor, looking: Looking
+) -> Generator[tuple[str, np.ndarray | _Ended], None, None]:
     """(name, batch) of all videos, one after the other, and (name, `_Ended`) after each one's last batch."""
     for name, path in videos.items():
         try:
             video = open_video(path, looking.folder_rate or looking.frame_rate, looking.decode_threads)
-            with closing(video.frames(looking.frame_rate, looking.resize)) as frames:
-                for batch in looking.batches(frame for _, frame in frames):
-                    yield name, batch
+            with closing(video.frames(looking.frame_rate, extractor.resize)) as frames:
+                pieces = extractor.pieces(frame for _, frame in frames)
+                while batch := list(islice(pieces, looking.batch_size)):
+                    yield name, np.stack(batch)
             yield name, _Ended(video.duration)
         except InputError as err:
             yield name, _Ended(failure=str(err))
+
+
+def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: str) -> None:
+    """Add the options that say which videos, how they are looked at, and where features go.
+
+    Args:
+        parser: gets them.
+        default: what they are by default.
+        batch: what a batch is made of.
+    """
+    add = parser.add_argument_group("videos").add_argument
+    add("--videos", required=True, metavar="DIR", help="folder with video files, or with folders of frames (jpg, png)")
+    add("--out", required=True, metavar="FILE.h5", help="feature file; what is done lies in FILE.h5.partial until then")
+    add("--durations", metavar="FILE.json", help="also write {video: seconds}")
+    rate = default.frame_rate
+    add("--frame_rate", type=float, default=rate, help=f"frames a second to look at; default {rate:g}")
+    add("--folder_rate", type=float, help="pictures a second in folders of frames; default: --frame_rate")
+    add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
+    add("--batch_size", type=int, default=default.batch_size, help=f"{batch}; default {default.batch_size}")
+    add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
+
+
+def looking_of(args: argparse.Namespace) -> Looking:
+    """How the options say that videos are looked at."""
+    return Looking(args.frame_rate, args.batch_size, args.folder_rate, args.decode_threads)
+
+
+def finish(report: Report, out: str, durations: str | None) -> None:
+    """Print what became of the videos, and write their durations if a file is named.
+
+    Raises:
+        InputError: there are no features of any video.
+    """
+    if not report.done:
+        raise InputError(f"{out}: not written, none of {len(report.failed)} videos could be read (reasons are above)")
+    if durations:
+        write_json(report.durations, durations, indent=True)
+    hours = sum(report.durations.values()) / 3600
+    print(f"{out}: {len(report.done)} videos, {hours:.2f} h")
+    if report.failed:
+        print(f"not in it, {len(report.failed)}: {first_few(list(report.failed), 20)}")
+        for reason in report.failed.values():
+            print(f"  {reason}")
+        print("The same command tries them again, and only them.")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.text_models import LONGEST, SIZE, build_model, run_command, sentences
 from utils.basic_utils import InputError, read_jsonl, write_jsonl
-from utils.feature_files.feature_file import FeatureFile
+from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.text_feature import extract_text_features
 from utils.text_feature.chunks import chunk_lines
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
@@ -151,9 +151,12 @@ class TestSubtitles:
     def test_files_for_training_come_out_at_the_end(self, encoder: TextEncoder, tmp_path: Path):
         rows = [video("talk", *sentences(4)), video("silent")]
         extract_subtitles(rows, encoder, tmp_path / "tokens.h5")
-        report = convert(tmp_path / "tokens.h5", rows, {"talk": 6, "silent": 3, "unheard": 2}, tmp_path / "clips.h5")
+        with new_feature_file(tmp_path / "video.h5") as out:
+            for name, n_clips in (("talk", 6), ("silent", 3), ("unheard", 2)):
+                out.put(name, np.ones((n_clips, 4), np.float32))
+        report = convert(tmp_path / "tokens.h5", rows, tmp_path / "video.h5", tmp_path / "clips.h5")
         clips = FeatureFile(tmp_path / "clips.h5")
-        assert (report.done, report.silent) == (["talk", "silent", "unheard"], ["silent", "unheard"])
+        assert (report.done, report.silent) == (["silent", "talk", "unheard"], ["silent", "unheard"])
         first_line = encoder.encode_ids([[t for line in encoder.tokenizer.line_ids(sentences(4)) for t in line]])[0]
         n_first = len(encoder.tokenizer.line_ids(sentences(1))[0])
         np.testing.assert_allclose(clips.read("talk")[0], first_line[:n_first].max(axis=0), atol=1e-5)

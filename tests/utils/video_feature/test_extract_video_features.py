@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -19,6 +18,7 @@ from PIL import Image
 from tests.support.video_files import (
     count_bars,
     efficientnet_weights,
+    extractor,
     number_of,
     numbered_frame,
     paths_in,
@@ -69,7 +69,7 @@ def plain_features(path: Path, model: ImageModel, frame_rate: float) -> np.ndarr
 def test_each_row_is_the_feature_of_its_frame_and_failures_are_reported(
     folder: Path, model: ImageModel, tmp_path: Path
 ) -> None:
-    report = extract_frame_features.extract(paths_in(folder), model, tmp_path / "f.h5", batch_size=5)
+    report = extract_frame_features.extract(paths_in(folder), model, tmp_path / "f.h5", Looking(3.0, 5))
     assert report.done == ["bars", "phone"]
     assert report.durations == {"bars": pytest.approx(1.6), "phone": pytest.approx(4.004)}
     assert set(report.failed) == set(BROKEN)
@@ -84,7 +84,7 @@ def test_each_row_is_the_feature_of_its_frame_and_failures_are_reported(
 
 
 def test_the_file_says_what_made_it(folder: Path, model: ImageModel, tmp_path: Path) -> None:
-    extract_frame_features.extract({"phone": folder / "phone.mp4"}, model, tmp_path / "f.h5", frame_rate=2)
+    extract_frame_features.extract({"phone": folder / "phone.mp4"}, model, tmp_path / "f.h5", Looking(2, 32))
     made_by = FeatureFile(tmp_path / "f.h5").made_by()
     assert properties(made_by) == {
         "model": TIMM,
@@ -173,22 +173,16 @@ def test_a_video_without_a_decoder_does_not_end_the_extraction(tmp_path: Path) -
     coded = write_video(tmp_path / "a.avi", 10).read_bytes()
     (tmp_path / "a.avi").write_bytes(coded.replace(b"H264", b"ZZZZ"))
     videos = {"a": tmp_path / "a.avi", "b": write_video(tmp_path / "b.mp4", 25)}
-    looking = Looking(3.0, Resize(48), lambda frames: (frame[None] for frame in frames), decode_threads=1)
-    report = extract_each(videos, looking, lambda _: np.zeros((1, 2), np.float32), tmp_path / "f.h5", {}, {})
+    zeros = extractor(lambda _: np.zeros((1, 2), np.float32))
+    report = extract_each(videos, zeros, Looking(3.0, 1, decode_threads=1), tmp_path / "f.h5")
     assert report.failed == {"a": f"{videos['a']}: there is no decoder for its codec: convert it"}
     assert report.done == FeatureFile(tmp_path / "f.h5").keys() == ["b"]
 
 
 def test_features_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4")
-
-    def batches(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        yield np.stack(list(frames))
-
-    looking = Looking(3.0, Resize(48), batches)
-    report = extract_each(
-        {"a": video}, looking, lambda batch: np.full((len(batch), 2), np.nan, np.float32), tmp_path / "f.h5", {}, {}
-    )
+    nothing = extractor(lambda batch: np.full((len(batch), 2), np.nan, np.float32))
+    report = extract_each({"a": video}, nothing, Looking(3.0, 1000), tmp_path / "f.h5")
     assert "not finite" in report.failed["a"]
     assert report.done == []
     assert not (tmp_path / "f.h5").exists()
@@ -198,8 +192,8 @@ def test_an_error_of_the_model_is_no_failure_of_a_video(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
 
     def run() -> None:
-        looking = Looking(3.0, Resize(48), lambda frames: (frame[None] for frame in frames))
-        extract_each({"a": tmp_path / "a.mp4"}, looking, lambda _: 1 / 0, tmp_path / "f.h5", {}, {})  # type: ignore
+        failing = extractor(lambda _: 1 / 0)  # type: ignore
+        extract_each({"a": tmp_path / "a.mp4"}, failing, Looking(3.0, 1), tmp_path / "f.h5")
 
     with pytest.raises(ZeroDivisionError):
         run()

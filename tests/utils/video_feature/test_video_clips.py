@@ -84,20 +84,17 @@ def test_frames_of_tvr_lie_where_it_says():
     st.lists(st.integers(0, 400), min_size=1, max_size=40),
     st.sampled_from([0.1, 0.3, 1.5, 2.0]),
     st.sampled_from(["max", "avg"]),
-    st.none() | st.integers(1, 12),
-    st.randoms(use_true_random=False),
 )
-def test_each_clip_pools_its_frames_wherever_they_are_in_the_file(tenths, clip_length, pool, n_clips, rng):
-    rng.shuffle(tenths)
+def test_each_clip_pools_its_frames(tenths, clip_length, pool):
+    tenths.sort()
     times = np.array(tenths) / 10
     frames = rows(len(times), 2, seed=1)
-    found = frames_to_clips(frames, times, clip_length, pool, n_clips)
+    found = frames_to_clips(frames, times, clip_length, pool)
     hundredths = round(clip_length * 100)
     clip_of = [tenth * 10 // hundredths for tenth in tenths]  # in whole numbers
-    assert len(found) == (n_clips or max(clip_of) + 1)
+    assert len(found) == max(clip_of) + 1
     for clip, row in enumerate(found):
-        last = clip == len(found) - 1
-        inside = [i for i, c in enumerate(clip_of) if c == clip or (last and c > clip)]
+        inside = [i for i, c in enumerate(clip_of) if c == clip]
         if not inside:
             distances = np.abs(times - (clip + 0.5) * clip_length)
             assert any(np.array_equal(row, frames[i]) for i in np.flatnonzero(distances <= distances.min() + 1e-9))
@@ -131,16 +128,6 @@ def test_the_record_of_the_frames_is_carried_on(tmp_path):
         "pooling": "avg",
     }
     assert len(read(tmp_path / "clips.h5")["v"]) == 2  # the file's frame rate: eight frames are four seconds
-
-
-def test_clip_counts_can_be_given(tmp_path):
-    frames = write(tmp_path / "frames.h5", {"a": rows(8), "b": rows(9)})
-    convert(frames, tmp_path / "clips.h5", n_clips_of={"a": 1, "b": 3})
-    clips = read(tmp_path / "clips.h5")
-    assert np.array_equal(clips["a"], rows(8).max(axis=0, keepdims=True))
-    assert np.array_equal(clips["b"][2], rows(9)[8])
-    with pytest.raises(InputError, match="has b, whose number of clips"):
-        convert(frames, tmp_path / "clips.h5", n_clips_of={"a": 1})
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from PIL import Image
 
 from tests.support.video_files import HEIGHT, MATRICES, WIDTH, number_of, numbered_frame, real_video, turn, write_video
 from utils.basic_utils import InputError
-from utils.video_feature import frames as frames_module
+from utils.video_feature import decoding
 from utils.video_feature.ahead import ahead
-from utils.video_feature.frames import find_videos, open_video
+from utils.video_feature.frames import find_videos, open_video, pictures_in
 from utils.video_feature.sampling import Resize, shown_at
 
 
@@ -343,7 +343,7 @@ def test_videos_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
 def test_digits_that_are_no_decimals_are_letters_in_names(tmp_path: Path) -> None:
     folder = folder_of_frames(tmp_path / "a", 3)
     (folder / "frame_0.png").rename(folder / "²1.png")
-    assert [path.name for path in frames_module.pictures_in(folder)] == ["frame_1.png", "frame_2.png", "²1.png"]
+    assert [path.name for path in pictures_in(folder)] == ["frame_1.png", "frame_2.png", "²1.png"]
 
 
 def test_folders_that_cannot_be_read_are_passed_over_or_named(
@@ -380,7 +380,7 @@ def test_folders_without_videos_are_named(tmp_path: Path) -> None:
 
 
 def test_without_the_decoder_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "av", None)
+    monkeypatch.setattr(decoding, "av", None)
     with pytest.raises(InputError, match=r"pip install -r utils/video_feature/requirements\.txt"):
         open_video(real_video("bikes"))
 

@@ -1,4 +1,4 @@
-"""Queries for a new corpus: read from jsonl, checked before hours of work, fitted to the videos that there are.
+"""Queries for a new dataset: read from jsonl, checked before hours of work, fitted to the videos that there are.
 
 A line is `{"desc": sentence, "vid_name": video, "ts": [start, end] in seconds}`, with `desc_id`, `type`, `split` and
 anything else if wanted. What is wrong with a line itself is refused; a query whose video is missing or failed, or ends
@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 
 from utils.basic_utils import InputError, first_few, read_jsonl
-from utils.own_dataset.splits import ALL, LEARNT, TEST, split_name
+from utils.own_corpus.layout import ALL, LEARNT, TEST, split_name
+from utils.tables import indented
 
 LARGEST_ID = 2**53
 ID_BYTES = 6
-SHOWN_LINES = 10
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}")
 
 
@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A query that is not in the corpus, and why."""
+    """A query that is not in the dataset, and why."""
 
     query: Query
     reason: str
@@ -78,9 +78,7 @@ def read_queries(paths: Sequence[str | Path]) -> list[Query]:
     if not wrong:
         wrong = _disagreements(queries)
     if wrong:
-        more = "" if len(wrong) <= SHOWN_LINES else f"\n  … {len(wrong) - SHOWN_LINES} more"
-        lines = "".join(f"\n  {line}" for line in wrong[:SHOWN_LINES])
-        raise InputError(f"these lines have to be mended, or taken out, first:{lines}{more}")
+        raise InputError(f"these lines have to be mended, or taken out, first:{indented(wrong)}")
     return queries
 
 

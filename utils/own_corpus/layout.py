@@ -1,4 +1,4 @@
-"""Where the files of a new corpus lie: TVR's folders, and names that say which models made them (data/README.md)."""
+"""Where the files of a new dataset lie: TVR's folders, and names that say which models made them (data/README.md)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.basic_utils import InputError
-from utils.mini_corpus.files import durations_path, manifest_path, release_path, usable_folder
+from utils.dataset_files import durations_path, manifest_path, release_path
+
+TRAIN, VAL, TEST, ALL = "train", "val", "test_public", "all"
+LEARNT = (TRAIN, VAL)
+ALIASES = {"test": TEST}  # as in the commands of training and inference
+
+
+def split_name(split: str) -> str:
+    """The split's name in file names: `test` means test_public, as everywhere in the project."""
+    return ALIASES.get(split, split)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of the corpus in a folder, by what made its features.
+    """Paths of the dataset in a folder, by what made its features.
 
     Args:
         out: the folder; its name begins the names of all files.
@@ -59,7 +67,6 @@ class Layout:
 
     @property
     def manifest(self) -> Path:
-        """What was made of what, written last: while it fits the files, the corpus is whole."""
         return manifest_path(self.out, self.prefix)
 
     def release(self, split: str) -> Path:
@@ -97,18 +104,6 @@ class Layout:
     def steps(self) -> Path:
         """What the conversions were made of."""
         return self.intermediate / "steps.json"
-
-
-def corpus_folder(out: str) -> Path:
-    """The output folder, made if need be, and absolute, so that printed commands work from anywhere.
-
-    Raises:
-        InputError: it cannot be made or written to, or has no name that files can begin with.
-    """
-    folder = usable_folder(out).resolve()
-    if not re.fullmatch(r"[\w.-]+", folder.name):
-        raise InputError(f"--out {out}: its name begins the names of all files: letters, digits, _ . and - only")
-    return folder
 
 
 def name_in_files(model: str) -> str:

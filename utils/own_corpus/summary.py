@@ -2,72 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.basic_utils import PROJECT_ROOT
-from utils.own_dataset.files import hours
-from utils.own_dataset.layout import Layout
-from utils.own_dataset.queries import LeftOut
-from utils.own_dataset.splits import ALL, TEST, TRAIN, VAL, Split
+from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
+from utils.own_corpus.new_dataset import NewDataset
+from utils.own_corpus.splits import Split
 from utils.tables import aligned, file_size
 
 SHOWN = 20
 NEW_LINE = " \\\n    "
 
 
-@dataclass
-class Outcome:
-    """What became of a corpus.
-
-    Args:
-        layout: where its files lie.
-        text_model: folder or name of the model that encodes sentences.
-        splits: videos and queries.
-        durations: seconds by vid_name.
-        n_clips: by vid_name.
-        failed: reasons by vid_name, of videos that are in no file.
-        left_out: queries that are in no file.
-        notes: sentences on what is worth knowing.
-        seconds: by step.
-        subtitles: whether any were given.
-    """
-
-    layout: Layout
-    text_model: str
-    splits: dict[str, Split]
-    durations: dict[str, float]
-    n_clips: dict[str, int]
-    failed: dict[str, str]
-    left_out: list[LeftOut]
-    notes: list[str] = field(default_factory=list)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    subtitles: bool = True
-
-
-def told(outcome: Outcome) -> str:
-    """All of it, as text."""
-    parts = [_splits(outcome), _files(outcome.layout, outcome.splits), _times(outcome.seconds)]
-    if outcome.notes:
-        parts.append("Notes\n" + "\n".join(f"  {note}" for note in outcome.notes))
-    if outcome.left_out:
-        parts.append(_listed("Left out: queries", [str(query) for query in outcome.left_out]))
-    if outcome.failed:
-        reasons = [f"{name}: {reason}" for name, reason in outcome.failed.items()]
+def told(made: NewDataset) -> str:
+    """What became of a dataset, as text."""
+    parts = [_splits(made), _files(made.layout, made.splits), _times(made.steps.seconds)]
+    if made.notes:
+        parts.append("Notes\n" + "\n".join(f"  {note}" for note in made.notes))
+    if made.left_out:
+        parts.append(_listed("Left out: queries", [str(query) for query in made.left_out]))
+    if made.failed:
+        reasons = [f"{name}: {reason}" for name, reason in made.failed.items()]
         parts.append(_listed("Left out: videos, tried again by the same command", reasons))
-    return "\n\n".join([*parts, next_commands(outcome)])
+    return "\n\n".join([*parts, next_commands(made)])
 
 
-def _splits(outcome: Outcome) -> str:
+def _splits(made: NewDataset) -> str:
     rows = [["split", "videos", "hours", "clips", "queries"]]
-    for name, split in outcome.splits.items():
-        durations = {vid_name: outcome.durations[vid_name] for vid_name in split.videos}
-        clips = sum(outcome.n_clips[vid_name] for vid_name in split.videos)
-        cells = [len(split.videos), f"{hours(durations):.3f}", clips, len(split.queries) or "-"]
+    for name, split in made.splits.items():
+        hours = math.fsum(made.durations[vid_name] for vid_name in split.videos) / 3600
+        clips = sum(made.n_clips[vid_name] for vid_name in split.videos)
+        cells = [len(split.videos), f"{hours:.3f}", clips, len(split.queries) or "-"]
         rows.append([name, *map(str, cells)])
-    title = f"Corpus {outcome.layout.prefix} in {outcome.layout.out}, clips of {outcome.layout.clip_length:g} s"
+    title = f"Corpus {made.layout.prefix} in {made.layout.out}, clips of {made.layout.clip_length:g} s"
     return f"{title}\n{aligned(rows)}"
 
 
@@ -86,24 +56,24 @@ def _listed(title: str, lines: Sequence[str]) -> str:
     return f"{title} ({len(lines)})\n" + "\n".join(f"  {line}" for line in [*lines[:SHOWN], *more])
 
 
-def next_commands(outcome: Outcome) -> str:
-    """What can be done with the corpus: training and then asking, or a search with a model that is there."""
-    layout, splits = outcome.layout, outcome.splits
+def next_commands(made: NewDataset) -> str:
+    """What can be done with the dataset: training and then asking, or a search with a model that is there."""
+    layout, splits, subtitles = made.layout, made.splits, made.opt.subtitles is not None
     files = [
         f"--video_duration_idx_path {_shown(layout.durations)}",
         f"--vid_feat_path {_shown(layout.video)}",
         f"--sub_bert_path {_shown(layout.sub)}",
     ]
     query_file = f"--desc_bert_path {_shown(layout.query)}"
-    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(outcome.text_model))}'
+    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(made.opt.text_model))}'
     if TRAIN in splits and VAL in splits:
         vid_feat_type = "resnet_i3d" if layout.i3d else "resnet"  # only the former's features are normalised already
-        ctx_mode = "video_sub_tef" if outcome.subtitles else "video_tef"
+        ctx_mode = "video_sub_tef" if subtitles else "video_tef"
         training = [
             f"bash method_tvr/scripts/train.sh custom {ctx_mode} {vid_feat_type} --exp_id {layout.prefix}",
             f"--train_path {_shown(layout.release(TRAIN))}",
             f"--eval_path {_shown(layout.release(VAL))}",
-            *(files if outcome.subtitles else files[:2]),
+            *(files if subtitles else files[:2]),
             query_file,
             f"--clip_length {layout.clip_length:g}",
             *(["--no_norm_vfeat"] if layout.i3d else []),

@@ -1,4 +1,4 @@
-"""Video features of a corpus, a row a clip: frames pooled and, where there are I3D features, these beside them."""
+"""Video features of a dataset, a row a clip: frames pooled and, where there are I3D features, these beside them."""
 
 from __future__ import annotations
 

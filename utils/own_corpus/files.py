@@ -1,17 +1,16 @@
-"""The files of a new corpus besides features: queries of each split, durations, and a record; and their agreement."""
+"""The files of a new dataset besides features: queries of each split, and durations; and the agreement of all files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import InputError, first_few, read_json, write_json, write_jsonl
 from utils.feature_files.feature_file import FeatureFile
-from utils.own_dataset.layout import Layout
-from utils.own_dataset.queries import Query
-from utils.own_dataset.splits import Split
+from utils.own_corpus.layout import Layout
+from utils.own_corpus.queries import Query
+from utils.own_corpus.splits import Split
 from utils.text_feature.convert_sub_feature_word_to_clip import MASK_SUFFIX
 
 AGAIN = "run the same command again"
@@ -51,17 +50,11 @@ def _row(query: Query, durations: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _of_earlier_run(layout: Layout) -> list[Path]:
-    """The files that an earlier run recorded, inside the corpus' folder."""
+    """The files that an earlier run recorded, inside the dataset's folder."""
     if not layout.manifest.is_file():
         return []
     files = read_json(layout.manifest, "remove it, and run the same command again").get("files", {})
     return [layout.out / name for name in files if "/" not in name]
-
-
-def write_manifest(layout: Layout, files: list[Path], **about: Any) -> None:
-    """Record what was made, with the size of every file, once all of it is there."""
-    sizes = {str(path.relative_to(layout.out)): path.stat().st_size for path in files}
-    write_json({**about, "files": sizes}, layout.manifest, indent=True)
 
 
 def check_agreement(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> dict[str, int]:
@@ -101,8 +94,3 @@ def _same_keys(file: FeatureFile, names: list[str]) -> None:
     if lacking or more:
         what = f"lacks {first_few(lacking)}" if lacking else f"also has {first_few(more)}"
         raise InputError(f"{file.path}: {what}: {AGAIN}")
-
-
-def hours(durations: Mapping[str, float]) -> float:
-    """How long the videos are together."""
-    return math.fsum(durations.values()) / 3600

@@ -1,23 +1,13 @@
-"""Which videos and queries of a new corpus are for training, which for evaluation, and which are only searched."""
+"""Which videos and queries of a new dataset are for training, which for evaluation, and which are only searched."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from utils.own_dataset.queries import Query
-
-TRAIN, VAL, TEST, ALL = "train", "val", "test_public", "all"
-LEARNT = (TRAIN, VAL)
-ALIASES = {"test": TEST}  # as in the commands of training and inference
-
-
-def split_name(split: str) -> str:
-    """The split's name in file names: `test` means test_public, as everywhere in the project."""
-    return ALIASES.get(split, split)
+from utils.own_corpus.layout import ALL, LEARNT, TEST, TRAIN, VAL
+from utils.own_corpus.queries import Query
 
 
 @dataclass(frozen=True)
@@ -32,8 +22,8 @@ def divide(queries: Sequence[Query], videos: Iterable[str], val_share: float) ->
     """Put queries and videos into splits.
 
     A query is in the split that it names. Others with times go where their video goes, to train or val, by the video's
-    name alone: in all but the smallest corpora it stays where it is when others are added. Others without times are all
-    in test_public, and look in all videos. The last split, `all`, has every video and no query.
+    name alone: in all but the smallest datasets it stays where it is when others are added. Others without times are
+    all in test_public, and look in all videos. The last split, `all`, has every video and no query.
 
     Args:
         queries: those that fit the videos.
@@ -47,7 +37,7 @@ def divide(queries: Sequence[Query], videos: Iterable[str], val_share: float) ->
     for query in queries:
         automatic = TEST if query.ts is None else VAL if query.vid_name in val else TRAIN
         of_split.setdefault(query.split or automatic, []).append(query)
-    order = [split for split in (TRAIN, VAL) if split in of_split]
+    order = [split for split in LEARNT if split in of_split]
     order += sorted(of_split.keys() - set(order))
     return {split: Split(_videos_of(of_split[split], names), of_split[split]) for split in order} | {
         ALL: Split(names, [])

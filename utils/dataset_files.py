@@ -1,0 +1,69 @@
+"""Files and folders of datasets: those that every dataset made here has, called as TVR's, and where they lie."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.basic_utils import InputError, write_json
+
+
+def release_path(out: Path, prefix: str, split: str) -> Path:
+    """`P_{split}_release.jsonl`, the queries of a split."""
+    return out / f"{prefix}_{split}_release.jsonl"
+
+
+def durations_path(out: Path, prefix: str) -> Path:
+    """`P_video2dur_idx.json`."""
+    return out / f"{prefix}_video2dur_idx.json"
+
+
+def manifest_path(out: Path, prefix: str) -> Path:
+    """`P_made_by.json`, written last: what was made of what. While it fits the files, the dataset is whole."""
+    return out / f"{prefix}_made_by.json"
+
+
+def write_manifest(out: Path, prefix: str, files: Sequence[Path], **about: Any) -> dict[str, Any]:
+    """Write down what was made, with the size of every file, once all of it is there; returns the manifest."""
+    manifest = {**about, "files": {str(path.relative_to(out)): path.stat().st_size for path in files}}
+    write_json(manifest, manifest_path(out, prefix), indent=True)
+    return manifest
+
+
+def entries_of(folder: Path, remedy: str) -> list[Path]:
+    """What lies in a folder that is read, by name; or `InputError` saying why it cannot be, and the `remedy`."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as err:
+        raise InputError(f"{folder}: cannot be read ({err.strerror}): {remedy}") from err
+
+
+def usable_folder(out: str | os.PathLike[str]) -> Path:
+    """The output folder, made if need be.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"--out {folder}: cannot be made ({err.strerror}): give another folder") from err
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--out {folder}: cannot be written to: give another folder")
+    return folder
+
+
+def named_folder(out: str) -> Path:
+    """A `usable_folder` whose name can begin those of files; absolute, so that printed commands work from anywhere.
+
+    Raises:
+        InputError: it cannot be made or written to, or has no such name.
+    """
+    folder = usable_folder(out).resolve()
+    if not re.fullmatch(r"[\w.-]+", folder.name):
+        raise InputError(f"--out {out}: its name begins the names of all files: letters, digits, _ . and - only")
+    return folder

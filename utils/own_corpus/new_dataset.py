@@ -1,0 +1,86 @@
+"""A dataset in the making: what was asked for, what it is made with, and what is known of it by now."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.basic_utils import InputError
+from utils.own_corpus.layout import Layout
+from utils.own_corpus.queries import LeftOut, Query
+from utils.own_corpus.splits import Split
+from utils.own_corpus.steps import Steps
+from utils.text_feature.text_encoder import TextEncoder
+from utils.video_feature.extract_i3d_features import I3DModel
+from utils.video_feature.image_models import ImageModel
+
+SHOWN = 5  # names of those that a note is about
+
+
+@dataclass(frozen=True)
+class Models:
+    """What encodes frames, windows of frames, and sentences."""
+
+    image: ImageModel
+    i3d: I3DModel | None
+    i3d_name: str
+    text: TextEncoder
+
+
+@dataclass
+class NewDataset:
+    """A dataset in the making.
+
+    Args:
+        opt: options of `utils/extract_features.py`.
+        layout: where its files lie.
+        models: what makes its features.
+        steps: those that are done.
+        videos: file or folder by vid_name, of all that were found.
+        queries: those that are in it, as far as is known.
+
+    Attributes:
+        failed: reasons by vid_name, of videos that are in no file.
+        durations: seconds by vid_name, of videos that have features.
+        n_clips: by vid_name.
+        left_out: queries that are in no file.
+        without_file: videos that have no subtitle file.
+        notes: sentences on what is worth knowing.
+        splits: its videos and queries.
+    """
+
+    opt: argparse.Namespace
+    layout: Layout
+    models: Models
+    steps: Steps
+    videos: dict[str, Path]
+    queries: list[Query]
+    failed: dict[str, str] = field(default_factory=dict)
+    durations: dict[str, float] = field(default_factory=dict)
+    n_clips: dict[str, int] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    without_file: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    splits: dict[str, Split] = field(default_factory=dict)
+
+    def fail(self, failed: Mapping[str, str]) -> None:
+        """Take videos out, each with its reason.
+
+        Raises:
+            InputError: none is left.
+        """
+        self.failed.update(failed)
+        self.durations = {name: length for name, length in self.durations.items() if name not in self.failed}
+        if not self.durations:
+            raise InputError(f"no video could be used: {'; '.join(list(self.failed.values())[:3])}")
+
+    def note(self, text: str, names: Sequence[str]) -> None:
+        """Note something about some names, if there are any."""
+        self.notes += counted(text, names)
+
+
+def counted(text: str, names: Sequence[str]) -> list[str]:
+    """A note about some names, "text (6): a, b, c, d, e …", or none without names."""
+    return [f"{text} ({len(names)}): {', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}"] if names else []
