@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from method_tvr.dataset.annotations import Query
 from method_tvr.report.data import ReportData
+from method_tvr.report.timeline import ANNOTATED, RIGHT, WRONG, Lane, Timeline
 from standalone_eval.metrics import Rule, moment_iou, right_moments
 from standalone_eval.outcomes import Outcomes
 
 N_ENTRIES, N_PREDICTIONS = 12, 5
 FOUND_BY = 10  # a truth at a later rank counts as missed
-NARROWEST = 0.6  # % of a timeline, so that a short moment can be seen
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A span on a timeline: its row, `kind` truth, right or wrong, and where it is drawn, in % of the video."""
-
-    row: str
-    kind: str
-    left: float
-    width: float
-
-
-@dataclass(frozen=True)
 class Entry:
     """One query.
 
     Attributes:
         query: with its annotated moments.
         duration: seconds of its video, None where not known.
-        end: seconds at which the timeline ends.
         ranks: {letter of file: rank of the truth, 0: not among the predictions}.
         predictions: the first ones.
-        bars: the annotated moments, then the best predictions in the right video.
-        in_words: what the timeline shows.
+        timeline: the annotated moments, then the best predictions in the right video.
     """
 
     query: Query
     duration: float | None
-    end: float
     ranks: Mapping[str, int]
     predictions: Sequence[Prediction]
-    bars: Sequence[Bar]
-    in_words: str
+    timeline: Timeline
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ class Gallery:
 
     Attributes:
         key: short name for links.
-        title, note: what became of them.
+        title, note: their outcome.
         n_queries: all of them.
         share: % of all queries.
         entries: those shown.
@@ -85,8 +71,8 @@ class Gallery:
     entries: Sequence[Entry]
 
 
-def fates(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.bool_]]:
-    """What became of queries in one task: each belongs to one of hit, near, found and miss.
+def by_outcome(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.bool_]]:
+    """Queries by their outcomes in one task: each belongs to one of hit, near, found and miss.
 
     Returns:
         {name: (Nq,) bool}: `hit`, right at rank 1; `near`, in VCMR the right video but another moment at rank 1, in the
@@ -114,7 +100,7 @@ def galleries(data: ReportData) -> list[Gallery]:
     }
     found = []
     maker = _EntryMaker(data)
-    for key, mask in fates(data.first.outcomes[data.main_task], data.main_iou_thd).items():
+    for key, mask in by_outcome(data.first.outcomes[data.main_task], data.main_iou_thd).items():
         numbers = np.flatnonzero(mask)
         shown = [] if key == "found" else spread(numbers, data.queries, N_ENTRIES)
         title, note = texts[key]
@@ -154,12 +140,14 @@ class _EntryMaker:
         predictions = self._predictions(number)
         duration = data.durations.get(str(query.vid_name))
         in_video = [one for one in predictions if one.in_video and data.main_task != "VR"][:N_PREDICTIONS]
-        spans = [*query.annotated, *((one.st, one.ed) for one in in_video)]
-        end = duration or max(ed for _, ed in spans) or 1.0
-        bars = [_bar("annotated", "truth", span, end) for span in query.annotated]
-        bars += [_bar(f"rank {one.rank}", "right" if one.right else "wrong", (one.st, one.ed), end) for one in in_video]
+        lanes = [Lane("annotated", ANNOTATED, query.annotated)]
+        for one in in_video:
+            kind, sign = (RIGHT, "✓") if one.right else (WRONG, "✗")
+            lanes.append(Lane(f"rank {one.rank} {sign}", kind, [(one.st, one.ed)]))
+        end = duration or max(ed for lane in lanes for _, ed in lane.spans) or 1.0
         words = _in_words(query, in_video, end, data.main_task)
-        return Entry(query, duration, end, ranks, predictions[:N_PREDICTIONS], bars, words)
+        timeline = Timeline(end, lanes, ticks=("0 s", f"{end:.1f} s"), in_words=words)
+        return Entry(query, duration, ranks, predictions[:N_PREDICTIONS], timeline)
 
     def _predictions(self, number: int) -> list[Prediction]:
         """All that a query has and that have a rank."""
@@ -179,12 +167,6 @@ class _EntryMaker:
                 zip(rows[counted].tolist(), in_video[counted], iou[counted], right[counted], strict=True), start=1
             )
         ]
-
-
-def _bar(row: str, kind: str, span: tuple[float, float], end: float) -> Bar:
-    left, right = (100 * min(max(second / end, 0.0), 1.0) for second in span)
-    width = max(right - left, NARROWEST)
-    return Bar(row, kind, min(left, 100 - width), width)
 
 
 def _in_words(query: Query, in_video: Sequence[Prediction], end: float, task: str) -> str:

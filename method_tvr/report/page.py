@@ -1,31 +1,56 @@
-"""A report as one HTML file that needs nothing else: no server, no network, and no JavaScript to be read."""
+"""A report as one HTML file that needs nothing else: no server, no network, and no JavaScript to be read.
+
+Its charts come with their numbers: which there are, and what is drawn in each, is said here.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from typing import TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from method_tvr.report.data import ReportData
+from method_tvr.report.charts import Series, bar_chart, line_chart
+from method_tvr.report.data import CURVE_IOU_THDS, ReportData
 from method_tvr.report.gallery import galleries
-from method_tvr.report.groups import groupings
-from method_tvr.report.panels import panels_of_groups, panels_over_iou, panels_over_k
+from method_tvr.report.groups import Grouping, groupings
+from method_tvr.report.rendering import TEMPLATES
+from method_tvr.report.rendering import render as fill
 from standalone_eval.compare import compare_outcomes
+from standalone_eval.outcomes import Outcomes
 from standalone_eval.significance import N_RESAMPLES
+from standalone_eval.submission import MOMENT_TASKS
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 TASK_TITLES = {
     "VCMR": "the moment in the whole corpus",
     "SVMR": "the moment in the given video",
     "VR": "the video",
 }
-LONGEST_TEXT = 2000  # characters of a sentence or a name
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+CURVE_KS = (1, 5, 10, 100)
+ALL_KS = range(1, 101)
+GROUP_KS = (1, 10)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart and its numbers.
+
+    Attributes:
+        title: what it shows.
+        svg: the chart, an `svg` element.
+        header, rows: the numbers, as cells of a table.
+    """
+
+    title: str
+    svg: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def render(data: ReportData, made: datetime) -> str:
@@ -35,18 +60,11 @@ def render(data: ReportData, made: datetime) -> str:
         data: what it shows.
         made: when.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,  # sentences and names are other people's
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = shown
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     others = data.files[1:]
     comparisons = compare_outcomes(data.first.outcomes, [file.outcomes for file in others], data.rule)
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         data=data,
         made=made,
         n_videos=len({query.vid_name for query in data.queries}),
@@ -66,7 +84,74 @@ def render(data: ReportData, made: datetime) -> str:
     )
 
 
-def shown(text: object) -> str:
-    """Other people's text as it goes into the page: without what no page can hold, and of bearable length."""
-    clean = _CONTROL.sub("\ufffd", str(text).encode("utf-8", "replace").decode("utf-8"))
-    return clean if len(clean) <= LONGEST_TEXT else clean[:LONGEST_TEXT] + "…"
+def panels_over_iou(data: ReportData) -> Iterator[Panel]:
+    """Recall over the IoU threshold: a chart for each task and, where files are compared, each k."""
+    for task in (task for task in data.first.outcomes if task in MOMENT_TASKS):
+        ks = {f"R@{k}": k for k in CURVE_KS}
+        for title, lines in _charts(data, task, task, ks, lambda one, k: _recalls(one, [k], CURVE_IOU_THDS)):
+            svg = line_chart(_key("iou", title), CURVE_IOU_THDS, lines, "IoU threshold", CURVE_IOU_THDS)
+            yield _panel(f"{title} over IoU", svg, "IoU", [f"{iou_thd:g}" for iou_thd in CURVE_IOU_THDS], lines)
+
+
+def panels_over_k(data: ReportData) -> Iterator[Panel]:
+    """Recall over k: a chart for each task and, where files are compared, each of the rule's IoU thresholds."""
+    for task in data.first.outcomes:
+        iou_thds: dict[str, float | None] = {"right video": None}
+        if task in MOMENT_TASKS:
+            iou_thds = {f"IoU {iou_thd:g}": iou_thd for iou_thd in data.rule.iou_thds}
+        for title, lines in _charts(data, task, task, iou_thds, lambda one, thd: _recalls(one, ALL_KS, [thd])):
+            svg = line_chart(_key("k", title), ALL_KS, lines, "k", CURVE_KS)
+            at_ticks = [Series(line.label, line.style, [line.values[k - 1] for k in CURVE_KS]) for line in lines]
+            yield _panel(f"{title} over k", svg, "k", [str(k) for k in CURVE_KS], at_ticks)
+
+
+def panels_of_groups(data: ReportData, grouping: Grouping) -> Iterator[Panel]:
+    """Recalls in groups of queries: a chart for each task and, where files are compared, each k."""
+    ks = {f"R@{k}": k for k in GROUP_KS}
+
+    def shares(outcomes: Outcomes, k: int) -> Sequence[float]:
+        return grouping.shares(outcomes.hits(k, data.main_iou_thd))
+
+    for task in data.first.outcomes:
+        name = f"{task}, IoU {data.main_iou_thd:g}" if task in MOMENT_TASKS else task
+        for title, bars in _charts(data, task, name, ks, shares):
+            svg = bar_chart(_key(grouping.key, title), grouping.names, grouping.counts, bars)
+            names = [f"{group} (n = {n:,})" for group, n in zip(grouping.names, grouping.counts, strict=True)]
+            yield _panel(title, svg, "group", names, bars)
+
+
+def _charts(
+    data: ReportData,
+    task: str,
+    name: str,
+    variants: Mapping[str, V],
+    values: Callable[[Outcomes, V], Sequence[float]],
+) -> Iterator[tuple[str, list[Series]]]:
+    """Titles and series: of one file all variants in one chart, of several files a chart for each variant."""
+    if len(data.files) == 1:
+        first = data.first.outcomes[task]
+        yield name, [Series(label, i, values(first, variant)) for i, (label, variant) in enumerate(variants.items())]
+        return
+    for label, variant in variants.items():
+        yield (
+            f"{name}, {label}",
+            [
+                Series(file.letter, number, values(file.outcomes[task], variant))
+                for number, file in enumerate(data.files)
+                if task in file.outcomes
+            ],
+        )
+
+
+def _recalls(outcomes: Outcomes, ks: Sequence[int], iou_thds: Sequence[float | None]) -> Sequence[float]:
+    """% at every k and IoU threshold."""
+    return [100 * float(outcomes.hits(k, iou_thd).mean()) for k in ks for iou_thd in iou_thds]
+
+
+def _key(kind: str, title: str) -> str:
+    return f"{kind}-" + re.sub(r"\W+", "-", title)
+
+
+def _panel(title: str, svg: str, first: str, names: Sequence[str], series: Sequence[Series]) -> Panel:
+    rows = [[name, *(f"{one.values[i]:.2f}" for one in series)] for i, name in enumerate(names)]
+    return Panel(title, svg, [first, *(one.label for one in series)], rows)

@@ -21,9 +21,8 @@ from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options.declared import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
-from method_tvr.report.curves import read_curves
-from method_tvr.report.plots import draw_run
-from method_tvr.report.timelines import example_timelines
+from method_tvr.report.examples import choose_examples
+from method_tvr.report.plots import draw_run, read_curves
 from method_tvr.trained_model import open_model
 from utils.basic_utils import command_line, read_json, whole_file, write_json
 from utils.model_utils import named_generator, named_when_out_of_memory
@@ -148,10 +147,11 @@ def write_picture(
 ) -> None:
     """Draw curves and example timelines into the results folder, `quickstart.png`."""
     iou_thd = opt.iou_thds[0]
-    examples = example_timelines(model, split, features, opt, device, predictions, iou_thd, N_MOMENTS)
+    examples = choose_examples(model, split, features, opt, device, predictions, iou_thd, N_MOMENTS)
     parts = f" ({opt.ctx_mode})" if opt.ctx_mode != CTX_MODES[0] else ""
     title = f"ReLoCLNet on the {opt.dset_name} corpus{parts}"
-    draw_run(results / "quickstart.png", title, read_curves(results / "tensorboard_log"), best_epoch, examples)
+    curves = read_curves(results / "tensorboard_log")
+    draw_run(results / "quickstart.png", title, curves, best_epoch, examples, iou_thd)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from easydict import EasyDict
 from method_tvr.config import evaluation_rule
 from method_tvr.dset_configs import DATASETS
 from method_tvr.options.saved import find_path
-from method_tvr.web.judged_queries import JudgedQueries
+from method_tvr.web.query_outcomes import QueryOutcomes
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.text_feature.text_rows import subtitle_lines
 
@@ -24,7 +24,7 @@ UNUSABLE = (
 )
 
 
-def open_judged(opt: EasyDict) -> tuple[JudgedQueries | None, str]:
+def open_outcomes(opt: EasyDict) -> tuple[QueryOutcomes | None, str]:
     """Queries of the split with predictions, or None and what to do about it.
 
     Args:
@@ -42,7 +42,7 @@ def open_judged(opt: EasyDict) -> tuple[JudgedQueries | None, str]:
             raise InputError(f"--predictions {opt.predictions}: whose are they? {NO_ANNOTATIONS}")
         return None, NO_ANNOTATIONS
     try:
-        return JudgedQueries.read(path, find_path(opt.eval_path), evaluation_rule(opt)), ""
+        return QueryOutcomes.read(path, find_path(opt.eval_path), evaluation_rule(opt)), ""
     except InputError as err:
         if opt.predictions is not None:
             raise

@@ -15,10 +15,10 @@ from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.batching import BatchedSearcher
-from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
-from method_tvr.web.page_files import open_judged, open_subtitles
+from method_tvr.web.page_files import open_outcomes, open_subtitles
+from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.ground_truth import Span
 
 
@@ -34,8 +34,8 @@ class Service:
         model_dir: the model's results folder.
         opt: all options.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
-        judged: the split's queries with predictions, None where there are none.
-        why_not_judged: what to do about that.
+        outcomes: the split's queries with predictions, None where there are none.
+        why_no_outcomes: what to do about that.
     """
 
     searcher: MomentSearcher
@@ -45,8 +45,8 @@ class Service:
     model_dir: Path
     opt: EasyDict
     subtitles: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    judged: JudgedQueries | None = None
-    why_not_judged: str = ""
+    outcomes: QueryOutcomes | None = None
+    why_no_outcomes: str = ""
 
     @property
     def videos(self) -> Sequence[Video]:
@@ -75,11 +75,11 @@ class Service:
 
     def annotated(self, sentence: str) -> dict[str, list[Span]]:
         """{vid_name: annotated moments} of the split's queries that say exactly this."""
-        return {} if self.judged is None else self.judged.annotated_for(sentence)
+        return {} if self.outcomes is None else self.outcomes.annotated_for(sentence)
 
     def example_sentences(self, n: int) -> list[str]:
         """Some of the split's queries, spread evenly."""
-        sentences = [] if self.judged is None else list(filter(str.strip, self.judged.sentences))
+        sentences = [] if self.outcomes is None else list(filter(str.strip, self.outcomes.sentences))
         return sentences[:: max(1, len(sentences) // n)][:n]
 
     def close(self) -> None:
@@ -101,6 +101,6 @@ def open_service(opt: EasyDict) -> Service:
     searcher = open_searcher(opt)
     names = [video.vid_name for video in searcher.videos]
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
-    subtitles, (judged, why_not) = open_subtitles(opt), open_judged(opt)
+    subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)
     batched = BatchedSearcher(searcher, limits.max_queue)
-    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt, subtitles, judged, why_not)
+    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt, subtitles, outcomes, why_not)

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 
 from method_tvr.web.app import assemble
 from method_tvr.web.batching import BatchedSearcher
-from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import Limits
 from method_tvr.web.media import MediaFiles
+from method_tvr.web.query_outcomes import QueryOutcomes
 from method_tvr.web.service import Service
 from tests.support.web_stubs import StubSearcher
 
@@ -27,14 +27,14 @@ def service_of(
     limits: Limits = UNLIMITED,
     media: Path | None = None,
     host: str = "127.0.0.1",
-    judged: JudgedQueries | None = None,
+    outcomes: QueryOutcomes | None = None,
 ) -> Iterator[Service]:
     """A service at an address, which knows the files in a folder, and a split's queries."""
     batched = BatchedSearcher(searcher, limits.max_queue)
     names = [video.vid_name for video in searcher.videos]
     files = MediaFiles({}) if media is None else MediaFiles.in_folder(media, names)
     options = EasyDict(host=host, videos=media)
-    service = Service(searcher, batched, files, limits, Path("/secret/place/model-1"), options, judged=judged)
+    service = Service(searcher, batched, files, limits, Path("/secret/place/model-1"), options, outcomes=outcomes)
     yield service
     searcher.gate.set()
     service.close()

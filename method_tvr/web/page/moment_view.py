@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from markupsafe import Markup
 
+from method_tvr.ask.moments import clock
+from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.page.rendering import render
-from method_tvr.web.page.timeline import FOUND, TRUTH, Lane, timeline
 from standalone_eval.ground_truth import Span
 
 AROUND = 3.0  # seconds before and after a moment whose subtitles are shown, dimmed
@@ -48,10 +50,28 @@ class ShownMoment:
     @property
     def picture(self) -> Markup:
         """Its timeline."""
-        lanes = [] if self.score is None else [Lane("found", FOUND, [self.span])]
+        lanes = [] if self.score is None else [_lane("found", PREDICTED, [self.span])]
         if self.truth:
-            lanes.append(Lane("annotated", TRUTH, self.truth))
-        return timeline(self.duration, lanes, self.curves)
+            lanes.append(_lane("annotated", ANNOTATED, self.truth))
+        shown = [f"{lane.name}: {', '.join(lane.titles)}" for lane in lanes]
+        in_words = "; ".join([*shown, f"of {clock(self.duration)}"])
+        ticks = [clock(self.duration * share) for share in (0, 0.5, 1)]
+        return Timeline(self.duration, lanes, boundary_curves(self.curves), ticks, in_words).html()
+
+
+def _lane(name: str, kind: str, spans: Sequence[Span]) -> Lane:
+    return Lane(name, kind, spans, [f"{clock(start)} to {clock(end)}" for start, end in spans])
+
+
+def boundary_curves(curves: SpanCurves | None) -> list[BoundaryCurve]:
+    """Where a moment may start and end in a video, if that is known."""
+    if curves is None:
+        return []
+    clips = np.arange(len(curves.p_start))
+    return [
+        BoundaryCurve("start", clips * curves.clip_length, curves.p_start),
+        BoundaryCurve("end", (clips + curves.end_offset) * curves.clip_length, curves.p_end),
+    ]
 
 
 class MomentView:

@@ -7,8 +7,8 @@ from pathlib import Path
 import gradio as gr
 
 from method_tvr.web.page.ask_tab import AskTab
-from method_tvr.web.page.errors_tab import ErrorsTab
 from method_tvr.web.page.moment_view import MomentView
+from method_tvr.web.page.outcomes_tab import OutcomesTab
 from method_tvr.web.page.rendering import render
 from method_tvr.web.page.run_tab import build_run_tab
 from method_tvr.web.service import Service
@@ -34,13 +34,13 @@ def build_page(service: Service) -> gr.Blocks:
         with gr.Tab("Ask", id="ask"):
             AskTab(service, view)
         with gr.Tab("Mistakes", id="mistakes"):
-            if service.judged is None:
-                gr.HTML(str(render("message.html.j2", text=service.why_not_judged, kind="note")))
+            if service.outcomes is None:
+                gr.HTML(str(render("message.html.j2", text=service.why_no_outcomes, kind="note")))
             else:
-                errors = ErrorsTab(service, service.judged, view)
-                fill, outputs = errors.first_page
+                browser = OutcomesTab(service, service.outcomes, view)
+                fill, outputs = browser.first_page
                 page.load(fill, None, outputs, api_visibility="private", show_progress="hidden")
         with gr.Tab("Run", id="run"):
-            build_run_tab(service.model_dir, service.judged)
+            build_run_tab(service.model_dir, service.outcomes)
     page.state_session_capacity = MAX_SESSIONS
     return page.queue(max_size=service.limits.max_queue, default_concurrency_limit=AT_A_TIME)

@@ -6,12 +6,14 @@ import io
 from pathlib import Path
 
 import gradio as gr
+import matplotlib
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from method_tvr.report.curves import Curve, read_curves
+from method_tvr.report.plots import Curve, draw_curves, read_curves
 from method_tvr.training.checkpoint import load_checkpoint
-from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.page.rendering import render
+from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.metrics import recalls, recalls_by_type
 from utils.basic_utils import InputError
 
@@ -19,14 +21,14 @@ CURVES_SIZE = (14, 4.2)  # inches
 NO_CURVES = "There are no curves of the training in the folder of the model."
 
 
-def build_run_tab(model_dir: Path, judged: JudgedQueries | None) -> None:
+def build_run_tab(model_dir: Path, outcomes: QueryOutcomes | None) -> None:
     """Built inside a `gr.Blocks`.
 
     Args:
         model_dir: results folder.
-        judged: queries with predictions, None if there are none.
+        outcomes: queries with predictions, None if there are none.
     """
-    gr.HTML(str(recall_table(judged)) if judged else "", elem_id="recalls")
+    gr.HTML(str(recall_table(outcomes)) if outcomes else "", elem_id="recalls")
     try:
         curves = read_curves(model_dir / "tensorboard_log")
     except InputError:  # whose message says where the folder is
@@ -36,34 +38,29 @@ def build_run_tab(model_dir: Path, judged: JudgedQueries | None) -> None:
         gr.HTML(str(curves_svg(curves, kept)), elem_id="curves")
 
 
-def recall_table(judged: JudgedQueries) -> Markup:
+def recall_table(outcomes: QueryOutcomes) -> Markup:
     """Recalls over all queries, and by their type where they have one."""
-    rule, rows = judged.rule, []
-    k_of_types, kinds = min(rule.ks), [judged.type_of(number) for number in range(len(judged))]
-    for task, outcomes in judged.outcomes.items():
-        hits = outcomes.hits_at_k(rule)
-        by_type = recalls_by_type(hits, kinds) if judged.types else {}
+    rule, rows = outcomes.rule, []
+    k_of_types, kinds = min(rule.ks), [outcomes.type_of(number) for number in range(len(outcomes))]
+    for task, of_task in outcomes.of_task.items():
+        hits = of_task.hits_at_k(rule)
+        by_type = recalls_by_type(hits, kinds) if outcomes.types else {}
         prefixes = [""] if task == "VR" else [f"{iou_thd}-" for iou_thd in rule.iou_thds]
         overall = recalls(hits)
         for prefix in prefixes:
             name = f"{task}, IoU {prefix[:-1]}" if prefix else task
             of_all = [overall[f"{prefix}r{k}"] for k in rule.ks]
-            of_types = [by_type[f"{kind}-{prefix}r{k_of_types}"] for kind in judged.types]
+            of_types = [by_type[f"{kind}-{prefix}r{k_of_types}"] for kind in outcomes.types]
             rows.append((name, of_all + of_types))
-    headings = [f"R@{k}" for k in rule.ks] + [f"R@{k_of_types}, type {kind}" for kind in judged.types]
-    return render("recalls.html.j2", rows=rows, headings=headings, n=len(judged))
+    headings = [f"R@{k}" for k in rule.ks] + [f"R@{k_of_types}, type {kind}" for kind in outcomes.types]
+    return render("recalls.html.j2", rows=rows, headings=headings, n=len(outcomes))
 
 
 def curves_svg(curves: dict[str, Curve], kept_epoch: int) -> Markup:
     """Losses and recalls over epochs, as inline SVG, with a line at the epoch whose model was kept."""
-    import matplotlib.pyplot as plt
-
-    from method_tvr.report.plots import draw_curves
-
-    with plt.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False}):
-        figure = plt.figure(figsize=CURVES_SIZE)
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "axes.spines.top": False}):
+        figure = Figure(figsize=CURVES_SIZE)
         draw_curves(figure.add_subfigure(figure.add_gridspec()[0]), curves, kept_epoch)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True)
-        plt.close(figure)
     return Markup(text.getvalue()[text.getvalue().index("<svg") :])

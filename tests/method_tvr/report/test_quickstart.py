@@ -15,10 +15,10 @@ from method_tvr.dataset.annotations import Query, Video
 from method_tvr.inference import predict
 from method_tvr.inputs import load_eval_split, open_features
 from method_tvr.model import ReLoCLNet
-from method_tvr.report.curves import Curve, read_curves
-from method_tvr.report.plots import draw_run
+from method_tvr.report.examples import Example, first_right_and_wrong, is_right, outcome_in_words, span_curves
+from method_tvr.report.plots import Curve, draw_run, iou_styles, read_curves
 from method_tvr.report.quickstart import mean_recalls, recall_table
-from method_tvr.report.timelines import Timeline, first_right_and_wrong, is_right, span_curves, verdict
+from method_tvr.report.timeline import ANNOTATED, RIGHT, WRONG, BoundaryCurve, Lane, Timeline
 from method_tvr.train import model_config
 from utils.basic_utils import InputError
 from utils.model_utils import named_generator
@@ -30,12 +30,14 @@ QUERY = Query(1, "Nora sniffs the jacket.", 1, "a", (3.0, 6.0), "v")
 VIDEO = Video("a", 30.0, 7)
 
 
-def timeline(n_clips: int, n_moments: int) -> Timeline:
+def example(n_clips: int, n_moments: int) -> Example:
     p = np.full(n_clips, 1 / n_clips)
     moments = [[7, 3.0 * rank, 3.0 * rank + 3.0, 0.1] for rank in range(n_moments)]
-    right = is_right(moments, QUERY, VIDEO, 0.5).tolist()
-    starts = 1.5 * np.arange(n_clips)
-    return Timeline(QUERY, 30.0, starts, starts, p, p, moments, right, "VCMR: right at rank 1")
+    kinds = [RIGHT if right else WRONG for right in is_right(moments, QUERY, VIDEO, 0.5)]
+    ranked = [Lane("ranked", kind, [(row[1], row[2])]) for kind, row in zip(kinds, moments, strict=True)]
+    curves = [BoundaryCurve(name, 1.5 * np.arange(n_clips), p) for name in ("start", "end")]
+    shown = Timeline(30.0, [Lane("annotated", ANNOTATED, QUERY.annotated), *ranked], curves)
+    return Example(QUERY, shown, "VCMR: right at rank 1")
 
 
 def test_table_has_a_row_per_recall_and_a_dash_where_a_column_lacks_it() -> None:
@@ -79,15 +81,15 @@ def test_a_right_span_in_another_video_is_wrong() -> None:
     assert is_right([], QUERY, VIDEO, 0.5).tolist() == []
 
 
-def test_verdict_says_the_rank_and_what_came_first() -> None:
+def test_outcome_says_the_rank_and_what_came_first() -> None:
     names = {7: "a", 8: "b"}
     right, other, elsewhere = [7, 3.0, 6.0, 0.8], [8, 0.0, 4.5, 0.9], [7, 9.0, 12.0, 0.9]
-    assert verdict([right], np.array([True]), QUERY, names) == "VCMR: right at rank 1"
-    two = verdict([other, right], np.array([False, True]), QUERY, names)
+    assert outcome_in_words([right], np.array([True]), QUERY, names) == "VCMR: right at rank 1"
+    two = outcome_in_words([other, right], np.array([False, True]), QUERY, names)
     assert two == "VCMR: right at rank 2; rank 1 is 0.0–4.5 s of b"
-    none = verdict([elsewhere], np.array([False]), QUERY, names)
+    none = outcome_in_words([elsewhere], np.array([False]), QUERY, names)
     assert none == "VCMR: none of 1 ranks is right; rank 1 is 9.0–12.0 s of this video"
-    assert verdict([], np.zeros(0, dtype=bool), QUERY, names) == "VCMR: no prediction"
+    assert outcome_in_words([], np.zeros(0, dtype=bool), QUERY, names) == "VCMR: no prediction"
 
 
 def test_curves_come_back_as_training_logs_them(tmp_path: Path) -> None:
@@ -111,9 +113,17 @@ def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:
 
 def test_picture_is_drawn_whatever_is_missing(tmp_path: Path) -> None:
     curves = {"Train/loss_overall": Curve([0, 1], [0.5, 0.3]), "Train/loss_fcl": Curve([0, 1], [0.0, 0.0])}
-    examples = {"vt": (None, timeline(3, 0)), "all": (timeline(20, 5), None)}
-    draw_run(tmp_path / "run.png", "a run", curves, 1, examples)
+    examples = {"vt": (None, example(3, 0)), "all": (example(20, 5), None)}
+    draw_run(tmp_path / "run.png", "a run", curves, 1, examples, 0.5)
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recalls_are_drawn_at_the_thresholds_that_were_logged_each_in_its_own_style() -> None:
+    tags = [f"Eval/{task}-{thd}/{thd}-r1" for task in ("VCMR", "SVMR") for thd in ("0.7", "0.3", "0.9", "0.5", "0.1")]
+    styles = iou_styles([*tags, "Eval/VR/r1", "Train/loss_overall"])
+    assert list(styles) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
+    assert (styles["0.5"], styles["0.7"]) == ("-", "--")
+    assert len(set(styles.values())) == len(styles)
 
 
 def test_best_span_of_the_curves_is_the_best_moment_of_the_search(tiny_corpus: Corpus) -> None:

@@ -291,6 +291,7 @@ def test_files_that_do_not_fit_are_refused_with_every_reason(files, run_main: Ru
 
 
 def test_a_missing_package_is_named_with_the_remedy(files, run_main: Run, monkeypatch):
-    monkeypatch.delitem(sys.modules, "method_tvr.report.page", raising=False)
+    for name in ("page", "gallery", "timeline", "rendering"):
+        monkeypatch.delitem(sys.modules, f"method_tvr.report.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     refused(run_main, files, [files.predictions, "--gt", files.gt], "pip install -r method_tvr/report/requirements.txt")

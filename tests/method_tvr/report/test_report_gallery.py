@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from method_tvr.dataset.annotations import Query
 from method_tvr.report.data import read_report_data
-from method_tvr.report.gallery import FOUND_BY, N_ENTRIES, fates, galleries, spread
+from method_tvr.report.gallery import FOUND_BY, N_ENTRIES, by_outcome, galleries, spread
 from standalone_eval.eval import eval_retrieval
 from standalone_eval.outcomes import Outcomes
 from tests.support.report_files import TASKS, make_report_files
@@ -36,7 +36,7 @@ def test_galleries_count_every_query_once_and_agree_with_the_evaluation(tmp_path
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_predictions_shown_are_the_files_with_the_evaluations_verdict(tmp_path, task):
+def test_predictions_shown_are_the_files_with_the_evaluations_outcome(tmp_path, task):
     files = make_report_files(tmp_path, (task,))
     data = read_report_data([files.predictions], files.gt)
     rows = {entry["desc_id"]: entry["predictions"] for entry in files.submission[task]}
@@ -52,11 +52,11 @@ def test_predictions_shown_are_the_files_with_the_evaluations_verdict(tmp_path, 
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=30), st.sampled_from(TASKS))
-def test_each_query_has_one_fate(ranks, task):
+def test_each_query_has_one_outcome(ranks, task):
     rank, before = np.array(ranks).T
     video_rank = np.where(rank > 0, np.minimum(np.maximum(before, 1), rank), before)
     outcomes = Outcomes(task, {"" if task == "VR" else "0.7-": rank}, video_rank, np.zeros(len(rank), np.float32))
-    found = fates(outcomes, 0.7)
+    found = by_outcome(outcomes, 0.7)
     assert (sum(mask.astype(int) for mask in found.values()) == 1).all()
     assert np.array_equal(found["hit"], outcomes.hits(1, 0.7))
     assert not (found["miss"] & (rank > 0) & (rank <= FOUND_BY)).any()

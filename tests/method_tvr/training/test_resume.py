@@ -15,7 +15,7 @@ import torch
 
 from method_tvr import train
 from method_tvr.optimization import BertAdam
-from method_tvr.report.curves import read_curves
+from method_tvr.report.plots import read_curves
 from method_tvr.train import Trainer
 from method_tvr.training import saved_run as training_state
 from method_tvr.training.checkpoint import load_checkpoint

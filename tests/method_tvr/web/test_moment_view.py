@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from method_tvr.report.timeline import ANNOTATED, CURVES_HEIGHT, NARROWEST, PREDICTED, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
-from method_tvr.web.page.moment_view import MomentView, ShownMoment
-from method_tvr.web.page.timeline import CURVE_HEIGHT, FOUND, TRUTH, WIDTH, Lane, timeline
+from method_tvr.web.page.moment_view import MomentView, ShownMoment, boundary_curves
 
 HOSTILE = """<script>alert(1)</script>"'&{{ 7 * 7 }}${1}"""
 CURVES = SpanCurves(np.array([0.1, 0.6, 0.3, 0.0]), np.array([0.0, 0.1, 0.4, 0.5]), clip_length=1.5, end_offset=1)
@@ -26,33 +26,33 @@ def shown(**changed: object) -> ShownMoment:
 
 def rectangles(picture: str, kind: str) -> list[tuple[float, float]]:
     """Left and width of the spans of a kind, in seconds of a video of 60."""
-    found = re.findall(rf'class="span-{kind}" x="([\d.]+)" width="([\d.]+)"', picture)
-    return [(float(x) * 60 / WIDTH, float(width) * 60 / WIDTH) for x, width in found]
+    found = re.findall(rf'class="span-{kind}" x="([\d.]+)%" width="([\d.]+)%"', picture)
+    return [(float(x) * 60 / 100, float(width) * 60 / 100) for x, width in found]
 
 
 @given(st.floats(0, 59), st.floats(0.2, 30))
 def test_spans_lie_where_they_lie_in_the_video(start, length):
     end = min(start + length, 60.0)
-    ((x, width),) = rectangles(timeline(60.0, [Lane("found", FOUND, [(start, end)])]), FOUND)
+    ((x, width),) = rectangles(Timeline(60.0, [Lane("found", PREDICTED, [(start, end)])]).html(), PREDICTED)
     assert x == pytest.approx(start, abs=0.01)
-    assert width == pytest.approx(max(end - start, 3 * 60 / WIDTH), abs=0.01)
+    assert width == pytest.approx(max(end - start, NARROWEST * 60 / 100), abs=0.01)
 
 
 def test_curves_have_a_point_for_each_clip_and_touch_the_top_where_they_are_highest():
-    picture = timeline(6.0, [Lane("annotated", TRUTH, [(0, 1)])], CURVES)
+    picture = Timeline(6.0, [Lane("annotated", ANNOTATED, [(0, 1)])], boundary_curves(CURVES)).html()
     lines = re.findall(r'class="curve-(\w+)" points="([^"]+)"', picture)
     points = {name: [tuple(map(float, point.split(","))) for point in text.split()] for name, text in lines}
     assert [x for x, _ in points["start"]] == [0, 250, 500, 750]
     assert [x for x, _ in points["end"]] == [250, 500, 750, 1000]  # a moment ends after its last clip
     assert min(points["start"], key=lambda point: point[1]) == (250, 2)
     assert min(points["end"], key=lambda point: point[1]) == (1000, 2)
-    assert max(y for _, y in points["start"]) == CURVE_HEIGHT - 1
+    assert max(y for _, y in points["start"]) == CURVES_HEIGHT - 1
     assert "start, max 0.60" in picture
     assert "end, max 0.50" in picture
 
 
 def test_a_timeline_says_in_words_what_it_shows():
-    picture = timeline(60.0, [Lane("found", FOUND, [(12, 18)]), Lane("annotated", TRUTH, [(9, 20), (30, 31)])])
+    picture = shown(truth=[(9, 20), (30, 31)]).picture
     label = re.search(r'aria-label="([^"]+)"', picture)
     assert label
     assert label[1] == "found: 00:12 to 00:18; annotated: 00:09 to 00:20, 00:30 to 00:31; of 01:00"
@@ -107,6 +107,6 @@ def test_halves_of_characters_are_replaced():
 def test_an_annotated_moment_has_no_score_and_shows_itself_once():
     html = MomentView({}, set()).cards([shown(score=None, truth=[(12, 18)], rank="annotated")])
     assert "score" not in html
-    assert rectangles(html, TRUTH) == [(12, 6)]
-    assert rectangles(html, FOUND) == []
+    assert rectangles(html, ANNOTATED) == [(12, 6)]
+    assert rectangles(html, PREDICTED) == []
     assert "No video is long enough" in MomentView({}, set()).cards([])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from easydict import EasyDict
 
-from method_tvr.web.page_files import NO_ANNOTATIONS, NO_PREDICTIONS, UNUSABLE, newest_predictions, open_judged
+from method_tvr.web.page_files import NO_ANNOTATIONS, NO_PREDICTIONS, UNUSABLE, newest_predictions, open_outcomes
 from utils.basic_utils import InputError
 
 OF_INFERENCE = "inference_tvr_val_run_predictions_VCMR.json"
@@ -34,7 +34,7 @@ def write(path: Path, content: str | None = None, age: int = 0) -> Path:
 def test_the_newest_file_of_inference_without_nms_is_shown_and_else_the_best_of_training(tmp_path):
     opt = options(tmp_path)
     assert newest_predictions(opt) is None
-    assert open_judged(opt) == (None, NO_PREDICTIONS)
+    assert open_outcomes(opt) == (None, NO_PREDICTIONS)
     best = write(tmp_path / "best_tvr_val_predictions_VCMR.json")
     assert newest_predictions(opt) == best
     write(tmp_path / "inference_tvr_val_old_predictions_VCMR.json", age=9)
@@ -43,28 +43,28 @@ def test_the_newest_file_of_inference_without_nms_is_shown_and_else_the_best_of_
     write(tmp_path / f"{newest.stem}_metrics.json")
     write(tmp_path / "inference_tvr_test_run_predictions_VCMR.json")
     assert newest_predictions(opt) == newest
-    judged, why_not = open_judged(opt)
-    assert (judged is not None, why_not) == (True, "")
+    outcomes, why_not = open_outcomes(opt)
+    assert (outcomes is not None, why_not) == (True, "")
 
 
 def test_a_file_that_nobody_named_is_left_out_when_it_cannot_be_used_and_visitors_do_not_learn_where_it_lies(
     tmp_path, caplog
 ):
     broken = write(tmp_path / OF_INFERENCE, "{")
-    judged, why_not = open_judged(options(tmp_path))
-    assert (judged, why_not) == (None, UNUSABLE)
+    outcomes, why_not = open_outcomes(options(tmp_path))
+    assert (outcomes, why_not) == (None, UNUSABLE)
     assert str(broken) in caplog.text
     with pytest.raises(InputError, match=str(broken)):
-        open_judged(options(tmp_path, predictions=str(broken)))
+        open_outcomes(options(tmp_path, predictions=str(broken)))
 
 
-def test_without_annotations_nothing_is_judged(tmp_path):
+def test_without_annotations_no_outcomes_are_known(tmp_path):
     write(tmp_path / OF_INFERENCE)
-    assert open_judged(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
+    assert open_outcomes(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
 
 
 def test_predictions_of_unknown_annotations_are_refused_when_they_were_named_and_a_note_when_not(tmp_path):
     path = write(tmp_path / OF_INFERENCE)
-    assert open_judged(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
+    assert open_outcomes(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
     with pytest.raises(InputError, match="--eval_path names their file"):
-        open_judged(options(tmp_path, eval_path=None, predictions=str(path)))
+        open_outcomes(options(tmp_path, eval_path=None, predictions=str(path)))

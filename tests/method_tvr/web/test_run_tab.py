@@ -13,15 +13,14 @@ pytest.importorskip("gradio", reason=REASON)
 
 import gradio as gr
 
-from method_tvr.report import plots
-from method_tvr.report.curves import Curve
-from method_tvr.web.judged_queries import JudgedQueries
+from method_tvr.report.plots import Curve
 from method_tvr.web.page import run_tab
+from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 
 
-def judged(rule: Rule, types: tuple[str, ...] = (), task: str = "VCMR") -> JudgedQueries:
+def outcomes(rule: Rule, types: tuple[str, ...] = (), task: str = "VCMR") -> QueryOutcomes:
     """Four queries, of which the first is right at rank 1, the second at rank 2."""
     right, wrong = [0, 0, 5, 1], [1, 0, 5, 1]
     rows, entries = [], []
@@ -30,7 +29,7 @@ def judged(rule: Rule, types: tuple[str, ...] = (), task: str = "VCMR") -> Judge
         rows.append({"desc_id": number, "vid_name": "a_1", "ts": [0, 5], **kind})
         entries.append({"desc_id": number, "predictions": found})
     submission = {"video2idx": {"a_1": 0, "a_2": 1}, task: entries}
-    return JudgedQueries(align(submission, rows), [""] * len(rows), rule)
+    return QueryOutcomes(align(submission, rows), [""] * len(rows), rule)
 
 
 def table(html: str) -> list[list[str]]:
@@ -55,7 +54,7 @@ def table(html: str) -> list[list[str]]:
     ],
 )
 def test_recalls_are_those_that_the_dataset_reports(rule, types, task, wanted):
-    assert table(run_tab.recall_table(judged(rule, types, task))) == wanted
+    assert table(run_tab.recall_table(outcomes(rule, types, task))) == wanted
 
 
 def test_the_line_of_the_model_kept_is_at_the_epoch_of_the_checkpoint(monkeypatch, tmp_path):
@@ -63,7 +62,7 @@ def test_the_line_of_the_model_kept_is_at_the_epoch_of_the_checkpoint(monkeypatc
     curves = {"Eval/VCMR-0.5/0.5-r1": Curve([0, 1, 2], [9.0, 1.0, 2.0])}
     monkeypatch.setattr(run_tab, "read_curves", lambda folder: curves)
     monkeypatch.setattr(run_tab, "load_checkpoint", lambda path: SimpleNamespace(epoch=2))
-    monkeypatch.setattr(plots, "draw_curves", lambda figure, curves, epoch: drawn.append(epoch))
+    monkeypatch.setattr(run_tab, "draw_curves", lambda figure, curves, epoch: drawn.append(epoch))
     with gr.Blocks():
         run_tab.build_run_tab(tmp_path, None)
     assert drawn == [2]

@@ -17,9 +17,9 @@ pytest.importorskip("gradio", reason=REASON)
 from fastapi.testclient import TestClient
 
 from method_tvr.ask.searcher import QuestionError
-from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import Limits
 from method_tvr.web.page import page as page_module
+from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 from tests.support.web_service import client_of
@@ -30,7 +30,7 @@ UNKNOWN = "not_searched"
 HALF = "\ud800"  # of a character
 
 
-def judged(*tasks: str, iou_thds: tuple[float, ...] = (0.5, 0.7), sentences: tuple[str, ...] = ()) -> JudgedQueries:
+def outcomes(*tasks: str, iou_thds: tuple[float, ...] = (0.5, 0.7), sentences: tuple[str, ...] = ()) -> QueryOutcomes:
     """Three queries about the first two videos and one that is not searched, each predicted in two of these."""
     names, rows = [*NAMES, UNKNOWN], []
     said = sentences or ("Omar laughs.", "Nora opens a drawer.", "Somebody leaves.")
@@ -39,7 +39,7 @@ def judged(*tasks: str, iou_thds: tuple[float, ...] = (0.5, 0.7), sentences: tup
     video2idx = {name: number for number, name in enumerate(names)}
     found = [[video2idx[UNKNOWN], 2, 90, 0.9], [0, 2, 8, 0.8]]
     entries = [{"desc_id": number, "predictions": found} for number in range(3)]
-    return JudgedQueries(align({"video2idx": video2idx, **dict.fromkeys(tasks, entries)}, rows), said, Rule(iou_thds))
+    return QueryOutcomes(align({"video2idx": video2idx, **dict.fromkeys(tasks, entries)}, rows), said, Rule(iou_thds))
 
 
 class Page:
@@ -74,20 +74,20 @@ class Page:
 
 
 @contextmanager
-def page_of(judged: JudgedQueries | None = None, limits: Limits | None = None) -> Iterator[Page]:
-    with client_of(StubSearcher(), limits or Limits(rate=0), judged=judged) as client:
+def page_of(outcomes: QueryOutcomes | None = None, limits: Limits | None = None) -> Iterator[Page]:
+    with client_of(StubSearcher(), limits or Limits(rate=0), outcomes=outcomes) as client:
         yield Page(client)
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with page_of(judged("VCMR", "SVMR", "VR")) as page:
+    with page_of(outcomes("VCMR", "SVMR", "VR")) as page:
         yield page
 
 
 @pytest.mark.parametrize("task", ["VCMR", "SVMR", "VR"])
 def test_a_prediction_file_of_one_task_is_browsed(task):
-    with page_of(judged(task)) as page:
+    with page_of(outcomes(task)) as page:
         assert "3 of 3 queries" in page.filter()
         heading, cards, _ = page.open(0)
         assert "Omar laughs." in heading
@@ -106,7 +106,7 @@ def test_videos_that_are_not_searched_have_no_curves_and_end_where_their_last_mo
 
 
 def test_queries_that_cannot_be_looked_for_are_shown_all_the_same():
-    with page_of(judged("VCMR", sentences=("", "  ", "Omar laughs."))) as page:
+    with page_of(outcomes("VCMR", sentences=("", "  ", "Omar laughs."))) as page:
         page.filter()
         _, cards, details = page.open(0)
         assert "polyline" not in cards + details
@@ -114,7 +114,7 @@ def test_queries_that_cannot_be_looked_for_are_shown_all_the_same():
 
 
 def test_thresholds_may_be_whole_numbers():
-    with page_of(judged("VCMR", iou_thds=(0.5, 1))) as page:
+    with page_of(outcomes("VCMR", iou_thds=(0.5, 1))) as page:
         assert "3 of 3 queries" in page.filter("any", 1, "any", "any", "", "worst rank first")
 
 
@@ -174,7 +174,7 @@ def test_the_page_does_not_say_where_anything_lies(page):
 
 def test_lists_of_visitors_who_came_long_ago_are_forgotten_and_that_is_said(monkeypatch):
     monkeypatch.setattr(page_module, "MAX_SESSIONS", 2)
-    with page_of(judged("VCMR")) as page:
+    with page_of(outcomes("VCMR")) as page:
         for session in ("first", "second", "third"):
             page.filter(session=session)
         assert "Omar laughs." in page.open(0, session="third")[0]
@@ -186,7 +186,7 @@ def test_lists_of_visitors_who_came_long_ago_are_forgotten_and_that_is_said(monk
 
 
 def test_events_of_the_page_count_for_the_rate_of_a_client():
-    with page_of(judged("VCMR"), Limits(rate=0.01, burst=2)) as page:
+    with page_of(outcomes("VCMR"), Limits(rate=0.01, burst=2)) as page:
         page.filter()
         page.filter()
         answer = page.client.post("/gradio_api/queue/join", json={})

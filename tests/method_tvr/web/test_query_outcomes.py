@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from method_tvr.web.judged_queries import ANY, JudgedQueries, Wanted
+from method_tvr.web.query_outcomes import ANY, QueryOutcomes, Wanted
 from standalone_eval.metrics import Rule
 from utils.basic_utils import InputError
 
@@ -27,7 +27,7 @@ QUERIES = [  # (sentence, type, VCMR rows): all of them are about 10 to 20 s of 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A prediction file and its annotations."""
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("outcomes")
     truth, tasks = [], {"VCMR": [], "SVMR": [], "VR": []}
     for desc_id, (desc, kind, rows) in enumerate(QUERIES):
         truth.append({"desc_id": desc_id, "desc": desc, "vid_name": "friends_01", "ts": [10, 20], "type": kind})
@@ -44,8 +44,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def judged(files: tuple[Path, Path]) -> JudgedQueries:
-    return JudgedQueries.read(*files, RULE)
+def outcomes(files: tuple[Path, Path]) -> QueryOutcomes:
+    return QueryOutcomes.read(*files, RULE)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def judged(files: tuple[Path, Path]) -> JudgedQueries:
         (Wanted("t", 0.5, True), []),
     ],
 )
-def test_queries_are_found_by_what_is_wanted_of_them(judged, wanted, numbers):
-    assert judged.select(wanted).tolist() == numbers
+def test_queries_are_found_by_what_is_wanted_of_them(outcomes, wanted, numbers):
+    assert outcomes.select(wanted).tolist() == numbers
 
 
 @given(
@@ -74,24 +74,24 @@ def test_queries_are_found_by_what_is_wanted_of_them(judged, wanted, numbers):
     st.sampled_from([None, True, False]),
     st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3)),
 )
-def test_each_wish_alone_and_all_together_find_the_same(judged, kind, iou_thd, hit, ranks):
+def test_each_wish_alone_and_all_together_find_the_same(outcomes, kind, iou_thd, hit, ranks):
     alone = [
-        set(judged.select(one).tolist())
+        set(outcomes.select(one).tolist())
         for one in (
             Wanted(query_type=kind),
             Wanted(iou_thd=iou_thd, hit=hit),
             Wanted(iou_thd=iou_thd, ranks=ranks),
         )
     ]
-    assert set(judged.select(Wanted(kind, iou_thd, hit, ranks)).tolist()) == set.intersection(*alone)
+    assert set(outcomes.select(Wanted(kind, iou_thd, hit, ranks)).tolist()) == set.intersection(*alone)
 
 
-def test_a_query_has_its_annotated_moment_and_its_predictions(judged):
-    assert judged.annotated(1) == [(10, 20)]
-    assert judged.predicted(1, 2) == [("friends_02", 10, 20, 1.0), ("friends_01", 10, 16.5, 0.9)]
-    assert judged.predicted(0, 9) == [("friends_01", 10, 20, 1.0), ("friends_01", 30, 40, 0.9)]
-    assert judged.types == ["t", "v", "vt"]
-    assert [judged.type_of(number) for number in range(4)] == ["v", "vt", "t", "v"]
+def test_a_query_has_its_annotated_moment_and_its_predictions(outcomes):
+    assert outcomes.annotated(1) == [(10, 20)]
+    assert outcomes.predicted(1, 2) == [("friends_02", 10, 20, 1.0), ("friends_01", 10, 16.5, 0.9)]
+    assert outcomes.predicted(0, 9) == [("friends_01", 10, 20, 1.0), ("friends_01", 30, 40, 0.9)]
+    assert outcomes.types == ["t", "v", "vt"]
+    assert [outcomes.type_of(number) for number in range(4)] == ["v", "vt", "t", "v"]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_predictions_of_another_task_alone_are_those_that_have_a_rank(files, tmp
     entries = [{"desc_id": number, "predictions": [[*row, 0.5] for row in rows]} for number in range(len(QUERIES))]
     alone = tmp_path / "alone.json"
     alone.write_text(json.dumps({"video2idx": VIDEOS, task: entries}))
-    judged = JudgedQueries.read(alone, files[1], RULE)
-    assert judged.task == task
-    assert judged.ranks(0.5).tolist() == [2] * len(QUERIES)
-    assert judged.predicted(0, 9) == wanted
-    assert judged.predicted(0, 1) == wanted[:1]
+    outcomes = QueryOutcomes.read(alone, files[1], RULE)
+    assert outcomes.task == task
+    assert outcomes.ranks(0.5).tolist() == [2] * len(QUERIES)
+    assert outcomes.predicted(0, 9) == wanted
+    assert outcomes.predicted(0, 1) == wanted[:1]
 
 
 def test_a_query_without_a_sentence_has_none(files, tmp_path):
@@ -118,12 +118,12 @@ def test_a_query_without_a_sentence_has_none(files, tmp_path):
     del rows[1]["desc"]
     annotations = tmp_path / "val.jsonl"
     annotations.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert JudgedQueries.read(files[0], annotations, RULE).sentences[:2] == ["", ""]
+    assert QueryOutcomes.read(files[0], annotations, RULE).sentences[:2] == ["", ""]
 
 
-def test_a_sentence_of_several_queries_has_the_moments_of_all(judged):
-    assert judged.annotated_for(" Ross opens a door. ") == {"friends_01": [(10, 20), (10, 20)]}
-    assert judged.annotated_for("Nobody does.") == {}
+def test_a_sentence_of_several_queries_has_the_moments_of_all(outcomes):
+    assert outcomes.annotated_for(" Ross opens a door. ") == {"friends_01": [(10, 20), (10, 20)]}
+    assert outcomes.annotated_for("Nobody does.") == {}
 
 
 def test_files_that_do_not_fit_are_refused_by_name(files, tmp_path):
@@ -131,6 +131,6 @@ def test_files_that_do_not_fit_are_refused_by_name(files, tmp_path):
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text("".join(annotations.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(InputError, match=str(predictions)):
-        JudgedQueries.read(predictions, fewer, RULE)
+        QueryOutcomes.read(predictions, fewer, RULE)
     with pytest.raises(InputError, match="cannot be read"):
-        JudgedQueries.read(tmp_path / "none.json", annotations, RULE)
+        QueryOutcomes.read(tmp_path / "none.json", annotations, RULE)

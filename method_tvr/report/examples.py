@@ -1,4 +1,4 @@
-"""What a model sees in a video for a query: start and end probabilities, best moments, and the annotated one."""
+"""Queries chosen by rule, and what a model sees in their videos: start and end probabilities, best moments."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from method_tvr.dataset.annotations import Entry, Query, Video, annotated_spans
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.inputs import EvalSplit, clip_times
 from method_tvr.model import ReLoCLNet
+from method_tvr.report.timeline import ANNOTATED, RIGHT, WRONG, BoundaryCurve, Lane, Timeline
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.retrieval import Searcher
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
@@ -24,28 +25,21 @@ Row = Sequence[float]  # [video_idx, st, ed, score]
 
 
 @dataclass(frozen=True)
-class Timeline:
+class Example:
     """One query in its own video.
 
     Attributes:
         query: what was asked, with the annotated moment.
-        duration: seconds of the video.
-        starts, ends: (L,) seconds at which the moment may start and end.
-        p_st, p_ed: (L,) probability that it starts (ends) there.
-        moments: rows of the best moments in this video, best first.
-        right: whether each of them is right.
-        verdict: how the query fared in the whole corpus.
+        timeline: of the video: annotated moments, then the best ones in this video, and where they may start and end.
+        outcome: of the query in the whole corpus.
     """
 
     query: Query
-    duration: float
-    starts: np.ndarray
-    ends: np.ndarray
-    p_st: np.ndarray
-    p_ed: np.ndarray
-    moments: Sequence[Row]
-    right: Sequence[bool]
-    verdict: str
+    timeline: Timeline
+    outcome: str
+
+
+Examples = Mapping[str, tuple[Example | None, Example | None]]  # {query type: (right at rank 1, wrong)}
 
 
 def is_right(rows: Sequence[Row], query: Query, video: Video, iou_thd: float) -> np.ndarray:
@@ -71,8 +65,8 @@ def first_right_and_wrong(
     return chosen
 
 
-def verdict(rows: Sequence[Row], right: np.ndarray, query: Query, name_of: Mapping[int, str]) -> str:
-    """How a query fared in the whole corpus, from its VCMR rows and whether each is right."""
+def outcome_in_words(rows: Sequence[Row], right: np.ndarray, query: Query, name_of: Mapping[int, str]) -> str:
+    """The outcome of a query in the whole corpus, from its VCMR rows and whether each is right."""
     if not len(rows):
         return "VCMR: no prediction"
     if right[0]:
@@ -119,7 +113,7 @@ def span_curves(
     ]
 
 
-def example_timelines(
+def choose_examples(
     model: ReLoCLNet,
     split: EvalSplit,
     features: FeatureStore,
@@ -128,8 +122,8 @@ def example_timelines(
     predictions: Mapping[str, Any],
     iou_thd: float,
     n_moments: int,
-) -> dict[str, tuple[Timeline | None, Timeline | None]]:
-    """Timelines of the queries that `first_right_and_wrong` names, judged by VCMR.
+) -> Examples:
+    """The queries that `first_right_and_wrong` names by their outcomes in VCMR.
 
     Args:
         predictions: the content of a prediction file with VCMR and SVMR.
@@ -148,25 +142,20 @@ def example_timelines(
     chosen = first_right_and_wrong(split.queries, [bool(right[q.desc_id][:1].any()) for q in split.queries])
     shown = [query for pair in chosen.values() for query in pair if query is not None]
 
-    timelines = {}
+    examples = {}
     for query, (p_st, p_ed) in zip(shown, span_curves(model, shown, videos, features, opt, device), strict=True):
         video = videos[str(query.vid_name)]
         moments = rows["SVMR"][query.desc_id][:n_moments]
         clips = np.arange(len(p_st))[:, None].repeat(2, axis=1)
         starts, ends = clip_times(opt).seconds(clips, video.duration, len(p_st)).T
-        timelines[query.desc_id] = Timeline(
-            query,
-            video.duration,
-            starts,
-            ends,
-            p_st,
-            p_ed,
-            moments,
-            is_right(moments, query, video, iou_thd).tolist(),
-            verdict(rows["VCMR"][query.desc_id], right[query.desc_id], query, name_of),
-        )
-    return {kind: (_of(timelines, hit), _of(timelines, miss)) for kind, (hit, miss) in chosen.items()}
+        lanes = [Lane("annotated", ANNOTATED, query.annotated)]
+        for rank, (row, is_hit) in enumerate(zip(moments, is_right(moments, query, video, iou_thd), strict=True), 1):
+            lanes.append(Lane(f"rank {rank}", RIGHT if is_hit else WRONG, [(row[1], row[2])]))
+        curves = BoundaryCurve("start", starts, p_st), BoundaryCurve("end", ends, p_ed)
+        outcome = outcome_in_words(rows["VCMR"][query.desc_id], right[query.desc_id], query, name_of)
+        examples[query.desc_id] = Example(query, Timeline(video.duration, lanes, curves), outcome)
+    return {kind: (_of(examples, hit), _of(examples, miss)) for kind, (hit, miss) in chosen.items()}
 
 
-def _of(timelines: Mapping[int, Timeline], query: Query | None) -> Timeline | None:
-    return None if query is None else timelines[query.desc_id]
+def _of(examples: Mapping[int, Example], query: Query | None) -> Example | None:
+    return None if query is None else examples[query.desc_id]

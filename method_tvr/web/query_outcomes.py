@@ -38,8 +38,8 @@ class Wanted:
     words: str = ""
 
 
-class JudgedQueries:
-    """Nq queries with their predictions.
+class QueryOutcomes:
+    """Nq queries with their predictions and their outcomes.
 
     Args:
         aligned: predictions in the order of the annotations.
@@ -48,13 +48,14 @@ class JudgedQueries:
 
     Attributes:
         task: whose ranks are shown: VCMR, or what the file has instead.
+        of_task: {task: outcomes} of all tasks that the file has.
         types: the query types that there are.
         rule: as given; iou_thds: its thresholds.
     """
 
     def __init__(self, aligned: Aligned, sentences: Sequence[str], rule: Rule) -> None:
         self._aligned, self.sentences = aligned, list(sentences)
-        self.outcomes: Mapping[str, Outcomes] = all_outcomes(aligned, rule)
+        self.of_task: Mapping[str, Outcomes] = all_outcomes(aligned, rule)
         self.task = aligned.tasks[0]
         self.rule, self.iou_thds = rule, list(rule.iou_thds)
         self.vid_names = aligned.truth.vid_names
@@ -71,7 +72,7 @@ class JudgedQueries:
         return len(self.sentences)
 
     @classmethod
-    def read(cls, predictions: Path, annotations: Path, rule: Rule) -> JudgedQueries:
+    def read(cls, predictions: Path, annotations: Path, rule: Rule) -> QueryOutcomes:
         """From a prediction file and the annotations of its split.
 
         Raises:
@@ -89,7 +90,7 @@ class JudgedQueries:
 
     def ranks(self, iou_thd: float) -> np.ndarray:
         """(Nq,) int64: rank of the first right prediction, 0 where there is none."""
-        return self.outcomes[self.task].rank(iou_thd)
+        return self.of_task[self.task].rank(iou_thd)
 
     def select(self, wanted: Wanted) -> np.ndarray:
         """Numbers of the queries that are looked for, in the order of the annotations."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.search.answering import SpanCurves
-from method_tvr.web.judged_queries import ANY, JudgedQueries, Wanted
 from method_tvr.web.page.chooser import KEPT_S, Chooser, choosable, forgotten, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import render
+from method_tvr.web.query_outcomes import ANY, QueryOutcomes, Wanted
 from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
 
@@ -25,26 +25,26 @@ RANKS = {ANY: None, "1": (1, 1), "2 to 10": (2, 10), "11 to 100": (11, 100), "no
 ORDERS = ("as annotated", "best rank first", "worst rank first")
 
 
-class ErrorsTab:
+class OutcomesTab:
     """Built inside a `gr.Blocks`.
 
     Args:
         service: for the curves of a query.
-        judged: queries and predictions.
+        outcomes: queries and predictions.
         view: shows moments.
     """
 
-    def __init__(self, service: Service, judged: JudgedQueries, view: MomentView) -> None:
-        self._service, self._judged = service, judged
+    def __init__(self, service: Service, outcomes: QueryOutcomes, view: MomentView) -> None:
+        self._service, self._outcomes = service, outcomes
         with gr.Row():
             self.filters: list[Any] = [
-                gr.Dropdown([ANY, *judged.types], value=ANY, label="Query type", visible=bool(judged.types)),
+                gr.Dropdown([ANY, *outcomes.types], value=ANY, label="Query type", visible=bool(outcomes.types)),
                 gr.Dropdown(
-                    judged.iou_thds,
-                    value=judged.iou_thds[0],
+                    outcomes.iou_thds,
+                    value=outcomes.iou_thds[0],
                     label="Right from IoU",
                     elem_id="iou",
-                    visible=judged.task != "VR",
+                    visible=outcomes.task != "VR",
                 ),
                 gr.Dropdown([ANY, HIT, MISS], value=ANY, label="Outcome", elem_id="outcome"),
                 gr.Dropdown(list(RANKS), value=ANY, label="Rank of the truth", elem_id="rank"),
@@ -79,45 +79,45 @@ class ErrorsTab:
         words: str | None,
         order: Any,
     ) -> tuple[str, int, list[int]]:
-        thd = _chosen(iou_thd, self._judged.iou_thds)
+        thd = _chosen(iou_thd, self._outcomes.iou_thds)
         hit = {ANY: None, HIT: True, MISS: False}[_chosen(outcome, (ANY, HIT, MISS))]
-        kind, order = _chosen(query_type, (ANY, *self._judged.types)), _chosen(order, ORDERS)
+        kind, order = _chosen(query_type, (ANY, *self._outcomes.types)), _chosen(order, ORDERS)
         wanted = Wanted(kind, thd, hit, RANKS[_chosen(ranks, tuple(RANKS))], words or "")
-        numbers = self._judged.select(wanted)
-        rank = self._judged.ranks(thd)[numbers]
+        numbers = self._outcomes.select(wanted)
+        rank = self._outcomes.ranks(thd)[numbers]
         rank = np.where(rank == 0, np.iinfo(np.int64).max, rank)
         if order != ORDERS[0]:
             numbers = numbers[np.argsort(rank if order == ORDERS[1] else -rank, kind="stable")]
         page = min(max(page, 0), max(0, len(numbers) - 1) // PAGE_SIZE)
         first = page * PAGE_SIZE
         shown = numbers[first : first + PAGE_SIZE].tolist()
-        table = render("queries.html.j2", judged=self._judged, numbers=shown, first=first, found=len(numbers))
+        table = render("queries.html.j2", outcomes=self._outcomes, numbers=shown, first=first, found=len(numbers))
         return str(table), page, shown
 
     def _open(self, numbers: list[int], event: gr.EventData) -> tuple[str, str, str, list[ShownMoment]]:
         if not numbers:
             return forgotten(), "", "", []
         number = numbers[number_of(event, len(numbers))]
-        heading = render("query.html.j2", judged=self._judged, number=number)
+        heading = render("query.html.j2", outcomes=self._outcomes, number=number)
         return str(heading), *self.chooser.show(self._moments(number))
 
     def _moments(self, number: int) -> list[ShownMoment]:
         """The annotated moments of a query, then what was predicted for it."""
-        judged = self._judged
-        own, annotated = judged.vid_names[number], judged.annotated(number)
-        found = judged.predicted(number, N_PREDICTIONS)
+        outcomes = self._outcomes
+        own, annotated = outcomes.vid_names[number], outcomes.annotated(number)
+        found = outcomes.predicted(number, N_PREDICTIONS)
         spans = [(own, span) for span in annotated]
-        if judged.task != "VR":
+        if outcomes.task != "VR":
             spans += [(name, (st, ed)) for name, st, ed, _ in found]
         names = list(dict.fromkeys([own, *(name for name, *_ in found)]))
-        durations, curves = self._durations(names, spans), self._curves(judged.sentences[number], names)
+        durations, curves = self._durations(names, spans), self._curves(outcomes.sentences[number], names)
         truth = [
             ShownMoment("annotated", own, durations[own], span, truth=annotated, curves=curves.get(own))
             for span in annotated
         ]
         return truth + [
             ShownMoment(
-                str(rank), name, durations[name], (0, durations[name]) if judged.task == "VR" else (st, ed), score,
+                str(rank), name, durations[name], (0, durations[name]) if outcomes.task == "VR" else (st, ed), score,
                 truth=annotated if name == own else (), curves=curves.get(name),
             )
             for rank, (name, st, ed, score) in enumerate(found, start=1)

@@ -1,0 +1,54 @@
+"""HTML from templates: what users and datasets wrote is escaped, and cleaned, wherever it is put in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+LONGEST_TEXT = 2000  # characters of a sentence or a name
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+
+
+def clean(value: Any) -> Any:
+    """Other people's text without what no page can hold; halves of characters become `?`. All else stays as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _CONTROL.sub("\ufffd", value.encode("utf-8", "replace").decode("utf-8"))
+
+
+def shown(text: object) -> str:
+    """Other people's text, clean and of bearable length."""
+    whole: str = clean(str(text))
+    return whole if len(whole) <= LONGEST_TEXT else whole[:LONGEST_TEXT] + "…"
+
+
+def renderer(folder: Path, **filters: Callable[..., Any]) -> Callable[..., Markup]:
+    """A function that fills a template of a folder: `render(template, **values)`.
+
+    Args:
+        folder: with the templates.
+        **filters: that they use, besides `shown`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        finalize=clean,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": shown, **filters}
+
+    def render(template: str, **values: Any) -> Markup:
+        return Markup(environment.get_template(template).render(values))
+
+    return render
+
+
+render = renderer(TEMPLATES)
