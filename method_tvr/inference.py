@@ -14,7 +14,14 @@ from easydict import EasyDict
 
 from method_tvr.ask.asking import Asker, print_answers, read_sentences, write_answers
 from method_tvr.ask.text_models import open_text_model
-from method_tvr.config import dataset_of, evaluation_rule, find_path, parse_inference_options
+from method_tvr.config import (
+    EVALUATION_MEMORY,
+    SEARCH_MEMORY,
+    dataset_of,
+    evaluation_rule,
+    find_path,
+    parse_inference_options,
+)
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
@@ -22,7 +29,7 @@ from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.splits import EvalSplit, ensure_dataset, listed_videos, load_eval_split, open_features
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options.declared import EVALUATION_MEMORY, OFF, SEARCH_MEMORY, TASKS
+from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, open_answerer
 from method_tvr.search.corpus_store import CorpusStore, Recipe
 from method_tvr.search.encoding import encode_queries

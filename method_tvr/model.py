@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_tvr.contrastive import draw_negatives, frame_cl, ranking_loss, span_loss, video_cl
+from method_tvr.dset_configs import MODALITIES
 from method_tvr.model_components import (
     BertAttention,
     BertSelfAttention,
@@ -32,7 +33,6 @@ from utils.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
-MODALITIES = ("video", "sub")
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
 # Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
 # next one reads it. On a GPU all of them: it must not wait for its host.

@@ -20,7 +20,13 @@ import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
 
-from method_tvr.config import parse_inference_options, parse_train_options, save_options
+from method_tvr.config import (
+    CHANGEABLE_ON_RESUME,
+    TRAINING_MEMORY,
+    final_inference_options,
+    parse_train_options,
+    save_options,
+)
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
@@ -30,7 +36,7 @@ from method_tvr.dataset.splits import EvalSplit, ensure_dataset, load_eval_split
 from method_tvr.inference import evaluate_split, run_inference
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.options.declared import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
+from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
 from method_tvr.training.launch import launch, naming_lost_processes, processes_to_launch, started
@@ -435,22 +441,6 @@ def results_dir(opt: EasyDict) -> Path:
     """Where a new run's results go."""
     run = f"{opt.dset_name}-{opt.ctx_mode}-{opt.exp_id}-{time.strftime('%Y_%m_%d_%H_%M_%S')}"
     return Path(opt.results_root) / run
-
-
-def final_inference_options(opt: EasyDict) -> EasyDict:
-    """Options of the evaluation that ends training: the best model, with NMS as well."""
-    argv = ["--model_dir", opt.results_dir, "--nms_thd", str(opt.final_nms_thd)]
-    for name in (
-        "eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz", "min_pred_l",
-        "max_pred_l", "retrieval_dtype", "retrieval_bsz", "feature_cache", "vid_feat_path", "sub_bert_path",
-        "desc_bert_path", "video_duration_idx_path",
-    ):  # fmt: skip
-        argv += [f"--{name}", str(opt[name])]
-    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all", "tf32"):
-        argv += [f"--{name}"] if opt[name] else []
-    argv += ["--feature_cache_dir", opt.feature_cache_dir] if opt.feature_cache_dir else []
-    argv += ["--tasks", *opt.eval_tasks_at_training]
-    return parse_inference_options(argv)
 
 
 def train(

@@ -14,7 +14,7 @@ from method_tvr.ask.text_models import TextModel
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import Preparation
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.declared import OFF
+from method_tvr.options.values import OFF
 from method_tvr.search.answering import Answerer
 from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.predictions import RankedRows

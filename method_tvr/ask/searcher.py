@@ -23,7 +23,7 @@ from easydict import EasyDict
 from method_tvr.ask.asking import Asker, FoundMoment, QuestionError
 from method_tvr.ask.encode_corpus import run_encoding
 from method_tvr.ask.text_models import open_text_model
-from method_tvr.config import parse_search_options
+from method_tvr.config import search_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.splits import ensure_dataset, listed_videos, load_eval_split
 from method_tvr.inference import check_positions, load_model_of, open_query_features, open_store
@@ -81,10 +81,7 @@ class MomentSearcher:
         Raises:
             InputError: something is missing or does not fit.
         """
-        argv = ["--model_dir", str(model_dir), "--eval_split_name", split]
-        for name, value in options.items():
-            argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        return open_searcher(parse_search_options(argv))
+        return open_searcher(search_options(model_dir, **{"eval_split_name": split, **options}))
 
     @overload
     def search(

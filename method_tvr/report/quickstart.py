@@ -20,7 +20,7 @@ from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.splits import EvalSplit, load_eval_split, open_features
 from method_tvr.inference import evaluate_rows, load_model_of, predict
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options.declared import CTX_MODES, TASKS
+from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.curves import read_curves
 from method_tvr.report.plots import draw_run

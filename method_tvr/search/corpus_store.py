@@ -31,7 +31,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Video
-from method_tvr.options.declared import AVERAGE, WINDOWS
+from method_tvr.options.values import AVERAGE, WINDOWS
 from method_tvr.search.corpus import row_norms
 from method_tvr.search.windows import Windows, chosen_windows
 from method_tvr.training.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Video
-from method_tvr.options.declared import WINDOWS
+from method_tvr.options.values import WINDOWS
 from utils.basic_utils import InputError
 
 
