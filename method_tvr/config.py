@@ -1,109 +1,292 @@
-"""Options: the command line, a dataset's defaults and a saved opt.json, put together and checked; opt.json out and in.
+"""Every option once: name, default, help, bounds, and where it comes from; and the options of a program's run.
 
-Options reach the program as one EasyDict, `opt`, whose entries are what opt.json records.
+A run's options are one EasyDict, `opt`, whose entries are what opt.json records.
 """
 
 from __future__ import annotations
 
-import argparse
-import glob
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.dataset.clip_times import AUTO
-from method_tvr.dset_configs import DATASETS, DatasetConfig
-from method_tvr.model import MODALITIES
-from method_tvr.options.declared import CHANGEABLE_ON_RESUME, CTX_MODES, NOT_INHERITED, OFF, WINDOWS, build_parser
-from method_tvr.options.saved import check_name_part, check_saved, find_path, keep_to_known_places
+from method_tvr.dataset.clip_times import AUTO, LABEL_RULES
+from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
+from method_tvr.options import parsing
+from method_tvr.options.row import (
+    ABOVE_0,
+    ABOVE_0_AT_MOST_1,
+    ALL_PROGRAMS,
+    FROM_0_BELOW_1,
+    INFERENCE,
+    MOVABLE,
+    NOT_NEGATIVE,
+    NOT_NEGATIVE_OR_OFF,
+    OWN,
+    SEARCH,
+    SERVE,
+    TRAIN,
+    UNSHARED,
+    Bounds,
+    Group,
+    NumberOr,
+    Option,
+    Table,
+    as_typed,
+    needing_memory,
+    typed,
+)
+from method_tvr.options.rules import dataset_of
+from method_tvr.options.saved import check_name_part, find_model_dir, find_path, load_options, save_options
+from method_tvr.options.values import (
+    AVERAGE,
+    CTX_MODES,
+    FAISS_KINDS,
+    INDEXES,
+    NUMBERED,
+    OFF,
+    TASKS,
+    WINDOWS,
+)
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import Rule
-from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
+
+__all__ = [
+    "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "OPTIONS", "SEARCH_MEMORY", "TRAINING_MEMORY", "dataset_of",
+    "evaluation_rule", "final_inference_options", "find_model_dir", "find_path", "inference_options", "load_options",
+    "parse_inference_options", "parse_search_options", "parse_serve_options", "parse_train_options", "save_options",
+    "search_options",
+]  # fmt: skip
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
-DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd")
-CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
-LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 
+# fmt: off
+OPTIONS: Table = (
+    Group("general", ALL_PROGRAMS, (
+        Option("dset_name", None, "dataset; names its paths and properties", choices=sorted(DATASETS)),
+        Option("eval_split_name", "val", "split to evaluate; of TVR and mini, test means test_public",
+               check_name_part, inference=OWN),
+        Option("debug", False, "a few batches only, no workers, features from disk", inference=OWN),
+        Option("data_ratio", 1.0, "use the first fraction of the training queries", ABOVE_0_AT_MOST_1),
+        Option("results_root", "results", "folder that results folders are made in", inference=UNSHARED,
+               on_resume=True),
+        Option("exp_id", None, "name of this run, part of its results folder's name", check_name_part),
+        Option("seed", 2018, "seed of all sources of chance", NOT_NEGATIVE),
+        Option("device", 0, "CUDA device, -1 for the CPU", inference=OWN, on_resume=True),
+        Option("device_ids", NUMBERED, "CUDA devices of several processes; more than one starts a process for each, "
+               "as NGPU=N or torchrun do. One alone is used as --device names it", nargs="+", inference=UNSHARED,
+               on_resume=True),
+        Option("num_workers", 8, "processes that read features from disk, 0: the main one does", NOT_NEGATIVE,
+               inference=OWN, on_resume=True),
+        Option("feature_cache", "auto", "where features are while the run needs them: disk reads the h5 files item by "
+               "item; ram packs them once into a cache beside each h5 and maps it; device holds them where the model "
+               "is; auto is device on a GPU where they fit beside the training, else ram",
+               choices=("auto", "disk", "ram", "device"), inference=OWN, on_resume=True, memory=(INFERENCE, 5)),
+        Option("cache_dtype", "float32", "number type of packed features", choices=("float32", "float16")),
+        Option("feature_cache_dir", None, "folder for the caches of packed features (default: beside each h5)",
+               inference=OWN, on_resume=True),
+        Option("no_core_driver", False, "the same as --feature_cache disk", inference=OWN, on_resume=True),
+        Option("no_pin_memory", False, "do not use pinned memory when copying to CUDA", inference=OWN, on_resume=True),
+    )),
+    Group("training", ALL_PROGRAMS, (
+        Option("lr", 1e-4, "peak learning rate", NOT_NEGATIVE),
+        Option("lr_warmup_proportion", 0.01, "share of all steps over which lr grows", NOT_NEGATIVE),
+        Option("wd", 0.01, "weight decay", NOT_NEGATIVE),
+        Option("n_epoch", 100, "most epochs", ABOVE_0),
+        Option("max_es_cnt", 10, "stop after more than this many epochs without a better one, -1: never",
+               NOT_NEGATIVE_OR_OFF),
+        Option("stop_task", "VCMR", "task whose recall decides which epoch is best", choices=TASKS),
+        Option("eval_tasks_at_training", list(TASKS), "tasks evaluated after each epoch", choices=TASKS, nargs="+"),
+        Option("bsz", 128, "batch size in training", ABOVE_0, memory=(TRAIN, 1)),
+        Option("eval_query_bsz", 50, "queries answered at a time", ABOVE_0, inference=OWN, on_resume=True),
+        Option("eval_context_bsz", 200, "videos encoded at a time", ABOVE_0, inference=OWN, on_resume=True,
+               memory=(SEARCH, 2)),
+        Option("eval_untrained", False, "evaluate once before training"),
+        Option("grad_clip", OFF, "clip the global gradient norm, -1: off", NOT_NEGATIVE_OR_OFF, type=float),
+        Option("save_every", 200, "steps until last.ckpt is saved again, 0: only around evaluations",
+               Bounds("not be negative; 0 saves around evaluations only", lambda x: x >= 0), inference=UNSHARED,
+               on_resume=True),
+        Option("resume", None, "go on with a run that was stopped: its results folder as a path, a name under "
+               "results_root, or a pattern of either; other options come from its opt.json", metavar="MODEL_DIR",
+               inference=UNSHARED, on_resume=True),
+        Option("detect_anomaly", False, "name the operation that a NaN comes from, at half the speed",
+               inference=UNSHARED, on_resume=True),
+    )),
+    Group("losses", ALL_PROGRAMS, (
+        Option("margin", 0.1, "margin of the hinge ranking loss", NOT_NEGATIVE),
+        Option("lw_neg_q", 1, "weight of the ranking loss with a negative query", NOT_NEGATIVE, type=float),
+        Option("lw_neg_ctx", 1, "weight of the ranking loss with a negative video", NOT_NEGATIVE, type=float),
+        Option("lw_st_ed", 0.01, "weight of the span loss", NOT_NEGATIVE),
+        Option("lw_fcl", 0.03, "weight of FrameCL", NOT_NEGATIVE),
+        Option("lw_vcl", 0.03, "weight of VideoCL", NOT_NEGATIVE),
+        Option("train_span_start_epoch", 0, "epoch from which the span loss counts, -1: never", NOT_NEGATIVE_OR_OFF),
+        Option("ranking_loss_type", "hinge", "form of the ranking loss", choices=("hinge", "lse")),
+        Option("hard_negative_start_epoch", 20, "epoch from which negatives are hard, -1: never", NOT_NEGATIVE_OR_OFF),
+        Option("hard_pool_size", 20, "hard negatives are drawn among this many best-scored ones", ABOVE_0),
+    )),
+    Group("data", ALL_PROGRAMS, (
+        Option("max_sub_l", 50, "recorded only"),
+        Option("max_desc_l", 30, "most tokens of a query", ABOVE_0),
+        Option("max_ctx_l", 128, "most clips of a video; longer ones are averaged down", ABOVE_0),
+        Option("train_path", None, "training annotations, jsonl (default: the dataset's)", on_resume=True),
+        Option("eval_path", None, "annotations to evaluate on, jsonl (default: the dataset's)", inference=OWN,
+               on_resume=True),
+        Option("desc_bert_path", None, "query features, h5 (default: the dataset's)",
+               inference=MOVABLE, on_resume=True),
+        Option("sub_bert_path", None, "subtitle features, h5 (default: the dataset's)",
+               inference=MOVABLE, on_resume=True),
+        Option("vid_feat_path", None, "video features, h5 (default: the dataset's for --vid_feat_type)",
+               inference=MOVABLE, on_resume=True),
+        Option("vid_feat_type", None, "which of the dataset's video features (default: its first, resnet_i3d for TVR)",
+               choices=VID_FEAT_TYPES),
+        Option("video_duration_idx_path", None, "video2dur_idx json (default: the dataset's)",
+               inference=MOVABLE, on_resume=True),
+        Option("sub_feat_size", None, "subtitle feature size without tef (default: read from the file)", type=int),
+        Option("q_feat_size", None, "query feature size (default: read from the file)", type=int),
+        Option("vid_feat_size", None, "video feature size without tef (default: read from the file)", type=int),
+        Option("ctx_mode", CTX_MODES[0], "what context is made of: video, sub (subtitles) or both, and maybe tef "
+               "(where in its video a clip lies), joined by _; files of what it leaves out are not read"),
+        Option("no_norm_vfeat", False, "do not L2-normalise video features"),
+        Option("no_norm_tfeat", False, "do not L2-normalise query and subtitle features"),
+        Option("clip_length", None, "seconds of a clip, or auto: each video's duration divided by its number of "
+               "clips, after averaging down (default: the dataset's)", ABOVE_0, type=NumberOr(AUTO),
+               metavar="SECONDS"),
+        Option("label_rule", None, "clips that a moment is labelled with: TVR's, or those whose IoU with it is best "
+               "(default: the dataset's)", choices=LABEL_RULES),
+    )),
+    Group("model", ALL_PROGRAMS, (
+        Option("max_position_embeddings", 300, "recorded only"),
+        Option("hidden_size", 384, "D", ABOVE_0),
+        Option("n_heads", 8, "attention heads", ABOVE_0),
+        Option("input_drop", 0.1, "dropout of projections and positions", FROM_0_BELOW_1),
+        Option("drop", 0.1, "dropout inside the attention blocks", FROM_0_BELOW_1),
+        Option("conv_kernel_size", 5, "kernel of the start and end predictors, odd", ABOVE_0),
+        Option("conv_stride", 1, "must be 1"),
+        Option("initializer_range", 0.02, "standard deviation of initial weights", NOT_NEGATIVE),
+    )),
+    Group("prediction", ALL_PROGRAMS, (
+        Option("min_pred_l", None, "fewest clips from start to end boundary (default: the dataset's, 2 for TVR)",
+               type=int, inference=OWN),
+        Option("max_pred_l", None, "spans are shorter than this many clips (default: the dataset's, 16 for TVR)",
+               type=int, inference=OWN),
+        Option("q2c_alpha", 30, "video scores weigh exp(q2c_alpha * score)",
+               Bounds(f"be within 0 and {MAX_Q2C_ALPHA}: beyond, scores overflow", lambda x: 0 <= x <= MAX_Q2C_ALPHA),
+               type=float),
+        Option("max_before_nms", 200, "spans kept per query; see --nms_from_all", ABOVE_0),
+        Option("max_vcmr_video", 100, "videos per query in which moments are looked for", ABOVE_0),
+        Option("nms_thd", OFF, "additionally write predictions after temporal NMS at this IoU, -1: off",
+               NOT_NEGATIVE_OR_OFF, type=float, inference=OWN),
+        Option("nms_from_all", False, "NMS sees all max_before_nms spans, not just the 100 of the reference",
+               inference=OWN),
+        Option("final_nms_thd", None, "NMS of the evaluation that ends training (default: the dataset's)",
+               NOT_NEGATIVE_OR_OFF, type=float),
+        Option("iou_thds", None, "IoUs that recalls are reported at (default: the dataset's)", ABOVE_0_AT_MOST_1,
+               type=float, nargs="+"),
+        Option("recall_ks", None, "k of the recalls at k (default: the dataset's)",
+               Bounds(f"be from 1 to {MAX_PRED}", lambda x: 0 < x <= MAX_PRED), type=int, nargs="+"),
+    )),
+    Group("speed; what is off by default changes numbers, README.md says how much", ALL_PROGRAMS, (
+        Option("trim_padding", False, "compute nothing for padded clips", negatable=True, memory=(INFERENCE, 6)),
+        Option("cuda_graph", "auto",
+               "training steps as CUDA graphs: the same numbers without waiting for the host; auto: where that can be",
+               choices=("auto", "on", "off"), inference=UNSHARED, on_resume=True),
+        Option("amp", "off", "precision of the encoders in training", choices=("off", "bf16"), memory=(TRAIN, 7)),
+        Option("tf32", False, "let CUDA round the factors of float32 products and convolutions to TF32", inference=OWN),
+        Option("retrieval_dtype", "fp32", "precision of the searched corpus", choices=("fp32", "bf16", "fp16"),
+               inference=OWN, memory=(INFERENCE, 4)),
+        Option("retrieval_bsz", 256, "queries searched at a time; memory grows with it", ABOVE_0, inference=OWN,
+               on_resume=True, memory=(SEARCH, 3)),
+    )),
+    Group("inference", (INFERENCE, SEARCH, SERVE), (
+        Option("model_dir", None, "results folder: a path, a name under results_root, or a pattern of either",
+               required=True),
+        Option("eval_id", None, "name of this evaluation, part of the file names (default: the model folder's exp_id)",
+               check_name_part),
+        Option("tasks", None, "what to predict (default: all that the split allows)", choices=TASKS, nargs="+"),
+        Option("encoded_corpus", None,
+               "search the split's videos in this folder, which encode_corpus.py wrote, instead of encoding them",
+               metavar="CORPUS_DIR"),
+        Option("long_videos", AVERAGE, "videos of more than max_ctx_l clips: averaged down, as in training, or cut "
+               "into overlapping windows that are each searched as a video, so that times are right",
+               choices=(AVERAGE, WINDOWS)),
+        Option("query", None, "ask this instead of the split's queries; repeatable", metavar="SENTENCE",
+               repeatable=True),
+        Option("query_file", None, "ask these, one sentence a line", metavar="FILE.txt"),
+        Option("top_k", 10, "moments shown for each --query", ABOVE_0),
+        Option("text_model", None, "encodes each --query: the language model that made the query features (default: "
+               "the one on record, once you have said yes to it; the mini corpus needs none)",
+               metavar="NAME_OR_FOLDER"),
+    )),
+    Group("search", (SEARCH,), (
+        Option("sentences", [], "what to look for; without any, you are asked", metavar="SENTENCE", nargs="*"),
+        Option("json", False, "print answers as JSON"),
+        Option("video", None, "look in this video alone", metavar="NAME"),
+        Option("show", None, "look in the videos whose names begin with this one, as in friends_s01e01_…",
+               metavar="NAME"),
+        Option("measure_index", None,
+               "instead of asking: how much an exact search of N of the split's queries finds that the index does not",
+               ABOVE_0, type=int, metavar="N"),
+    )),
+    Group("serve", (SERVE,), (
+        Option("host", "127.0.0.1", "address to listen at; by default only this machine reaches it"),
+        Option("port", 7860, "port to listen at, 0: any that is free",
+               Bounds(f"be from 1 to {2**16 - 1}, or 0 for any that is free", lambda x: 0 <= x < 2**16)),
+        Option("videos", None, "folder with the videos' files, such as NAME.mp4, to be shown", metavar="DIR"),
+        Option("subtitles", None, "jsonl with the videos' subtitles, to be read (default: the dataset's, if any)",
+               metavar="FILE"),
+        Option("predictions", None,
+               "prediction file of the split to learn from (default: the newest one in the model's folder)",
+               metavar="FILE"),
+        Option("max_queue", 256, "sentences that may wait; what comes then is refused", ABOVE_0),
+        Option("max_rate", 20, "requests a second of one client, 0: any; twice as many in a burst",
+               Bounds("not be negative; 0 refuses nobody", lambda x: x >= 0), type=float),
+    )),
+    Group("index", (SEARCH, SERVE), (
+        Option("index", INDEXES[0], "what names the videos that are scored: exact looks at all of them; faiss and "
+               "milvus at those whose clips are near the sentence (method_tvr/search/index/requirements.txt)",
+               choices=INDEXES),
+        Option("index_kind", "ivfsq", "of --index faiss: see README.md", choices=FAISS_KINDS),
+        Option("index_uri", None, "of --index milvus: a local file.db, or http://host:port", metavar="FILE_OR_ADDRESS"),
+        Option("index_token", None, "of --index milvus: what a cluster asks for, user:password or an API key"),
+        Option("pq_bytes", 48, "of --index_kind ivfpq: bytes of a compressed clip, of each modality", ABOVE_0),
+        Option("candidate_clips", 3072, "nearest clips that an index is asked for, in each modality", ABOVE_0),
+        Option("candidate_videos", 250, "videos that are scored, the best that these clips are of", ABOVE_0),
+        Option("probes", 256, "cells or lists that an index looks into", ABOVE_0),
+    )),
+)
+# fmt: on
 
-def _parse(
-    argv: Sequence[str] | None, inference: bool, search: bool = False, serve: bool = False
-) -> tuple[EasyDict, set[str]]:
-    """All options with their defaults, and the names of those that were typed."""
-    parser = build_parser(inference, search, serve)
-    opt = EasyDict(vars(parser.parse_args(argv)))
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-        action.required = False
-    typed = set(vars(parser.parse_args(argv)))
-    return opt, typed
+CHANGEABLE_ON_RESUME = frozenset(option.name for group in OPTIONS for option in group.options if option.on_resume)
+# what decides how much memory of the device is needed
+SEARCH_MEMORY = needing_memory(OPTIONS, SEARCH)
+EVALUATION_MEMORY = needing_memory(OPTIONS, INFERENCE)
+TRAINING_MEMORY = needing_memory(OPTIONS, TRAIN)
 
 
 def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     """Options of a training run, with the dataset's defaults filled in.
 
+    Args:
+        argv: the command line, by default the program's.
+
     Raises:
         InputError: options are missing or do not go together.
     """
-    opt, typed = _parse(argv, inference=False)
-    if opt.resume is not None:
-        return _resumed_options(opt, typed)
-    if not opt.exp_id:
-        raise InputError("--exp_id is missing: name this run, for example --exp_id reloclnet")
-    if opt.dset_name is None:
-        raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
-    _start_from_recipe(opt, typed)
-    # a dataset's own evaluation annotations would not fit other training files
-    own_corpus = "train_path" in typed and "eval_path" not in typed
-    _finish(opt, typed, keep_without_eval=own_corpus)
-    _check(opt)
-    if opt.train_path is None:
-        raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
-    if opt.stop_task not in opt.eval_tasks_at_training:
-        raise InputError(
-            f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "
-            f"{' '.join(opt.eval_tasks_at_training)}: add it there, or let another task decide"
-        )
-    return opt
+    return parsing.training_options(OPTIONS, typed(OPTIONS, TRAIN, argv))
 
 
-def _start_from_recipe(opt: EasyDict, typed: set[str]) -> None:
-    """Values that training on the dataset starts from, where nothing else was typed."""
-    dataset = dataset_of(opt)
-    opt.update({name: value for name, value in dataset.recipe.items() if name not in typed})
-    if dataset.recipe_note:
-        values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)
-        print(f"note: the recipe of {dataset.name}, {values}, {dataset.recipe_note}", file=sys.stderr)
+def parse_inference_options(argv: Sequence[str] | None = None, **values: Any) -> EasyDict:
+    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
 
-
-def _resumed_options(opt: EasyDict, typed: set[str]) -> EasyDict:
-    """Options of the run in the results folder `opt.resume`, changed by what was typed.
-
-    `resume` and `results_dir` of what comes back are the folder.
+    Args:
+        argv: the command line, by default the program's.
+        **values: the program's own, before which typed ones go.
 
     Raises:
-        InputError: there is no such run, or something typed would make it another run.
+        InputError: no such model folder, or options do not go together.
     """
-    folder = find_model_dir(opt.resume, opt.results_root)
-    saved = _check_saved(load_options(folder), folder)
-    changed = [name for name in sorted(typed - CHANGEABLE_ON_RESUME) if name in saved and opt[name] != saved[name]]
-    if changed:
-        raise InputError(
-            f"--{changed[0]} {opt[changed[0]]}: the run in {folder} was started with {saved[changed[0]]}, and would be "
-            "another one: leave the option out, or start a new run"
-        )
-    opt.update({name: value for name, value in saved.items() if name not in typed})
-    if opt.dset_name not in DATASETS:
-        raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
-    opt.resume = opt.results_dir = folder
-    _finish(opt, typed, keep_without_eval=True)
-    _check(opt)
-    keep_to_known_places(opt, saved, typed, folder)
-    return opt
+    return parsing.inference_options(OPTIONS, as_typed(OPTIONS, INFERENCE, values) | typed(OPTIONS, INFERENCE, argv))
 
 
 def parse_search_options(argv: Sequence[str] | None = None) -> EasyDict:
@@ -112,11 +295,7 @@ def parse_search_options(argv: Sequence[str] | None = None) -> EasyDict:
     Raises:
         InputError: no such model folder, or options do not go together.
     """
-    opt = parse_inference_options(argv, search=True)
-    _check_index(opt)
-    if opt.measure_index is not None and opt.measure_index <= 0:
-        raise InputError(f"--measure_index {opt.measure_index} must be above 0")
-    return opt
+    return parsing.inference_options(OPTIONS, typed(OPTIONS, SEARCH, argv), SEARCH)
 
 
 def parse_serve_options(argv: Sequence[str] | None = None) -> EasyDict:
@@ -125,254 +304,35 @@ def parse_serve_options(argv: Sequence[str] | None = None) -> EasyDict:
     Raises:
         InputError: no such model folder, or options do not go together.
     """
-    opt = parse_inference_options(argv, serve=True)
-    _check_index(opt)
-    if opt.query is not None or opt.query_file is not None:
-        raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
-    if not 0 <= opt.port < 2**16:
-        raise InputError(f"--port {opt.port} must be from 1 to {2**16 - 1}, or 0 for any that is free")
-    if opt.videos is not None and not Path(opt.videos).is_dir():
-        raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
-    if opt.max_queue <= 0:
-        raise InputError(f"--max_queue {opt.max_queue} must be above 0")
-    if opt.max_rate < 0:
-        raise InputError(f"--max_rate {opt.max_rate} must not be negative; 0 refuses nobody")
-    return opt
+    return parsing.inference_options(OPTIONS, typed(OPTIONS, SERVE, argv), SERVE)
 
 
-def _check_index(opt: EasyDict) -> None:
-    for name in ("candidate_clips", "candidate_videos", "probes", "pq_bytes"):
-        if opt[name] <= 0:
-            raise InputError(f"--{name} {opt[name]} must be above 0")
-    if opt.index != "exact" and opt.long_videos == WINDOWS:
-        raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
-
-
-def parse_inference_options(argv: Sequence[str] | None = None, search: bool = False, serve: bool = False) -> EasyDict:
-    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
-
-    Args:
-        argv: the command line, by default the program's.
-        search, serve: whether it may have the options of a search, or of a server, too.
+def inference_options(model_dir: str | Path, **values: Any) -> EasyDict:
+    """What `parse_inference_options` gives where values are typed; None is as if it was not.
 
     Raises:
-        InputError: no such model folder, or options do not go together.
+        InputError: there is no such option or model folder, or values cannot be typed or do not go together.
     """
-    opt, typed = _parse(argv, inference=True, search=search, serve=serve)
-    opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
-    saved = _check_saved(load_options(opt.model_dir), opt.model_dir)
-    for name, value in saved.items():
-        if name not in NOT_INHERITED and name not in typed:
-            opt[name] = value
-    if opt.dset_name not in DATASETS:
-        raise InputError(f"{opt.model_dir}/opt.json: dset_name {opt.dset_name!r} is unknown: give --dset_name")
-    if dataset_of(opt).root is None:  # which spans to look for is said nowhere else
-        opt.update({name: saved.get(name) for name in ("min_pred_l", "max_pred_l") if name not in typed})
-    split_name = dataset_of(opt).split_name
-    if "eval_path" not in typed:
-        same_split = split_name(saved.get("eval_split_name", "")) == split_name(opt.eval_split_name)
-        opt.eval_path = saved.get("eval_path") if same_split else None
-    opt.eval_id = opt.eval_id or opt.exp_id
-    if opt.encoded_corpus is not None and "retrieval_dtype" in typed:
-        raise InputError(
-            f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
-            "encoded with: leave the option out"
-        )
-    if not search and not serve:
-        _check_asking(opt, typed)
-    _finish(opt, typed)
-    _check(opt)
-    keep_to_known_places(opt, saved, {*typed, "train_path"}, opt.model_dir)  # inference reads no training queries
-    return opt
+    return parsing.inference_options(OPTIONS, as_typed(OPTIONS, INFERENCE, {"model_dir": model_dir, **values}))
 
 
-def _check_asking(opt: EasyDict, typed: set[str]) -> None:
-    """Options of sentences that are asked, instead of a split's queries."""
-    asked = opt.query is not None or opt.query_file is not None
-    if asked and "tasks" in typed:
-        raise InputError("--tasks: are those of the split's queries, which --query is asked instead of: leave one out")
-    if not asked and typed & {"top_k", "text_model"}:
-        name = min(typed & {"top_k", "text_model"})
-        raise InputError(f"--{name}: is for sentences that are asked: give --query or --query_file too")
-    if opt.top_k <= 0:
-        raise InputError(f"--top_k {opt.top_k} must be above 0")
+def search_options(model_dir: str | Path, **values: Any) -> EasyDict:
+    """What `parse_search_options` gives where values are typed; None is as if it was not.
+
+    Raises:
+        InputError: there is no such option or model folder, or values cannot be typed or do not go together.
+    """
+    return parsing.inference_options(OPTIONS, as_typed(OPTIONS, SEARCH, {"model_dir": model_dir, **values}), SEARCH)
 
 
-def _check_saved(saved: dict[str, Any], model_dir: str) -> dict[str, Any]:
-    """The options of training in opt.json, checked as those of the command line are."""
-    return check_saved(saved, Path(model_dir) / "opt.json", build_parser(inference=False))
-
-
-def _finish(opt: EasyDict, typed: set[str], keep_without_eval: bool = False) -> None:
-    """Fill in what depends on the dataset and on other options."""
-    _name_device(opt, typed)
-    dataset = dataset_of(opt)
-    opt.eval_split_name = dataset.split_name(opt.eval_split_name)
-    if opt.vid_feat_type is None and dataset.video_files:
-        opt.vid_feat_type = next(iter(dataset.video_files))
-    parts = opt.ctx_mode.split("_")
-    defaults: dict[str, Any] = {name: getattr(dataset, name) for name in DATASET_PROPERTIES}
-    defaults |= {name: list(getattr(dataset, name)) for name in ("iou_thds", "recall_ks")}
-    defaults |= dataset.default_paths(opt.eval_split_name, opt.vid_feat_type, with_sub="sub" in parts)
-    if keep_without_eval:
-        defaults.pop("eval_path", None)
-    for name, value in defaults.items():
-        if opt.get(name) is None:
-            opt[name] = value
-    for modality, name in CONTEXT_PATHS.items():
-        if modality not in parts:
-            opt[name] = None  # not read, whatever was typed
-    if opt.debug:
-        opt.num_workers = 0
-        opt.no_core_driver = True
-    if opt.no_core_driver:
-        opt.feature_cache = "disk"
-
-
-def _name_device(opt: EasyDict, typed: set[str]) -> None:
-    """Let one device in `--device_ids` be the one of `--device`, which may ask for the CPU still."""
-    if "device_ids" not in typed or len(opt.device_ids) > 1 or opt.device < 0:
-        return
-    (number,) = opt.device_ids
-    if "device" in typed and opt.device not in (0, number):  # 0 asked the original for CUDA, whichever device
-        raise InputError(f"--device {opt.device}, but --device_ids {number}: leave one of them out")
-    opt.device = number
-
-
-def _check(opt: EasyDict) -> None:
-    parts = opt.ctx_mode.split("_")
-    if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
-        raise InputError(
-            f"--ctx_mode {opt.ctx_mode}: expected video, sub and tef joined by _, each once at most: one of "
-            f"{', '.join(CTX_MODES)}"
-        )
-    if not set(MODALITIES) & set(parts):
-        raise InputError(
-            f"--ctx_mode {opt.ctx_mode}: tef only says where in its video a clip lies, the same in every video, so "
-            "that there would be nothing to find: add video or sub to it"
-        )
-    if opt.conv_kernel_size % 2 == 0 or opt.conv_stride != 1:
-        raise InputError("--conv_kernel_size must be odd and --conv_stride 1: the model needs one logit per clip")
-    if not 0 <= opt.min_pred_l < opt.max_pred_l:
-        raise InputError(f"--min_pred_l {opt.min_pred_l} must be at least 0 and below --max_pred_l {opt.max_pred_l}")
-    if not 0 < opt.data_ratio <= 1:
-        raise InputError(f"--data_ratio {opt.data_ratio} must be above 0 and at most 1")
-    for name in (
-        "bsz", "eval_query_bsz", "eval_context_bsz", "n_epoch", "max_ctx_l", "max_desc_l", "max_vcmr_video",
-        "max_before_nms", "hard_pool_size", "clip_length", "retrieval_bsz", "hidden_size", "n_heads",
-        "conv_kernel_size",
-    ):  # fmt: skip
-        if opt[name] != AUTO and opt[name] <= 0:
-            raise InputError(f"--{name} {opt[name]} must be above 0")
-    for name, value in opt.items():
-        if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
-            raise InputError(f"--{name} {value} is not a finite number below {LARGEST_NUMBER}")
-    for name in ("exp_id", "eval_id", "eval_split_name"):
-        check_name_part(name, opt.get(name) or "")
-    for name in (
-        "num_workers", "seed", "lr", "wd", "lr_warmup_proportion", "margin", "initializer_range", "lw_neg_q",
-        "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl",
-    ):  # fmt: skip
-        if opt[name] < 0:
-            raise InputError(f"--{name} {opt[name]} must not be negative")
-    if not any(opt[name] for name in ("lw_neg_q", "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl")):
-        raise InputError(
-            "--lw_neg_q, --lw_neg_ctx, --lw_st_ed, --lw_fcl and --lw_vcl are all 0: nothing would be learnt"
-        )
-    for name in (
-        "nms_thd", "final_nms_thd", "grad_clip", "max_es_cnt", "train_span_start_epoch", "hard_negative_start_epoch",
-    ):  # fmt: skip
-        if opt[name] < 0 and opt[name] != OFF:
-            raise InputError(f"--{name} {opt[name]} must not be negative, except for {OFF}, which switches it off")
-    if not 0 <= opt.q2c_alpha <= MAX_Q2C_ALPHA:
-        raise InputError(f"--q2c_alpha {opt.q2c_alpha} must be within 0 and {MAX_Q2C_ALPHA}: beyond, scores overflow")
-    if opt.save_every < 0:
-        raise InputError(f"--save_every {opt.save_every} must not be negative; 0 saves around evaluations only")
-    for name in ("drop", "input_drop"):
-        if not 0 <= opt[name] < 1:
-            raise InputError(f"--{name} {opt[name]} must be at least 0 and below 1")
-    if opt.hidden_size % opt.n_heads:
-        raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
-    if not all(0 < iou_thd <= 1 for iou_thd in opt.iou_thds):
-        raise InputError(f"--iou_thds {' '.join(map(str, opt.iou_thds))} must be above 0 and at most 1")
-    if not all(0 < k <= MAX_PRED for k in opt.recall_ks):
-        raise InputError(f"--recall_ks {' '.join(map(str, opt.recall_ks))} must be from 1 to {MAX_PRED}")
-    _check_files(opt)
-
-
-def _check_files(opt: EasyDict) -> None:
-    """Refuse context that the dataset does not have, and files that it does not name where no option does."""
-    dataset, parts = dataset_of(opt), opt.ctx_mode.split("_")
-    if "sub" in parts and opt.sub_bert_path is None and not dataset.subtitles:
-        raise InputError(
-            f"--ctx_mode {opt.ctx_mode}: {dataset.name} has no subtitles: give video_tef or video, or --sub_bert_path"
-        )
-    if "video" in parts and opt.vid_feat_path is None and dataset.video_files:
-        raise InputError(
-            f"--vid_feat_type {opt.vid_feat_type}: {dataset.name} has {', '.join(dataset.video_files)}: give one of "
-            "these, or --vid_feat_path"
-        )
-    needed = ["video_duration_idx_path", "desc_bert_path", *(CONTEXT_PATHS[m] for m in MODALITIES if m in parts)]
-    missing = [f"--{name}" for name in needed if opt[name] is None]
-    if missing:
-        raise InputError(f"{' and '.join(missing)} missing: {dataset.name} has no files of its own: say where they lie")
-
-
-def dataset_of(opt: EasyDict) -> DatasetConfig:
-    """The dataset's entry."""
-    return DATASETS[opt.dset_name]
+def final_inference_options(opt: EasyDict) -> EasyDict:
+    """Options of the evaluation that ends a training run: its own as far as opt.json does not say them, and NMS too."""
+    values = parsing.handed_over(OPTIONS, opt)
+    values |= {"nms_thd": opt.final_nms_thd, "tasks": opt.eval_tasks_at_training}
+    return inference_options(opt.results_dir, **values)
 
 
 def evaluation_rule(opt: EasyDict) -> Rule:
     """What counts as right, and the recalls that are reported."""
     dataset = dataset_of(opt)
     return Rule(opt.iou_thds, opt.recall_ks, dataset.several_from, dataset.least_right)
-
-
-def find_model_dir(model_dir: str, results_root: str) -> str:
-    """The results folder that `model_dir` means: a path, a name under `results_root`, or a pattern of either.
-
-    Of several matches the newest is taken, and said aloud.
-
-    Raises:
-        InputError: nothing matches.
-    """
-    bases = (Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")
-    for base in bases:
-        if (base / model_dir).is_dir():
-            return str(base / model_dir)
-        pattern = model_dir if Path(model_dir).is_absolute() else f"{glob.escape(str(base))}/{model_dir}"
-        matches = [path for path in map(Path, glob.glob(pattern)) if path.is_dir()]
-        if matches:
-            newest = max(matches, key=_started)
-            if len(matches) > 1:
-                print(f"{len(matches)} results folders match {model_dir}: taking the newest, {newest}")
-            return str(newest)
-    looked_in = ", ".join(str(base) for base in bases)
-    raise InputError(
-        f"{model_dir}: no such results folder (looked in {looked_in}): give a path or a name that is there"
-    )
-
-
-def _started(results_dir: Path) -> tuple[str, float]:
-    """When a run began, by the end of its folder's name; folders named otherwise go by when they were changed."""
-    time_in_name = re.search(r"\d{4}(_\d\d){5}$", results_dir.name)
-    return time_in_name[0] if time_in_name else "", results_dir.stat().st_mtime
-
-
-def load_options(model_dir: str) -> dict[str, Any]:
-    """Read a results folder's opt.json.
-
-    Raises:
-        InputError: it is missing or not an object.
-    """
-    path = Path(model_dir) / "opt.json"
-    saved = read_json(path, "give a results folder that training made, with opt.json and model.ckpt in it")
-    if not isinstance(saved, dict):
-        raise InputError(f"{path}: expected an object of options, found {type(saved).__name__}")
-    return saved
-
-
-def save_options(opt: EasyDict, results_dir: str | Path) -> None:
-    """Write opt.json into the results folder."""
-    write_json(dict(opt), Path(results_dir) / "opt.json", indent=True)

@@ -19,7 +19,8 @@ from method_tvr.dataset.check_features import Source, check_clip_counts, check_s
 from method_tvr.dataset.clip_times import AUTO
 from method_tvr.dataset.defects import Defects
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
-from method_tvr.options.declared import CTX_MODES, NumberOr
+from method_tvr.options.row import NumberOr
+from method_tvr.options.values import CTX_MODES
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
 from utils.dataset_files import manifest_path
 from utils.tables import aligned, file_size, size_text

@@ -12,6 +12,7 @@ from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
 from utils.mini_corpus.files import is_complete
 
+MODALITIES = ("video", "sub")  # of context, in the model's order
 CLIP_SUFFIX = "cl-1.5"
 VIDEO_FILES = {  # VID_FEAT_TYPE of train.sh: what the file is called after the prefix
     "resnet_i3d": f"resnet152_rgb_max_i3d_rgb600_avg_cat_{CLIP_SUFFIX}.h5",

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import dataset_of, evaluation_rule, parse_inference_options
+from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, dataset_of, evaluation_rule, parse_inference_options
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.declared import EVALUATION_MEMORY, OFF, SEARCH_MEMORY, TASKS
+from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, VideoSource, open_answerer
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.encoding import encode_queries

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_tvr.contrastive import LossSettings, frame_cl, ranking_losses, span_loss, video_cl
+from method_tvr.dset_configs import MODALITIES
 from method_tvr.model_components import (
     BertAttention,
     BertSelfAttention,
@@ -34,7 +35,6 @@ from utils.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
-MODALITIES = ("video", "sub")
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
 # Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
 # next one reads it. On a GPU all of them: it must not wait for its host.

@@ -20,7 +20,13 @@ import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
 
-from method_tvr.config import parse_inference_options, parse_train_options, save_options
+from method_tvr.config import (
+    CHANGEABLE_ON_RESUME,
+    TRAINING_MEMORY,
+    final_inference_options,
+    parse_train_options,
+    save_options,
+)
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
@@ -28,7 +34,7 @@ from method_tvr.inference import evaluate_split, run_inference
 from method_tvr.inputs import EvalSplit, clip_times, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
-from method_tvr.options.declared import CHANGEABLE_ON_RESUME, OFF, TRAINING_MEMORY
+from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
 from method_tvr.training.launch import launch, naming_lost_processes, processes_to_launch, started
@@ -362,22 +368,6 @@ class Trainer(Closing):
         if self.ranks.is_main:
             for latest in self.files.dir.glob("latest_*"):
                 latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
-
-
-def final_inference_options(opt: EasyDict) -> EasyDict:
-    """Options of the evaluation that ends training: the best model, with NMS as well."""
-    argv = ["--model_dir", opt.results_dir, "--nms_thd", str(opt.final_nms_thd)]
-    for name in (
-        "eval_path", "eval_split_name", "device", "num_workers", "eval_query_bsz", "eval_context_bsz", "min_pred_l",
-        "max_pred_l", "retrieval_dtype", "retrieval_bsz", "feature_cache", "vid_feat_path", "sub_bert_path",
-        "desc_bert_path", "video_duration_idx_path",
-    ):  # fmt: skip
-        argv += [f"--{name}", str(opt[name])]
-    for name in ("debug", "no_core_driver", "no_pin_memory", "nms_from_all", "tf32"):
-        argv += [f"--{name}"] if opt[name] else []
-    argv += ["--feature_cache_dir", opt.feature_cache_dir] if opt.feature_cache_dir else []
-    argv += ["--tasks", *opt.eval_tasks_at_training]
-    return parse_inference_options(argv)
 
 
 def train(

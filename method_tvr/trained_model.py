@@ -18,7 +18,7 @@ from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import clip_times, ensure_dataset, open_features
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.declared import WINDOWS
+from method_tvr.options.values import WINDOWS
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusStore, Recipe

@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="CORPUS_DIR", required=True, help="folder of the corpus; made, or added to")
     args, others = parser.parse_known_args(argv)
     # each video is read once: packing them all into a cache first, as inference does by default, would gain nothing
-    typed = ["--model_dir", args.model_dir, "--feature_cache", "disk", *others]
-    opt = parse_inference_options(typed)
+    opt = parse_inference_options(["--model_dir", args.model_dir, *others], feature_cache="disk")
     with named_when_out_of_memory(opt, ("eval_context_bsz", "feature_cache", "trim_padding")):
         add_videos(open_model(opt), args.out)
 

@@ -16,8 +16,7 @@ from easydict import EasyDict
 
 from method_tvr.ask.moments import Moment, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher
-from method_tvr.config import parse_search_options
-from method_tvr.options.declared import SEARCH_MEMORY
+from method_tvr.config import SEARCH_MEMORY, parse_search_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
 

@@ -23,12 +23,12 @@ from method_tvr.ask.encode_corpus import add_videos
 from method_tvr.ask.indexes import open_index
 from method_tvr.ask.moments import Moment, shortened
 from method_tvr.ask.text_models import TextModel, open_text_model
-from method_tvr.config import parse_search_options
+from method_tvr.config import search_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import Preparation
 from method_tvr.inputs import clip_times, listed_videos, load_eval_split
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.declared import OFF
+from method_tvr.options.values import OFF
 from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
 from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
@@ -84,10 +84,7 @@ class MomentSearcher:
         Raises:
             InputError: something is missing or does not fit.
         """
-        argv = ["--model_dir", str(model_dir), "--eval_split_name", split]
-        for name, value in options.items():
-            argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        return open_searcher(parse_search_options(argv))
+        return open_searcher(search_options(model_dir, **{"eval_split_name": split, **options}))
 
     @overload
     def search(

@@ -1,20 +1,21 @@
-"""What a results folder's opt.json may bring about: it may come from anyone, and is taken for values of options alone.
+"""A results folder's opt.json: found, written, read. It may come from anyone, and is taken for values of options alone.
 
 It decides nowhere where anything is written, and reads nothing outside the working directory and the project unsaid.
 """
 
 from __future__ import annotations
 
-import argparse
+import glob
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from method_tvr.options.declared import NumberOr
-from utils.basic_utils import PROJECT_ROOT, InputError, first_few
+from method_tvr.options.row import Option
+from utils.basic_utils import PROJECT_ROOT, InputError, first_few, read_json, write_json
 
 FEATURE_FILES = ("vid_feat_path", "sub_bert_path", "desc_bert_path")
 FILES = (*FEATURE_FILES, "video_duration_idx_path", "train_path", "eval_path")
@@ -29,44 +30,69 @@ def find_path(path: str) -> Path:
     return Path(path)
 
 
-def check_saved(saved: Mapping[str, Any], path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Refuse values that the command line would refuse, and warn of names that it does not know.
+def find_model_dir(model_dir: str, results_root: str) -> str:
+    """The results folder that `model_dir` means: a path, a name under `results_root`, or a pattern of either.
 
-    Args:
-        saved: content of the opt.json at `path`.
-        path: for the messages.
-        parser: knows the options.
-
-    Returns:
-        What is known.
+    Of several matches the newest is taken, and said aloud.
 
     Raises:
-        InputError: naming the file, the option and its value.
+        InputError: nothing matches.
     """
-    known = {action.dest: action for action in parser._actions if action.dest != "help"}
+    bases = (Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")
+    for base in bases:
+        if (base / model_dir).is_dir():
+            return str(base / model_dir)
+        pattern = model_dir if Path(model_dir).is_absolute() else f"{glob.escape(str(base))}/{model_dir}"
+        matches = [path for path in map(Path, glob.glob(pattern)) if path.is_dir()]
+        if matches:
+            newest = max(matches, key=_started)
+            if len(matches) > 1:
+                print(f"{len(matches)} results folders match {model_dir}: taking the newest, {newest}")
+            return str(newest)
+    looked_in = ", ".join(str(base) for base in bases)
+    raise InputError(
+        f"{model_dir}: no such results folder (looked in {looked_in}): give a path or a name that is there"
+    )
+
+
+def _started(results_dir: Path) -> tuple[str, float]:
+    """When a run began, by the end of its folder's name; folders named otherwise go by when they were changed."""
+    time_in_name = re.search(r"\d{4}(_\d\d){5}$", results_dir.name)
+    return time_in_name[0] if time_in_name else "", results_dir.stat().st_mtime
+
+
+def save_options(opt: Mapping[str, Any], results_dir: str | Path) -> None:
+    """Write opt.json into the results folder."""
+    write_json(dict(opt), Path(results_dir) / "opt.json", indent=True)
+
+
+def load_options(model_dir: str) -> dict[str, Any]:
+    """Read a results folder's opt.json.
+
+    Raises:
+        InputError: it is missing or not an object.
+    """
+    path = Path(model_dir) / "opt.json"
+    saved = read_json(path, "give a results folder that training made, with opt.json and model.ckpt in it")
+    if not isinstance(saved, dict):
+        raise InputError(f"{path}: expected an object of options, found {type(saved).__name__}")
+    return saved
+
+
+def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
+    """Read the options of a results folder's opt.json that are known, and warn of the others.
+
+    Raises:
+        InputError: as `load_options` does; or the command line would refuse a value, which is named.
+    """
+    saved, path = load_options(model_dir), Path(model_dir) / "opt.json"
     for name, value in saved.items():
-        if name in known and not _is_accepted(known[name], value):
+        if name in known and not known[name].accepts(value):
             raise InputError(f"{path}: {name} {reprlib.repr(value)} is not what --{name} takes: mend the file")
     unknown = [reprlib.repr(name) for name in saved if name not in known and name not in RECORDED_ONLY]
     if unknown:
         print(f"warning: {path}: options unknown here are passed over: {first_few(unknown)}", file=sys.stderr)
     return {name: value for name, value in saved.items() if name in known}
-
-
-def _is_accepted(action: argparse.Action, value: Any) -> bool:
-    if value is None:
-        return action.default is None
-    several = action.nargs == "+"
-    if several and not (isinstance(value, list) and value):
-        return False
-    kind = action.type or (bool if action.nargs == 0 else str)
-    accepted = (int, float) if kind is float else (kind,)
-    return all(
-        (kind.accepts(v) if isinstance(kind, NumberOr) else type(v) in accepted)
-        and (not action.choices or v in action.choices)
-        and not (isinstance(v, str) and "\0" in v)
-        for v in (value if several else [value])
-    )
 
 
 def check_name_part(option: str, value: str) -> None:

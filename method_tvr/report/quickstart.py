@@ -19,7 +19,7 @@ from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.inference import evaluate_rows, predict
 from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options.declared import CTX_MODES, TASKS
+from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
 from method_tvr.report.plots import draw_run, read_curves

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Predict and evaluate with a trained model:
-#   bash method_tvr/scripts/inference.sh MODEL_DIR SPLIT_NAME [any option of method_tvr/options/declared.py]
+#   bash method_tvr/scripts/inference.sh MODEL_DIR SPLIT_NAME [any option of method_tvr/config.py]
 # or ask in words, without a file of queries:
 #   bash method_tvr/scripts/inference.sh MODEL_DIR SPLIT_NAME --query "a sentence" [--query "another"] [--query_file FILE.txt]
 #   MODEL_DIR   a results folder: its path, its name, or a pattern such as 'tvr-video_sub_tef-reloclnet-*'

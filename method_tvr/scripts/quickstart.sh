@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a bare machine to a trained model, its recalls and a picture, in one command:
-#   bash method_tvr/scripts/quickstart.sh [--ctx_mode CTX_MODE] [any training option of method_tvr/options/declared.py]
+#   bash method_tvr/scripts/quickstart.sh [--ctx_mode CTX_MODE] [any training option of method_tvr/config.py]
 #   CTX_MODE   video_sub_tef (if left out) or what else train.sh takes, such as video_tef for the video-only model, which
 #              gets the mini corpus without subtitles
 # Every command that it runs is shown as one would type it, in the project's folder after `source setup.sh`.

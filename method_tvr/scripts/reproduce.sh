@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's setting with three seeds, then mean and deviation of the recalls on val:
-#   bash method_tvr/scripts/reproduce.sh [tvr|mini] [any option of method_tvr/options/declared.py]
+#   bash method_tvr/scripts/reproduce.sh [tvr|mini] [any option of method_tvr/config.py]
 # Needs TVR's features (data/README.md) and, at TVR's size, a GPU. Compare with the tables of the paper.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train a model, with the settings of the paper unless an option says otherwise:
-#   bash method_tvr/scripts/train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [any option of method_tvr/options/declared.py]
+#   bash method_tvr/scripts/train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [any option of method_tvr/config.py]
 #   DSET           tvr | anet_cap | charades_sta | didemo | mini | mini_video (both generated on first use) | custom (all from
 #                  options); README.md, Other datasets, says what each of them brings
 #   CTX_MODE       video_sub_tef | video_sub | video_tef | video | sub_tef | sub: what the model sees of a video, of

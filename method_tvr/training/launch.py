@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from method_tvr.options.declared import NUMBERED
+from method_tvr.options.values import NUMBERED
 from method_tvr.training.distributed import ProcessRanks, Watch
 from method_tvr.training.stopping import advised
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, command_line, first_line

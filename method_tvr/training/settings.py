@@ -12,7 +12,7 @@ from easydict import EasyDict
 
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.model import LossSettings, ModelConfig
-from method_tvr.options.declared import OFF
+from method_tvr.options.values import OFF
 from utils.basic_utils import InputError
 from utils.ranks import Ranks
 

@@ -16,7 +16,7 @@ import torch
 
 from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.optimization import BertAdam
-from method_tvr.options.declared import OFF
+from method_tvr.options.values import OFF
 from method_tvr.training.step_guard import StepValues
 from utils.basic_utils import first_line
 from utils.ranks import Ranks

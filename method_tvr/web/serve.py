@@ -13,8 +13,7 @@ from contextlib import closing, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from method_tvr.config import parse_serve_options
-from method_tvr.options.declared import SEARCH_MEMORY
+from method_tvr.config import SEARCH_MEMORY, parse_serve_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
 

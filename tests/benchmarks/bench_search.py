@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from method_tvr.options.declared import FAISS_KINDS, INDEXES
+from method_tvr.options.values import FAISS_KINDS, INDEXES
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index

@@ -1,19 +1,25 @@
 """Every option of the reference is there with its default; typed wins over opt.json, opt.json over the default."""
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from method_tvr.config import (
+    OPTIONS,
     find_model_dir,
     find_path,
+    inference_options,
     load_options,
     parse_inference_options,
     parse_train_options,
     save_options,
+    search_options,
 )
-from method_tvr.options.declared import NOT_INHERITED, build_parser
+from method_tvr.options.row import ALL_PROGRAMS, SAVED, TRAIN, options_of, typed
 from utils.basic_utils import PROJECT_ROOT, InputError
 
 DEFAULTS = {
@@ -116,10 +122,14 @@ def test_inference_has_its_own_options_besides_all_others(model_dir):
     assert set(DEFAULTS) <= set(opt)
 
 
-@pytest.mark.parametrize("inference", [True, False])
-def test_every_option_has_a_help(inference):
-    assert all(action.help for action in build_parser(inference)._actions)
-    assert "--hidden_size" in build_parser(inference).format_help()
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
+def test_every_option_has_a_help(program, capsys):
+    options = options_of(OPTIONS, program).values()
+    assert all(option.help for option in options)
+    with pytest.raises(SystemExit):
+        typed(OPTIONS, program, ["--help"])
+    said = capsys.readouterr().out
+    assert all(f"--{option.name}" in said for option in options if option.nargs != "*")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +181,8 @@ def test_options_of_the_machine_and_the_evaluation_are_not_inherited(model_dir, 
 
 
 def test_what_the_reference_does_not_inherit_is_not_inherited():
-    assert set(OTHER) | {"eval_split_name", "eval_path"} <= NOT_INHERITED
+    options = options_of(OPTIONS, TRAIN)
+    assert all(options[name].inference != SAVED for name in (*OTHER, "eval_split_name", "eval_path"))
 
 
 @pytest.mark.parametrize(
@@ -395,3 +406,41 @@ def test_the_newest_run_is_the_one_that_began_last_whatever_was_touched_since(tm
         time.sleep(0.01)
     found = find_model_dir("tvr-*-a-*", str(tmp_path / "results [1]"))
     assert found.endswith("2026_01_02_00_00_00")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["config", "dset_configs", *(f"options.{name}" for name in ("parsing", "row", "rules", "saved", "values"))],
+)
+def test_reading_options_needs_no_torch(module):
+    check = f"import sys, method_tvr.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=PROJECT_ROOT, timeout=60).returncode == 0
+
+
+def test_values_of_a_program_are_read_as_typed_ones(model_dir):
+    folder = model_dir()
+    typed_ones = ["--device", "2", "--tf32", "--query", "a", "--query", "b", "--clip_length", "auto", "--lr", "1"]
+    assert inference_options(
+        Path(folder), device="2", tf32=True, debug=False, query=["a", "b"], clip_length="auto", lr=1, text_model=None
+    ) == parse_inference_options(["--model_dir", folder, *typed_ones])
+    assert search_options(folder, index="faiss").index == "faiss"
+    assert parse_inference_options(["--model_dir", folder, "--bsz", "3"], bsz=4, n_epoch=5).bsz == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"no_such_option": 1}, "--no_such_option: there is no such option"),
+        ({"index": "faiss"}, "--index: there is no such option of inference"),
+        ({"device": "many"}, "--device 'many' .* type int"),
+        ({"device": True}, "--device True .* type int"),
+        ({"max_ctx_l": 12.5}, "--max_ctx_l 12.5 .* type int"),
+        ({"clip_length": "long"}, "--clip_length 'long' .* number or auto"),
+        ({"tf32": "yes"}, "--tf32 'yes' .* True or False"),
+        ({"tasks": ["VR", "XX"]}, "--tasks 'XX' .* VCMR, SVMR, VR"),
+        ({"bsz": 0}, "--bsz 0 must be above 0"),
+    ],
+)
+def test_values_of_a_program_are_refused_as_typed_ones(model_dir, values, message):
+    with pytest.raises(InputError, match=message):
+        inference_options(model_dir(), **values)

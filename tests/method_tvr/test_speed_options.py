@@ -14,9 +14,10 @@ import method_tvr.model as model_module
 import method_tvr.search.scoring as scoring_module
 from method_tvr import inference, train, trained_model
 from method_tvr.ask import encode_corpus, search
+from method_tvr.config import OPTIONS
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, hide, keep_mask, keep_scale
-from method_tvr.options.declared import build_parser
+from method_tvr.options.row import INFERENCE, TRAIN, options_of
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
@@ -76,7 +77,7 @@ def test_every_program_says_which_of_its_options_need_less_memory(program, monke
     suggested = re.findall("--[a-z_]+", ended.err.partition("try ")[2].partition(" or --device")[0])
     of_training = [] if command is not train else ["--bsz", "--amp"]
     assert {"--eval_context_bsz", *of_training} <= set(suggested)
-    assert set(suggested) <= {f"--{action.dest}" for action in build_parser(command is not train)._actions}
+    assert set(suggested) <= {f"--{name}" for name in options_of(OPTIONS, TRAIN if command is train else INFERENCE)}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from method_tvr.options.declared import FAISS_KINDS
+from method_tvr.options.values import FAISS_KINDS
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, nearest_entries
 from method_tvr.search.index import faiss_index
 from method_tvr.search.index.faiss_index import DESCRIPTION, FaissRecipe, open_faiss_index, two_level_centres

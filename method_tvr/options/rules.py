@@ -1,0 +1,155 @@
+"""What options say together: defaults that depend on others, and values that do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from easydict import EasyDict
+
+from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
+from method_tvr.options.values import CTX_MODES, WINDOWS
+from utils.basic_utils import InputError
+
+DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd")
+CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
+
+
+def dataset_of(opt: EasyDict) -> DatasetConfig:
+    """The dataset's entry."""
+    return DATASETS[opt.dset_name]
+
+
+def finish(opt: EasyDict, typed: Collection[str], keep_without_eval: bool = False) -> None:
+    """Fill in what depends on the dataset and on other options.
+
+    Args:
+        opt: all options; None is what is to be filled in.
+        typed: names of those that were typed.
+        keep_without_eval: leave out the dataset's own evaluation annotations.
+    """
+    _name_device(opt, typed)
+    dataset = dataset_of(opt)
+    opt.eval_split_name = dataset.split_name(opt.eval_split_name)
+    if opt.vid_feat_type is None and dataset.video_files:
+        opt.vid_feat_type = next(iter(dataset.video_files))
+    parts = opt.ctx_mode.split("_")
+    defaults: dict[str, Any] = {name: getattr(dataset, name) for name in DATASET_PROPERTIES}
+    defaults |= {name: list(getattr(dataset, name)) for name in ("iou_thds", "recall_ks")}
+    defaults |= dataset.default_paths(opt.eval_split_name, opt.vid_feat_type, with_sub="sub" in parts)
+    if keep_without_eval:
+        defaults.pop("eval_path", None)
+    for name, value in defaults.items():
+        if opt.get(name) is None:
+            opt[name] = value
+    for modality, name in CONTEXT_PATHS.items():
+        if modality not in parts:
+            opt[name] = None  # not read, whatever was typed
+    if opt.debug:
+        opt.num_workers = 0
+        opt.no_core_driver = True
+    if opt.no_core_driver:
+        opt.feature_cache = "disk"
+
+
+def _name_device(opt: EasyDict, typed: Collection[str]) -> None:
+    """Let one device in `--device_ids` be the one of `--device`, which may ask for the CPU still."""
+    if "device_ids" not in typed or len(opt.device_ids) > 1 or opt.device < 0:
+        return
+    (number,) = opt.device_ids
+    if "device" in typed and opt.device not in (0, number):  # 0 asked the original for CUDA, whichever device
+        raise InputError(f"--device {opt.device}, but --device_ids {number}: leave one of them out")
+    opt.device = number
+
+
+def check_together(opt: EasyDict) -> None:
+    """Refuse options of any program that do not go together; each alone is within its bounds.
+
+    Raises:
+        InputError: naming the options.
+    """
+    parts = opt.ctx_mode.split("_")
+    if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: expected video, sub and tef joined by _, each once at most: one of "
+            f"{', '.join(CTX_MODES)}"
+        )
+    if not set(MODALITIES) & set(parts):
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: tef only says where in its video a clip lies, the same in every video, so "
+            "that there would be nothing to find: add video or sub to it"
+        )
+    if opt.conv_kernel_size % 2 == 0 or opt.conv_stride != 1:
+        raise InputError("--conv_kernel_size must be odd and --conv_stride 1: the model needs one logit per clip")
+    if not 0 <= opt.min_pred_l < opt.max_pred_l:
+        raise InputError(f"--min_pred_l {opt.min_pred_l} must be at least 0 and below --max_pred_l {opt.max_pred_l}")
+    if not any(opt[name] for name in ("lw_neg_q", "lw_neg_ctx", "lw_st_ed", "lw_fcl", "lw_vcl")):
+        raise InputError(
+            "--lw_neg_q, --lw_neg_ctx, --lw_st_ed, --lw_fcl and --lw_vcl are all 0: nothing would be learnt"
+        )
+    if opt.hidden_size % opt.n_heads:
+        raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
+    _check_files(opt)
+
+
+def _check_files(opt: EasyDict) -> None:
+    """Refuse context that the dataset does not have, and files that it does not name where no option does."""
+    dataset, parts = dataset_of(opt), opt.ctx_mode.split("_")
+    if "sub" in parts and opt.sub_bert_path is None and not dataset.subtitles:
+        raise InputError(
+            f"--ctx_mode {opt.ctx_mode}: {dataset.name} has no subtitles: give video_tef or video, or --sub_bert_path"
+        )
+    if "video" in parts and opt.vid_feat_path is None and dataset.video_files:
+        raise InputError(
+            f"--vid_feat_type {opt.vid_feat_type}: {dataset.name} has {', '.join(dataset.video_files)}: give one of "
+            "these, or --vid_feat_path"
+        )
+    needed = ["video_duration_idx_path", "desc_bert_path", *(CONTEXT_PATHS[m] for m in MODALITIES if m in parts)]
+    missing = [f"--{name}" for name in needed if opt[name] is None]
+    if missing:
+        raise InputError(f"{' and '.join(missing)} missing: {dataset.name} has no files of its own: say where they lie")
+
+
+def check_training(opt: EasyDict) -> None:
+    """Refuse a new run that has nothing to train on, or nothing to choose its best epoch by."""
+    if opt.train_path is None:
+        raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
+    if opt.stop_task not in opt.eval_tasks_at_training:
+        raise InputError(
+            f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "
+            f"{' '.join(opt.eval_tasks_at_training)}: add it there, or let another task decide"
+        )
+
+
+def check_asking(opt: EasyDict, typed: Collection[str]) -> None:
+    """Refuse options of sentences that inference is asked where it answers a split's queries, and the reverse."""
+    asked = opt.query is not None or opt.query_file is not None
+    if asked and "tasks" in typed:
+        raise InputError("--tasks: are those of the split's queries, which --query is asked instead of: leave one out")
+    if not asked and {"top_k", "text_model"} & set(typed):
+        name = min({"top_k", "text_model"} & set(typed))
+        raise InputError(f"--{name}: is for sentences that are asked: give --query or --query_file too")
+
+
+def check_encoded(opt: EasyDict, typed: Collection[str]) -> None:
+    """Refuse a number type for a corpus that has one."""
+    if opt.encoded_corpus is not None and "retrieval_dtype" in typed:
+        raise InputError(
+            f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
+            "encoded with: leave the option out"
+        )
+
+
+def check_index(opt: EasyDict) -> None:
+    """Refuse an index of windows."""
+    if opt.index != "exact" and opt.long_videos == WINDOWS:
+        raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
+
+
+def check_serving(opt: EasyDict) -> None:
+    """Refuse what a server cannot do anything with."""
+    if opt.query is not None or opt.query_file is not None:
+        raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
+    if opt.videos is not None and not Path(opt.videos).is_dir():
+        raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")

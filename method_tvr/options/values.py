@@ -1,0 +1,11 @@
+"""Words and numbers that options take, wherever they are asked about."""
+
+from __future__ import annotations
+
+TASKS = ("VCMR", "SVMR", "VR")
+CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
+OFF = -1  # value that switches an epoch, count or threshold off
+NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
+INDEXES = ("exact", "faiss", "milvus")
+FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
+AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips
