@@ -198,7 +198,7 @@ def check_model_fits(checkpoint: Checkpoint, features: FeatureStore, model_dir: 
             )
     check_positions(config, features.max_ctx_l, features.max_desc_l, model_dir)
     check_trained_on(checkpoint.features, features, model_dir)
-    note_not_compared(checkpoint, features, model_dir)
+    note_not_compared(checkpoint.features, checkpoint.has_record, features, model_dir)
     check_clip_length(features, times)
 
 
@@ -214,6 +214,12 @@ def check_positions(config: ModelConfig, max_ctx_l: int, max_desc_l: int, model_
             raise InputError(f"--{name} {asked}: the model in {model_dir} was trained with {most}: give at most that")
 
 
+def corpus_recipe(checkpoint: Checkpoint, opt: EasyDict, dtype: str) -> Recipe:
+    """What encoding with a model and these options gives, kept as `dtype`."""
+    windows = chosen_windows(opt, checkpoint.config.conv_kernel_size)
+    return Recipe.of(checkpoint.model_digest(), checkpoint.config, opt, windows, dtype)
+
+
 def open_store(opt: EasyDict, checkpoint: Checkpoint) -> CorpusStore:
     """The encoded corpus that the options name, which must be what encoding with them would give.
 
@@ -221,7 +227,7 @@ def open_store(opt: EasyDict, checkpoint: Checkpoint) -> CorpusStore:
         InputError: it is another model's, was made with other options, or is damaged.
     """
     store = CorpusStore(find_path(opt.encoded_corpus))
-    store.recipe.check_same(Recipe.of(checkpoint, opt, store.recipe.dtype), store.folder)
+    store.recipe.check_same(corpus_recipe(checkpoint, opt, store.recipe.dtype), store.folder)
     return store
 
 

@@ -18,8 +18,7 @@ from method_tvr.config import find_path, parse_inference_options
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.splits import ensure_dataset, listed_videos, open_features
-from method_tvr.inference import check_model_fits, load_model_of
-from method_tvr.search.corpus_store import Recipe
+from method_tvr.inference import check_model_fits, corpus_recipe, load_model_of
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
 from method_tvr.search.windows import joined
@@ -38,7 +37,7 @@ def run_encoding(opt: EasyDict, out: str) -> None:
     ensure_dataset(opt)
     device = choose_device(opt.device, opt.tf32)
     videos = listed_videos(opt)
-    with adding_to(out, Recipe.of(checkpoint, opt, STORED_DTYPES[opt.retrieval_dtype])) as writer:
+    with adding_to(out, corpus_recipe(checkpoint, opt, STORED_DTYPES[opt.retrieval_dtype])) as writer:
         writer.store.check_durations(videos)
         new = [video for video in videos if video.vid_name not in writer.store.where]
         if len(new) < len(videos):

@@ -20,7 +20,7 @@ import os
 import re
 import reprlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,15 +28,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 import torch
-from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Video
+from method_tvr.model import ModelConfig
 from method_tvr.options.declared import AVERAGE, WINDOWS
 from method_tvr.search.corpus import row_norms
-from method_tvr.search.windows import Windows, chosen_windows
-from method_tvr.training.checkpoint import Checkpoint
+from method_tvr.search.windows import Windows
 from utils.basic_utils import InputError, first_few, read_json, write_json
-from utils.content_digest import content_digest
 
 FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
 DESCRIPTION, INDEX, ROWS, NORMS = "corpus.json", "index.json", "rows.npy", "norms.npy"
@@ -72,14 +70,21 @@ class Recipe:
     window_overlap: int = 0
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, opt: EasyDict, dtype: str) -> Recipe:
-        """What encoding with these options would give."""
-        config = checkpoint.config
-        options = {name: opt[name] for name in OPTIONS}
-        digest = content_digest({"model_cfg": config.to_dict(), "model": checkpoint.state})
-        windows = chosen_windows(opt, config.conv_kernel_size)
+    def of(
+        cls, model: str, config: ModelConfig, options: Mapping[str, Any], windows: Windows | None, dtype: str
+    ) -> Recipe:
+        """What encoding would give.
+
+        Args:
+            model: digest of the model.
+            config: its sizes.
+            options: values by the names in `OPTIONS`; others are not looked at.
+            windows: how long videos are cut, if they are.
+            dtype: one of `DTYPES`.
+        """
+        chosen = {name: options[name] for name in OPTIONS}
         overlap = windows.overlap if windows else 0
-        return cls(digest, config.modalities, config.hidden_size, dtype, **options, window_overlap=overlap)
+        return cls(model, config.modalities, config.hidden_size, dtype, **chosen, window_overlap=overlap)
 
     @property
     def windows(self) -> Windows | None:

@@ -29,7 +29,7 @@ from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.splits import ensure_dataset, listed_videos, load_eval_split, open_features
-from method_tvr.inference import load_model_of
+from method_tvr.inference import corpus_recipe, load_model_of
 from method_tvr.search.corpus_store import Recipe
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_queries, encode_videos
@@ -99,7 +99,7 @@ def encoded_base(model_dir: str) -> Base:
         [(video, rows @ larger) for video, rows in videos],
         EncodedQueries(queries.video @ larger, queries.span @ larger),
         kernels,
-        replace(Recipe.of(checkpoint, opt, "float16"), hidden_size=HIDDEN_SIZE, max_ctx_l=MAX_CTX_L),
+        replace(corpus_recipe(checkpoint, opt, "float16"), hidden_size=HIDDEN_SIZE, max_ctx_l=MAX_CTX_L),
     )
 
 

@@ -17,9 +17,9 @@ pytest.importorskip("gradio", reason=REASON)
 from fastapi.testclient import TestClient
 
 from method_tvr.ask.asking import QuestionError
-from method_tvr.web.page import page as page_module
 from method_tvr.web.judged_queries import JudgedQueries
 from method_tvr.web.limits import Limits
+from method_tvr.web.page import page as page_module
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 from tests.support.web_service import client_of
