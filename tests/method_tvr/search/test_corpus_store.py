@@ -18,11 +18,12 @@ import torch
 
 from method_tvr.dataset.annotations import Video
 from method_tvr.search import corpus_store, corpus_writer
-from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore, Recipe, write_sealed
+from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore, Recipe
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.retrieval import NO_ENTRY, EncodedCorpus, EncodedQueries, Searcher, SearchSettings
 from method_tvr.search.stored_corpus import StoredCorpus
 from utils.basic_utils import PROJECT_ROOT, InputError
+from utils.whole_folder import write_sealed
 
 D, MODALITIES = 4, ("video", "sub")
 ROW_BYTES = D * len(MODALITIES) * 4
