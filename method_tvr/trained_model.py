@@ -29,7 +29,6 @@ from method_tvr.search.windows import Windows
 from method_tvr.start_end_dataset import StartEndEvalDataset
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
 from utils.basic_utils import InputError, progress
-from utils.content_digest import content_digest
 from utils.model_utils import choose_device
 from utils.ranks import ALONE, Ranks
 
@@ -85,12 +84,6 @@ class TrainedModel:
     def model(self) -> ReLoCLNet:
         """The model with its weights, on its device and in evaluation mode."""
         return self.checkpoint.build_model(self.device)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of its sizes and weights."""
-        checkpoint = self.checkpoint
-        return content_digest({"model_cfg": checkpoint.config.to_dict(), "model": checkpoint.state})
 
     @property
     def windows(self) -> Windows | None:
@@ -151,12 +144,12 @@ class TrainedModel:
                     f"trained on {trained_on[kind]}: give the features it was trained on"
                 )
         check_trained_on(self.checkpoint.features, features, model_dir)
-        note_not_compared(self.checkpoint, features, model_dir)
+        note_not_compared(self.checkpoint.features, self.checkpoint.has_record, features, model_dir)
         check_clip_length(features, clip_times(self.opt))
 
     def recipe(self, dtype: str) -> Recipe:
         """What the encodings of videos depend on, kept in a number type."""
-        return Recipe.of(self.digest, self.checkpoint.config, self.opt, self.windows, dtype)
+        return Recipe.of(self.checkpoint.model_digest(), self.checkpoint.config, self.opt, self.windows, dtype)
 
     def open_store(self) -> CorpusStore:
         """The encoded corpus that the options name, which must be what encoding with them would give.

@@ -97,15 +97,20 @@ def whole_file(path: str | os.PathLike[str], previous: str | os.PathLike[str] | 
         try:
             yield part
             sync(part)
-            umask = os.umask(0)
-            os.umask(umask)
-            part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
+            make_ordinary(part, 0o666)
             if previous is not None and target.exists():
                 target.replace(previous)
             part.replace(target)
             sync(target.parent)
         finally:
             part.unlink(missing_ok=True)
+
+
+def make_ordinary(path: Path, mode: int) -> None:
+    """Give what `tempfile` made, which is private, the permissions that `mode` and the umask give others."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
 
 
 def sync(path: str | os.PathLike[str]) -> None:

@@ -7,18 +7,14 @@ name and renamed when whole, and never changes afterwards.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import io
 import itertools
 import mmap
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from method_tvr.dataset.feature_store import Preparation
 from utils.basic_utils import InputError, progress, read_bytes
 from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much
 from utils.model_utils import available_cpus
+from utils.whole_folder import lock, lock_file, map_npy, npy_header, part_folder, put_in_place, remove_left_over
 
 CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
 BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time
@@ -140,7 +137,10 @@ def _load(folder: Path, recipe: dict[str, Any]) -> PackedRows | None:
         return None
     starts, lengths, counts = table
     in_range = (starts >= 0) & (lengths > 0) & (lengths <= recipe["preparation"]["max_rows"]) & (lengths <= counts)
-    rows = _map_rows(folder / "rows.npy", (n_rows, recipe["width"]), np.dtype(recipe["dtype"]))
+    try:
+        rows = map_npy(folder / "rows.npy", (n_rows, recipe["width"]), recipe["dtype"], "r")
+    except OSError:
+        return None
     if rows is None or not (in_range & (starts <= n_rows - lengths)).all():
         return None
     return PackedRows(rows, {key: entry for entry, key in enumerate(keys)}, starts, lengths, counts)
@@ -153,27 +153,6 @@ def _table(columns: list[Any]) -> np.ndarray | None:
     try:
         return np.array(columns, dtype=np.int64).reshape(len(columns), len(columns[0]))
     except (OverflowError, ValueError):  # past int64, or lists of different lengths
-        return None
-
-
-def _header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
-    """How a `rows.npy` begins."""
-    header = io.BytesIO()
-    content = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, content)
-    return header.getvalue()
-
-
-def _map_rows(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray | None:
-    """A `rows.npy` mapped; None when it is not exactly the file that such rows make. Its header is not interpreted."""
-    header = _header(shape, dtype)
-    try:
-        if os.path.getsize(path) != len(header) + shape[0] * shape[1] * dtype.itemsize or not path.is_file():
-            return None
-        with open(path, "rb") as file:
-            whole = file.read(len(header)) == header
-        return np.memmap(path, dtype, "r", offset=len(header), shape=shape) if whole else None
-    except OSError:
         return None
 
 
@@ -276,44 +255,23 @@ def _build_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
         OSError: it cannot be kept there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder.parent) as alone:
+    with lock_file(folder.parent) as handle:
+        # nothing depends on the lock but time: runs that build at once all make the same folder
+        alone = lock(handle, folder.parent, f"waiting for another run that builds a feature cache in {folder.parent}")
         found = _load(folder, recipe)
         if found is not None:
             return found
         print(f"note: {file.path}: packing its features into {folder} ({_reason(folder, recipe)})", file=sys.stderr)
         if alone:
-            for left_over in folder.parent.glob(f"{PART_PREFIX}*"):  # of runs that were killed
-                shutil.rmtree(left_over, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix=PART_PREFIX, dir=folder.parent))
-        try:
+            remove_left_over(folder.parent, PART_PREFIX)
+        with part_folder(folder.parent, PART_PREFIX) as part:
             _write_folder(file, recipe, preparation, part)
-            _put_in_place(part, folder, recipe)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            put_in_place(part, folder, gives_way=lambda: _load(folder, recipe) is None)
         _remove_outdated(folder.parent, recipe["source"])
     found = _load(folder, recipe)
     if found is None:
         raise OSError(f"{folder} cannot be read back")
     return found
-
-
-@contextmanager
-def _alone_in(root: Path) -> Iterator[bool]:
-    """Wait until no other run builds there; False where the file system knows no locks.
-
-    Nothing depends on the lock but time: runs that build at once all make the same folder.
-    """
-    # not through a link, which would make a file somewhere else
-    with open(root / ".lock", "a", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as lock:
-        locked = True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"note: waiting for another run that builds a feature cache in {root}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            locked = False
-        yield locked
 
 
 def _reason(folder: Path, recipe: dict[str, Any]) -> str:
@@ -332,7 +290,7 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
     if needed > free:
         raise OSError(f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
     with open(part / "rows.npy", "wb") as out:
-        out.write(_header(shape, dtype))
+        out.write(npy_header(shape, recipe["dtype"]))
         out.flush()
         origin, row_bytes, handle = out.tell(), layout.width * dtype.itemsize, out.fileno()
 
@@ -343,7 +301,6 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
                 data, at = data[written:], at + written
 
         usable = _fill(file, layout, preparation, recipe["dtype"], write)
-        os.fsync(handle)
     if _stamp(file.path) != recipe["source"]:
         raise InputError(f"{file.path}: changed while it was read: run again when it is complete")
     content = {
@@ -355,31 +312,7 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
         "counts": layout.counts[usable],
     }
     text = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    with open(part / "index.json", "wb") as out:
-        out.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _put_in_place(part: Path, folder: Path, recipe: dict[str, Any]) -> None:
-    """Rename the finished folder; a whole one that is there already stays, a damaged one goes."""
-    umask = os.umask(0)
-    os.umask(umask)
-    part.chmod(0o777 & ~umask)  # mkdtemp makes private folders; this is an ordinary one
-    try:
-        os.rename(part, folder)
-    except OSError:
-        if _load(folder, recipe) is not None:
-            return
-        damaged = Path(tempfile.mkdtemp(prefix=PART_PREFIX, dir=folder.parent))
-        os.rename(folder, damaged)
-        os.rename(part, folder)
-        shutil.rmtree(damaged, ignore_errors=True)
-    handle = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    (part / "index.json").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
 
 def _remove_outdated(root: Path, source: dict[str, int]) -> None:

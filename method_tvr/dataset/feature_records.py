@@ -10,9 +10,8 @@ import sys
 
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.training.checkpoint import Checkpoint, FeatureRecords
 from utils.basic_utils import InputError
-from utils.feature_files.provenance import KINDS, contradictions
+from utils.feature_files.provenance import KINDS, FeatureRecords, contradictions
 
 
 def joined_records(first: FeatureRecords, second: FeatureRecords) -> FeatureRecords:
@@ -42,17 +41,23 @@ def check_trained_on(trained_on: FeatureRecords, features: FeatureStore, model_d
             )
 
 
-def note_not_compared(checkpoint: Checkpoint, features: FeatureStore, model_dir: str) -> None:
+def note_not_compared(trained_on: FeatureRecords, has_record: bool, features: FeatureStore, model_dir: str) -> None:
     """Say which features cannot be compared, because only they or only the model says what they are.
 
     Nothing is said of models and files without any record: `Checkpoint` and `FeatureStore` have notes of their own.
+
+    Args:
+        trained_on: of the model's checkpoint.
+        has_record: whether the checkpoint says what made it.
+        features: of the run.
+        model_dir: where the model lies, for the message.
     """
     silent = []
     for kind, record in features.records.items():
-        trained_on = checkpoint.features.get(kind, {})
-        if record and not trained_on and checkpoint.has_record:
+        model_says = trained_on.get(kind, {})
+        if record and not model_says and has_record:
             silent.append(f"of its {kind} features the model says nothing")
-        if trained_on and not record and kind not in features.unrecorded:
+        if model_says and not record and kind not in features.unrecorded:
             silent.append(f"{features.paths[kind]} says nothing")
     if silent:
         print(

@@ -12,8 +12,6 @@ the sizes of all parts when a corpus is opened, a part's rows and their lengths 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
 import mmap
 import os
@@ -26,14 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 import torch
 
 from method_tvr.dataset.annotations import Video
 from method_tvr.model import ModelConfig
 from method_tvr.search.corpus import row_norms
 from method_tvr.search.windows import Windows
-from utils.basic_utils import InputError, first_few, read_json, write_json
+from utils.basic_utils import InputError, first_few
+from utils.whole_folder import file_digest, map_npy, read_sealed, seal, write_sealed
 
 FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
 DESCRIPTION, INDEX, ROWS, NORMS = "corpus.json", "index.json", "rows.npy", "norms.npy"
@@ -43,7 +41,6 @@ MAX_MAPPED = 256  # parts that are mapped at a time: each takes two file handles
 RELEASE_BYTES = 1 << 26  # read from mapped parts before their pages are given back
 CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
 NORM_TOLERANCE = 1e-3  # relative; machines round differently
-NPY_START = 10  # bytes of an npy file before its text: magic number, version, length of the text
 MADE_BY = ("model", "modalities", "hidden_size")
 # the options that rows depend on
 OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfeat", "no_norm_tfeat")
@@ -70,12 +67,20 @@ class Recipe:
 
     @classmethod
     def of(
-        cls, model_digest: str, config: ModelConfig, options: Mapping[str, Any], windows: Windows | None, dtype: str
+        cls, model: str, config: ModelConfig, options: Mapping[str, Any], windows: Windows | None, dtype: str
     ) -> Recipe:
-        """What encoding with these options would give; of them, those of `OPTIONS` matter."""
-        known = {name: options[name] for name in OPTIONS}
+        """What encoding would give.
+
+        Args:
+            model: digest of the model.
+            config: its sizes.
+            options: values by the names in `OPTIONS`; others are not looked at.
+            windows: how long videos are cut, if they are.
+            dtype: one of `DTYPES`.
+        """
+        chosen = {name: options[name] for name in OPTIONS}
         overlap = windows.overlap if windows else 0
-        return cls(model_digest, config.modalities, config.hidden_size, dtype, **known, window_overlap=overlap)
+        return cls(model, config.modalities, config.hidden_size, dtype, **chosen, window_overlap=overlap)
 
     @property
     def windows(self) -> Windows | None:
@@ -255,7 +260,7 @@ class CorpusStore:
         try:
             if number not in self._whole:
                 for name, said in part.files.items():
-                    if _digest(part.folder / name) != said["sha256"]:
+                    if file_digest(part.folder / name) != said["sha256"]:
                         raise InputError(f"{part.folder / name}: is damaged: {_remedy(part.folder)}")
             rows = _map_array(part.folder, ROWS, (n_rows, n_modalities, recipe.hidden_size), recipe.dtype)
             mapped = MappedPart(rows, _map_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
@@ -265,27 +270,6 @@ class CorpusStore:
             _check_norms(part.folder, mapped)
             self._whole.add(number)
         return mapped
-
-
-def write_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object with a digest beside it."""
-    write_json({"content": content, "sha256": _seal(content)}, path)
-
-
-def _read_sealed(path: Path, remedy: str) -> dict[str, Any]:
-    sealed = read_json(path, remedy)
-    try:
-        content, seal = sealed["content"], sealed["sha256"]
-        intact = isinstance(content, dict) and seal == _seal(content)
-    except (KeyError, TypeError):  # not ours; the latter also for what is nested too deeply to be sealed
-        intact = False
-    if not intact:
-        raise InputError(f"{path}: is damaged: {remedy}")
-    return dict(content)
-
-
-def _seal(content: dict[str, Any]) -> str:
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)).hexdigest()
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -300,7 +284,7 @@ def read_recipe(folder: Path) -> Recipe:
         InputError: there is none, or it is damaged or of another format.
     """
     path = folder / DESCRIPTION
-    content = _read_sealed(path, "give a folder that encode_corpus.py wrote, or encode again into another folder")
+    content = read_sealed(path, "give a folder that encode_corpus.py wrote, or encode again into another folder")
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise InputError(
@@ -322,11 +306,11 @@ def read_recipe(folder: Path) -> Recipe:
 
 def recipe_seal(recipe: Recipe) -> str:
     """By what a part says which corpus it is of."""
-    return _seal(recipe.content())
+    return seal(recipe.content())
 
 
 def _read_part(folder: Path, recipe: Recipe) -> Part:
-    content = _read_sealed(folder / INDEX, _remedy(folder))
+    content = read_sealed(folder / INDEX, _remedy(folder))
     if content.get("corpus") != recipe_seal(recipe):
         raise InputError(f"{folder}: is a part of another corpus: {_remedy(folder)}")
     if not _describes_part(content, recipe):
@@ -373,26 +357,11 @@ def _describes_part(content: dict[str, Any], recipe: Recipe) -> bool:
 
 
 def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.memmap:
-    path = folder / name
-    with open(path, "rb") as file:
-        start = file.read(NPY_START)
-        text = file.read(int.from_bytes(start[-2:], "little"))
-        origin, size = file.tell(), os.fstat(file.fileno()).st_size
-    # numpy would interpret the text; ours is always the same but for the blanks that fill it up
-    wanted = npy_header(shape, dtype)
-    same = start[:-2] == wanted[: NPY_START - 2] and text.strip() == wanted[NPY_START:].strip()
-    if not same or size != origin + math.prod(shape) * np.dtype(dtype).itemsize:
-        raise InputError(f"{path}: is no array of shape {shape} in {dtype}: {_remedy(folder)}")
     # copy on write: torch wants writable arrays, and nothing writes to these
-    return np.memmap(path, dtype, "c", origin, shape)
-
-
-def npy_header(shape: Sequence[int], dtype: str) -> bytes:
-    """What an npy file of version 1.0 begins with: a magic number, the length of a text, the text."""
-    header = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
-    return header.getvalue()
+    array = map_npy(folder / name, shape, dtype, "c")
+    if array is None:
+        raise InputError(f"{folder / name}: is no array of shape {shape} in {dtype}: {_remedy(folder)}")
+    return array
 
 
 def _check_norms(folder: Path, mapped: MappedPart) -> None:
@@ -422,14 +391,6 @@ def _give_back(part: MappedPart) -> None:
     for array in part:
         assert isinstance(array.base, mmap.mmap)
         array.base.madvise(mmap.MADV_DONTNEED)
-
-
-def _digest(path: Path) -> str:
-    digest, buffer = hashlib.sha256(), bytearray(1 << 20)
-    with open(path, "rb", buffering=0) as file:
-        while n := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:n])
-    return digest.hexdigest()
 
 
 def _remedy(part: Path) -> str:

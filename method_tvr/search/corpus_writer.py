@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +23,11 @@ from method_tvr.search.corpus_store import (
     ROWS,
     CorpusStore,
     Recipe,
-    npy_header,
     recipe_seal,
     write_recipe,
-    write_sealed,
 )
-from utils.basic_utils import InputError, sync
+from utils.basic_utils import InputError
+from utils.whole_folder import lock, lock_file, npy_header, part_folder, put_in_place, remove_left_over, write_sealed
 
 PART_BYTES = 1 << 28  # of rows in a part, about: they are in memory until the part is written
 UNFINISHED = f".{PART_PREFIX}"
@@ -94,14 +89,9 @@ class CorpusWriter:
             return
         folder = self.store.folder
         try:
-            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
-            try:
+            with part_folder(folder, UNFINISHED) as unfinished:
                 self._write_part(unfinished)
-                _make_ordinary(unfinished)
-                os.rename(unfinished, folder / f"{PART_PREFIX}{self._next_number:05d}")
-                sync(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                put_in_place(unfinished, folder / f"{PART_PREFIX}{self._next_number:05d}")
         except OSError as err:
             raise InputError(
                 f"{folder}: cannot be written ({err.strerror or err}): the parts before are whole: "
@@ -138,8 +128,6 @@ def _write_array(path: Path, shape: Sequence[int], dtype: str, chunks: Iterable[
             data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
             out.write(data)
             digest.update(data)
-        out.flush()
-        os.fsync(out.fileno())
         return {"bytes": out.tell(), "sha256": digest.hexdigest()}
 
 
@@ -158,41 +146,21 @@ def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = 
     Raises:
         InputError: the folder holds something else, was made in another way, is damaged, or is being added to.
     """
-    path = Path(folder)
+    path, opened = Path(folder), ExitStack()
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not (path / DESCRIPTION).exists() and any(not other.name.startswith(".") for other in path.iterdir()):
             raise InputError(f"{path}: is not empty and no encoded corpus: name a new folder")
-        # no link that leads elsewhere is followed, and no pipe waited for
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-        lock = os.fdopen(os.open(path / ".lock", flags, 0o666), "a")
+        handle = opened.enter_context(lock_file(path))
     except OSError as err:
         raise InputError(f"{path}: no corpus can be written there ({err.strerror}): name another folder") from err
-    with lock:
-        _be_alone(lock, path)
+    with opened:
+        busy = InputError(f"{path}: another run is adding videos: wait until it has ended")
+        lock(handle, path, busy, no_locks="let no other run add to it")
         if not (path / DESCRIPTION).exists():
             write_recipe(path, recipe)
         writer = CorpusWriter(path, part_bytes)
         writer.store.recipe.check_same(recipe, path)
-        for left_over in path.glob(f"{UNFINISHED}*"):  # of runs that were killed
-            if left_over.is_dir():  # rmtree waits for ever for what a pipe might say
-                shutil.rmtree(left_over, ignore_errors=True)
+        remove_left_over(path, UNFINISHED)
         yield writer
         writer.finish_part()
-
-
-def _be_alone(lock: IO[str], folder: Path) -> None:
-    """Refuse to work where another run does; where the file system knows no locks, the user has to see to it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{folder}: another run is adding videos: wait until it has ended") from None
-    except OSError as err:
-        print(f"note: {folder}: cannot be locked ({err.strerror}): let no other run add to it", file=sys.stderr)
-
-
-def _make_ordinary(folder: Path) -> None:
-    """mkdtemp makes private folders; this is to be like any other."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)

@@ -7,89 +7,23 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import reprlib
-import struct
 import sys
-import tarfile
-import types
-import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from method_tvr.model import ModelConfig, ReLoCLNet
-from utils.basic_utils import InputError, first_line, whole_file
+from utils.basic_utils import InputError, whole_file
 from utils.content_digest import content_digest
-from utils.feature_files.provenance import KINDS, Property, properties
+from utils.feature_files.provenance import KINDS, FeatureRecords, properties
+from utils.safe_pickle import load_safely
 
 FORMAT_VERSION = 1
-BYTEARRAY = pickle.BYTEARRAY8[0]  # makes room before it reads
 MADE_BY = "ReLoCLNet method_tvr/train.py"
 UNKNOWN = "unknown"
 INPUT_SIZES = ("visual_input_size", "sub_input_size")
-
-FeatureRecords = dict[
-    str, dict[str, Property]
-]  # {"video", "sub", "query": decisive properties, see utils.feature_files.provenance}
-
-
-class _DictWithAttributes(dict):
-    """Stands in for EasyDict, whose pickle sets each entry as an attribute too."""
-
-
-_ALLOWED = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("easydict", "EasyDict"): _DictWithAttributes,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
-
-
-class _RestrictedUnpickler(pickle._Unpickler):
-    """Resolves tensors' own rebuild functions, OrderedDict and EasyDict (as a dict), and refuses all else.
-
-    It is Python's own, not the one in C, which makes room for as many objects as any nine bytes may claim.
-
-    torch's `weights_only` loader refuses the EasyDict that published checkpoints keep their model_cfg in, even when it
-    is listed as safe. Storages do not come through here: torch resolves them by name before asking.
-    """
-
-    dispatch: ClassVar = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != BYTEARRAY}
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a checkpoint has no need of") from None
-
-
-def _restricted_load(file: Any, **kwargs: Any) -> Any:
-    return _RestrictedUnpickler(file, **kwargs).load()
-
-
-# what torch raises on files that are truncated or something else altogether
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    ImportError,
-    zipfile.BadZipFile,
-    struct.error,
-)
-
-_restricted_pickle = types.ModuleType("restricted_pickle")
-_restricted_pickle.Unpickler = _RestrictedUnpickler  # type: ignore[attr-defined]
-_restricted_pickle.load = _restricted_load  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -116,6 +50,10 @@ class Checkpoint:
         """Say that a checkpoint carries no record of what made it, as those of the original do not."""
         if not self.has_record:
             print("note: the checkpoint does not say what made it; taken for one of the original's", file=sys.stderr)
+
+    def model_digest(self) -> str:
+        """SHA-256 of its sizes and weights, however and whenever it was saved."""
+        return content_digest({"model_cfg": self.config.to_dict(), "model": self.state})
 
     def build_model(self, device: torch.device | str = "cpu") -> ReLoCLNet:
         """The model with its weights, in evaluation mode."""
@@ -172,7 +110,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: checkpoint not found: give a results folder that training has saved a model in")
-    content = _read(path)
+    content = load_safely(path)
     try:
         if not isinstance(content, dict):
             raise TypeError(f"a {type(content).__name__}")
@@ -221,35 +159,3 @@ def _feature_records(saved: Any) -> FeatureRecords:
 
 def _digest_fits(content: dict[str, Any]) -> bool:
     return bool(content["digest"] == content_digest({name: content[name] for name in content if name != "digest"}))
-
-
-def _read(path: str | os.PathLike[str]) -> Any:
-    try:
-        _refuse_other_forms(path)
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle)
-    except pickle.UnpicklingError as err:
-        raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
-    except _UNREADABLE as err:
-        raise InputError(
-            f"{path}: cannot be read as a checkpoint ({first_line(err)}): it is truncated or foreign, "
-            "copy or train it again"
-        ) from err
-
-
-def _refuse_other_forms(path: str | os.PathLike[str]) -> None:
-    """Refuse what torch.load would hand to code that trusts its input, or unpack whatever comes out.
-
-    torch.jit.load runs what is in a TorchScript archive, and can write files; old tar archives are extracted, and may
-    hold pipes and devices. torch compresses nothing: what is compressed is another's, and may have no end.
-    """
-    with open(path, "rb") as file:
-        zipped = torch.serialization._is_zipfile(file)
-    if not zipped:
-        if tarfile.is_tarfile(path):
-            raise pickle.UnpicklingError("it is a tar archive")
-        return
-    with zipfile.ZipFile(path) as archive:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-            raise pickle.UnpicklingError("parts of it are compressed")
-    if "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records():
-        raise pickle.UnpicklingError("it is a TorchScript archive, which holds code")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -18,10 +17,11 @@ from typing import Any
 import orjson
 
 from utils.basic_utils import PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file
+from utils.whole_folder import lock
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
 CODE = frozenset({".py", ".sh", ".j2", ".css", ".js", ".txt", ".md"})  # what code.zip keeps of method_tvr
-HOLD_TRIES, HOLD_PAUSE_S = 40, 0.25  # a killed run's loading processes hold its folder for some seconds more
+HOLD_S = 10.0  # a killed run's loading processes hold its folder for some seconds more
 
 
 @contextmanager
@@ -33,19 +33,8 @@ def held(folder: Path) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        for attempt in range(1, HOLD_TRIES + 1):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == HOLD_TRIES:
-                    raise InputError(
-                        f"{folder}: another process is training in it: wait until it ends, or stop it"
-                    ) from None
-                time.sleep(HOLD_PAUSE_S)
-            except OSError as err:  # some network file systems have no locks
-                print(f"note: {folder} cannot be locked ({err.strerror}): do not resume it twice", file=sys.stderr)
-                break
+        busy = InputError(f"{folder}: another process is training in it: wait until it ends, or stop it")
+        lock(handle, folder, busy, no_locks="do not resume it twice", patience_s=HOLD_S)
         yield
     finally:
         os.close(handle)

@@ -18,13 +18,13 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import BertAdam
 from method_tvr.training.checkpoint import (
     Checkpoint,
-    FeatureRecords,
     checkpoint_content,
     load_checkpoint,
     write_content,
 )
 from method_tvr.training.loss_meter import LossMeter
 from utils.basic_utils import InputError
+from utils.feature_files.provenance import FeatureRecords
 from utils.random_states import RandomStates, check_torch_state, is_cuda_state
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "model.ckpt"

@@ -3,6 +3,9 @@
 A record is a frame (magic, length and CRC-32 of the header), the header as JSON, and the bytes of the arrays, whose
 CRC-32 the header holds. A record that was not written whole is noticed by that, and cut off when the file is opened;
 one that was damaged later is passed over.
+
+Not a file for each item: of 20,000 small items, files written by `whole_file` took 150 times as long, as each waits for
+the disk, and files that wait for nothing five times; 100,000 queries would be as many files, which few quotas allow.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import numpy as np
 
 Plain = str | int | float | bool
 Property = str | int | float
+FeatureRecords = dict[str, dict[str, Property]]  # {one of KINDS: decisive properties}
 
 KINDS = ("video", "sub", "query")
 DECISIVE = {  # features that differ in one of these are not interchangeable

@@ -16,7 +16,6 @@ removed. Starting again after that extracts what failed, what is new and what ha
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -35,6 +34,7 @@ import orjson
 from utils.basic_utils import InputError, first_few, named_when_full, read_json, write_json
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.item_log import ItemLog
+from utils.whole_folder import lock
 
 FOLDER_SUFFIX = ".partial"
 RECIPE, ITEMS = "recipe.json", "items"
@@ -331,12 +331,11 @@ def _locked(folder: Path, out_h5: Path) -> int:
         except OSError as err:
             raise InputError(f"{out_h5}: cannot be written ({err.strerror}): name another file") from err
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            busy = InputError(f"{out_h5}: another process is extracting into it: wait until it ends")
+            lock(handle, folder, busy, no_locks="let no other process extract into it")
+        except InputError:
             os.close(handle)
-            raise InputError(f"{out_h5}: another process is extracting into it: wait until it ends") from None
-        except OSError as err:  # some network file systems have no locks
-            _note(f"{folder}: cannot be locked ({err.strerror}): let no other process extract into it")
+            raise
         if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
             return handle
         os.close(handle)  # the process that had it has just removed it

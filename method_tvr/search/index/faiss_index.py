@@ -8,9 +8,6 @@ cells are mapped from disk. For one machine.
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
 from method_tvr.search.corpus import Corpus
 from utils.basic_utils import InputError, first_line, progress, read_json, write_json
+from utils.whole_folder import part_folder, put_in_place
 
 FORMAT_VERSION = 2  # to be raised when a recipe means another index
 DESCRIPTION = "index.json"
@@ -137,17 +135,13 @@ def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) 
     faiss = import_faiss()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with part_folder(folder.parent, f".{folder.name}-") as unfinished:
             for modality in range(n_modalities):
                 index = _filled(recipe, corpus, modality)
                 faiss.write_index(index, str(unfinished / _file(modality)))
                 del index  # before the next one is made
             write_json({"format_version": FORMAT_VERSION, **asdict(recipe)}, unfinished / DESCRIPTION)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            put_in_place(unfinished, folder, gives_way=lambda: True)
     except (OSError, RuntimeError) as err:  # of faiss, the latter
         raise InputError(f"{folder}: no index can be written there ({first_line(err)}): make room on the disk") from err
 

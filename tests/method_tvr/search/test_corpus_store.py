@@ -17,7 +17,7 @@ import torch
 
 from method_tvr.dataset.annotations import Video
 from method_tvr.search import corpus_store, corpus_writer
-from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore, write_sealed
+from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
@@ -36,6 +36,7 @@ from tests.support.search.encoded_corpora import (
     write,
 )
 from utils.basic_utils import PROJECT_ROOT, InputError
+from utils.whole_folder import write_sealed
 
 
 @pytest.fixture(autouse=True)

@@ -400,8 +400,7 @@ def test_a_folder_in_which_a_run_is_going_on_is_resumed_by_no_other(runs, run_ma
             time.sleep(0.05)
         folder = runs.folder("going_on")
         before = {path: path.read_bytes() for path in folder.iterdir() if path.suffix in (".ckpt", ".json", ".txt")}
-        monkeypatch.setattr(run_files, "HOLD_TRIES", 2)
-        monkeypatch.setattr(run_files, "HOLD_PAUSE_S", 0.01)
+        monkeypatch.setattr(run_files, "HOLD_S", 0.1)
         refused = run_main(train.main, ["--resume", str(folder)])
     finally:
         for process in processes:

@@ -1,0 +1,111 @@
+"""Reading what `torch.save` wrote, and nothing else: a file from a stranger runs no code and fills no memory."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import tarfile
+import types
+import zipfile
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+import torch
+
+from utils.basic_utils import InputError, first_line
+
+BYTEARRAY = pickle.BYTEARRAY8[0]  # makes room before it reads
+
+
+class _DictWithAttributes(dict):
+    """Stands in for EasyDict, whose pickle sets each entry as an attribute too."""
+
+
+_ALLOWED = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("easydict", "EasyDict"): _DictWithAttributes,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+}
+
+
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Resolves tensors' own rebuild functions, OrderedDict and EasyDict (as a dict), and refuses all else.
+
+    It is Python's own, not the one in C, which makes room for as many objects as any nine bytes may claim.
+
+    torch's `weights_only` loader refuses the EasyDict that published checkpoints keep their model_cfg in, even when it
+    is listed as safe. Storages do not come through here: torch resolves them by name before asking.
+    """
+
+    dispatch: ClassVar = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != BYTEARRAY}
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a checkpoint has no need of") from None
+
+
+def _restricted_load(file: Any, **kwargs: Any) -> Any:
+    return _RestrictedUnpickler(file, **kwargs).load()
+
+
+# what torch raises on files that are truncated or something else altogether
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
+    zipfile.BadZipFile,
+    struct.error,
+)
+
+_restricted_pickle = types.ModuleType("restricted_pickle")
+_restricted_pickle.Unpickler = _RestrictedUnpickler  # type: ignore[attr-defined]
+_restricted_pickle.load = _restricted_load  # type: ignore[attr-defined]
+
+
+def load_safely(path: str | os.PathLike[str]) -> Any:
+    """What a checkpoint holds, tensors on the CPU, without running any code that it may carry.
+
+    Raises:
+        InputError: it is truncated, foreign, or asks for code.
+    """
+    try:
+        _refuse_other_forms(path)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle)
+    except pickle.UnpicklingError as err:
+        raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
+    except _UNREADABLE as err:
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint ({first_line(err)}): it is truncated or foreign, "
+            "copy or train it again"
+        ) from err
+
+
+def _refuse_other_forms(path: str | os.PathLike[str]) -> None:
+    """Refuse what torch.load would hand to code that trusts its input, or unpack whatever comes out.
+
+    torch.jit.load runs what is in a TorchScript archive, and can write files; old tar archives are extracted, and may
+    hold pipes and devices. torch compresses nothing: what is compressed is another's, and may have no end.
+    """
+    with open(path, "rb") as file:
+        zipped = torch.serialization._is_zipfile(file)
+    if not zipped:
+        if tarfile.is_tarfile(path):
+            raise pickle.UnpicklingError("it is a tar archive")
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise pickle.UnpicklingError("parts of it are compressed")
+    if "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records():
+        raise pickle.UnpicklingError("it is a TorchScript archive, which holds code")

@@ -1,0 +1,198 @@
+"""What folders share that are there whole or not at all: caches, encoded corpora, indexes; and locks on any folder.
+
+A folder is made under another name beside its place and renamed when all of it is safely on the disk. Beside large
+arrays, which are mapped, lies a JSON file with a seal, the digest of its own content.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import math
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from utils.basic_utils import InputError, make_ordinary, read_json, sync, write_json
+
+LOCK = ".lock"
+PAUSE_S = 0.25  # between tries to take a lock
+NPY_START = 10  # bytes of an npy file before its text: magic number, version, length of the text
+
+
+@contextmanager
+def lock_file(folder: Path) -> Iterator[int]:
+    """The file `.lock` in a folder, to be given to `lock`; made when it is not there.
+
+    Raises:
+        OSError: it cannot be opened. No link that leads elsewhere is followed, and no pipe waited for.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    handle = os.open(folder / LOCK, flags, 0o666)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def lock(
+    handle: int, place: Path, busy: InputError | str, no_locks: str | None = None, patience_s: float = 0.0
+) -> bool:
+    """Keep other processes out until the handle is closed.
+
+    Args:
+        handle: of a file or folder.
+        place: what is locked, for the note.
+        busy: for when another process is in: an error, raised after `patience_s`, or a note, said before waiting for
+            as long as it takes.
+        no_locks: what the user has to see to where the file system knows no locks, for a note; None for none.
+
+    Returns:
+        False where the file system knows no locks.
+
+    Raises:
+        InputError: `busy`.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if isinstance(busy, str):
+                print(f"note: {busy}", file=sys.stderr, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                return True
+            if time.monotonic() >= end:
+                raise busy from None
+            time.sleep(PAUSE_S)
+        except OSError as err:  # some network file systems have no locks
+            if no_locks is not None:
+                print(f"note: {place}: cannot be locked ({err.strerror}): {no_locks}", file=sys.stderr, flush=True)
+            return False
+
+
+@contextmanager
+def part_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent` for `put_in_place`; whatever is there under its name when the block ends is removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    part = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None) -> None:
+    """Rename a finished folder of files, once they would survive a power cut.
+
+    Args:
+        part: of `part_folder`.
+        folder: its new name, in the same folder.
+        gives_way: whether a folder of that name is to be replaced; one that is not stays, and the new one is not
+            needed. None where there must be none.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for path in part.iterdir():
+        sync(path)
+    make_ordinary(part, 0o777)
+    try:
+        os.rename(part, folder)
+    except OSError:
+        if gives_way is None or not folder.is_dir():
+            raise
+        if not gives_way():
+            return
+        with part_folder(folder.parent, part.name) as replaced:
+            os.rename(folder, replaced)
+            os.rename(part, folder)
+    sync(folder.parent)
+
+
+def remove_left_over(parent: Path, prefix: str) -> None:
+    """Remove what killed runs left of `part_folder`."""
+    for path in parent.glob(f"{prefix}*"):
+        if path.is_dir():  # rmtree waits for ever for what a pipe might say
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def seal(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object."""
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)).hexdigest()
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object with a digest beside it."""
+    write_json({"content": content, "sha256": seal(content)}, path)
+
+
+def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        InputError: it is missing or damaged; the message ends with the `remedy`.
+    """
+    sealed = read_json(path, remedy)
+    try:
+        content, said = sealed["content"], sealed["sha256"]
+        intact = isinstance(content, dict) and said == seal(content)
+    except (KeyError, TypeError):  # not ours; the latter also for what is nested too deeply to be sealed
+        intact = False
+    if not intact:
+        raise InputError(f"{path}: is damaged: {remedy}")
+    return dict(content)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest, buffer = hashlib.sha256(), bytearray(1 << 20)
+    with open(path, "rb", buffering=0) as file:
+        while n := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:n])
+    return digest.hexdigest()
+
+
+def npy_header(shape: Sequence[int], dtype: str) -> bytes:
+    """What an npy file of version 1.0 begins with: a magic number, the length of a text, the text."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
+    return header.getvalue()
+
+
+def map_npy(path: Path, shape: Sequence[int], dtype: str, mode: Literal["r", "c"]) -> np.memmap | None:
+    """The array in an npy file, mapped; None when it is not exactly the file that such an array makes.
+
+    numpy would interpret the text in the file; ours is always the same but for the blanks that fill it up.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        start = file.read(NPY_START)
+        text = file.read(int.from_bytes(start[-2:], "little"))
+        origin = file.tell()
+    wanted = npy_header(shape, dtype)
+    same = start[:-2] == wanted[: NPY_START - 2] and text.strip() == wanted[NPY_START:].strip()
+    if not same or status.st_size != origin + math.prod(shape) * np.dtype(dtype).itemsize:
+        return None
+    return np.memmap(path, dtype, mode, origin, tuple(shape))
