@@ -6,9 +6,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the reference's
 # tensors this small a second one only gets in the way. Processes that tests start inherit it.
 
 import pytest
+from hypothesis import settings
 
 from tests.support.slow import is_slow
 from tests.support.versions import version_lines
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
