@@ -27,7 +27,7 @@ def pytest_report_header() -> list[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow tests; where several processes share the files, those with slow tests come first."""
-    slow = [item for item in items if is_slow(item)]
+    slow = [item for item in items if isinstance(item, pytest.Function) and is_slow(item)]
     for item in slow:
         item.add_marker("slow")
     if hasattr(config, "workerinput"):
