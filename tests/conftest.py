@@ -6,9 +6,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the reference's
 # tensors this small a second one only gets in the way. Processes that tests start inherit it.
 
 import pytest
+from hypothesis import settings
 
 from tests.support.slow import is_slow
 from tests.support.versions import version_lines
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,7 +27,7 @@ def pytest_report_header() -> list[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow tests; where several processes share the files, those with slow tests come first."""
-    slow = [item for item in items if is_slow(item)]
+    slow = [item for item in items if isinstance(item, pytest.Function) and is_slow(item)]
     for item in slow:
         item.add_marker("slow")
     if hasattr(config, "workerinput"):

@@ -36,7 +36,7 @@ check "ruff check" python -m ruff check .
 check "ruff format" python -m ruff format --check .
 check mypy python -m mypy
 check "import layers" lint-imports
-check pytest python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${subset[@]}" "$@"
+check pytest python -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${subset[@]+"${subset[@]}"} "$@"
 
 heading result
 if [ "${#failed[@]}" -gt 0 ]; then

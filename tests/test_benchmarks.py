@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,8 @@ TINY_MODEL = ["--hidden_size", "16", "--max_ctx_l", "20"]
 
 
 @pytest.fixture(autouse=True)
-def _quick_yardstick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "UNIT_SIZE", 32)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -68,8 +68,7 @@ def test_missing_file(refused, tiny_corpus, option):
     assert "data/README.md" in message
 
 
-@pytest.mark.parametrize("option", FEATURES)
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize(("option", "share"), list(zip(FEATURES, [0.0, 0.3, 0.95], strict=True)))
 def test_truncated_h5(refused, own_corpus, option, share):
     path = own_corpus.paths[option]
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -127,8 +126,7 @@ def spoilt_key(corpus, option: str, split: str) -> str:
     return str(row["desc_id"]) if option == "desc_bert_path" else row["vid_name"]
 
 
-@pytest.mark.parametrize("option", FEATURES)
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(("option", "split"), [*((option, "train") for option in FEATURES), ("vid_feat_path", "val")])
 def test_one_array_of_another_width(refused, own_corpus, option, split):
     key = spoilt_key(own_corpus, option, split)
     with own_corpus.features(option) as h5_file:
@@ -139,9 +137,13 @@ def test_one_array_of_another_width(refused, own_corpus, option, split):
     assert f"{own_corpus.paths[option].name}, key {key}: features are 5 wide" in message
 
 
-@pytest.mark.parametrize("option", FEATURES)
 @pytest.mark.parametrize(
-    ("value", "split", "num_workers"), [(np.nan, "train", 0), (np.inf, "train", 1), (np.nan, "val", 0)]
+    ("option", "value", "split", "num_workers"),
+    [
+        *((option, np.nan, "train", 0) for option in FEATURES),
+        ("vid_feat_path", np.inf, "train", 1),
+        ("desc_bert_path", np.nan, "val", 0),
+    ],
 )
 def test_nan_or_inf_in_features(refused, own_corpus, option, value, split, num_workers):
     key = spoilt_key(own_corpus, option, split)

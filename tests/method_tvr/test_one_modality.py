@@ -45,7 +45,7 @@ class Trained:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", params=["video_tef", "video", "sub_tef", "sub"])
+@pytest.fixture(scope="module", params=["video_tef", "sub"])
 def trained(request: pytest.FixtureRequest, tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Trained as the command line does it, the evaluation at the end included."""
     root = tmp_path_factory.mktemp(request.param)

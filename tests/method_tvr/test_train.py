@@ -196,12 +196,10 @@ def test_hard_negatives_are_used_in_training(options):
     assert hard["loss_neg_q"] > easy["loss_neg_q"]
 
 
-@pytest.mark.parametrize("name", ["lw_fcl", "lw_vcl", "lw_st_ed", "lw_neg_q", "lw_neg_ctx"])
-def test_a_weight_of_zero_leaves_its_loss_out(options, name):
-    losses = losses_of(run(options(n_epoch=1, eval_path=None, **{name: 0})))[0]
-    off = name.replace("lw_", "loss_")
-    assert losses[off] == 0
-    assert all(losses[other] > 0 for other in LOSSES if other != off)
+@pytest.mark.parametrize("off", [("lw_fcl", "lw_neg_q"), ("lw_vcl", "lw_st_ed", "lw_neg_ctx")])
+def test_a_weight_of_zero_leaves_its_loss_out(options, off):
+    losses = losses_of(run(options(n_epoch=1, eval_path=None, **dict.fromkeys(off, 0))))[0]
+    assert {name for name in LOSSES if losses[name] == 0} == {name.replace("lw_", "loss_") for name in off}
 
 
 def run_scripted(opt, scores: list[float], evaluate: bool) -> Path:
