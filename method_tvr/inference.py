@@ -72,7 +72,7 @@ def predict(
         videos = [video for video in videos if video.vid_name in asked]
     answerer = open_answerer(model, videos, features, opt, device, store, windows, ranks)
     own = StartEndEvalDataset(split.queries[ranks.slice_of(len(split.queries))], videos, features, "query")
-    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt, device=device), "encoding queries")
+    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt.trim_padding), "encoding queries")
     encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in batches]
     everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
     return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(device), split.queries, tasks)
@@ -225,7 +225,7 @@ def open_store(opt: EasyDict, checkpoint: Checkpoint) -> CorpusStore:
     return store
 
 
-def open_query_features(opt: EasyDict) -> FeatureStore:
+def open_query_features(opt: EasyDict, device: torch.device = CPU) -> FeatureStore:
     """Features of queries alone, for videos that are encoded already. Each is needed once, and read from its file."""
     return FeatureStore(
         {},
@@ -235,6 +235,8 @@ def open_query_features(opt: EasyDict) -> FeatureStore:
         max_desc_l=opt.max_desc_l,
         use_tef=False,
         sizes={"query": opt.q_feat_size},
+        num_workers=opt.num_workers,
+        pin_memory=device.type == "cuda" and not opt.no_pin_memory,
     )
 
 
@@ -252,7 +254,9 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
     checkpoint = _load_checkpoint(opt, ranks)
     device = choose_device(opt.device, opt.tf32) if device is None else device
     store, windows = _how_encoded(opt, checkpoint)
-    with open_features(opt, device, average=windows is None) if store is None else open_query_features(opt) as features:
+    with (
+        open_features(opt, device, average=windows is None) if store is None else open_query_features(opt, device)
+    ) as features:
         features.note_unknown_files()
         check_model_fits(checkpoint, features, opt.model_dir, ClipTimes.of(opt))
         split = load_eval_split(opt, features)

@@ -53,7 +53,7 @@ def run_encoding(opt: EasyDict, out: str) -> None:
                 features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
                 entries = windows.cut(new, features.clip_counts([video.vid_name for video in new])) if windows else new
                 dataset = StartEndEvalDataset([], entries, features, "context")
-                batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
+                batches = BatchLoader(dataset, opt.eval_context_bsz, opt.trim_padding)
                 encoded = encode_videos(checkpoint.build_model(device), batches, device, opt.trim_padding)
                 for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
                     writer.add(video, n_clips, rows)

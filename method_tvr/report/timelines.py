@@ -18,7 +18,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.search.answering import search_settings
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.retrieval import Searcher
-from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
+from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
 from standalone_eval.metrics import Rule, right_moments
 
 Row = Sequence[float]  # [video_idx, st, ed, score]
@@ -107,10 +107,10 @@ def span_curves(
     """
     own = [videos[query.vid_name] for query in queries if query.vid_name]
     dataset = StartEndEvalDataset(queries, own, features, "context")
-    context = start_end_collate([dataset[i] for i in range(len(own))], opt.max_ctx_l)
+    context = dataset.batch(range(len(own)), opt.max_ctx_l)
     corpus = encode_corpus(model, [context], device, opt.trim_padding)
     dataset.set_data_mode("query")
-    _, batch = start_end_collate([dataset[i] for i in range(len(queries))], opt.max_ctx_l)
+    _, batch = dataset.batch(range(len(queries)), opt.max_ctx_l)
     encoded = encode_queries(model, prepare_batch_inputs(batch, device))
     kernels = model.merged_st_predictor.weight, model.merged_ed_predictor.weight
     searcher = Searcher(corpus, *kernels, search_settings(opt))

@@ -236,7 +236,7 @@ def open_answerer(
     else:
         assert features is not None
         dataset = StartEndEvalDataset([], own, features, "context")
-        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt, device=device), "encoding videos")
+        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt.trim_padding), "encoding videos")
         corpus = encode_corpus(model, batches, device, opt.trim_padding, RETRIEVAL_DTYPES[opt.retrieval_dtype])
     repeated = most_sharing(entries)  # of as many moments, so many may be one
     settings = replace(search_settings(opt), max_moments=opt.max_before_nms * repeated)

@@ -1,36 +1,40 @@
 """Batches come in order, and errors of workers arrive as what they are."""
 
 import pickle
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from easydict import EasyDict
 
-from method_tvr.dataset.loading import BatchLoader
+from method_tvr.config import parse_train_options
+from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.loading import Batch, BatchLoader
+from method_tvr.dataset.splits import open_features
 from utils.basic_utils import InputError
-from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.feature_file import new_feature_file
 
 
 class Items:
     """Queries 0, 1, …; those in `broken` have features with a NaN."""
 
-    def __init__(self, folder, n: int, broken: set[int]) -> None:
+    def __init__(self, folder, n: int, broken: set[int], **how: object) -> None:
         with new_feature_file(folder / "query.h5") as features:
             for i in range(n):
                 features.put(str(i), np.full((2, 3), np.nan if i in broken else i, dtype=np.float32))
-        self.n, self.features = n, FeatureFile(folder / "query.h5")
+        self.n = n
+        self.features = FeatureStore({}, folder / "query.h5", {"query": False}, 5, 2, False, {}, **how)
 
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, index: int) -> dict:
-        return {"meta": index, "query_feat": self.features.read(str(index))}
+    def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
+        return list(indices), self.features.query_batch(indices)
 
 
-def loader(items: Items, num_workers: int, no_pin_memory: bool = True, **options: object) -> BatchLoader:
-    opt = EasyDict(num_workers=num_workers, no_pin_memory=no_pin_memory, max_ctx_l=5, trim_padding=False)
-    return BatchLoader(items, 2, opt, **options)
+def loader(items: Items, num_workers: int, **options: object) -> BatchLoader:
+    items.features.num_workers = num_workers
+    return BatchLoader(items, 2, False, **options)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -64,14 +68,17 @@ def test_items_can_be_drawn_in_another_order(tmp_path):
     ("device", "no_pin_memory", "pinned"),
     [("cpu", False, False), ("cuda:1", False, True), ("cuda:1", True, False)],
 )
-def test_memory_is_pinned_for_a_run_on_cuda_alone(tmp_path, monkeypatch, device, no_pin_memory, pinned):
+def test_memory_is_pinned_for_a_run_on_cuda_alone(tiny_corpus, tmp_path, monkeypatch, device, no_pin_memory, pinned):
     """Whatever the machine has: to pin memory starts CUDA."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    batches = loader(Items(tmp_path, 2, set()), 0, no_pin_memory, device=torch.device(device))._batches
-    assert batches.loader.pin_memory == pinned
+    opt = parse_train_options(tiny_corpus.options(exp_id="x", feature_cache="disk"))
+    opt.no_pin_memory = no_pin_memory
+    with open_features(opt, torch.device(device)) as features:
+        items = Items(tmp_path, 2, set(), pin_memory=features.pin_memory)
+    assert loader(items, 0)._workers().pin_memory == pinned
 
 
 def test_workers_that_are_spawned_get_all_they_need(tmp_path):
-    batches = loader(Items(tmp_path, 2, set()), 1)._batches.loader
+    batches = loader(Items(tmp_path, 2, set()), 1)._workers()
     dataset, collate = pickle.loads(pickle.dumps((batches.dataset, batches.collate_fn)))
     assert collate(dataset[[1]])[0] == [1]

@@ -1,7 +1,4 @@
-"""Padded batches straight from packed rows, in host memory or on the model's device.
-
-Both classes make the tensors that `start_end_collate` makes of items, without making items.
-"""
+"""Padded batches of one feature file's cached rows, in host memory or on the model's device."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ RELEASE_BYTES = 1 << 28  # read from mapped rows before their pages are given ba
 COPY_BYTES = 1 << 26  # of rows copied to a device at a time
 
 
-class PackedFeatures:
+class HostRows:
     """Batches in host memory.
 
     Args:
@@ -69,7 +66,7 @@ class PackedFeatures:
         return batch
 
 
-class DevicePackedFeatures(PackedFeatures):
+class DeviceRows(HostRows):
     """Batches on a device, from rows that are held there.
 
     Args:
@@ -110,7 +107,7 @@ class DevicePackedFeatures(PackedFeatures):
             self._rows[rows, :width] = torch.from_numpy(block).to(device)
 
     def padded(self, starts: np.ndarray, lengths: np.ndarray, length: int, use_tef: bool = False) -> torch.Tensor:
-        """As `PackedFeatures.padded`, on the device, which the host does not wait for."""
+        """As `HostRows.padded`, on the device, which the host does not wait for."""
         assert use_tef == self._use_tef
         where = to_device(np.stack([starts, lengths]), self.device)
         return self.gathered(self.rows_of(where[0], where[1], length), where[1])
