@@ -11,7 +11,7 @@ import torch
 
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_cache import packed_rows
-from method_tvr.dataset.feature_rows import DeviceRows, HostRows, length_mask, tef_of
+from method_tvr.dataset.feature_rows import DeviceRows, FeatureRows, length_mask, tef_of
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
@@ -46,16 +46,15 @@ class CachedStore(FeatureStore):
         self._few_sizes, self._may_hold = few_sizes, may_hold
         self._dtype = dtype
         try:
-            self._packed = {
+            self._rows = {
                 kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
                 for kind, file in self._files.items()
             }
         except BaseException:
             super().close()
             raise
-        self._host = {kind: HostRows(packed, self.pin_memory) for kind, packed in self._packed.items()}
         self._on_device: dict[str, DeviceRows] = {}
-        self._required: dict[str, dict[str, None]] = {kind: {} for kind in self._packed}  # in order, each once
+        self._required: dict[str, dict[str, None]] = {kind: {} for kind in self._rows}  # in order, each once
 
     @property
     def made_by(self) -> Literal["thread", "caller"]:
@@ -64,8 +63,8 @@ class CachedStore(FeatureStore):
     def close(self) -> None:
         """Close the files, and let go of what is mapped or held of them."""
         super().close()
-        for held in (self._packed, self._host, self._on_device):
-            held.clear()
+        self._rows.clear()
+        self._on_device.clear()
 
     def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""
@@ -76,27 +75,28 @@ class CachedStore(FeatureStore):
     def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
         """How many clips videos have, before any are averaged."""
         self._check_keys(vid_names)
-        some = self.modalities[0]
-        return [int(n) for n in self._packed[some].counts[self._host[some].entries(vid_names)]]
+        rows = self._rows[self.modalities[0]]
+        return [int(n) for n in rows.counts[rows.numbers_of(vid_names)]]
 
     def _prepared(self, kind: str, key: str) -> np.ndarray:
         self._check_usable(kind, [key])
-        return np.array(self._packed[kind].of(key), dtype=np.float32)
+        return np.array(self._rows[kind].of(key), dtype=np.float32)
 
     def _missing(self, kind: str, keys: Iterable[str]) -> list[str]:
-        unknown = [key for key in keys if key not in self._packed[kind].entries]
+        unknown = [key for key in keys if key not in self._rows[kind].numbers]
         return super()._missing(kind, unknown) if unknown else []
 
     def _check_usable(self, kind: str, keys: Iterable[str]) -> None:
         for key in keys:
-            if key not in self._packed[kind].entries:
+            if key not in self._rows[kind].numbers:
                 self._raw(kind, key)  # says what is wrong with it
                 raise InputError(f"{self.paths[kind]}, key {key}: was not usable when it was packed: run again")
 
     def _check_keys(self, vid_names: Sequence[str]) -> None:
         for m in self.modalities:
             self._check_usable(m, vid_names)
-        counts = np.stack([self._packed[m].counts[self._host[m].entries(vid_names)] for m in self.modalities])
+        rows_of_each = [self._rows[m] for m in self.modalities]
+        counts = np.stack([rows.counts[rows.numbers_of(vid_names)] for rows in rows_of_each])
         for odd in np.flatnonzero((counts != counts[0]).any(axis=0)).tolist():
             self._check_clip_counts(vid_names[odd], dict(zip(self.modalities, counts[:, odd].tolist(), strict=True)))
 
@@ -116,15 +116,15 @@ class CachedStore(FeatureStore):
             if len(self._required[kind]) > before:
                 self._on_device.pop(kind, None)
 
-    def _features(self, kind: str) -> HostRows:
-        return self._host[kind] if self.device is None else self.on_device(kind)
+    def _rows_for_batches(self, kind: str) -> FeatureRows:
+        return self._rows[kind] if self.device is None else self.on_device(kind)
 
     def on_device(self, kind: str) -> DeviceRows:
         """Where the device has the required features of a modality or of queries."""
         assert self.device is not None
         if kind not in self._on_device:
             keys, use_tef = list(self._required[kind]), self.use_tef and kind != "query"
-            self._on_device[kind] = DeviceRows(self._packed[kind], keys, self.device, use_tef)
+            self._on_device[kind] = DeviceRows(self._rows[kind], keys, self.device, use_tef)
         return self._on_device[kind]
 
     def settle(self, needed: int = 0) -> str | None:
@@ -145,9 +145,9 @@ class CachedStore(FeatureStore):
         """What the required features take in a number type, tef included."""
         total = 0
         for kind, keys in self._required.items():
-            entries = self._host[kind].entries(list(keys))
+            rows = self._rows[kind]
             width = self.sizes[kind] + TEF_SIZE * (self.use_tef and kind != "query")
-            total += int(self._packed[kind].lengths[entries].sum()) * width * np.dtype(dtype).itemsize
+            total += int(rows.lengths[rows.numbers_of(keys)].sum()) * width * np.dtype(dtype).itemsize
         return total
 
     def desc_length(self, lengths: np.ndarray) -> int:
@@ -161,11 +161,11 @@ class CachedStore(FeatureStore):
 
     def query_batch(self, desc_ids: Sequence[int]) -> dict[str, torch.Tensor]:
         """As of the files, padded by `desc_length`, where the features are."""
-        features = self._features("query")
-        starts, lengths = features.stretches([str(desc_id) for desc_id in desc_ids])
+        rows = self._rows_for_batches("query")
+        starts, lengths = rows.stretches([str(desc_id) for desc_id in desc_ids])
         longest = self.desc_length(lengths)
-        mask = length_mask(to_device(lengths, features.device), longest)
-        return {"query_feat": features.padded(starts, lengths, longest), "query_mask": mask}
+        feat = rows.padded(starts, lengths, longest, pin_memory=self.pin_memory)
+        return {"query_feat": feat, "query_mask": length_mask(to_device(lengths, rows.device), longest)}
 
     def context_batch(
         self, vid_names: Sequence[str], ctx_length: int | None, clips: Sequence[range | None] | None = None
@@ -173,13 +173,13 @@ class CachedStore(FeatureStore):
         """As of the files, of videos that have been required, by default padded by `ctx_length`."""
         batch = {}
         for m in self.modalities:
-            features = self._features(m)
-            starts, lengths = features.stretches(vid_names, clips)
+            rows = self._rows_for_batches(m)
+            starts, lengths = rows.stretches(vid_names, clips)
             padded_length = ctx_length or self.ctx_length(lengths)
-            batch[f"{m}_feat"] = features.padded(starts, lengths, padded_length, self.use_tef)
+            batch[f"{m}_feat"] = rows.padded(starts, lengths, padded_length, self.use_tef, self.pin_memory)
         return {
             **batch,
-            "ctx_mask": length_mask(to_device(lengths, features.device), padded_length),
+            "ctx_mask": length_mask(to_device(lengths, rows.device), padded_length),
             "ctx_lengths": torch.from_numpy(lengths),
         }
 

@@ -14,7 +14,7 @@ from method_tvr.dataset import feature_rows
 from method_tvr.dataset.annotations import load_queries, load_videos
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
-from method_tvr.dataset.feature_cache import PackedRows
+from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.splits import load_eval_split, load_train_queries, open_features
@@ -88,7 +88,7 @@ def test_evaluation_batches_are_those_of_the_files(tiny_corpus, device):
 def test_pages_of_mapped_rows_are_given_back_as_they_are_read(tiny_corpus, monkeypatch):
     _, videos = queries_of(tiny_corpus)
     released = []
-    monkeypatch.setattr(PackedRows, "release", lambda packed: released.append(packed.rows.shape[1]))
+    monkeypatch.setattr(FeatureRows, "release", lambda packed: released.append(packed.rows.shape[1]))
     monkeypatch.setattr(feature_rows, "RELEASE_BYTES", 1)
     CachedStore(**described(tiny_corpus)).context_batch([video.vid_name for video in videos], None)
     assert len(released) == 2
@@ -121,7 +121,7 @@ def test_a_device_holds_what_was_required_and_no_more(tiny_corpus, monkeypatch):
     few = [video.vid_name for video in videos[:3]]
     packed.require(queries[:2], few, "val.jsonl")
     packed.context_batch(few, None)
-    assert len(packed._on_device["video"].packed.entries) == 3
+    assert len(packed._on_device["video"].numbers) == 3
     names = [video.vid_name for video in videos]
     packed.require(queries, names, "val.jsonl")
     host = CachedStore(**described(tiny_corpus))
