@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_cache import packed_rows
 from method_tvr.dataset.feature_rows import DeviceRows, FeatureRows, length_mask, tef_of
-from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore, SpansOf
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
@@ -183,9 +183,7 @@ class CachedStore(FeatureStore):
             "ctx_lengths": torch.from_numpy(lengths),
         }
 
-    def held(
-        self, queries: Sequence[Query], spans: Callable[[Sequence[Query], Sequence[int]], np.ndarray]
-    ) -> HeldItems | None:
+    def held(self, queries: Sequence[Query], spans: SpansOf) -> HeldItems | None:
         return None if self.device is None else HeldItems(self, queries, spans)
 
 
@@ -197,12 +195,7 @@ class HeldItems:
         queries, spans: see `FeatureStore.held`.
     """
 
-    def __init__(
-        self,
-        features: CachedStore,
-        queries: Sequence[Query],
-        spans: Callable[[Sequence[Query], Sequence[int]], np.ndarray],
-    ) -> None:
+    def __init__(self, features: CachedStore, queries: Sequence[Query], spans: SpansOf) -> None:
         self._features = features
         desc_ids, names = [str(query.desc_id) for query in queries], [str(query.vid_name) for query in queries]
         self._query, *self._context = (features.on_device(kind) for kind in ("query", *features.modalities))

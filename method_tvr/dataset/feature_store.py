@@ -30,6 +30,9 @@ TEF_SIZE = 2
 ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
 
+# (N, 2) int64 first and last clips of queries' moments, given their videos' numbers of clips
+SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]
+
 
 def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
     """Average (L, D) rows down to `max_len` evenly spread ones; shorter arrays come back as they are.
@@ -182,14 +185,12 @@ class FeatureStore(Closing):
         batch["ctx_lengths"] = torch.tensor([len(video[self.modalities[0]]) for video in videos], dtype=torch.int64)
         return batch
 
-    def held(
-        self, queries: Sequence[Query], spans: Callable[[Sequence[Query], Sequence[int]], np.ndarray]
-    ) -> HeldItems | None:
+    def held(self, queries: Sequence[Query], spans: SpansOf) -> HeldItems | None:
         """Training items that a device gathers by their numbers; None where no device holds the features.
 
         Args:
             queries: the items, of queries and videos that have been required.
-            spans: (N, 2) first and last clips of queries' moments, given their videos' numbers of clips.
+            spans: where their moments are.
         """
         return None
 
