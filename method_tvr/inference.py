@@ -66,7 +66,7 @@ def predict(
     source = source or encoded_now(model, features, opt, device)
     answerer = open_answerer(model, videos, source, clip_times(opt), search_settings(opt), ranks)
     own = StartEndEvalDataset(split.queries[ranks.slice_of(len(split.queries))], [], features, "query")
-    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt, device=device), "encoding queries")
+    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt.trim_padding), "encoding queries")
     encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in batches]
     everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
     return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(device), split.queries, tasks)

@@ -10,9 +10,9 @@ from easydict import EasyDict
 
 from method_tvr.config import dataset_of, find_path
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.model import MODALITIES
 from utils.basic_utils import InputError, first_few
 
@@ -31,6 +31,7 @@ def open_features(opt: EasyDict, device: torch.device, with_queries: bool = True
     paths = {"video": opt.vid_feat_path, "sub": opt.sub_bert_path}  # None where --ctx_mode leaves a modality out
     sizes = {"video": opt.vid_feat_size, "sub": opt.sub_feat_size, "query": opt.q_feat_size}
     parts = opt.ctx_mode.split("_")
+    on_gpu = device.type == "cuda"
     described: dict[str, Any] = {
         "context_paths": {m: find_path(paths[m]) for m in MODALITIES if m in parts},
         "query_path": find_path(opt.desc_bert_path) if with_queries else None,
@@ -40,16 +41,16 @@ def open_features(opt: EasyDict, device: torch.device, with_queries: bool = True
         "use_tef": "tef" in parts,
         "sizes": sizes,
         "average": average,
+        "num_workers": opt.num_workers,
+        "pin_memory": on_gpu and not opt.no_pin_memory,
     }
     if opt.feature_cache == "disk":
         return FeatureStore(**described)
-    on_gpu = device.type == "cuda"
-    return PackedStore(
+    return CachedStore(
         **described,
         dtype=opt.cache_dtype,
         cache_dir=opt.feature_cache_dir,
         device=device if opt.feature_cache == "device" else None,
-        pin_memory=on_gpu and not opt.no_pin_memory,
         few_sizes=on_gpu,
         may_hold=device if on_gpu and opt.feature_cache == "auto" else None,
     )

@@ -208,7 +208,7 @@ class ReLoCLNet(nn.Module):
 
         Args:
             batch: `{modality}_feat` (N, L, Dm), `ctx_mask` (N, L), and on the CPU `ctx_lengths` (N,), as
-                `start_end_collate` makes them.
+                `StartEndDataset` makes them.
             trim_padding: see above.
         """
         mask = batch["ctx_mask"]
@@ -311,7 +311,7 @@ class ReLoCLNet(nn.Module):
 
         Args:
             batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `ctx_lengths`, `st_ed_indices` (N, 2) and
-                `match_labels` (N, L), as `start_end_collate` makes them.
+                `match_labels` (N, L), as `StartEndDataset` makes them.
             settings: loss weights in force, by default those of the config.
             generator: what negatives are drawn with, on the CPU or on the model's device.
             trim_padding: see `encode_videos`.

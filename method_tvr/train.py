@@ -199,7 +199,7 @@ class Trainer(Closing):
         settings = loss_settings(self.opt, self.model.config, epoch)
         order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * self.opt.bsz :]
-        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt, sampler=left, ranks=self.ranks, device=self.device)
+        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt.trim_padding, left, self.ranks)
         before: tuple[RandomStates, torch.Tensor] | None = None
         for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
             if self.guard.checks_before_update:
@@ -327,7 +327,7 @@ class Trainer(Closing):
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}", self.device)
         meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
-        loader = BatchLoader(dataset, self.opt.bsz, self.opt, ranks=self.ranks, device=self.device)
+        loader = BatchLoader(dataset, self.opt.bsz, self.opt.trim_padding, ranks=self.ranks)
         batches = copied_ahead(loader, self.device)
         for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
             inputs = dataset.inputs(batch, self.device)

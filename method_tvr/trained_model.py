@@ -127,6 +127,8 @@ class TrainedModel:
             max_desc_l=opt.max_desc_l,
             use_tef=False,
             sizes={"query": opt.q_feat_size},
+            num_workers=opt.num_workers,
+            pin_memory=self.device.type == "cuda" and not opt.no_pin_memory,
         ) as features:
             self._check(features)
             yield features
@@ -177,7 +179,7 @@ def encoded_now(
 
     def corpus_of(entries: Sequence[Entry]) -> Corpus:
         dataset = StartEndEvalDataset([], entries, features, "context")
-        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt, device=device), "encoding videos")
+        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt.trim_padding), "encoding videos")
         return encode_corpus(model, batches, device, opt.trim_padding, RETRIEVAL_DTYPES[opt.retrieval_dtype])
 
     return VideoSource(opt.max_ctx_l, windows, features.clip_counts, corpus_of)

@@ -19,7 +19,7 @@ class Share:
     N rows of the whole batch, n of this process.
 
     Attributes:
-        batch: the share, with clips padded as in the whole batch, as `start_end_collate` makes batches.
+        batch: the share, with clips padded as in the whole batch, as `StartEndDataset` makes batches.
     """
 
     def __init__(self, batch: Mapping[str, torch.Tensor]) -> None:

@@ -51,7 +51,7 @@ def add_videos(trained: TrainedModel, out: str) -> None:
                 names = [video.vid_name for video in new]
                 entries = windows.cut(new, features.clip_counts(names)) if windows else list(map(Entry, new))
                 dataset = StartEndEvalDataset([], entries, features, "context")
-                batches = BatchLoader(dataset, opt.eval_context_bsz, opt, device=device)
+                batches = BatchLoader(dataset, opt.eval_context_bsz, opt.trim_padding)
                 encoded = encode_videos(trained.model, batches, device, opt.trim_padding)
                 for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
                     writer.add(video, n_clips, rows)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import mmap
 import os
 import shutil
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
 from utils.basic_utils import InputError, progress, read_bytes
 from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much
@@ -36,37 +36,9 @@ PART_PREFIX = ".part-"
 Sink = Callable[[int, np.ndarray], None]  # takes rows and the number of the first
 
 
-@dataclass(frozen=True)
-class PackedRows:
-    """Prepared rows of many keys, one after the other.
-
-    Attributes:
-        rows: (R, D) float32 or float16.
-        entries: {key: its number}.
-        starts, lengths: (number of keys,) int64; key number e has rows [starts[e], starts[e] + lengths[e]).
-        counts: (number of keys,) int64, rows before some were averaged or cut.
-    """
-
-    rows: np.ndarray
-    entries: dict[str, int]
-    starts: np.ndarray
-    lengths: np.ndarray
-    counts: np.ndarray
-
-    def of(self, key: str) -> np.ndarray:
-        """(L, D) rows of a key."""
-        entry = self.entries[key]
-        return self.rows[self.starts[entry] : self.starts[entry] + self.lengths[entry]]
-
-    def release(self) -> None:
-        """Give back the memory of pages read so far from a mapped cache; the file's cache in the system stays."""
-        if isinstance(self.rows.base, mmap.mmap):
-            self.rows.base.madvise(mmap.MADV_DONTNEED)
-
-
 def packed_rows(
     file: FeatureFile, width: int, preparation: Preparation, dtype: str, cache_dir: str | os.PathLike[str] | None = None
-) -> PackedRows:
+) -> FeatureRows:
     """All usable features of a file, from its cache, which is built when there is none that fits.
 
     Keys whose array is not as it should be (NaN, another width …) are left out: reading them from the file says why.
@@ -124,7 +96,7 @@ def _stamp(path: Path) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _load(folder: Path, recipe: dict[str, Any]) -> PackedRows | None:
+def _load(folder: Path, recipe: dict[str, Any]) -> FeatureRows | None:
     """The cache in a folder; None when there is none, or it is damaged or was never ours."""
     content = _read_index(folder)
     if content is None or content["recipe"] != recipe:
@@ -143,7 +115,7 @@ def _load(folder: Path, recipe: dict[str, Any]) -> PackedRows | None:
         return None
     if rows is None or not (in_range & (starts <= n_rows - lengths)).all():
         return None
-    return PackedRows(rows, {key: entry for entry, key in enumerate(keys)}, starts, lengths, counts)
+    return FeatureRows(rows, {key: entry for entry, key in enumerate(keys)}, starts, lengths, counts)
 
 
 def _table(columns: list[Any]) -> np.ndarray | None:
@@ -207,11 +179,11 @@ class _Layout:
         edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(self.keys)]
         return [range(*edge) for edge in itertools.pairwise(edges)]
 
-    def packed(self, rows: np.ndarray, usable: np.ndarray) -> PackedRows:
+    def packed(self, rows: np.ndarray, usable: np.ndarray) -> FeatureRows:
         """The rows with the keys that turned out usable; those of others are never read."""
         keys = [self.keys[number] for number in usable]
         entries = {key: entry for entry, key in enumerate(keys)}
-        return PackedRows(rows, entries, self.starts[usable], self.lengths[usable], self.counts[usable])
+        return FeatureRows(rows, entries, self.starts[usable], self.lengths[usable], self.counts[usable])
 
 
 def _fill(file: FeatureFile, layout: _Layout, preparation: Preparation, dtype: str, sink: Sink) -> np.ndarray:
@@ -248,7 +220,7 @@ def _fill(file: FeatureFile, layout: _Layout, preparation: Preparation, dtype: s
         pool.shutdown(cancel_futures=True)
 
 
-def _build_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Preparation, folder: Path) -> PackedRows:
+def _build_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Preparation, folder: Path) -> FeatureRows:
     """Build the cache `folder`, or take it from a run that built it meanwhile.
 
     Raises:

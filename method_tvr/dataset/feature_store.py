@@ -1,6 +1,6 @@
 """Clip and token features as the model takes them: read, checked, sampled, normalised, tef appended.
 
-`FeatureStore` reads each video and query from disk whenever it is asked for; `packed_store` keeps them ready.
+`FeatureStore` reads each video and query from disk whenever it is asked for; `cached_store` keeps them ready.
 """
 
 from __future__ import annotations
@@ -8,21 +8,30 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
 from method_tvr.dataset.annotations import Query
 from utils.basic_utils import Closing, InputError, first_few
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import Property, properties
+from utils.tensor_utils import pad_sequences
+
+if TYPE_CHECKING:
+    from method_tvr.dataset.cached_store import HeldItems
 
 TEF_SIZE = 2
 ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
+
+# (N, 2) int64 first and last clips of queries' moments, given their videos' numbers of clips
+SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]
 
 
 def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
@@ -77,6 +86,8 @@ class Preparation:
 class FeatureStore(Closing):
     """All features of a corpus, read from disk whenever they are asked for, until it is closed.
 
+    Rows of features give whole batches (`query_batch`, `context_batch`), the same ones wherever they lie.
+
     Args:
         context_paths: {modality: h5 file of `{vid_name: (L, D)}`}.
         query_path: h5 file of `{desc_id: (Lq, D)}`, None when no query's features are asked for.
@@ -85,10 +96,18 @@ class FeatureStore(Closing):
         use_tef: append temporal endpoint features to each modality.
         sizes: {modality or "query": feature size without tef}, checked against the files; may be left out.
         average: False leaves longer videos as they are; they are to be asked for `max_ctx_l` clips or fewer at a time.
+        num_workers: processes that a loader makes batches of files with; 0 for none.
+        pin_memory: host batches are to lie in pinned memory, for copies to CUDA.
+
+    Attributes:
+        made_by: who is to make batches: worker processes of a loader, one thread of it, or whoever asks for them.
+        device: where batches are made, None in host memory.
 
     Raises:
         InputError: (any method) a file, key or array is missing or not as it should be.
     """
+
+    device: torch.device | None = None
 
     def __init__(
         self,
@@ -100,7 +119,11 @@ class FeatureStore(Closing):
         use_tef: bool,
         sizes: Mapping[str, int | None],
         average: bool = True,
+        num_workers: int = 0,
+        pin_memory: bool = False,
     ) -> None:
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
         self.modalities = tuple(context_paths)
         self.max_ctx_l = max_ctx_l
         self.max_desc_l = max_desc_l
@@ -132,17 +155,48 @@ class FeatureStore(Closing):
         """{modality or "query": the file it is read from}."""
         return {kind: file.path for kind, file in self._files.items()}
 
+    @property
+    def made_by(self) -> Literal["workers", "thread", "caller"]:
+        return "workers"
+
+    def query_batch(self, desc_ids: Sequence[int]) -> dict[str, torch.Tensor]:
+        """`query_feat` (N, Lq, D), padded to the longest, and `query_mask` (N, Lq), both float32."""
+        feat, mask = pad_sequences([self.query(desc_id) for desc_id in desc_ids])
+        return {"query_feat": feat, "query_mask": mask}
+
+    def context_batch(
+        self, vid_names: Sequence[str], ctx_length: int | None, clips: Sequence[range | None] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Clip features of videos.
+
+        Args:
+            vid_names: N videos.
+            ctx_length: padded length, None for that of the longest.
+            clips: those of each video that are asked for, by default and for None all.
+
+        Returns:
+            `{modality}_feat` (N, ctx_length, D) with `ctx_mask` (N, ctx_length), float32, and their numbers of clips
+            `ctx_lengths` (N,) int64, which stay on the CPU. Masks are 1 on what exists.
+        """
+        videos = [self.context(*one) for one in zip(vid_names, clips or [None] * len(vid_names), strict=True)]
+        batch = {}
+        for m in self.modalities:
+            batch[f"{m}_feat"], batch["ctx_mask"] = pad_sequences([video[m] for video in videos], ctx_length)
+        batch["ctx_lengths"] = torch.tensor([len(video[self.modalities[0]]) for video in videos], dtype=torch.int64)
+        return batch
+
+    def held(self, queries: Sequence[Query], spans: SpansOf) -> HeldItems | None:
+        """Training items that a device gathers by their numbers; None where no device holds the features.
+
+        Args:
+            queries: the items, of queries and videos that have been required.
+            spans: where their moments are.
+        """
+        return None
+
     def query(self, desc_id: int) -> np.ndarray:
         """Token features of a query: (Lq <= max_desc_l, D) float32."""
         return self._prepared("query", str(desc_id))
-
-    def video(self, vid_name: str) -> np.ndarray:
-        """Visual clip features: (L <= max_ctx_l, D) float32, tef included when used."""
-        return self.context(vid_name)["video"]
-
-    def sub(self, vid_name: str) -> np.ndarray:
-        """Subtitle clip features: (L <= max_ctx_l, D) float32, tef included when used."""
-        return self.context(vid_name)["sub"]
 
     def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
         """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""

@@ -1,66 +1,116 @@
-"""Batches of a dataset, from packed features or from worker processes whose errors arrive as what they are."""
+"""Batches of a dataset, made where its features want them made: by worker processes, by a thread, or on the spot."""
 
 from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from easydict import EasyDict
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
-from method_tvr.dataset.packed_store import PackedStore
-from method_tvr.start_end_dataset import Batch, prepare_batch_inputs, start_end_collate
+from method_tvr.dataset.feature_store import FeatureStore
 from utils.basic_utils import InputError
 from utils.model_utils import available_cpus
 from utils.ranks import ALONE, Ranks
 
-CPU = torch.device("cpu")
-PREFETCHED = 1  # batches made ahead of the one in use: TVR's take up to 400 MB each
+PREFETCHED = 1  # batches a thread makes ahead of the one in use: TVR's take up to 400 MB each
+
+# what each item is about, and tensors; with features on the device also sizes that tensors will be made of
+Batch = tuple[list[Any], dict[str, Any]]
+
+
+class Batched(Protocol):
+    """What `BatchLoader` asks of a dataset."""
+
+    @property
+    def features(self) -> FeatureStore: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
+        """The batch of one item or more, clips padded to `ctx_length`, or None: those of the longest video."""
 
 
 class BatchLoader:
     """Batches of a dataset, the same ones in the same order wherever its features are.
 
-    Packed features need no worker processes: one thread makes batches ahead, or none when they are on the device.
     Of several ranks each makes its share of every batch, which has no rows where a batch is smaller than their number.
 
     Args:
-        dataset: of items for `start_end_collate`; one whose features are a `PackedStore` makes batches itself.
+        dataset: of items; its features say how batches are made (`FeatureStore.made_by`).
         batch_size: items a batch.
-        opt: `max_ctx_l` and `trim_padding`; `num_workers` and `no_pin_memory` for features on disk.
+        trim_padding: pad clips to the longest video of a batch, rather than to the features' `max_ctx_l`.
         sampler: order of the items, by default that of the dataset; the same one on all ranks.
         ranks: who shares the batches.
-        device: where they go next.
     """
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Batched,
         batch_size: int,
-        opt: EasyDict,
+        trim_padding: bool,
         sampler: Iterable[int] | None = None,
         ranks: Ranks = ALONE,
-        device: torch.device = CPU,
     ) -> None:
         whole = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last=False)
-        indices = _Shares(whole, ranks)
-        ctx_length = None if opt.trim_padding else opt.max_ctx_l
-        self._batches: _PackedBatches | _DiskBatches
-        if isinstance(dataset.features, PackedStore):
-            self._batches = _PackedBatches(dataset, indices, ctx_length)
-        else:
-            self._batches = _DiskBatches(dataset, indices, ctx_length, opt, device)
+        self._features = dataset.features
+        self._shares = _Shares(whole, ranks)
+        self._batches = _Batches(dataset, None if trim_padding else dataset.features.max_ctx_l)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._shares)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
+        made = {"workers": self._by_workers, "thread": self._by_thread, "caller": self._by_caller}
+        return made[self._features.made_by]()
+
+    def _by_caller(self) -> Iterator[Batch]:
+        return map(self._made, self._shares)
+
+    def _by_thread(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(1) as thread:
+            ahead: deque[Future[Batch]] = deque()
+            for indices in self._shares:
+                ahead.append(thread.submit(self._made, indices))
+                if len(ahead) > PREFETCHED:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _made(self, indices: list[int]) -> Batch:
+        meta, batch = self._batches.make(indices)
+        if self._features.pin_memory and self._features.device is None:
+            batch = {name: _pinned(x) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+        return meta, batch
+
+    def _by_workers(self) -> Iterator[Batch]:
+        for batch in self._workers():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+    def _workers(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._batches,
+            sampler=self._shares,  # its "items" are whole batches
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=min(self._features.num_workers, available_cpus()),
+            pin_memory=self._features.pin_memory,
+            worker_init_fn=_outlive_signals,
+            generator=torch.Generator(),  # else loading would draw from the global one, which dropout draws from
+        )
+
+
+def prepare_batch_inputs(batch: Mapping[str, Any], device: torch.device, non_blocking: bool = False) -> dict[str, Any]:
+    """Move a batch to the device, but for `ctx_lengths`, by which the host plans, and sizes."""
+    return {
+        name: x.to(device, non_blocking=non_blocking) if name != "ctx_lengths" and isinstance(x, torch.Tensor) else x
+        for name, x in batch.items()
+    }
 
 
 def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -106,91 +156,32 @@ class _Shares(Sampler[list[int]]):
             yield batch[self._ranks.slice_of(len(batch))]
 
 
-def _made(make: Callable[[list[int]], Batch], indices: list[int]) -> Batch:
-    """The batch of some items. That of none has the tensors that any has, without rows."""
-    if indices:
-        return make(indices)
-    _, batch = make([0])
-    return [], {name: x[:0] if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+class _Batches(Dataset[Any]):
+    """The batch of each list of items, also for worker processes.
 
+    An `InputError` in a worker travels back in a batch's place and is raised by the loader: raised in the worker,
+    DataLoader would make it a RuntimeError whose message is a traceback.
+    """
 
-class _PackedBatches:
-    def __init__(self, dataset: Any, indices: _Shares, ctx_length: int | None) -> None:
-        self._dataset, self._indices, self._ctx_length = dataset, indices, ctx_length
+    def __init__(self, dataset: Batched, ctx_length: int | None) -> None:
+        self._dataset, self._ctx_length = dataset, ctx_length
 
-    def __len__(self) -> int:
-        return len(self._indices)
+    def make(self, indices: list[int]) -> Batch:
+        """The batch of some items. That of none has the tensors that any has, without rows."""
+        if indices:
+            return self._dataset.batch(indices, self._ctx_length)
+        _, batch = self._dataset.batch([0], self._ctx_length)
+        return [], {name: x[:0] if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
 
-    def __iter__(self) -> Iterator[Batch]:
-        if self._dataset.features.device is not None:
-            yield from map(self._make, self._indices)
-            return
-        with ThreadPoolExecutor(1) as thread:
-            ahead: deque[Future[Batch]] = deque()
-            for indices in self._indices:
-                ahead.append(thread.submit(self._make, indices))
-                if len(ahead) > PREFETCHED:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-
-    def _make(self, indices: list[int]) -> Batch:
-        meta, batch = _made(partial(self._dataset.batch, ctx_length=self._ctx_length), indices)
-        if self._dataset.features.device is None and self._dataset.features.pin_memory:
-            batch = {name: _pinned(x) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
-        return meta, batch
+    def __getitem__(self, indices: list[int]) -> Batch | InputError:
+        try:
+            return self.make(indices)
+        except InputError as err:
+            return InputError(str(err))  # of the plain kind, which every process can unpickle
 
 
 def _pinned(x: torch.Tensor) -> torch.Tensor:
     return x if x.is_pinned() else x.pin_memory()
-
-
-class _DiskBatches:
-    """Made of items by worker processes.
-
-    An `InputError` in a worker travels back in a batch's place and is raised here: raised in the worker, DataLoader
-    would make it a RuntimeError whose message is a traceback.
-    """
-
-    def __init__(
-        self, dataset: Any, indices: _Shares, ctx_length: int | None, opt: EasyDict, device: torch.device
-    ) -> None:
-        self.loader = DataLoader(
-            _BatchesOfItems(dataset, ctx_length),
-            sampler=indices,  # its "items" are whole batches
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=min(opt.num_workers, available_cpus()),
-            pin_memory=device.type == "cuda" and not opt.no_pin_memory,
-            worker_init_fn=_outlive_signals,
-            generator=torch.Generator(),  # else loading would draw from the global one, which dropout draws from
-        )
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
-
-
-class _BatchesOfItems(Dataset[Any]):
-    def __init__(self, dataset: Any, ctx_length: int | None) -> None:
-        self._dataset, self._ctx_length = dataset, ctx_length
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, indices: list[int]) -> Batch | InputError:
-        try:
-            return _made(self._of_items, indices)
-        except InputError as err:
-            return InputError(str(err))  # of the plain kind, which every process can unpickle
-
-    def _of_items(self, indices: list[int]) -> Batch:
-        return start_end_collate([self._dataset[index] for index in indices], self._ctx_length)
 
 
 def _outlive_signals(number: int) -> None:

@@ -17,7 +17,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.report.timeline import ANNOTATED, RIGHT, WRONG, BoundaryCurve, Lane, Timeline
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.retrieval import Searcher
-from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs, start_end_collate
+from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
 from method_tvr.trained_model import search_settings
 from standalone_eval.metrics import Rule, right_moments
 
@@ -100,10 +100,10 @@ def span_curves(
     """
     own = [Entry(videos[query.vid_name]) for query in queries if query.vid_name]
     dataset = StartEndEvalDataset(queries, own, features, "context")
-    context = start_end_collate([dataset[i] for i in range(len(own))], opt.max_ctx_l)
+    context = dataset.batch(range(len(own)), opt.max_ctx_l)
     corpus = encode_corpus(model, [context], device, opt.trim_padding)
     dataset.set_data_mode("query")
-    _, batch = start_end_collate([dataset[i] for i in range(len(queries))], opt.max_ctx_l)
+    _, batch = dataset.batch(range(len(queries)), opt.max_ctx_l)
     encoded = encode_queries(model, prepare_batch_inputs(batch, device))
     searcher = Searcher(corpus, *model.span_kernels, search_settings(opt))
     p_st, p_ed, n_clips = searcher.span_probabilities(encoded, torch.arange(len(own), device=device)[:, None])

@@ -83,12 +83,15 @@ def encoded_base(model_dir: str) -> Base:
         with trained.open_features() as features:
             listed = listed_videos(opt)
             entries = [Entry(video) for video in listed]
-            batches = BatchLoader(StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt)
+            batches = BatchLoader(
+                StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt.trim_padding
+            )
             encoded = encode_videos(model, progress(batches, f"encoding {split}"), CPU, opt.trim_padding)
             videos += [(video, rows[:n]) for video, (n, rows) in zip(listed, encoded, strict=True)]
             if split == "val":
                 asked = load_eval_split(opt, features)
-                loader = BatchLoader(StartEndEvalDataset(asked.queries, [], features, "query"), opt.eval_query_bsz, opt)
+                dataset = StartEndEvalDataset(asked.queries, [], features, "query")
+                loader = BatchLoader(dataset, opt.eval_query_bsz, opt.trim_padding)
                 queries = EncodedQueries.concatenate(
                     [encode_queries(model, prepare_batch_inputs(batch, CPU)) for _, batch in loader]
                 )

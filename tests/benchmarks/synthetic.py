@@ -39,7 +39,7 @@ def unit_rows(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tenso
 def context_batch(
     config: ModelConfig, n_clips: np.ndarray, generator: torch.Generator, pool: dict[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Clip features of videos, padded to `max_ctx_l`, as `start_end_collate` makes them.
+    """Clip features of videos, padded to `max_ctx_l`, as `StartEndDataset` makes them.
 
     Args:
         config: input sizes.
@@ -57,7 +57,7 @@ def context_batch(
 
 
 def training_batch(config: ModelConfig, n: int, seed: int) -> dict[str, torch.Tensor]:
-    """A batch of `n` queries with their videos and moments, as `start_end_collate` makes it."""
+    """A batch of `n` queries with their videos and moments, as `StartEndDataset` makes it."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     n_clips = clip_counts(n, config.max_ctx_l, rng)
     n_tokens = token_counts(n, config.max_desc_l, rng)

@@ -193,7 +193,7 @@ def _write_cache(rng: Random, folder: Path) -> None:
 
 def _read_cache(folder: Path) -> None:
     packed = _packed(folder)
-    for key, entry in packed.entries.items():
+    for key, entry in packed.numbers.items():
         rows = packed.of(key)
         assert isinstance(key, str)
         assert rows.shape == (packed.lengths[entry], ROWS.shape[1])

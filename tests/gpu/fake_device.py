@@ -229,7 +229,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     if REAL:
         yield mode
         return
-    loaded = loading._PackedBatches._make
+    loaded = loading.BatchLoader._made
 
     def make(self, indices):
         with mode:  # the thread that makes batches
@@ -251,7 +251,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     }
     for name, value in replaced.items():
         monkeypatch.setattr(f"torch.{name}", value)
-    monkeypatch.setattr(loading._PackedBatches, "_make", make)
+    monkeypatch.setattr(loading.BatchLoader, "_made", make)
     monkeypatch.setattr(training_step.GraphedStep, "_captured", _recorded)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # or parameters would stay what they are

@@ -10,7 +10,6 @@ from torch import nn
 
 from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups, warmup_linear
-from method_tvr.start_end_dataset import start_end_collate
 from tests.support.golden_files import load_npz
 from tests.support.runs.small_models import SMALL, golden_settings
 
@@ -31,8 +30,8 @@ def test_six_steps_agree_with_the_reference(golden_checkpoint, golden_train_set,
     optimizer = golden_optimizer(model, trajectory)
     losses, multipliers = [], []
     for step in range(6):
-        items = [golden_train_set[i] for i in range(8 * step, 8 * step + 8)]
-        loss, _ = model.train()(start_end_collate(items, 128)[1], golden_settings("hinge"))
+        _, batch = golden_train_set.batch(range(8 * step, 8 * step + 8), 128)
+        loss, _ = model.train()(batch, golden_settings("hinge"))
         optimizer.zero_grad()
         loss.backward()
         multipliers.append(optimizer.lr_multiplier())

@@ -6,17 +6,20 @@ import torch
 
 from method_tvr.dataset.annotations import Entry, Query, Video
 from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.start_end_dataset import (
     StartEndDataset,
     StartEndEvalDataset,
     prepare_batch_inputs,
-    start_end_collate,
 )
 from tests.support.golden_files import load_json
 
 
-class FakeFeatures:
+class FakeFeatures(FeatureStore):
     """Three queries of `desc_id` tokens; videos called by their number of clips."""
+
+    def __init__(self) -> None:
+        self.modalities = "video", "sub"
 
     def query(self, desc_id: int) -> np.ndarray:
         return np.full((desc_id, 3), desc_id, dtype=np.float32)
@@ -31,7 +34,7 @@ def query(desc_id: int = 2, vid_name: str = "6", ts=(1.6, 4.4)) -> Query:
 
 
 def test_items_of_the_corpus_are_the_references_batch(golden_train_set, model_io):
-    metas, batch = start_end_collate([golden_train_set[i] for i in range(12)], ctx_length=128)
+    metas, batch = golden_train_set.batch(range(12), ctx_length=128)
     for meta, expected in zip(metas, load_json("model_io_meta.json"), strict=True):
         assert (meta.vid_name, meta.desc_id, list(meta.ts)) == (
             expected["vid_name"],
@@ -72,14 +75,14 @@ def test_labels_follow_the_clip_length():
 
 
 def test_match_labels_are_one_from_start_to_end_inclusive():
-    item = StartEndDataset([query()], FakeFeatures(), ClipTimes(1.5))[0]
-    assert item["st_ed_indices"] == (1, 3)
-    assert item["match_labels"].tolist() == [0, 1, 1, 1, 0, 0]
+    _, batch = StartEndDataset([query()], FakeFeatures(), ClipTimes(1.5)).batch([0], ctx_length=None)
+    assert batch["st_ed_indices"].tolist() == [[1, 3]]
+    assert batch["match_labels"].tolist() == [[0, 1, 1, 1, 0, 0]]
 
 
 def test_clips_are_padded_to_the_most_and_tokens_to_the_longest():
     data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), ClipTimes(1.5))
-    _, batch = start_end_collate([data[0], data[1]], ctx_length=9)
+    _, batch = data.batch([0, 1], ctx_length=9)
     assert batch["video_feat"].shape == (2, 9, 5)
     assert batch["sub_feat"].shape == (2, 9, 4)
     assert batch["query_feat"].shape == (2, 5, 3)
@@ -95,12 +98,12 @@ def test_evaluation_has_a_pass_over_videos_and_one_over_queries():
     videos = [Entry(Video("4", 6.0, 10)), Entry(Video("6", 9.0, 11))]
     data = StartEndEvalDataset([query(), query(3), query(1)], videos, FakeFeatures())
     assert len(data) == 2
-    metas, batch = start_end_collate([data[0], data[1]], ctx_length=8)
+    metas, batch = data.batch([0, 1], ctx_length=8)
     assert metas == videos
     assert set(batch) == {"video_feat", "sub_feat", "ctx_mask", "ctx_lengths"}
     data.set_data_mode("query")
     assert len(data) == 3
-    metas, batch = start_end_collate([data[i] for i in range(3)], ctx_length=8)
+    metas, batch = data.batch(range(3), ctx_length=8)
     assert [meta.desc_id for meta in metas] == [2, 3, 1]
     assert set(batch) == {"query_feat", "query_mask"}
 
@@ -125,7 +128,7 @@ def test_clip_counts_stay_on_the_cpu():
 
 def test_clips_are_padded_to_the_batchs_longest_when_no_length_is_given():
     data = StartEndDataset([query(2, "6"), query(5, "3", (0.0, 1.0))], FakeFeatures(), ClipTimes(1.5))
-    _, batch = start_end_collate([data[0], data[1]], ctx_length=None)
+    _, batch = data.batch([0, 1], ctx_length=None)
     assert batch["video_feat"].shape == (2, 6, 5)
     assert batch["match_labels"].shape == batch["ctx_mask"].shape == (2, 6)
     assert batch["ctx_lengths"].tolist() == [6, 3]

@@ -16,7 +16,8 @@ import orjson
 import pytest
 
 from method_tvr.dataset import feature_cache
-from method_tvr.dataset.feature_cache import PackedRows, cache_root, packed_rows
+from method_tvr.dataset.feature_cache import cache_root, packed_rows
+from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "video.h5"
 
 
-def pack(path: Path, preparation: Preparation = CLIPS, dtype: str = "float32", cache_dir=None) -> PackedRows:
+def pack(path: Path, preparation: Preparation = CLIPS, dtype: str = "float32", cache_dir=None) -> FeatureRows:
     return packed_rows(FeatureFile(path), WIDTH, preparation, dtype, cache_dir)
 
 
@@ -45,14 +46,14 @@ def folders(root: Path) -> list[Path]:
     return sorted(entry for entry in root.iterdir() if entry.is_dir())
 
 
-def check(packed: PackedRows, path: Path, preparation: Preparation = CLIPS) -> None:
+def check(packed: FeatureRows, path: Path, preparation: Preparation = CLIPS) -> None:
     file = FeatureFile(path)
     keys = file.keys()
-    assert sorted(packed.entries) == [key for key in keys if not key.endswith("-mask")]
-    for key in packed.entries:
+    assert sorted(packed.numbers) == [key for key in keys if not key.endswith("-mask")]
+    for key in packed.numbers:
         expected = preparation(file.read(key)).astype(packed.rows.dtype)
         assert np.array_equal(packed.of(key), expected)
-        assert packed.counts[packed.entries[key]] == file.shape(key)[0]
+        assert packed.counts[packed.numbers[key]] == file.shape(key)[0]
 
 
 @pytest.mark.parametrize("block_bytes", [feature_cache.BLOCK_BYTES, 20, 500])
@@ -285,7 +286,7 @@ def test_unusable_keys_are_left_out(path):
         features["v0"][1, 1] = np.nan
         features["wide"] = np.ones((2, WIDTH + 1), dtype=np.float32)
         features["whole"] = np.ones((2, WIDTH), dtype=np.int64)
-    assert sorted(pack(path).entries) == ["v1", "v2", "v3", "v4", "v5"]
+    assert sorted(pack(path).numbers) == ["v1", "v2", "v3", "v4", "v5"]
 
 
 def test_a_file_that_changes_while_it_is_packed_is_refused(path, monkeypatch):

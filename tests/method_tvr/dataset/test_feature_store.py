@@ -95,18 +95,18 @@ def test_clips_are_normalised_and_end_in_tef(files):
 
 
 def test_long_videos_are_sampled_before_they_are_normalised(files):
-    found = store(files, use_tef=False).video("long")
+    found = store(files, use_tef=False).context("long")["video"]
     np.testing.assert_allclose(found, l2_normalize(uniform_sampling(rows(25, 5, seed=1), 10)), rtol=1e-6)
     assert found.shape == (10, 5)
 
 
 def test_tef_of_a_long_video_counts_its_sampled_clips(files):
-    np.testing.assert_array_equal(store(files).sub("long")[:, 4:], temporal_endpoint_features(10))
+    np.testing.assert_array_equal(store(files).context("long")["sub"][:, 4:], temporal_endpoint_features(10))
 
 
 def test_normalisation_can_be_left_out(files):
     features = store(files, normalize=False, use_tef=False)
-    np.testing.assert_array_equal(features.video("short"), rows(3, 5, seed=1))
+    np.testing.assert_array_equal(features.context("short")["video"], rows(3, 5, seed=1))
     np.testing.assert_array_equal(features.query(7), rows(9, 3, seed=3)[:6])
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from method_tvr.config import parse_train_options
-from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES
 from method_tvr.inputs import clip_times, load_train_queries, open_features
 from method_tvr.start_end_dataset import StartEndDataset
@@ -35,13 +34,13 @@ def train_set(corpus: PublicCorpus, label_rule: str, feature_cache: str = "disk"
 
 def there_and_back(corpus: PublicCorpus, items: StartEndDataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Each moment, what its label stands for, both in clips, and the clips of its video."""
-    for item in (items[number] for number in range(len(items))):
-        query: Query = item["meta"]
+    for number in range(len(items)):
+        [query], batch = items.batch([number], None)
         assert query.duration is not None
-        n_clips = len(item["video_feat"])
+        n_clips = batch["video_feat"].shape[1]
         assert n_clips == corpus.n_clips(str(query.vid_name))
-        st, ed = item["st_ed_indices"]
-        assert item["match_labels"].tolist() == [int(st <= clip <= ed) for clip in range(n_clips)]
+        [(st, ed)], [labels] = batch["st_ed_indices"].tolist(), batch["match_labels"].tolist()
+        assert labels == [int(st <= clip <= ed) for clip in range(n_clips)]
         clip = query.duration / n_clips
         back = items.times.seconds(np.array([st, ed]), query.duration, n_clips)
         yield np.array(query.ts) / clip, back / clip, n_clips
@@ -78,10 +77,11 @@ def test_moments_come_back_within_a_clip_by_tvrs_rule_but_for_the_last_clips_lim
 
 
 @pytest.mark.parametrize("label_rule", LABEL_RULES)
-def test_packed_batches_have_the_labels_of_the_items(public_corpus, label_rule):
+def test_batches_of_cached_features_have_the_labels_of_the_items(public_corpus, label_rule):
     items = train_set(public_corpus, label_rule)
-    packed = train_set(public_corpus, label_rule, "ram")
-    queries, batch = packed.batch(range(len(packed)), MAX_CTX_L)
+    cached = train_set(public_corpus, label_rule, "ram")
+    queries, batch = cached.batch(range(len(cached)), MAX_CTX_L)
     assert queries == items.queries
-    assert batch["st_ed_indices"].tolist() == [list(items[i]["st_ed_indices"]) for i in range(len(items))]
-    assert batch["match_labels"].sum(dim=1).tolist() == [items[i]["match_labels"].sum() for i in range(len(items))]
+    of_items = [items.batch([i], None)[1] for i in range(len(items))]
+    assert batch["st_ed_indices"].tolist() == [item["st_ed_indices"][0].tolist() for item in of_items]
+    assert batch["match_labels"].sum(dim=1).tolist() == [item["match_labels"].sum() for item in of_items]

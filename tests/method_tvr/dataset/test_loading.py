@@ -4,16 +4,17 @@ import pickle
 
 import pytest
 import torch
-from easydict import EasyDict
 
+from method_tvr.config import parse_train_options
 from method_tvr.dataset.loading import BatchLoader
+from method_tvr.inputs import open_features
 from tests.support.runs.items import Items
 from utils.basic_utils import InputError
 
 
-def loader(items: Items, num_workers: int, no_pin_memory: bool = True, **options: object) -> BatchLoader:
-    opt = EasyDict(num_workers=num_workers, no_pin_memory=no_pin_memory, max_ctx_l=5, trim_padding=False)
-    return BatchLoader(items, 2, opt, **options)
+def loader(items: Items, num_workers: int, **options: object) -> BatchLoader:
+    items.features.num_workers = num_workers
+    return BatchLoader(items, 2, False, **options)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -47,14 +48,17 @@ def test_items_can_be_drawn_in_another_order(tmp_path):
     ("device", "no_pin_memory", "pinned"),
     [("cpu", False, False), ("cuda:1", False, True), ("cuda:1", True, False)],
 )
-def test_memory_is_pinned_for_a_run_on_cuda_alone(tmp_path, monkeypatch, device, no_pin_memory, pinned):
+def test_memory_is_pinned_for_a_run_on_cuda_alone(tiny_corpus, tmp_path, monkeypatch, device, no_pin_memory, pinned):
     """Whatever the machine has: to pin memory starts CUDA."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    batches = loader(Items(tmp_path, 2, set()), 0, no_pin_memory, device=torch.device(device))._batches
-    assert batches.loader.pin_memory == pinned
+    opt = parse_train_options(tiny_corpus.options(exp_id="x", feature_cache="disk"))
+    opt.no_pin_memory = no_pin_memory
+    with open_features(opt, torch.device(device)) as features:
+        items = Items(tmp_path, 2, set(), pin_memory=features.pin_memory)
+    assert loader(items, 0)._workers().pin_memory == pinned
 
 
 def test_workers_that_are_spawned_get_all_they_need(tmp_path):
-    batches = loader(Items(tmp_path, 2, set()), 1)._batches.loader
+    batches = loader(Items(tmp_path, 2, set()), 1)._workers()
     dataset, collate = pickle.loads(pickle.dumps((batches.dataset, batches.collate_fn)))
     assert collate(dataset[[1]])[0] == [1]

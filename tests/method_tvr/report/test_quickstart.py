@@ -137,7 +137,7 @@ def test_best_span_of_the_curves_is_the_best_moment_of_the_search(tiny_corpus: C
     found = predict(model, split, features, opt, ["SVMR"], device)["SVMR"]
     for row, (p_st, p_ed) in enumerate(span_curves(model, queries, videos, features, opt, device)):
         assert p_st.sum() == pytest.approx(1, abs=1e-5)
-        assert len(p_st) == len(features.video(str(queries[row].vid_name)))
+        assert len(p_st) == features.n_clips(str(queries[row].vid_name))
         _, st, ed, score = found.of_query(row)[0]
         product = p_st[round(st / opt.clip_length)] * p_ed[round(ed / opt.clip_length)]
         assert product == pytest.approx(score, rel=1e-4)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from method_tvr.dataset.annotations import Entry, Video
+from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.feature_store import FeatureStore, l2_normalize, temporal_endpoint_features
-from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.search.answering import Answerer
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.predictions import CorpusTimes
@@ -172,7 +172,7 @@ def test_windows_of_packed_features_are_those_of_the_files_with_tefs_of_their_ow
         "average": False,
     }
     disk = FeatureStore(**described)
-    packed = PackedStore(**described, cache_dir=tmp_path, device=device)
+    packed = CachedStore(**described, cache_dir=tmp_path, device=device)
     with h5py.File(tiny_corpus.paths["sub_bert_path"]) as h5_file:
         names = [key for key in h5_file if not key.endswith("-mask")][:6]
         subs = {name: np.array(h5_file[name]) for name in names}
@@ -195,7 +195,17 @@ def test_windows_of_packed_features_are_those_of_the_files_with_tefs_of_their_ow
 def test_windows_and_averages_are_cached_apart(tiny_corpus, tmp_path):
     paths = {"video": tiny_corpus.paths["vid_feat_path"]}
     stores = [
-        PackedStore(paths, None, {"video": False}, 12, 7, False, {}, average, cache_dir=tmp_path)
+        CachedStore(
+            context_paths=paths,
+            query_path=None,
+            normalize={"video": False},
+            max_ctx_l=12,
+            max_desc_l=7,
+            use_tef=False,
+            sizes={},
+            average=average,
+            cache_dir=tmp_path,
+        )
         for average in (True, False, True)
     ]
     with h5py.File(paths["video"]) as h5_file:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from easydict import EasyDict
 
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.model import LossSettings
@@ -277,9 +276,8 @@ def numbered(rank: int, size: int) -> Ranks:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_each_rank_loads_its_share_of_every_batch(tmp_path, num_workers):
-    opt = EasyDict(num_workers=num_workers, no_pin_memory=True, max_ctx_l=5, trim_padding=False)
-    items = Items(tmp_path, 7, set())
-    loaders = [BatchLoader(items, 3, opt, sampler=range(6, -1, -1), ranks=numbered(rank, 2)) for rank in range(2)]
+    items = Items(tmp_path, 7, set(), num_workers=num_workers)
+    loaders = [BatchLoader(items, 3, False, sampler=range(6, -1, -1), ranks=numbered(rank, 2)) for rank in range(2)]
     assert [len(loader) for loader in loaders] == [3, 3]
     metas, values = [], []
     for shares in zip(*loaders, strict=True):

@@ -1,4 +1,4 @@
-"""Packed features give the items and batches that the files give, in host memory and on a device."""
+"""Cached features give the items and batches that the files give, in host memory and on a device."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from easydict import EasyDict
 
 from method_tvr.config import parse_train_options
-from method_tvr.dataset import packed_features
+from method_tvr.dataset import feature_rows
 from method_tvr.dataset.annotations import Entry, load_queries, load_videos
+from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
-from method_tvr.dataset.feature_cache import PackedRows
+from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.dataset.packed_store import PackedStore
 from method_tvr.inputs import load_eval_split, load_train_queries, open_features
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset
 from utils.basic_utils import InputError
@@ -44,9 +43,8 @@ def queries_of(corpus, split: str = "train"):
     return load_queries(corpus.annotations(split), videos), list(videos[split].values())
 
 
-def batches(dataset, trim_padding: bool = False, sampler=None, max_ctx_l: int = LONG) -> list:
-    opt = EasyDict(num_workers=0, no_pin_memory=True, max_ctx_l=max_ctx_l, trim_padding=trim_padding)
-    loaded = BatchLoader(dataset, 16, opt, sampler)
+def batches(dataset, trim_padding: bool = False, sampler=None) -> list:
+    loaded = BatchLoader(dataset, 16, trim_padding, sampler)
     if isinstance(dataset, StartEndDataset):
         return [(metas, dataset.inputs(batch, CPU)) for metas, batch in loaded]
     return list(loaded)
@@ -68,11 +66,11 @@ def test_training_batches_are_those_of_the_files(tiny_corpus, device, trim_paddi
     queries, _ = queries_of(tiny_corpus)
     order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(1)).tolist()
     disk = FeatureStore(**described(tiny_corpus, use_tef=use_tef))
-    packed = PackedStore(**described(tiny_corpus, use_tef=use_tef), device=device)
+    packed = CachedStore(**described(tiny_corpus, use_tef=use_tef), device=device)
     packed.require(queries, [query.vid_name for query in queries], "train.jsonl")
+    packed.max_ctx_l = disk.max_ctx_l = LONG + 3  # of padding; the rows are prepared already
     found, expected = (
-        batches(StartEndDataset(queries, store, ClipTimes(1.5)), trim_padding, order, max_ctx_l=LONG + 3)
-        for store in (packed, disk)
+        batches(StartEndDataset(queries, store, ClipTimes(1.5)), trim_padding, order) for store in (packed, disk)
     )
     assert len(expected) > 2
     assert_same(found, expected)
@@ -81,7 +79,7 @@ def test_training_batches_are_those_of_the_files(tiny_corpus, device, trim_paddi
 @pytest.mark.parametrize("device", [None, CPU])
 def test_evaluation_batches_are_those_of_the_files(tiny_corpus, device):
     queries, videos = queries_of(tiny_corpus, "val")
-    disk, packed = FeatureStore(**described(tiny_corpus)), PackedStore(**described(tiny_corpus), device=device)
+    disk, packed = FeatureStore(**described(tiny_corpus)), CachedStore(**described(tiny_corpus), device=device)
     packed.require(queries, [video.vid_name for video in videos], "val.jsonl")
     entries = [Entry(video) for video in videos]
     for mode in ("context", "query"):
@@ -91,15 +89,15 @@ def test_evaluation_batches_are_those_of_the_files(tiny_corpus, device):
 def test_pages_of_mapped_rows_are_given_back_as_they_are_read(tiny_corpus, monkeypatch):
     _, videos = queries_of(tiny_corpus)
     released = []
-    monkeypatch.setattr(PackedRows, "release", lambda packed: released.append(packed.rows.shape[1]))
-    monkeypatch.setattr(packed_features, "RELEASE_BYTES", 1)
-    PackedStore(**described(tiny_corpus)).context_batch([video.vid_name for video in videos], None)
+    monkeypatch.setattr(FeatureRows, "release", lambda packed: released.append(packed.rows.shape[1]))
+    monkeypatch.setattr(feature_rows, "RELEASE_BYTES", 1)
+    CachedStore(**described(tiny_corpus)).context_batch([video.vid_name for video in videos], None)
     assert len(released) == 2
 
 
 def test_items_are_those_of_the_files(tiny_corpus):
     queries, _ = queries_of(tiny_corpus)
-    disk, packed = FeatureStore(**described(tiny_corpus)), PackedStore(**described(tiny_corpus))
+    disk, packed = FeatureStore(**described(tiny_corpus)), CachedStore(**described(tiny_corpus))
     for query in queries[:10]:
         assert np.array_equal(packed.query(query.desc_id), disk.query(query.desc_id))
         found, expected = packed.context(query.vid_name), disk.context(query.vid_name)
@@ -109,7 +107,7 @@ def test_items_are_those_of_the_files(tiny_corpus):
 @pytest.mark.parametrize("device", [None, CPU])
 def test_float16_changes_batches_by_its_rounding(tiny_corpus, device):
     queries, _ = queries_of(tiny_corpus)
-    packed = PackedStore(**described(tiny_corpus), dtype="float16", device=device)
+    packed = CachedStore(**described(tiny_corpus), dtype="float16", device=device)
     packed.require(queries, [query.vid_name for query in queries], "train.jsonl")
     disk = FeatureStore(**described(tiny_corpus))
     found, expected = (batches(StartEndDataset(queries, store, ClipTimes(1.5))) for store in (packed, disk))
@@ -118,23 +116,23 @@ def test_float16_changes_batches_by_its_rounding(tiny_corpus, device):
 
 
 def test_a_device_holds_what_was_required_and_no_more(tiny_corpus, monkeypatch):
-    monkeypatch.setattr("method_tvr.dataset.packed_features.COPY_BYTES", 1 << 12)
+    monkeypatch.setattr("method_tvr.dataset.feature_rows.COPY_BYTES", 1 << 12)
     queries, videos = queries_of(tiny_corpus, "val")
-    packed = PackedStore(**described(tiny_corpus), device=CPU)
+    packed = CachedStore(**described(tiny_corpus), device=CPU)
     few = [video.vid_name for video in videos[:3]]
     packed.require(queries[:2], few, "val.jsonl")
     packed.context_batch(few, None)
-    assert len(packed._on_device["video"].packed.entries) == 3
+    assert len(packed._on_device["video"].numbers) == 3
     names = [video.vid_name for video in videos]
     packed.require(queries, names, "val.jsonl")
-    host = PackedStore(**described(tiny_corpus))
+    host = CachedStore(**described(tiny_corpus))
     found, expected = packed.context_batch(names, LONG), host.context_batch(names, LONG)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_device_without_room_is_named(tiny_corpus, monkeypatch):
     queries, _ = queries_of(tiny_corpus)
-    packed = PackedStore(**described(tiny_corpus), device=CPU)
+    packed = CachedStore(**described(tiny_corpus), device=CPU)
     packed.require(queries, [query.vid_name for query in queries], "train.jsonl")
 
     def full(*args: object, **kwargs: object) -> None:
@@ -181,7 +179,7 @@ def test_a_key_mended_after_packing_asks_for_another_run(own_corpus):
     with own_corpus.features("sub_bert_path") as features:
         kept = features[name][()]
         features[name][0, 0] = np.nan
-    store = PackedStore(**described(own_corpus))
+    store = CachedStore(**described(own_corpus))
     store._files["sub"]._h5.close()
     store._files["sub"]._h5 = None
     with h5py.File(own_corpus.paths["sub_bert_path"], "r+") as features:
@@ -191,20 +189,23 @@ def test_a_key_mended_after_packing_asks_for_another_run(own_corpus):
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_of_every_kind_read_from_disk(tiny_corpus, start):
+def test_workers_of_every_kind_read_from_disk(tiny_corpus, monkeypatch, start):
     queries, _ = queries_of(tiny_corpus)
-    disk = FeatureStore(**described(tiny_corpus))
+    disk = FeatureStore(**described(tiny_corpus), num_workers=2)
     disk.query(queries[0].desc_id)  # so that files are open before workers start
     dataset = StartEndDataset(queries[:40], disk, ClipTimes(1.5))
-    opt = EasyDict(num_workers=2, no_pin_memory=True, max_ctx_l=LONG, trim_padding=False)
-    loader = BatchLoader(dataset, 16, opt)
-    loader._batches.loader.multiprocessing_context = start
-    assert_same(list(loader), batches(dataset))
+    loader = BatchLoader(dataset, 16, False)
+    workers = loader._workers()
+    workers.multiprocessing_context = start
+    monkeypatch.setattr(loader, "_workers", lambda: workers)
+    found = list(loader)
+    disk.num_workers = 0
+    assert_same(found, batches(dataset))
 
 
 def test_loading_leaves_the_global_generator_alone(tiny_corpus):
     queries, _ = queries_of(tiny_corpus)
-    for store in (FeatureStore(**described(tiny_corpus)), PackedStore(**described(tiny_corpus))):
+    for store in (FeatureStore(**described(tiny_corpus)), CachedStore(**described(tiny_corpus))):
         before = torch.get_rng_state()
         batches(StartEndDataset(queries, store, ClipTimes(1.5)))
         assert torch.equal(torch.get_rng_state(), before)
@@ -212,9 +213,8 @@ def test_loading_leaves_the_global_generator_alone(tiny_corpus):
 
 def test_a_loop_may_stop_before_the_last_batch(tiny_corpus):
     queries, _ = queries_of(tiny_corpus)
-    dataset = StartEndDataset(queries, PackedStore(**described(tiny_corpus)), ClipTimes(1.5))
-    opt = EasyDict(max_ctx_l=LONG, trim_padding=False)
-    for metas, _ in BatchLoader(dataset, 4, opt):
+    dataset = StartEndDataset(queries, CachedStore(**described(tiny_corpus)), ClipTimes(1.5))
+    for metas, _ in BatchLoader(dataset, 4, False):
         assert metas == queries[:4]
         break
 
@@ -229,7 +229,7 @@ def test_a_loop_may_stop_before_the_last_batch(tiny_corpus):
 )
 def test_features_are_on_the_device_where_they_fit_beside_the_training(tiny_corpus, monkeypatch, room, where, said):
     queries, videos = queries_of(tiny_corpus, "val")
-    store = PackedStore(**described(tiny_corpus), may_hold=CPU)
+    store = CachedStore(**described(tiny_corpus), may_hold=CPU)
     store.require(queries, [video.vid_name for video in videos], "val.jsonl")
     takes, needed, total = store.required_bytes("float32"), 1000, 10_000
     assert 2 * store.required_bytes("float16") == takes
@@ -237,11 +237,11 @@ def test_features_are_on_the_device_where_they_fit_beside_the_training(tiny_corp
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, total))
     assert re.search(said, store.settle(needed))
     assert store.device == where
-    assert PackedStore(**described(tiny_corpus)).settle(needed) is None
+    assert CachedStore(**described(tiny_corpus)).settle(needed) is None
 
 
 def test_batches_for_graphs_have_few_sizes(tiny_corpus):
-    store = PackedStore(**described(tiny_corpus), few_sizes=True)
+    store = CachedStore(**described(tiny_corpus), few_sizes=True)
     assert store.desc_length(np.array([3, 5])) == store.max_desc_l
     store.max_ctx_l = 40
     assert [store.ctx_length(np.array([1, n])) for n in (1, 16, 17, 35)] == [16, 16, 32, 40]
