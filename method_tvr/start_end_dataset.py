@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.annotations import Entry, Query
-from method_tvr.dataset.cached_store import HeldItems, span_labels
+from method_tvr.dataset.cached_store import span_labels
 from method_tvr.dataset.clip_times import ClipTimes
-from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.feature_store import FeatureStore, HeldItems
 from method_tvr.dataset.loading import Batch, prepare_batch_inputs
 
 

@@ -183,11 +183,11 @@ class CachedStore(FeatureStore):
             "ctx_lengths": torch.from_numpy(lengths),
         }
 
-    def held(self, queries: Sequence[Query], spans: SpansOf) -> HeldItems | None:
-        return None if self.device is None else HeldItems(self, queries, spans)
+    def held(self, queries: Sequence[Query], spans: SpansOf) -> DeviceItems | None:
+        return None if self.device is None else DeviceItems(self, queries, spans)
 
 
-class HeldItems:
+class DeviceItems:
     """Training items as numbers: where each one's features lie on the device, and what its labels are.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,15 +23,24 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import Property, properties
 from utils.tensor_utils import pad_sequences
 
-if TYPE_CHECKING:
-    from method_tvr.dataset.cached_store import HeldItems
-
 TEF_SIZE = 2
 ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
 
 # (N, 2) int64 first and last clips of queries' moments, given their videos' numbers of clips
 SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]
+
+
+class HeldItems(Protocol):
+    """Training items that are on a device, and asked for by their numbers."""
+
+    def batch(self, indices: Sequence[int], ctx_length: int | None) -> dict[str, Any]:
+        """What a batch of N items is gathered by: numbers and sizes, with `ctx_lengths` (N,) on the host."""
+        ...
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The tensors of such a batch, those of a host batch, on the device."""
+        ...
 
 
 def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
