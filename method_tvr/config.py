@@ -53,10 +53,10 @@ from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import Rule
 
 __all__ = [
-    "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "OPTIONS", "SEARCH_MEMORY", "TRAINING_MEMORY", "dataset_of",
-    "evaluation_rule", "final_inference_options", "find_model_dir", "find_path", "inference_options", "load_options",
-    "parse_inference_options", "parse_search_options", "parse_serve_options", "parse_train_options", "save_options",
-    "search_options",
+    "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "OPTIONS", "RESUMED_MEMORY", "SEARCH_MEMORY", "TRAINING_MEMORY",
+    "dataset_of", "evaluation_rule", "final_inference_options", "find_model_dir", "find_path", "inference_options",
+    "load_options", "parse_inference_options", "parse_search_options", "parse_serve_options", "parse_train_options",
+    "save_options", "search_options",
 ]  # fmt: skip
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
@@ -262,6 +262,7 @@ CHANGEABLE_ON_RESUME = frozenset(option.name for group in OPTIONS for option in 
 SEARCH_MEMORY = needing_memory(OPTIONS, SEARCH)
 EVALUATION_MEMORY = needing_memory(OPTIONS, INFERENCE)
 TRAINING_MEMORY = needing_memory(OPTIONS, TRAIN)
+RESUMED_MEMORY = [name for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESUME]
 
 
 def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:

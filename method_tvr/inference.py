@@ -15,18 +15,19 @@ from easydict import EasyDict
 from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, dataset_of, evaluation_rule, parse_inference_options
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.dataset.loading import BatchLoader
+from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
-from method_tvr.model import ReLoCLNet
+from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, VideoSource, open_answerer
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.encoding import encode_queries
 from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.search.records import EncodedQueries
-from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
+from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset, prepare_batch_inputs
 from method_tvr.trained_model import encoded_before, encoded_now, open_model, search_settings
 from method_tvr.training.launch import launch, processes_to_launch, started
+from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json
@@ -86,6 +87,34 @@ def answer_tasks(
     if "SVMR" in parts:
         parts["SVMR"].append(answerer.search_in(queries, [str(query.vid_name) for query in asked]))
     return {task: RankedRows.concatenate(rows) for task, rows in parts.items()}
+
+
+@torch.no_grad()
+def mean_losses(
+    model: ReLoCLNet,
+    dataset: StartEndDataset,
+    opt: EasyDict,
+    settings: LossSettings,
+    negatives: torch.Generator,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> dict[str, float]:
+    """{loss term: its mean over the batches of a split}, of a model in evaluation mode.
+
+    Args:
+        model, device: which, and where.
+        dataset: of the split.
+        opt: `bsz` and `trim_padding`.
+        settings: loss weights in force.
+        negatives: what negatives are drawn with.
+        ranks: the processes that do it together.
+    """
+    meter, loader = LossMeter(device), BatchLoader(dataset, opt.bsz, opt.trim_padding, ranks=ranks)
+    batches = copied_ahead(loader, device)
+    for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
+        _, losses = model(dataset.inputs(batch, device), settings, negatives, opt.trim_padding, ranks=ranks)
+        meter.add(losses)
+    return meter.means()
 
 
 def evaluate_rows(rows_by_task: dict[str, RankedRows], split: EvalSplit, opt: EasyDict) -> dict[str, dict[str, Any]]:

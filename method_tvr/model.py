@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -68,9 +68,6 @@ class ModelConfig(LossSettings):
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in model_cfg.items() if name in known})
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities named in `ctx_mode`, in the order of `modular_vector_mapping`'s rows."""
@@ -111,8 +108,7 @@ class ReLoCLNet(nn.Module):
         super().__init__()
         if config.conv_kernel_size % 2 == 0 or config.conv_stride != 1:
             raise ValueError("conv_kernel_size must be odd and conv_stride 1: one logit per clip is needed")
-        self.config = config
-        self.modalities = config.modalities
+        self.config, self.modalities = config, config.modalities
         if not self.modalities or config.input_sizes.keys() != set(self.modalities):
             raise ValueError(f"ctx_mode {config.ctx_mode!r}: needs video, sub or both, and their input sizes")
         hidden, heads, drop = config.hidden_size, config.n_heads, config.drop

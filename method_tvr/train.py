@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from easydict import EasyDict
 from torch.utils.data import RandomSampler
 
 from method_tvr.config import (
-    CHANGEABLE_ON_RESUME,
+    RESUMED_MEMORY,
     TRAINING_MEMORY,
     final_inference_options,
     parse_train_options,
@@ -30,10 +30,9 @@ from method_tvr.config import (
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
-from method_tvr.inference import evaluate_split, run_inference
+from method_tvr.inference import evaluate_split, mean_losses, run_inference
 from method_tvr.inputs import EvalSplit, clip_times, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.model import LossSettings, ReLoCLNet
-from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
@@ -42,15 +41,10 @@ from method_tvr.training.loss_meter import LossMeter
 from method_tvr.training.run_files import RunFiles, RunLog, held
 from method_tvr.training.saved_run import (
     BEST,
-    EVALUATION,
-    FINISHED,
-    INFERENCE,
-    TRAINING,
-    UNTRAINED,
+    Phase,
     Place,
     SavedRun,
     TrainingState,
-    has_state,
     load_saved_run,
     mark_finished,
     queries_digest,
@@ -59,6 +53,7 @@ from method_tvr.training.saved_run import (
 from method_tvr.training.settings import (
     AMP_DTYPES,
     loss_settings,
+    make_optimizer,
     model_config,
     results_dir,
     stop_score,
@@ -68,7 +63,7 @@ from method_tvr.training.settings import (
 from method_tvr.training.step_guard import NotFiniteError, StepGuard, not_finite
 from method_tvr.training.stopping import StopSignals, resumable
 from method_tvr.training.training_step import AnomalyError, GraphedStep, TrainingStep
-from utils.basic_utils import Closing, InputError, command_line, progress, write_json
+from utils.basic_utils import Closing, InputError, command_line, progress
 from utils.model_utils import (
     choose_device,
     count_parameters,
@@ -79,8 +74,6 @@ from utils.model_utils import (
 )
 from utils.random_states import RandomStates
 from utils.ranks import ALONE, Ranks
-
-NOT_FINITE = "not_finite.json"  # all about a batch whose loss or gradient is not finite
 
 
 class Trainer(Closing):
@@ -143,17 +136,13 @@ class Trainer(Closing):
         self.model = ReLoCLNet(config, named_generator(opt.seed, "initialisation")).to(self.device)
         self.guard = StepGuard.on(self.device, at_once=opt.detect_anomaly)
         self.steps_per_epoch = math.ceil(len(self.train_set) / opt.bsz)
-        self.optimizer = BertAdam(
-            parameter_groups(self.model, opt.wd),
-            lr=opt.lr,
-            warmup=opt.lr_warmup_proportion,
-            t_total=self.steps_per_epoch * opt.n_epoch,
-        )
+        self.optimizer = make_optimizer(opt, self.model, self.steps_per_epoch * opt.n_epoch)
         self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
-        self.place = Place(UNTRAINED if opt.eval_untrained and self.eval_split is not None else TRAINING)
+        self.place = Place(Phase.UNTRAINED if opt.eval_untrained and self.eval_split is not None else Phase.TRAINING)
         self.negatives = torch.Generator(self.device)
+        inputs = partial(self.train_set.inputs, device=self.device)
         step = TrainingStep(
-            self.model, self.optimizer, self._inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
+            self.model, self.optimizer, inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
             opt.grad_clip,
         )  # fmt: skip
         insist, graphs = opt.cuda_graph == "on", uses_graphs(opt, self.device, self.ranks)
@@ -166,7 +155,18 @@ class Trainer(Closing):
             print(decided)
 
     def run(self) -> None:
-        """Train until the last epoch or until `max_es_cnt` epochs brought nothing better."""
+        """Train until the last epoch or until `max_es_cnt` epochs brought nothing better.
+
+        The folder of a new run that fails before it had anything worth keeping is removed.
+        """
+        try:
+            self._run()
+        except Exception:
+            if self.opt.resume is None:
+                self.files.discard()
+            raise
+
+    def _run(self) -> None:
         where = str(self.device)
         if self.ranks.size > 1:
             where = f"{self.ranks.size} processes, the main one on {where}"
@@ -176,12 +176,12 @@ class Trainer(Closing):
         )
         if self.opt.resume is not None:
             print(f"going on with {self.place}", flush=True)
-        if self.place.phase == UNTRAINED:
+        if self.place.phase == Phase.UNTRAINED:
             self._evaluate(-1)
-            self.place.phase = TRAINING
+            self.place.phase = Phase.TRAINING
             self._save()
-        while self.place.phase in (TRAINING, EVALUATION):
-            if self.place.phase == TRAINING:
+        while self.place.phase in (Phase.TRAINING, Phase.EVALUATION):
+            if self.place.phase == Phase.TRAINING:
                 try:
                     with self.signals.postponed(), torch.autograd.set_detect_anomaly(self.opt.detect_anomaly):
                         self._train_epoch()
@@ -219,11 +219,8 @@ class Trainer(Closing):
                 self.signals.raise_if_asked(anyone=True)
         self.guard.check()
         self.files.log_losses(epoch, self.meter.means(), "Train")
-        self.place.phase = EVALUATION
+        self.place.phase = Phase.EVALUATION
         self._save()
-
-    def _inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        return self.train_set.inputs(batch, self.device)
 
     def _step(self, queries: Sequence[Query], batch: dict[str, Any], settings: LossSettings) -> None:
         """One update from this process's share of a batch; `queries` are those of the whole batch."""
@@ -238,9 +235,7 @@ class Trainer(Closing):
 
     def _reported(self, err: NotFiniteError) -> InputError:
         """Write all about a step that is not finite to a file, for the error that ends the run."""
-        path = self.files.dir / NOT_FINITE
-        if self.ranks.is_main:
-            write_json(err.report, path, indent=True)
+        path = self.files.write_not_finite(err.report)
         self.ranks.barrier()  # the first to end ends all
         return InputError(
             f"{err}; all of it is in {path}. What was saved is from before it. Check the features of this batch, "
@@ -256,13 +251,13 @@ class Trainer(Closing):
             self._evaluate_losses(epoch)
             self._keep_if_better(epoch, self._evaluate(epoch))
         waited = self.place.epochs_without_better
-        if OFF != self.opt.max_es_cnt < waited:
+        stops = OFF != self.opt.max_es_cnt < waited
+        if stops:
             print(f"no better epoch for {waited}: stopping early after epoch {epoch}")
-            self.place.phase = INFERENCE
-        elif epoch + 1 == self.opt.n_epoch:
-            self.place.phase = INFERENCE
+        if stops or epoch + 1 == self.opt.n_epoch:
+            self.place.phase = Phase.INFERENCE
         else:
-            self.place = replace(self.place, phase=TRAINING, epoch=epoch + 1, step=0)
+            self.place = replace(self.place, phase=Phase.TRAINING, epoch=epoch + 1, step=0)
         self._save()
 
     # ---------------------------------------------------------------- saving and going on
@@ -319,28 +314,23 @@ class Trainer(Closing):
 
     # ---------------------------------------------------------------- evaluation
 
-    @torch.no_grad()
     def _evaluate_losses(self, epoch: int) -> None:
         assert self.eval_split is not None
         self.model.eval()
         settings = loss_settings(self.opt, self.model.config, epoch)
         negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}", self.device)
-        meter = LossMeter(self.device)
         dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
-        loader = BatchLoader(dataset, self.opt.bsz, self.opt.trim_padding, ranks=self.ranks)
-        batches = copied_ahead(loader, self.device)
-        for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
-            inputs = dataset.inputs(batch, self.device)
-            _, losses = self.model(inputs, settings, negatives, self.opt.trim_padding, ranks=self.ranks)
-            meter.add(losses)
-        self.files.log_losses(epoch, meter.means(), "Eval_Loss")
+        means = mean_losses(self.model, dataset, self.opt, settings, negatives, self.device, self.ranks)
+        self.files.log_losses(epoch, means, "Eval_Loss")
 
     def _evaluate(self, epoch: int) -> float:
         """Predictions and metrics of this epoch as `latest_*` files; returns the stop score."""
         assert self.eval_split is not None
         opt = self.opt
         self.model.eval()
-        tasks, path = opt.eval_tasks_at_training, self._prediction_path("latest")
+        tasks = opt.eval_tasks_at_training
+        name = f"latest_{opt.dset_name}_{opt.eval_split_name}_predictions_{'_'.join(tasks)}.json"
+        path = self.files.dir / name
         metrics = self.ranks.broadcast(
             evaluate_split(self.model, self.eval_split, self.features, opt, tasks, self.device, path, ranks=self.ranks)
         )
@@ -353,11 +343,6 @@ class Trainer(Closing):
         print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
         return score
 
-    def _prediction_path(self, which: str) -> Path:
-        opt = self.opt
-        tasks = "_".join(opt.eval_tasks_at_training)
-        return self.files.dir / f"{which}_{opt.dset_name}_{opt.eval_split_name}_predictions_{tasks}.json"
-
     def _keep_if_better(self, epoch: int, score: float) -> None:
         if score <= self.place.best_score:
             self.place.epochs_without_better += 1
@@ -365,23 +350,7 @@ class Trainer(Closing):
         self.place.best_score = score
         self.place.epochs_without_better = 0
         self._save_best(epoch)
-        if self.ranks.is_main:
-            for latest in self.files.dir.glob("latest_*"):
-                latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
-
-
-def train(
-    opt: EasyDict, saved: SavedRun | None, signals: StopSignals, ranks: Ranks, device: torch.device | None
-) -> None:
-    """All epochs of a run, or those that are left of it; a new run's folder is removed when nothing came of it."""
-    with Trainer(opt, saved, signals, ranks, device) as trainer:
-        try:
-            trainer.run()
-        except Exception:
-            folder = trainer.files.dir
-            if opt.resume is None and not has_state(folder) and not (folder / NOT_FINITE).exists():
-                trainer.files.discard()
-            raise
+        self.files.keep_latest()
 
 
 def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch.device | None = None) -> None:
@@ -390,11 +359,12 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
     ranks.barrier()  # what others have left behind is read once the main process has the folder
     saved = load_saved_run(folder) if opt.resume is not None else None
     phase = saved.state.place.phase if saved is not None else None
-    if phase == FINISHED:
+    if phase == Phase.FINISHED:
         print(f"{folder}: the run is finished, there is nothing left to do")
         return
-    if phase != INFERENCE:
-        train(opt, saved, signals, ranks, device)
+    if phase != Phase.INFERENCE:
+        with Trainer(opt, saved, signals, ranks, device) as trainer:
+            trainer.run()
     with held(folder) if ranks.is_main and opt.resume is None else nullcontext():  # a resumed run has it already
         if opt.eval_path is not None:
             print(f"evaluating the best model, without NMS and at --nms_thd {opt.final_nms_thd:g}")
@@ -420,7 +390,7 @@ def main() -> None:
         ranks.barrier()
         folder = Path(opt.results_dir)
         alone = held(folder) if opt.resume and ranks.is_main else nullcontext()
-        anew = ", ".join(f"--{name}" for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESUME)
+        anew = ", ".join(f"--{name}" for name in RESUMED_MEMORY)
         enough = named_when_out_of_memory(opt, TRAINING_MEMORY, f"; of these, a resumed run takes {anew} anew")
         with resumable(folder, device) as signals, naming_lost_processes(), alone, enough:
             run(opt, signals, ranks, device)

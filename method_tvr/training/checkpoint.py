@@ -9,7 +9,7 @@ import io
 import os
 import reprlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class Checkpoint:
 
     def model_digest(self) -> str:
         """SHA-256 of its sizes and weights, however and whenever it was saved."""
-        return content_digest({"model_cfg": self.config.to_dict(), "model": self.state})
+        return content_digest({"model_cfg": asdict(self.config), "model": self.state})
 
     def build_model(self, device: torch.device | str = "cpu") -> ReLoCLNet:
         """The model with its weights, in evaluation mode."""
@@ -73,7 +73,7 @@ def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | 
     """What a checkpoint of the model holds, but for the digest; without `features` when nothing is known of them."""
     known = {"features": features} if features else {}
     # files record which strings are one object, as a ctx_mode of "video" and the name of a modality may be or not
-    config = {key: sys.intern(value) if type(value) is str else value for key, value in model.config.to_dict().items()}
+    config = {key: sys.intern(value) if type(value) is str else value for key, value in asdict(model.config).items()}
     return {
         **known,
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},

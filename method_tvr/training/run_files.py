@@ -16,10 +16,12 @@ from typing import Any
 
 import orjson
 
-from utils.basic_utils import PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file
+from method_tvr.training.saved_run import has_state
+from utils.basic_utils import PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file, write_json
 from utils.whole_folder import lock
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
+NOT_FINITE = "not_finite.json"
 CODE = frozenset({".py", ".sh", ".j2", ".css", ".js", ".txt", ".md"})  # what code.zip keeps of method_tvr
 HOLD_S = 10.0  # a killed run's loading processes hold its folder for some seconds more
 
@@ -66,11 +68,18 @@ class RunLog(Closing):
     def save_code(self) -> None:
         """Keep the method's code beside what it computed, in code.zip."""
 
+    def keep_latest(self) -> None:
+        """Have the prediction files of the latest epoch be those of the best one."""
+
     def close(self) -> None:
         """Write the last curves."""
 
+    def write_not_finite(self, report: dict[str, Any]) -> Path:
+        """Write all about a batch whose loss or gradient is not finite; returns the file's path."""
+        return self.dir / NOT_FINITE
+
     def discard(self) -> None:
-        """Remove the folder, of a run that failed before it had anything worth keeping."""
+        """Remove the folder of a run that failed, unless it had something worth keeping."""
 
 
 class RunFiles(RunLog):
@@ -137,10 +146,21 @@ class RunFiles(RunLog):
                     if source.suffix in CODE:
                         archive.write(source, source.relative_to(PROJECT_ROOT))
 
+    def keep_latest(self) -> None:
+        for latest in self.dir.glob("latest_*"):
+            latest.replace(latest.with_name(latest.name.replace("latest_", "best_", 1)))
+
     def close(self) -> None:
         self._opened.close()
 
+    def write_not_finite(self, report: dict[str, Any]) -> Path:
+        path = super().write_not_finite(report)
+        write_json(report, path, indent=True)
+        return path
+
     def discard(self) -> None:
+        if has_state(self.dir) or (self.dir / NOT_FINITE).exists():
+            return
         self.close()
         shutil.rmtree(self.dir)
 

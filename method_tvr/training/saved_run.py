@@ -29,11 +29,13 @@ from utils.random_states import RandomStates, check_torch_state, is_cuda_state
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "model.ckpt"
 
-# phases of a run, in their order; training and evaluation take turns
-UNTRAINED, TRAINING, EVALUATION, INFERENCE, FINISHED = (
-    "evaluation before training", "training", "evaluation", "final inference", "finished",
-)  # fmt: skip
-PHASES = (UNTRAINED, TRAINING, EVALUATION, INFERENCE, FINISHED)
+PHASES = ("evaluation before training", "training", "evaluation", "final inference", "finished")
+
+
+class Phase:
+    """The phases of a run, in their order; training and evaluation take turns."""
+
+    UNTRAINED, TRAINING, EVALUATION, INFERENCE, FINISHED = PHASES
 
 
 MOST = 1 << 53  # of anything that is counted: floats count no further
@@ -62,7 +64,7 @@ class Place:
     def __str__(self) -> str:
         return (
             self.phase
-            if self.phase in (UNTRAINED, INFERENCE, FINISHED)
+            if self.phase in (Phase.UNTRAINED, Phase.INFERENCE, Phase.FINISHED)
             else f"{self.phase}, epoch {self.epoch}, " + (f"{self.step} steps of it done")
         )
 
@@ -181,7 +183,7 @@ def mark_finished(folder: Path) -> None:
     """Note in last.ckpt that there is nothing left to do, and remove the one before it."""
     saved = load_saved_run(folder)
     assert saved is not None
-    state = replace(saved.state, place=replace(saved.state.place, phase=FINISHED))
+    state = replace(saved.state, place=replace(saved.state.place, phase=Phase.FINISHED))
     save_training_state(folder, saved.checkpoint.build_model(), state, saved.checkpoint.features)
     (folder / PREVIOUS).unlink(missing_ok=True)
 

@@ -11,7 +11,8 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
-from method_tvr.model import LossSettings, ModelConfig
+from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.values import OFF
 from utils.basic_utils import InputError
 from utils.ranks import Ranks
@@ -47,6 +48,12 @@ def training_memory(opt: EasyDict, config: ModelConfig) -> int:
     """
     of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size  # measured: 2.4 GiB at the paper's sizes
     return 2 * opt.bsz * opt.max_ctx_l * of_clip * 4
+
+
+def make_optimizer(opt: EasyDict, model: ReLoCLNet, t_total: int) -> BertAdam:
+    """The optimiser of a run of `t_total` steps."""
+    groups = parameter_groups(model, opt.wd)
+    return BertAdam(groups, lr=opt.lr, warmup=opt.lr_warmup_proportion, t_total=t_total)
 
 
 def uses_graphs(opt: EasyDict, device: torch.device, ranks: Ranks) -> bool:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -232,7 +232,7 @@ def _good_checkpoint() -> dict[str, Any]:
 
     from tests.support.runs.small_models import SMALL, small_model
 
-    content = {"model": dict(small_model().state_dict()), "model_cfg": SMALL.to_dict(), "epoch": 3}
+    content = {"model": dict(small_model().state_dict()), "model_cfg": asdict(SMALL), "epoch": 3}
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:  # read once, so that torch has all its modules
         torch.save(content, Path(folder) / "model.ckpt")
         _read_checkpoint(Path(folder))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from utils.own_corpus.clips import badly_timed, write_clips
 
 from tests.support.open_files import open_h5_files
 from utils.annotations import convert_features
@@ -15,6 +14,7 @@ from utils.basic_utils import InputError, write_jsonl
 from utils.feature_files.compare_features import compare
 from utils.feature_files.feature_file import new_feature_file
 from utils.feature_files.resumable_features import Extraction
+from utils.own_corpus.clips import badly_timed, write_clips
 from utils.text_feature.convert_sub_feature_word_to_clip import clips_in
 from utils.text_feature.convert_sub_feature_word_to_clip import convert as convert_sub
 from utils.video_feature import convert_feature_frm_to_clip

@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def refuse(path, marker) -> str:
 def test_a_pickle_that_would_run_code_is_refused_and_does_not(tmp_path, call, zipped, where):
     marker, path = tmp_path / "marker", tmp_path / "hostile.ckpt"
     hostile = calls(marker)[call]
-    content = {"model": dict(small_model().state_dict()), "model_cfg": SMALL.to_dict(), "epoch": 0}
+    content = {"model": dict(small_model().state_dict()), "model_cfg": asdict(SMALL), "epoch": 0}
     if where == "top":
         content["extra"] = hostile
     else:
@@ -152,7 +153,7 @@ def test_a_truncated_checkpoint_is_refused_wherever_it_ends(saved, tmp_path):
 
 def test_a_truncated_checkpoint_of_the_old_form_is_refused(tmp_path):
     buffer = io.BytesIO()
-    content = {"model": small_model().state_dict(), "model_cfg": SMALL.to_dict(), "epoch": 0}
+    content = {"model": small_model().state_dict(), "model_cfg": asdict(SMALL), "epoch": 0}
     torch.save(content, buffer, _use_new_zipfile_serialization=False)
     path = tmp_path / "part.ckpt"
     path.write_bytes(buffer.getvalue())
@@ -208,7 +209,7 @@ def test_a_torchscript_archive_is_refused_and_runs_nothing(tmp_path):
 
 
 def good() -> dict:
-    return {"model": dict(small_model().state_dict()), "model_cfg": SMALL.to_dict(), "epoch": 0}
+    return {"model": dict(small_model().state_dict()), "model_cfg": asdict(SMALL), "epoch": 0}
 
 
 def without_a_weight(content):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from utils.own_corpus.splits import val_videos
 
 from utils.annotations import charades_sta
 from utils.annotations.reading import Reader
 from utils.basic_utils import InputError
+from utils.own_corpus.splits import val_videos
 
 LENGTHS = {"AO8RW": 33.67, "Y6R7T": 29.5, "CMYZU": 10.4}
 

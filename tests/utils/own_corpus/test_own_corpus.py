@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from utils.own_corpus.clips import badly_timed, write_clips
-from utils.own_corpus.layout import ALIASES, name_in_files
-from utils.own_corpus.queries import Query, check_names, fit_to_videos, other_durations, past_the_end, read_queries
-from utils.own_corpus.splits import divide, in_both, val_videos
-from utils.own_corpus.steps import Steps
 
 from method_tvr.dset_configs import DATASETS
 from utils.basic_utils import InputError
 from utils.dataset_files import named_folder
 from utils.feature_files.feature_file import new_feature_file
 from utils.feature_files.provenance import made_with, properties
+from utils.own_corpus.clips import badly_timed, write_clips
+from utils.own_corpus.layout import ALIASES, name_in_files
+from utils.own_corpus.queries import Query, check_names, fit_to_videos, other_durations, past_the_end, read_queries
+from utils.own_corpus.splits import divide, in_both, val_videos
+from utils.own_corpus.steps import Steps
 from utils.video_feature.convert_feature_frm_to_clip import convert
 from utils.video_feature.merge_align_i3d import merge_align
 from utils.video_feature.normalize_and_concat import normalize_and_concat
