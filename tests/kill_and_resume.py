@@ -34,7 +34,7 @@ sys.path.insert(0, str(PROJECT_ROOT))
 from method_tvr import train  # noqa: E402
 from method_tvr.training import saved_run as training_state  # noqa: E402
 from method_tvr.training.checkpoint import load_checkpoint  # noqa: E402
-from method_tvr.training.saved_run import BEST, FINISHED, LAST, load_saved_run  # noqa: E402
+from method_tvr.training.saved_run import BEST, LAST, Phase, load_saved_run  # noqa: E402
 from utils.content_digest import content_digest  # noqa: E402
 from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path  # noqa: E402
 from utils.mini_tvr import TINY, generate  # noqa: E402
@@ -191,7 +191,9 @@ def kill_until_finished(
         tally[moment] += 1
         saved = load_saved_run(runs.folder(name)) if runs.folder(name) else None
         where = saved.state.place if saved else "nothing saved yet"
-        if any(process.exitcode == 0 for process in group) and not (saved and saved.state.place.phase == FINISHED):
+        if any(process.exitcode == 0 for process in group) and not (
+            saved and saved.state.place.phase == Phase.FINISHED
+        ):
             runs.stop("a process of a run that was killed has ended as if it had finished")
         whom = f" process {victim}" if len(group) > 1 else ""
         print(f"kill {number + 1}, {name}:{whom} in {moment}; goes on with: {where}", flush=True)

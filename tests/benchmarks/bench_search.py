@@ -78,7 +78,7 @@ class GrownCorpus:
         """Write exact answers down."""
         columns = [
             (
-                [torch.from_numpy(x) for x in (moments.entry, moments.st, moments.ed, moments.score)],
+                [torch.from_numpy(x) for x in vars(moments).values()],
                 [torch.from_numpy(x) for x in (videos.entry, videos.score)],
             )
             for moments, videos in answers

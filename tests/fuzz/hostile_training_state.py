@@ -21,12 +21,10 @@ from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.training.loss_meter import LOSS_NAMES, LossMeter
 from method_tvr.training.run_files import CURVES, LOSS_LOG, METRICS_LOG, RunFiles
 from method_tvr.training.saved_run import (
-    FINISHED,
-    INFERENCE,
     LAST,
     PHASES,
     PREVIOUS,
-    TRAINING,
+    Phase,
     Place,
     SavedRun,
     TrainingState,
@@ -93,7 +91,7 @@ def _good() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name) / "run"
         folder.mkdir()
-        run.save(folder, Place(TRAINING, epoch=1, step=1, best_score=2.5), _write_logs(folder))
+        run.save(folder, Place(Phase.TRAINING, epoch=1, step=1, best_score=2.5), _write_logs(folder))
         content: dict[str, Any] = torch.load(folder / LAST, weights_only=True)
         add_bystander(folder.parent)
         read(folder.parent)
@@ -261,9 +259,9 @@ def _go_on(folder: Path, saved: SavedRun) -> None:
     place = saved.state.place
     assert place.phase in PHASES
     assert len(str(place)) < 200
-    if place.phase == FINISHED:
+    if place.phase == Phase.FINISHED:
         return
-    if place.phase == INFERENCE:
+    if place.phase == Phase.INFERENCE:
         mark_finished(folder)
     else:
         run = _Run(seed=2)

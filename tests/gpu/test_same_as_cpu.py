@@ -51,15 +51,11 @@ def train_steps(
     meter, batch, negatives = LossMeter(device), small_batch(n, config.modalities), named_generator(1, "negatives")
     batch = prepare_batch_inputs(batch, device, non_blocking=True)
     step = TrainingStep(model, optimizer, lambda inputs: inputs, negatives, trim_padding, amp, ALONE, grad_clip)
-    graphed = graph(step, device) if graph else None
+    update, watched = graph(step, device) if graph else step, []
     for _ in range(steps):
-        if graphed is not None:
-            found = graphed(batch, settings or config)
-        else:
-            found = step.gradients(*step.losses(batch, settings or config))
-            step.clip()
-            optimizer.step()
+        found = update(batch, settings or config, watched.append)
         meter.add(found.losses)
+    assert len(watched) == steps
     assert bool(found.finite)
     gradients = dict(zip(found.names, values(found.norms), strict=True))
     return meter.means(), gradients, {name: values(p) for name, p in model.named_parameters()}

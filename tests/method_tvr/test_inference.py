@@ -12,6 +12,7 @@ import torch
 from method_tvr.ask.encode_corpus import main as encode_main
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Query, Video
+from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.inference import evaluate_rows, predict, run_inference
 from method_tvr.inputs import EvalSplit
 from method_tvr.model import ReLoCLNet
@@ -288,8 +289,11 @@ def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golde
     torch.testing.assert_close(found.video_scores, expected.gather(1, found.videos), rtol=0, atol=1e-5)
 
 
-class FakeFeatures:
+class FakeFeatures(FeatureStore):
     """Random but fixed features; videos are called `v{number of clips}_…`."""
+
+    def __init__(self) -> None:
+        self.modalities, self.max_ctx_l, self.num_workers, self.pin_memory = ("video", "sub"), 10, 0, False
 
     def clip_counts(self, vid_names: list[str]) -> list[int]:
         raise AssertionError("clips of a fixed length are not counted")

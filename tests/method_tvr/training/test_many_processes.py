@@ -25,7 +25,7 @@ from method_tvr.optimization import BertAdam
 from method_tvr.train import Trainer
 from method_tvr.training import launch, run_files
 from method_tvr.training.checkpoint import load_checkpoint
-from method_tvr.training.saved_run import BEST, EVALUATION, LAST, load_saved_run
+from method_tvr.training.saved_run import BEST, LAST, Phase, load_saved_run
 from method_tvr.training.step_guard import StepGuard, StepValues
 from tests.support.processes import LIMIT_S, codes_of, results_of, said, start_command, stay_in_c
 from tests.support.runs.rankings import assert_same_file, load
@@ -372,14 +372,14 @@ def test_a_signal_to_one_process_outside_steps_ends_all(runs, victim):
     assert codes[victim] == 143
     assert codes[1 - victim] == 2
     assert runs.said(2, run).count(f"train.sh --resume {runs.folder(run)}") == 1
-    assert load_saved_run(runs.folder(run)).state.place.phase == EVALUATION
+    assert load_saved_run(runs.folder(run)).state.place.phase == Phase.EVALUATION
 
 
 def test_a_step_that_is_not_finite_is_named_with_the_whole_batch(runs):
     reports = {}
     for n in (1, 2):
         assert runs.do(n, f"not_finite_{n}", **{**QUICK, "lr": 4e9}) == [2] * n
-        reports[n] = load(runs.folder(f"not_finite_{n}") / train.NOT_FINITE)
+        reports[n] = load(runs.folder(f"not_finite_{n}") / run_files.NOT_FINITE)
         assert runs.said(n, f"not_finite_{n}").count("is not finite") == 1
     assert len(reports[1]["desc_ids"]) == RUN["bsz"]
     for name in ("epoch", "step", "desc_ids", "vid_names"):
@@ -399,6 +399,9 @@ def test_a_folder_in_which_a_run_is_going_on_is_resumed_by_no_other(runs, run_ma
             assert all(process.is_alive() for process in processes), runs.said(2, "going_on")
             time.sleep(0.05)
         folder = runs.folder("going_on")
+        while load_saved_run(folder).state.place.step < 4:  # the last that it saves before it stays
+            assert all(process.is_alive() for process in processes), runs.said(2, "going_on")
+            time.sleep(0.05)
         before = {path: path.read_bytes() for path in folder.iterdir() if path.suffix in (".ckpt", ".json", ".txt")}
         monkeypatch.setattr(run_files, "HOLD_S", 0.1)
         refused = run_main(train.main, ["--resume", str(folder)])

@@ -20,7 +20,7 @@ from method_tvr.train import Trainer
 from method_tvr.training import saved_run as training_state
 from method_tvr.training.checkpoint import load_checkpoint
 from method_tvr.training.run_files import RunFiles
-from method_tvr.training.saved_run import BEST, FINISHED, LAST, PREVIOUS, load_saved_run
+from method_tvr.training.saved_run import BEST, LAST, PREVIOUS, Phase, load_saved_run
 from tests.support.runs.commands import Finished
 from tests.support.runs.disk import largest_file
 from tests.support.runs.results import logged, losses_of, metrics_of
@@ -476,4 +476,4 @@ def test_the_command_that_a_stopped_process_names_goes_on(tiny_corpus, whole, tm
     assert (folder / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert losses_of(folder) == losses_of(whole)
     assert metrics_of(folder) == metrics_of(whole)
-    assert load_saved_run(folder).state.place.phase == FINISHED
+    assert load_saved_run(folder).state.place.phase == Phase.FINISHED

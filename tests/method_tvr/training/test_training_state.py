@@ -12,7 +12,7 @@ import torch
 from method_tvr.optimization import BertAdam
 from method_tvr.training.checkpoint import write_content
 from method_tvr.training.loss_meter import LossMeter
-from method_tvr.training.saved_run import LAST, TRAINING, Place, TrainingState, load_saved_run, save_training_state
+from method_tvr.training.saved_run import LAST, Phase, Place, TrainingState, load_saved_run, save_training_state
 from tests.support.runs.small_models import small_model
 from utils.basic_utils import InputError
 from utils.random_states import RandomStates
@@ -28,7 +28,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     optimizer = BertAdam(model.parameters(), lr=0.1, warmup=0.1, t_total=10)
     negatives, chance = torch.Generator().get_state(), [RandomStates.take(CPU)]
     meter = LossMeter(CPU).state_dict()
-    state = TrainingState(Place(TRAINING), optimizer.state_dict(), meter, negatives, chance, {"train.log.txt": 3}, "0")
+    state = TrainingState(
+        Place(Phase.TRAINING), optimizer.state_dict(), meter, negatives, chance, {"train.log.txt": 3}, "0"
+    )
     save_training_state(tmp_path, model, state)
     return tmp_path
 

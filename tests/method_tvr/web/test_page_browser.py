@@ -143,7 +143,7 @@ def test_a_query_of_the_split_is_shown_with_its_annotated_moment(watched, shown)
     ask(page, query["desc"])
     cards(page, "asked")
     assert query["vid_name"] in page.locator("#ask-message .note").inner_text()
-    assert page.locator("#asked-cards .span-truth").count() >= 1
+    assert page.locator("#asked-cards .span-annotated").count() >= 1
 
 
 @pytest.mark.parametrize(
