@@ -19,7 +19,7 @@ class Moment:
     Attributes:
         vid_name: its video.
         start, end: in seconds.
-        score: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`.
+        score: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`; None of a moment that nobody scored.
         match: {modality: cosine of the sentence and the clip of the video that is most like it}.
         p_start, p_end: probability that a moment for the sentence starts and ends there, if it is in this video.
     """
@@ -27,7 +27,7 @@ class Moment:
     vid_name: str
     start: float
     end: float
-    score: float
+    score: float | None = None
     match: Mapping[str, float] | None = None
     p_start: float | None = None
     p_end: float | None = None

@@ -76,16 +76,11 @@ class AskTab:
         curves = dict(zip(names, self._service.curves(sentence, names), strict=True))
         return [
             ShownMoment(
-                rank=str(rank),
-                vid_name=moment.vid_name,
-                duration=self._service.durations[moment.vid_name],
-                span=(moment.start, moment.end),
-                score=moment.score,
-                match=moment.match or {},
-                p_start=moment.p_start,
-                p_end=moment.p_end,
-                truth=truth.get(moment.vid_name, ()),
-                curves=curves[moment.vid_name],
+                str(rank),
+                moment,
+                self._service.durations[moment.vid_name],
+                truth.get(moment.vid_name, ()),
+                curves[moment.vid_name],
             )
             for rank, moment in enumerate(found, start=1)
         ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
 
-from method_tvr.ask.moments import clock
+from method_tvr.ask.moments import Moment, clock
 from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.page.rendering import render
@@ -26,31 +26,24 @@ class ShownMoment:
 
     Attributes:
         rank: from 1, or another name for it.
-        vid_name: its video.
+        moment: as it was found, or annotated; without a score then.
         duration: of the video, in seconds.
-        span: start and end, in seconds.
-        score: the model's; None of an annotated moment.
-        match: {modality: cosine}; empty where only a prediction file is known.
-        p_start, p_end: probabilities, None likewise.
         truth: annotated moments in this video, if the sentence is an annotated query of it.
         curves: start and end probabilities over the video.
     """
 
     rank: str
-    vid_name: str
+    moment: Moment
     duration: float
-    span: Span
-    score: float | None = None
-    match: Mapping[str, float] = field(default_factory=dict)
-    p_start: float | None = None
-    p_end: float | None = None
     truth: Sequence[Span] = ()
     curves: SpanCurves | None = None
 
     @property
     def picture(self) -> Markup:
         """Its timeline."""
-        lanes = [] if self.score is None else [_lane("found", PREDICTED, [self.span])]
+        moment, lanes = self.moment, []
+        if moment.score is not None:
+            lanes.append(_lane("found", PREDICTED, [(moment.start, moment.end)]))
         if self.truth:
             lanes.append(_lane("annotated", ANNOTATED, self.truth))
         shown = [f"{lane.name}: {', '.join(lane.titles)}" for lane in lanes]
@@ -85,21 +78,22 @@ class MomentView:
     def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], playable: Container[str]) -> None:
         self._subtitles, self._playable = subtitles, playable
 
-    def cards(self, moments: Sequence[ShownMoment], chosen: int = 0) -> Markup:
+    def cards(self, shown: Sequence[ShownMoment], chosen: int = 0) -> Markup:
         """All of them, to choose from."""
-        scores = [0.0 if moment.score is None else max(moment.score, 0.0) for moment in moments]
+        scores = [max(one.moment.score or 0.0, 0.0) for one in shown]
         best = max(scores, default=0.0) or 1.0
         shares = [score / best for score in scores]  # a negative score, as of logarithms, has no bar
-        return render("moments.html.j2", moments=moments, chosen=chosen, shares=shares)
+        return render("moments.html.j2", shown=shown, chosen=chosen, shares=shares)
 
-    def details(self, moment: ShownMoment, play: bool) -> Markup:
+    def details(self, shown: ShownMoment, play: bool) -> Markup:
         """One moment: its video from where it starts, what its score is made of, and what is said in it.
 
         Args:
-            moment: which.
+            shown: which.
             play: whether the video starts by itself.
         """
-        start, end = moment.span
+        moment = shown.moment
+        start, end = moment.start, moment.end
         lines = [
             (line, line["end"] > start and line["start"] < end)
             for line in self._subtitles.get(moment.vid_name, ())
@@ -109,6 +103,7 @@ class MomentView:
         url = f"/media/{quote(moment.vid_name, safe='')}#t={start:.2f},{end:.2f}" if playable else None
         return render(
             "details.html.j2",
+            shown=shown,
             moment=moment,
             lines=lines,
             has_subtitles=bool(self._subtitles),

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.page.chooser import KEPT_S, Chooser, choosable, forgotten, number_of
@@ -112,16 +113,23 @@ class OutcomesTab:
         names = list(dict.fromkeys([own, *(name for name, *_ in found)]))
         durations, curves = self._durations(names, spans), self._curves(outcomes.sentences[number], names)
         truth = [
-            ShownMoment("annotated", own, durations[own], span, truth=annotated, curves=curves.get(own))
+            ShownMoment("annotated", Moment(own, *span), durations[own], annotated, curves.get(own))
             for span in annotated
+        ]
+        whole = outcomes.task == "VR"  # which names videos alone
+        predicted = [
+            Moment(name, 0.0 if whole else st, durations[name] if whole else ed, score) for name, st, ed, score in found
         ]
         return truth + [
             ShownMoment(
-                str(rank), name, durations[name], (0, durations[name]) if outcomes.task == "VR" else (st, ed), score,
-                truth=annotated if name == own else (), curves=curves.get(name),
+                str(rank),
+                moment,
+                durations[moment.vid_name],
+                annotated if moment.vid_name == own else (),
+                curves.get(moment.vid_name),
             )
-            for rank, (name, st, ed, score) in enumerate(found, start=1)
-        ]  # fmt: skip
+            for rank, moment in enumerate(predicted, start=1)
+        ]
 
     def _durations(self, names: Sequence[str], spans: Sequence[tuple[str, Span]]) -> dict[str, float]:
         """{vid_name: seconds}; of a video that is not searched, until where the last of these spans ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from method_tvr.ask.moments import Moment
 from method_tvr.report.timeline import ANNOTATED, CURVES_HEIGHT, NARROWEST, PREDICTED, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.page.moment_view import MomentView, ShownMoment, boundary_curves
@@ -19,9 +21,9 @@ CURVES = SpanCurves(np.array([0.1, 0.6, 0.3, 0.0]), np.array([0.0, 0.1, 0.4, 0.5
 
 
 def shown(**changed: object) -> ShownMoment:
-    moment = {"rank": "1", "vid_name": "friends_01", "duration": 60.0, "span": (12.0, 18.0), "score": 2.5,
-              "match": {"video": 0.5, "sub": 0.25}, "p_start": 0.6, "p_end": 0.5}  # fmt: skip
-    return ShownMoment(**{**moment, **changed})
+    found = Moment("friends_01", 12.0, 18.0, 2.5, {"video": 0.5, "sub": 0.25}, 0.6, 0.5)
+    moment = replace(found, **{name: changed.pop(name) for name in ("vid_name", "score") if name in changed})
+    return ShownMoment(**{"rank": "1", "moment": moment, "duration": 60.0, **changed})
 
 
 def rectangles(picture: str, kind: str) -> list[tuple[float, float]]:
