@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from easydict import EasyDict
 
 from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, dataset_of, evaluation_rule, parse_inference_options
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
+from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
@@ -23,13 +25,13 @@ from method_tvr.search.answering import Answerer, VideoSource, open_answerer
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.encoding import encode_queries
 from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
-from method_tvr.search.records import EncodedQueries
+from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset, prepare_batch_inputs
 from method_tvr.trained_model import encoded_before, encoded_now, open_model, search_settings
 from method_tvr.training.launch import launch, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
-from standalone_eval.metrics import hits_at_k, recalls, recalls_by_type
+from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json
 from utils.model_utils import named_when_out_of_memory
 from utils.ranks import ALONE, Ranks
@@ -37,40 +39,93 @@ from utils.ranks import ALONE, Ranks
 CPU = torch.device("cpu")
 
 
-def predict(
-    model: ReLoCLNet,
+@dataclass(frozen=True)
+class Evaluation:
+    """A split with all that answering its queries and judging the answers takes.
+
+    Attributes:
+        split, features: queries, videos and where their features come from.
+        device: where models compute.
+        ranks: the processes that do it together.
+        source_of: encodes videos with a model, or finds them encoded.
+        times: of clips in seconds.
+        search: what is searched for.
+        query_bsz: queries encoded at a time.
+        trim_padding: see `ReLoCLNet.encode_videos`.
+        rule: what counts as right, and the recalls that are reported.
+        by_type: report recalls by type of query too, where all have one.
+        nms_thd: write predictions after temporal NMS at this IoU as well; `OFF`.
+        max_before_nms: moments that NMS looks at.
+    """
+
+    split: EvalSplit
+    features: FeatureStore
+    device: torch.device
+    ranks: Ranks
+    source_of: Callable[[ReLoCLNet], VideoSource]
+    times: ClipTimes
+    search: SearchSettings
+    query_bsz: int
+    trim_padding: bool
+    rule: Rule
+    by_type: bool
+    nms_thd: float
+    max_before_nms: int
+
+
+def evaluation_of(
+    opt: EasyDict,
     split: EvalSplit,
     features: FeatureStore,
-    opt: EasyDict,
-    tasks: Sequence[str],
     device: torch.device,
-    source: VideoSource | None = None,
     ranks: Ranks = ALONE,
-) -> dict[str, RankedRows]:
+    source_of: Callable[[ReLoCLNet], VideoSource] | None = None,
+) -> Evaluation:
+    """How options say that a split is evaluated.
+
+    Args:
+        opt: search, loading and evaluation options.
+        split, features, device, ranks, source_of: see `Evaluation`; None encodes videos when they are searched, long
+            ones averaged down.
+    """
+    return Evaluation(
+        split,
+        features,
+        device,
+        ranks,
+        source_of or (lambda model: encoded_now(model, features, opt, device)),
+        clip_times(opt),
+        search_settings(opt),
+        opt.eval_query_bsz,
+        opt.trim_padding,
+        evaluation_rule(opt),
+        dataset_of(opt).query_types,
+        opt.nms_thd,
+        opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS,
+    )
+
+
+def predict(model: ReLoCLNet, evaluation: Evaluation, tasks: Sequence[str]) -> dict[str, RankedRows]:
     """Answer all queries of a split, of whose videos and queries each process encodes its share.
 
     Args:
-        model: in evaluation mode, on `device`.
-        split, features: queries, videos and where their features come from.
-        opt: search and loading options.
+        model: in evaluation mode, on the evaluation's device.
+        evaluation: of which split, and how.
         tasks: of VCMR, SVMR and VR. SVMR alone encodes only the videos that queries are about.
-        source: of encoded videos; None: they are encoded now, and long ones averaged down.
-        ranks: the processes that search together; all return the same.
 
     Returns:
-        {task: RankedRows}, up to `max_before_nms` rows a query, in the order of `tasks`.
+        {task: RankedRows}, up to `max_before_nms` rows a query, in the order of `tasks`; the same for all processes.
     """
-    videos = split.videos
+    one, queries, videos = evaluation, evaluation.split.queries, evaluation.split.videos
     if set(tasks) == {"SVMR"}:
-        asked = {query.vid_name for query in split.queries}
+        asked = {query.vid_name for query in queries}
         videos = [video for video in videos if video.vid_name in asked]
-    source = source or encoded_now(model, features, opt, device)
-    answerer = open_answerer(model, videos, source, clip_times(opt), search_settings(opt), ranks)
-    own = StartEndEvalDataset(split.queries[ranks.slice_of(len(split.queries))], [], features, "query")
-    batches = progress(BatchLoader(own, opt.eval_query_bsz, opt.trim_padding), "encoding queries")
-    encoded = [encode_queries(model, prepare_batch_inputs(batch, device)).to(CPU) for _, batch in batches]
-    everyones = [queries for share in ranks.all_gather(encoded) for queries in share]
-    return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(device), split.queries, tasks)
+    answerer = open_answerer(model, videos, one.source_of(model), one.times, one.search, one.ranks)
+    own = StartEndEvalDataset(queries[one.ranks.slice_of(len(queries))], [], one.features, "query")
+    batches = progress(BatchLoader(own, one.query_bsz, one.trim_padding), "encoding queries")
+    encoded = [encode_queries(model, prepare_batch_inputs(batch, one.device)).to(CPU) for _, batch in batches]
+    everyones = [encoded for share in one.ranks.all_gather(encoded) for encoded in share]
+    return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(one.device), queries, tasks)
 
 
 def answer_tasks(
@@ -117,64 +172,55 @@ def mean_losses(
     return meter.means()
 
 
-def evaluate_rows(rows_by_task: dict[str, RankedRows], split: EvalSplit, opt: EasyDict) -> dict[str, dict[str, Any]]:
+def evaluate_rows(rows_by_task: dict[str, RankedRows], evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     """Recalls of predictions still in memory: those that `standalone_eval` computes from the written file.
 
     Returns:
         {task: {"{iou_thd}-r{k}": percentage}}, and for datasets with query types {"{task}_by_type": …}.
     """
-    dataset = dataset_of(opt)
-    rule = evaluation_rule(opt)
+    split = evaluation.split
     idx_of = {video.vid_name: video.idx for video in split.videos}
     video_idx = np.array([idx_of[query.vid_name] for query in split.queries if query.vid_name], dtype=np.float64)
     spans = annotated_spans(split.queries)
     types = [query.type for query in split.queries if query.type is not None]
     metrics, by_type = {}, {}
     for task, rows in rows_by_task.items():
-        hits = hits_at_k(task, rows.best().padded(), video_idx, spans, rule)
+        hits = hits_at_k(task, rows.best().padded(), video_idx, spans, evaluation.rule)
         metrics[task] = recalls(hits)
-        if dataset.query_types and len(types) == len(split.queries):
+        if evaluation.by_type and len(types) == len(split.queries):
             by_type[f"{task}_by_type"] = recalls_by_type(hits, types)
     return metrics | by_type
 
 
 def evaluate_split(
-    model: ReLoCLNet,
-    split: EvalSplit,
-    features: FeatureStore,
-    opt: EasyDict,
-    tasks: Sequence[str],
-    device: torch.device,
-    path: Path,
-    source: VideoSource | None = None,
-    ranks: Ranks = ALONE,
+    model: ReLoCLNet, evaluation: Evaluation, tasks: Sequence[str], path: Path
 ) -> dict[str, dict[str, Any]]:
     """Predict, write the prediction file and, with ground truth, its metrics; both again after NMS if asked for.
 
     Args:
-        model, split, features, opt, tasks, device, source, ranks: see `predict`; the main process writes the files.
+        model, evaluation, tasks: see `predict`; the main process writes the files.
         path: prediction file; the others are named after it: `…_metrics.json`, `…_nms_thd_{thd}.json` and so on.
 
     Returns:
         Metrics without NMS; empty when the split has no ground truth, and on other processes than the main one.
     """
-    rows = predict(model, split, features, opt, tasks, device, source, ranks)
-    if not ranks.is_main:
+    rows, nms_thd = predict(model, evaluation, tasks), evaluation.nms_thd
+    if not evaluation.ranks.is_main:
         return {}
-    metrics = _write(rows, split, opt, path)
-    if opt.nms_thd != OFF:
-        max_before_nms = opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS
-        after = {task: rows[task].after_nms(opt.nms_thd, max_before_nms) for task in tasks if task != "VR"}
+    metrics = _write(rows, evaluation, path)
+    if nms_thd != OFF:
+        after = {task: rows[task].after_nms(nms_thd, evaluation.max_before_nms) for task in tasks if task != "VR"}
         if after:
-            _write(after, split, opt, path.with_name(f"{path.stem}_nms_thd_{opt.nms_thd:g}.json"))
+            _write(after, evaluation, path.with_name(f"{path.stem}_nms_thd_{nms_thd:g}.json"))
     return metrics
 
 
-def _write(rows: dict[str, RankedRows], split: EvalSplit, opt: EasyDict, path: Path) -> dict[str, dict[str, Any]]:
+def _write(rows: dict[str, RankedRows], evaluation: Evaluation, path: Path) -> dict[str, dict[str, Any]]:
+    split = evaluation.split
     write_predictions(path, split.videos, split.queries, {task: ranked.best() for task, ranked in rows.items()})
     if not split.has_ground_truth:
         return {}
-    metrics = evaluate_rows(rows, split, opt)
+    metrics = evaluate_rows(rows, evaluation)
     write_json(metrics, path.with_name(f"{path.stem}_metrics.json"), indent=True)
     return metrics
 
@@ -202,7 +248,8 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
         name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
         path = Path(opt.model_dir) / name
         source = encoded_now(model, features, opt, device, windows) if store is None else encoded_before(store, device)
-        metrics = evaluate_split(model, split, features, opt, tasks, device, path, source, ranks)
+        evaluation = evaluation_of(opt, split, features, device, ranks, lambda _: source)
+        metrics = evaluate_split(model, evaluation, tasks, path)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
     if metrics:
         print(metrics_table(metrics))

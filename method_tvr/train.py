@@ -30,7 +30,7 @@ from method_tvr.config import (
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
-from method_tvr.inference import evaluate_split, mean_losses, run_inference
+from method_tvr.inference import evaluate_split, evaluation_of, mean_losses, run_inference
 from method_tvr.inputs import EvalSplit, clip_times, ensure_dataset, load_eval_split, load_train_queries, open_features
 from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.options.values import OFF
@@ -331,9 +331,8 @@ class Trainer(Closing):
         tasks = opt.eval_tasks_at_training
         name = f"latest_{opt.dset_name}_{opt.eval_split_name}_predictions_{'_'.join(tasks)}.json"
         path = self.files.dir / name
-        metrics = self.ranks.broadcast(
-            evaluate_split(self.model, self.eval_split, self.features, opt, tasks, self.device, path, ranks=self.ranks)
-        )
+        evaluation = evaluation_of(opt, self.eval_split, self.features, self.device, self.ranks)
+        metrics = self.ranks.broadcast(evaluate_split(self.model, evaluation, tasks, path))
         self.files.log_metrics(epoch, metrics)
         task = opt.stop_task
         score = stop_score(metrics[task])

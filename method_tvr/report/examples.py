@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Entry, Query, Video, annotated_spans
-from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.inputs import EvalSplit, clip_times
+from method_tvr.inference import Evaluation
 from method_tvr.model import ReLoCLNet
 from method_tvr.report.timeline import ANNOTATED, RIGHT, WRONG, BoundaryCurve, Lane, Timeline
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.retrieval import Searcher
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.trained_model import search_settings
 from standalone_eval.metrics import Rule, right_moments
 
 Row = Sequence[float]  # [video_idx, st, ed, score]
@@ -82,30 +79,28 @@ def outcome_in_words(rows: Sequence[Row], right: np.ndarray, query: Query, name_
 def span_curves(
     model: ReLoCLNet,
     queries: Sequence[Query],
-    videos: Mapping[str, Video],
-    features: FeatureStore,
-    opt: EasyDict,
-    device: torch.device,
+    evaluation: Evaluation,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Start and end probabilities of a few queries, each in its own video.
 
     Args:
-        model: in evaluation mode, on `device`.
+        model: in evaluation mode, on the evaluation's device.
         queries: with ground truth; they are encoded as one batch.
-        videos: {vid_name: Video} of the split.
-        features, opt: where features come from, loading and search options.
+        evaluation: of their split.
 
     Returns:
         For each query (p_st, p_ed), each (L,) over the video's clips.
     """
+    features, device = evaluation.features, evaluation.device
+    videos = {video.vid_name: video for video in evaluation.split.videos}
     own = [Entry(videos[query.vid_name]) for query in queries if query.vid_name]
     dataset = StartEndEvalDataset(queries, own, features, "context")
-    context = dataset.batch(range(len(own)), opt.max_ctx_l)
-    corpus = encode_corpus(model, [context], device, opt.trim_padding)
+    context = dataset.batch(range(len(own)), features.max_ctx_l)
+    corpus = encode_corpus(model, [context], device, evaluation.trim_padding)
     dataset.set_data_mode("query")
-    _, batch = dataset.batch(range(len(queries)), opt.max_ctx_l)
+    _, batch = dataset.batch(range(len(queries)), features.max_ctx_l)
     encoded = encode_queries(model, prepare_batch_inputs(batch, device))
-    searcher = Searcher(corpus, *model.span_kernels, search_settings(opt))
+    searcher = Searcher(corpus, *model.span_kernels, evaluation.search)
     p_st, p_ed, n_clips = searcher.span_probabilities(encoded, torch.arange(len(own), device=device)[:, None])
     return [
         (st[0, : int(n[0])].cpu().numpy(), ed[0, : int(n[0])].cpu().numpy())
@@ -115,10 +110,7 @@ def span_curves(
 
 def choose_examples(
     model: ReLoCLNet,
-    split: EvalSplit,
-    features: FeatureStore,
-    opt: EasyDict,
-    device: torch.device,
+    evaluation: Evaluation,
     predictions: Mapping[str, Any],
     iou_thd: float,
     n_moments: int,
@@ -126,6 +118,8 @@ def choose_examples(
     """The queries that `first_right_and_wrong` names by their outcomes in VCMR.
 
     Args:
+        model: in evaluation mode, on the evaluation's device.
+        evaluation: of the split.
         predictions: the content of a prediction file with VCMR and SVMR.
         iou_thd: IoU from which a moment is right.
         n_moments: best moments shown of the query's video.
@@ -133,6 +127,7 @@ def choose_examples(
     Returns:
         {query type: (first right one, first wrong one)}, None where there is none.
     """
+    split = evaluation.split
     videos = {video.vid_name: video for video in split.videos}
     name_of = {video.idx: video.vid_name for video in split.videos}
     rows = {
@@ -143,11 +138,11 @@ def choose_examples(
     shown = [query for pair in chosen.values() for query in pair if query is not None]
 
     examples = {}
-    for query, (p_st, p_ed) in zip(shown, span_curves(model, shown, videos, features, opt, device), strict=True):
+    for query, (p_st, p_ed) in zip(shown, span_curves(model, shown, evaluation), strict=True):
         video = videos[str(query.vid_name)]
         moments = rows["SVMR"][query.desc_id][:n_moments]
         clips = np.arange(len(p_st))[:, None].repeat(2, axis=1)
-        starts, ends = clip_times(opt).seconds(clips, video.duration, len(p_st)).T
+        starts, ends = evaluation.times.seconds(clips, video.duration, len(p_st)).T
         lanes = [Lane("annotated", ANNOTATED, query.annotated)]
         for rank, (row, is_hit) in enumerate(zip(moments, is_right(moments, query, video, iou_thd), strict=True), 1):
             lanes.append(Lane(f"rank {rank}", RIGHT if is_hit else WRONG, [(row[1], row[2])]))

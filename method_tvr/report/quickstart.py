@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from easydict import EasyDict
 
-from method_tvr.config import evaluation_rule, parse_inference_options
-from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.inference import evaluate_rows, predict
-from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
+from method_tvr.config import inference_options
+from method_tvr.inference import Evaluation, evaluate_rows, evaluation_of, predict
+from method_tvr.inputs import load_eval_split
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
 from method_tvr.report.plots import draw_run, read_curves
-from method_tvr.trained_model import open_model
+from method_tvr.trained_model import TrainedModel, open_model
 from utils.basic_utils import command_line, read_json, whole_file, write_json
 from utils.model_utils import named_generator, named_when_out_of_memory
 
@@ -33,21 +30,19 @@ N_MOMENTS = 5  # predictions shown in a timeline
 Recalls = Mapping[str, Mapping[str, float]]  # {task: {"{iou_thd}-r{k}" or "r{k}": percentage}}
 
 
-def chance_recalls(split: EvalSplit, features: FeatureStore, opt: EasyDict) -> Recalls:
+def chance_recalls(evaluation: Evaluation, min_pred_l: int, max_pred_l: int) -> Recalls:
     """Chance level on a split, see `chance_level`."""
+    split, features = evaluation.split, evaluation.features
     n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
-    rule = evaluation_rule(opt)
-    return chance_level(split.queries, n_clips, clip_times(opt), opt.min_pred_l, opt.max_pred_l, rule)
+    return chance_level(split.queries, n_clips, evaluation.times, min_pred_l, max_pred_l, evaluation.rule)
 
 
-def untrained_recalls(
-    config: ModelConfig, split: EvalSplit, features: FeatureStore, opt: EasyDict, device: torch.device
-) -> Sequence[Recalls]:
+def untrained_recalls(config: ModelConfig, evaluation: Evaluation) -> Sequence[Recalls]:
     """Recalls of models that were initialised and never trained, one for each of `UNTRAINED_SEEDS`."""
     runs = []
     for seed in UNTRAINED_SEEDS:
-        model = ReLoCLNet(config, named_generator(seed, "initialisation")).to(device).eval()
-        metrics = evaluate_rows(predict(model, split, features, opt, TASKS, device), split, opt)
+        model = ReLoCLNet(config, named_generator(seed, "initialisation")).to(evaluation.device).eval()
+        metrics = evaluate_rows(predict(model, evaluation, TASKS), evaluation)
         runs.append({task: metrics[task] for task in TASKS})
     return runs
 
@@ -109,16 +104,16 @@ def main() -> None:
     args = build_parser().parse_args()
     metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
     predictions = read_json(args.nms_predictions)
-    trained = open_model(parse_inference_options(["--model_dir", args.model_dir, "--device", str(args.device)]))
-    opt, checkpoint, device = trained.opt, trained.checkpoint, trained.device
-    results = Path(opt.model_dir)
+    trained = open_model(inference_options(args.model_dir, device=args.device))
+    opt, results = trained.opt, Path(trained.opt.model_dir)
     with trained.open_features() as features:
         split = load_eval_split(opt, features)
+        evaluation = evaluation_of(opt, split, features, trained.device)
 
         print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
-        untrained = untrained_recalls(checkpoint.config, split, features, opt, device)
+        untrained = untrained_recalls(trained.checkpoint.config, evaluation)
         columns = {
-            "chance": chance_recalls(split, features, opt),
+            "chance": chance_recalls(evaluation, opt.min_pred_l, opt.max_pred_l),
             "untrained": mean_recalls(untrained),
             "trained": metrics,
             "trained, NMS": nms_metrics,
@@ -131,27 +126,18 @@ def main() -> None:
         write_json({**columns, "untrained_runs": untrained}, results / "quickstart_table.json", indent=True)
         with whole_file(results / "quickstart_table.txt") as part:
             part.write_text(table)
-        write_picture(results, checkpoint.epoch, split, features, opt, device, trained.model, predictions)
+        write_picture(trained, evaluation, predictions)
     print(f"\n{table}")
 
 
-def write_picture(
-    results: Path,
-    best_epoch: int,
-    split: EvalSplit,
-    features: FeatureStore,
-    opt: EasyDict,
-    device: torch.device,
-    model: ReLoCLNet,
-    predictions: Mapping[str, Any],
-) -> None:
+def write_picture(trained: TrainedModel, evaluation: Evaluation, predictions: Mapping[str, Any]) -> None:
     """Draw curves and example timelines into the results folder, `quickstart.png`."""
-    iou_thd = opt.iou_thds[0]
-    examples = choose_examples(model, split, features, opt, device, predictions, iou_thd, N_MOMENTS)
+    opt, results, iou_thd = trained.opt, Path(trained.opt.model_dir), evaluation.rule.iou_thds[0]
+    examples = choose_examples(trained.model, evaluation, predictions, iou_thd, N_MOMENTS)
     parts = f" ({opt.ctx_mode})" if opt.ctx_mode != CTX_MODES[0] else ""
     title = f"ReLoCLNet on the {opt.dset_name} corpus{parts}"
     curves = read_curves(results / "tensorboard_log")
-    draw_run(results / "quickstart.png", title, curves, best_epoch, examples, iou_thd)
+    draw_run(results / "quickstart.png", title, curves, trained.checkpoint.epoch, examples, iou_thd)
 
 
 if __name__ == "__main__":

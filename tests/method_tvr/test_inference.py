@@ -13,7 +13,7 @@ from method_tvr.ask.encode_corpus import main as encode_main
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Query, Video
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.inference import evaluate_rows, predict, run_inference
+from method_tvr.inference import evaluate_rows, evaluation_of, predict, run_inference
 from method_tvr.inputs import EvalSplit
 from method_tvr.model import ReLoCLNet
 from method_tvr.search.encoding import encode_corpus, encode_queries
@@ -325,7 +325,7 @@ def small_options(tmp_path):
 
 def predict_small(split: EvalSplit, opt, model: ReLoCLNet | None = None, tasks=("VCMR", "SVMR", "VR")):
     model = model or small_model().eval()
-    return predict(model, split, FakeFeatures(), opt, tasks, torch.device("cpu"))
+    return predict(model, evaluation_of(opt, split, FakeFeatures(), torch.device("cpu")), tasks)
 
 
 def possible_spans(n_clips: int) -> int:
@@ -348,7 +348,8 @@ def test_small_corpora_and_single_queries_give_all_possible_spans_and_no_other(s
             assert 0 <= st <= ed - 3.0
             assert ed <= (clips_of[video_idx] - 1) * 1.5
             assert score >= 0
-    metrics = evaluate_rows(rows, split, small_options)
+    evaluation = evaluation_of(small_options, split, FakeFeatures(), torch.device("cpu"))
+    metrics = evaluate_rows(rows, evaluation)
     assert metrics["VR"]["r100"] == 100.0
     assert set(metrics) == {*rows, *(f"{task}_by_type" for task in rows)}
 

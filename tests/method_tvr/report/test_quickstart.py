@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from method_tvr.config import parse_train_options
 from method_tvr.dataset.annotations import Query, Video
-from method_tvr.inference import predict
+from method_tvr.inference import evaluation_of, predict
 from method_tvr.inputs import load_eval_split, open_features
 from method_tvr.model import ReLoCLNet
 from method_tvr.report.examples import Example, first_right_and_wrong, is_right, outcome_in_words, span_curves
@@ -133,9 +133,9 @@ def test_best_span_of_the_curves_is_the_best_moment_of_the_search(tiny_corpus: C
     device = torch.device("cpu")
     model = ReLoCLNet(model_config(opt, features), named_generator(0, "initialisation")).eval()
     queries = split.queries[:4]
-    videos = {video.vid_name: video for video in split.videos}
-    found = predict(model, split, features, opt, ["SVMR"], device)["SVMR"]
-    for row, (p_st, p_ed) in enumerate(span_curves(model, queries, videos, features, opt, device)):
+    evaluation = evaluation_of(opt, split, features, device)
+    found = predict(model, evaluation, ["SVMR"])["SVMR"]
+    for row, (p_st, p_ed) in enumerate(span_curves(model, queries, evaluation)):
         assert p_st.sum() == pytest.approx(1, abs=1e-5)
         assert len(p_st) == features.n_clips(str(queries[row].vid_name))
         _, st, ed, score = found.of_query(row)[0]
