@@ -21,7 +21,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.options.values import WINDOWS
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.corpus_store import CorpusStore, Recipe
+from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
 from method_tvr.search.encoding import encode_corpus
 from method_tvr.search.records import SearchSettings
 from method_tvr.search.stored_corpus import open_corpus
@@ -149,9 +149,9 @@ class TrainedModel:
         note_not_compared(self.checkpoint.features, self.checkpoint.has_record, features, model_dir)
         check_clip_length(features, clip_times(self.opt))
 
-    def recipe(self, dtype: str) -> Recipe:
+    def recipe(self, dtype: str) -> CorpusRecipe:
         """What the encodings of videos depend on, kept in a number type."""
-        return Recipe.of(self.checkpoint.model_digest(), self.checkpoint.config, self.opt, self.windows, dtype)
+        return CorpusRecipe.of(self.checkpoint.model_digest(), self.checkpoint.config, self.opt, self.windows, dtype)
 
     def open_store(self) -> CorpusStore:
         """The encoded corpus that the options name, which must be what encoding with them would give.

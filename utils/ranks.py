@@ -13,7 +13,7 @@ import torch
 T = TypeVar("T")
 
 
-class Share:
+class BatchShare:
     """A process's rows of a batch, and how the rows of all become the whole batch's. Alone, they are the batch.
 
     N rows of the whole batch, n of this process.
@@ -63,9 +63,9 @@ class Ranks:
         """This process's share of `n` things in a row: shares differ by one at most, and may be empty."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def share(self, batch: Mapping[str, torch.Tensor]) -> Share:
+    def share(self, batch: Mapping[str, torch.Tensor]) -> BatchShare:
         """Prepare the share of a batch that `BatchLoader` gave to this process."""
-        return Share(batch)
+        return BatchShare(batch)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace each gradient by its sum over processes; None counts as 0, and stays None where all have None."""

@@ -47,7 +47,7 @@ OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfea
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CorpusRecipe:
     """What the rows of a corpus depend on: the model, options that go by their names, and how rows are kept.
 
     With a `window_overlap`, videos of more than `max_ctx_l` clips were cut into windows; with 0, averaged down.
@@ -68,7 +68,7 @@ class Recipe:
     @classmethod
     def of(
         cls, model: str, config: ModelConfig, options: Mapping[str, Any], windows: Windows | None, dtype: str
-    ) -> Recipe:
+    ) -> CorpusRecipe:
         """What encoding would give.
 
         Args:
@@ -97,7 +97,7 @@ class Recipe:
         """What is written of it; of averaged videos that which was written before there were windows."""
         return {name: value for name, value in asdict(self).items() if name != "window_overlap" or value}
 
-    def check_same(self, wanted: Recipe, folder: Path) -> None:
+    def check_same(self, wanted: CorpusRecipe, folder: Path) -> None:
         """Refuse a corpus that was made in another way than is `wanted`.
 
         Raises:
@@ -272,12 +272,12 @@ class CorpusStore:
         return mapped
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
+def write_recipe(folder: Path, recipe: CorpusRecipe) -> None:
     """Begin a corpus."""
     write_sealed(folder / DESCRIPTION, {"format_version": FORMAT_VERSION, **recipe.content()})
 
 
-def read_recipe(folder: Path) -> Recipe:
+def read_recipe(folder: Path) -> CorpusRecipe:
     """What a corpus was made with.
 
     Raises:
@@ -292,11 +292,11 @@ def read_recipe(folder: Path) -> Recipe:
             "another folder"
         )
     kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "float | str": (int, float, str)}
-    accepted = {field.name: kinds.get(str(field.type), (list,)) for field in fields(Recipe)}
+    accepted = {field.name: kinds.get(str(field.type), (list,)) for field in fields(CorpusRecipe)}
     content = {"window_overlap": 0, **content}
     if content.keys() != accepted.keys() or not all(type(content[name]) in accepted[name] for name in accepted):
         raise InputError(f"{path}: does not describe an encoded corpus: encode again into another folder")
-    recipe = Recipe(**{**content, "modalities": tuple(content["modalities"])})
+    recipe = CorpusRecipe(**{**content, "modalities": tuple(content["modalities"])})
     named = bool(recipe.modalities) and all(type(name) is str for name in recipe.modalities)
     cut = recipe.window_overlap == 0 or 0 < recipe.window_overlap < recipe.max_ctx_l
     if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not named or not cut:
@@ -304,12 +304,12 @@ def read_recipe(folder: Path) -> Recipe:
     return recipe
 
 
-def recipe_seal(recipe: Recipe) -> str:
+def recipe_seal(recipe: CorpusRecipe) -> str:
     """By what a part says which corpus it is of."""
     return seal(recipe.content())
 
 
-def _read_part(folder: Path, recipe: Recipe) -> Part:
+def _read_part(folder: Path, recipe: CorpusRecipe) -> Part:
     content = read_sealed(folder / INDEX, _remedy(folder))
     if content.get("corpus") != recipe_seal(recipe):
         raise InputError(f"{folder}: is a part of another corpus: {_remedy(folder)}")
@@ -335,7 +335,7 @@ def _part_folders(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: cannot be read ({err.strerror}): check the path") from err
 
 
-def _describes_part(content: dict[str, Any], recipe: Recipe) -> bool:
+def _describes_part(content: dict[str, Any], recipe: CorpusRecipe) -> bool:
     columns: list[Any] = [content.get(name) for name in ("names", "durations", "n_clips", "n_rows")]
     if not all(isinstance(column, list) and column for column in columns) or len({len(c) for c in columns}) != 1:
         return False

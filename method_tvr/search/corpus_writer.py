@@ -21,8 +21,8 @@ from method_tvr.search.corpus_store import (
     NORMS,
     PART_PREFIX,
     ROWS,
+    CorpusRecipe,
     CorpusStore,
-    Recipe,
     recipe_seal,
     write_recipe,
 )
@@ -132,7 +132,9 @@ def _write_array(path: Path, shape: Sequence[int], dtype: str, chunks: Iterable[
 
 
 @contextmanager
-def adding_to(folder: str | os.PathLike[str], recipe: Recipe, part_bytes: int = PART_BYTES) -> Iterator[CorpusWriter]:
+def adding_to(
+    folder: str | os.PathLike[str], recipe: CorpusRecipe, part_bytes: int = PART_BYTES
+) -> Iterator[CorpusWriter]:
     """Add videos to a corpus, which is begun when there is none.
 
     A part is written whenever its rows are enough, and the last one when the block ends well. Whatever happens, the

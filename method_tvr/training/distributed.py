@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from utils.basic_utils import InputError
 from utils.model_utils import named_generator
-from utils.ranks import Ranks, Share
+from utils.ranks import BatchShare, Ranks
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class ProcessRanks(Ranks):
         if self.device.type == "cuda":
             dist.destroy_process_group()
 
-    def share(self, batch: Mapping[str, torch.Tensor]) -> Share:
+    def share(self, batch: Mapping[str, torch.Tensor]) -> BatchShare:
         shape = torch.tensor(batch["ctx_mask"].shape)
         shapes = torch.empty((self.size, 2), dtype=torch.int64)
         dist.all_gather(list(shapes.unbind()), shape)
@@ -139,7 +139,7 @@ class Watch:
         self._then()
 
 
-class _GatheredShare(Share):
+class _GatheredShare(BatchShare):
     """Args: batch: at least one row. counts: rows of each process; where it is 0, the row of `batch` is blank."""
 
     def __init__(self, batch: dict[str, torch.Tensor], counts: list[int], rank: int) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from method_tvr.ask.encode_corpus import STORED_DTYPES
 from method_tvr.dataset.annotations import Video
-from method_tvr.search.corpus_store import CorpusStore, Recipe
+from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import SearchSettings
@@ -55,7 +55,7 @@ def write_corpus(folder: Path, n_videos: int, args: argparse.Namespace) -> Encod
         asked[video].append(number)
 
     dtype = STORED_DTYPES[args.retrieval_dtype]
-    recipe = Recipe(
+    recipe = CorpusRecipe(
         "0" * 64, MODALITIES, args.hidden_size, dtype, "video_sub_tef", CLIP_LENGTH, args.max_ctx_l, False, True, False
     )
     with adding_to(folder, recipe) as writer:

@@ -29,7 +29,7 @@ from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import listed_videos, load_eval_split
-from method_tvr.search.corpus_store import Recipe
+from method_tvr.search.corpus_store import CorpusRecipe
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_queries, encode_videos
 from method_tvr.search.records import EncodedQueries
@@ -63,7 +63,7 @@ class Base:
     videos: list[tuple[Video, torch.Tensor]]
     queries: EncodedQueries
     kernels: torch.Tensor
-    recipe: Recipe
+    recipe: CorpusRecipe
 
 
 def isometry(small: int, large: int) -> torch.Tensor:

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from method_tvr.dataset.annotations import Video
-from method_tvr.search.corpus_store import CorpusStore, Recipe, write_sealed
+from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore, write_sealed
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.stored_corpus import StoredCorpus
 
 D, MODALITIES = 4, ("video", "sub")
 ROW_BYTES = D * len(MODALITIES) * 4
-RECIPE = Recipe("a" * 64, MODALITIES, D, "float32", "video_sub_tef", 1.5, 12, False, True, False)
+RECIPE = CorpusRecipe("a" * 64, MODALITIES, D, "float32", "video_sub_tef", 1.5, 12, False, True, False)
 CPU = torch.device("cpu")
 N_CLIPS = [3, 12, 11, 1, 3, 12, 3, 5]
 
@@ -29,7 +29,7 @@ def encoded(number: int) -> torch.Tensor:
     return torch.randn(min(N_CLIPS[number] + 2, 12), len(MODALITIES), D, generator=generator)
 
 
-def write(folder: Path, numbers: Sequence[int], recipe: Recipe = RECIPE, rows_a_part: int = 20) -> Path:
+def write(folder: Path, numbers: Sequence[int], recipe: CorpusRecipe = RECIPE, rows_a_part: int = 20) -> Path:
     with adding_to(folder, recipe, rows_a_part * ROW_BYTES) as writer:
         for number in numbers:
             writer.add(a_video(number), N_CLIPS[number], encoded(number))
