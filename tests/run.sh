@@ -3,8 +3,8 @@
 #
 #     bash tests/run.sh [--quick] [pytest arguments]      for example: bash tests/run.sh tests/utils -x
 #
-# --quick is for every edit: the same checks, but of the tests only those that start no process, train no model and draw
-# no report; tests/support/slow.py finds out which these are, by what they call. They compare with the reference's
+# --quick is for every edit: the same checks, but of the tests only those that start no process, train no model, build no
+# index and draw no report; tests/support/slow.py finds out which these are, by what they call. They compare with the reference's
 # figures, too.
 #
 # Two processes share the tests, a file going to one of them as a whole; `-n 0` runs them in one.

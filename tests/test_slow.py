@@ -1,11 +1,12 @@
 """Tests are found to be slow by what they name, at whatever distance."""
 
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from method_tvr import train
-from tests.support.slow import SLOW, is_slow
+from tests.support.slow import SLOW, TESTS, WHOLE, is_slow
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def test_a_test_is_slow_by_its_helper(request: pytest.FixtureRequest) -> None:
 
 def test_a_test_is_quick_that_only_has_them_beside_it(request: pytest.FixtureRequest) -> None:
     assert not is_slow(request.node)
+
+
+def test_slow_parts_are_there() -> None:
+    assert all(Path(TESTS, part).exists() for part in WHOLE)
 
 
 @pytest.mark.parametrize("module", SLOW)

@@ -38,7 +38,7 @@ def find_model_dir(model_dir: str, results_root: str) -> str:
     Raises:
         InputError: nothing matches.
     """
-    bases = (Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")
+    bases = list(dict.fromkeys((Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")))
     for base in bases:
         if (base / model_dir).is_dir():
             return str(base / model_dir)

@@ -1,6 +1,7 @@
-"""Which tests are slow: those that start processes or a browser, train a model, or draw whole reports.
+"""Which tests are slow: those that start processes or a browser, train a model, build an index, or draw whole reports.
 
-A test is found out by what it names, as are its fixtures and their helpers, so that a new one needs no mark.
+A test is found out by what it names, as are its fixtures and their helpers, so that a new one needs no mark. Some parts
+are slow as wholes: each path through a step on a stand-in for a GPU, hostile input by the thousand, benchmarks.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from types import CodeType, FunctionType, ModuleType
 import pytest
 
 TESTS = str(Path(__file__).resolve().parents[1])
+WHOLE = ("gpu/", "fuzz/", "test_benchmarks.py")  # parts of tests/
 SLOW = {  # module: what of it takes seconds
     "subprocess": {"run", "Popen"},
     "tests.support.processes": {"start_ranks"},
     "tests.support.browser": {"browser_or_skip"},
     "method_tvr.train": {"Trainer", "main"},
     "method_tvr.report.report": {"write_report"},
+    "method_tvr.search.index.faiss_index": {"open_faiss_index"},
+    "method_tvr.search.index.milvus_index": {"open_milvus_index"},
 }
 
 
 def is_slow(item: pytest.Function) -> bool:
-    """Whether a test, a fixture that it uses, or a helper of these, names something slow."""
+    """Whether a test is in a slow part, or it, a fixture that it uses, or a helper of these names something slow."""
+    if item.path.relative_to(TESTS).as_posix().startswith(WHOLE):
+        return True
     fixtures = item._fixtureinfo.name2fixturedefs.values()
     functions = [item.function, *(definition.func for found in fixtures for definition in found)]
     return any(
