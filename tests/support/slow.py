@@ -1,4 +1,5 @@
-"""Which tests are slow: those that start processes or a browser, train a model, build an index, or draw whole reports.
+"""Which tests are slow: those that start processes or a browser, train or load a model, build an index, or draw whole
+reports.
 
 A test is found out by what it names, as are its fixtures and their helpers, so that a new one needs no mark. Some parts
 are slow as wholes: each path through a step on a stand-in for a GPU, hostile input by the thousand, benchmarks.
@@ -22,6 +23,10 @@ SLOW = {  # module: what of it takes seconds
     "method_tvr.report.report": {"write_report"},
     "method_tvr.search.index.faiss_index": {"open_faiss_index"},
     "method_tvr.search.index.milvus_index": {"open_milvus_index"},
+    "utils.text_feature.text_encoder": {"TextEncoder"},
+    "utils.video_feature.image_models": {"load_image_model"},
+    "utils.video_feature.i3d": {"I3D"},
+    "utils.video_feature.pipeline": {"extract_each"},
 }
 
 
