@@ -124,7 +124,7 @@ def predict(model: ReLoCLNet, evaluation: Evaluation, tasks: Sequence[str]) -> d
     own = StartEndEvalDataset(queries[one.ranks.slice_of(len(queries))], [], one.features, "query")
     batches = progress(BatchLoader(own, one.query_bsz, one.trim_padding), "encoding queries")
     encoded = [encode_queries(model, prepare_batch_inputs(batch, one.device)).to(CPU) for _, batch in batches]
-    everyones = [encoded for share in one.ranks.all_gather(encoded) for encoded in share]
+    everyones = [part for share in one.ranks.all_gather(encoded) for part in share]
     return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(one.device), queries, tasks)
 
 
