@@ -9,21 +9,14 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.support.feature_files import write
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.feature_files import compare_features
 from utils.feature_files.compare_features import compare, report, row_cosines
-from utils.feature_files.feature_file import new_feature_file
 
 
 def rows(n: int, size: int = 4, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([n, size, seed]).normal(size=(n, size)).astype(np.float32)
-
-
-def write(path, arrays, **attributes):
-    with new_feature_file(path, **attributes) as out:
-        for key, array in arrays.items():
-            out.put(key, array)
-    return path
 
 
 @pytest.fixture

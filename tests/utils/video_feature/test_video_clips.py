@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.feature_files import write
 from tests.support.golden_files import load_json, unpack
 from utils.basic_utils import InputError
-from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.feature_files.feature_file import FeatureFile
 from utils.video_feature import convert_feature_frm_to_clip, merge_align_i3d, normalize_and_concat
 from utils.video_feature.convert_feature_frm_to_clip import convert, frame_times, frames_to_clips
 from utils.video_feature.merge_align_i3d import align, merge_align
@@ -27,13 +28,6 @@ def golden(tmp_path):
 
 def rows(n: int, size: int = 3, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([n, size, seed]).normal(size=(n, size)).astype(np.float32)
-
-
-def write(path, arrays, **attributes):
-    with new_feature_file(path, **attributes) as out:
-        for key, array in arrays.items():
-            out.put(key, array)
-    return path
 
 
 def read(path) -> dict[str, np.ndarray]:
