@@ -6,8 +6,9 @@ A run's options are one EasyDict, `opt`, whose entries are what opt.json records
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from easydict import EasyDict
 
@@ -54,10 +55,12 @@ from standalone_eval.metrics import Rule
 
 __all__ = [
     "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "OPTIONS", "RESUMED_MEMORY", "SEARCH_MEMORY", "TRAINING_MEMORY",
-    "dataset_of", "evaluation_rule", "final_inference_options", "find_model_dir", "find_path", "inference_options",
-    "load_options", "parse_inference_options", "parse_search_options", "parse_serve_options", "parse_train_options",
-    "save_options", "search_options",
+    "dataset_of", "evaluation_rule", "final_inference_options", "find_model_dir", "find_path",
+    "inference_options", "load_options", "parse_inference_options", "parse_search_options", "parse_serve_options",
+    "parse_train_options", "save_options", "search_options", "settings_of",
 ]  # fmt: skip
+
+Settings = TypeVar("Settings")
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
 
@@ -331,6 +334,11 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
     values = parsing.handed_over(OPTIONS, opt)
     values |= {"nms_thd": opt.final_nms_thd, "tasks": opt.eval_tasks_at_training}
     return inference_options(opt.results_dir, **values)
+
+
+def settings_of(kind: type[Settings], opt: EasyDict) -> Settings:
+    """The options that a dataclass has fields for, by their names: what one part of the program knows of `opt`."""
+    return kind(**{field.name: opt[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def evaluation_rule(opt: EasyDict) -> Rule:

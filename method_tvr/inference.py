@@ -13,12 +13,19 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, dataset_of, evaluation_rule, parse_inference_options
+from method_tvr.config import (
+    EVALUATION_MEMORY,
+    SEARCH_MEMORY,
+    dataset_of,
+    evaluation_rule,
+    parse_inference_options,
+    settings_of,
+)
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
-from method_tvr.inputs import EvalSplit, clip_times, load_eval_split
+from method_tvr.inputs import EvalSplit
 from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, VideoSource, open_answerer
@@ -27,7 +34,7 @@ from method_tvr.search.encoding import encode_queries
 from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.trained_model import encoded_before, encoded_now, open_model, search_settings
+from method_tvr.trained_model import Encoding, encoded_before, encoded_now, open_model, search_settings
 from method_tvr.training.launch import launch, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
@@ -88,13 +95,14 @@ def evaluation_of(
         split, features, device, ranks, source_of: see `Evaluation`; None encodes videos when they are searched, long
             ones averaged down.
     """
+    encoding = settings_of(Encoding, opt)
     return Evaluation(
         split,
         features,
         device,
         ranks,
-        source_of or (lambda model: encoded_now(model, features, opt, device)),
-        clip_times(opt),
+        source_of or (lambda model: encoded_now(model, features, encoding, device)),
+        ClipTimes(opt.clip_length, opt.label_rule),
         search_settings(opt),
         opt.eval_query_bsz,
         opt.trim_padding,
@@ -148,7 +156,8 @@ def answer_tasks(
 def mean_losses(
     model: ReLoCLNet,
     dataset: StartEndDataset,
-    opt: EasyDict,
+    batch_size: int,
+    trim_padding: bool,
     settings: LossSettings,
     negatives: torch.Generator,
     device: torch.device,
@@ -159,15 +168,16 @@ def mean_losses(
     Args:
         model, device: which, and where.
         dataset: of the split.
-        opt: `bsz` and `trim_padding`.
+        batch_size: queries a batch.
+        trim_padding: see `ReLoCLNet.encode_videos`.
         settings: loss weights in force.
         negatives: what negatives are drawn with.
         ranks: the processes that do it together.
     """
-    meter, loader = LossMeter(device), BatchLoader(dataset, opt.bsz, opt.trim_padding, ranks=ranks)
+    meter, loader = LossMeter(device), BatchLoader(dataset, batch_size, trim_padding, ranks=ranks)
     batches = copied_ahead(loader, device)
     for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
-        _, losses = model(dataset.inputs(batch, device), settings, negatives, opt.trim_padding, ranks=ranks)
+        _, losses = model(dataset.inputs(batch, device), settings, negatives, trim_padding, ranks=ranks)
         meter.add(losses)
     return meter.means()
 
@@ -237,17 +247,21 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
         Metrics as `evaluate_split` returns them.
     """
     trained = open_model(opt, ranks, device)
-    store = None if opt.encoded_corpus is None else trained.open_store()
-    windows = trained.windows
-    with trained.open_features(windows=windows) if store is None else trained.open_query_features() as features:
-        split = load_eval_split(opt, features)
+    store = None if opt.encoded_corpus is None else trained.open_store(opt.encoded_corpus)
+    windows, device = trained.windows, trained.device
+    opened = trained.open_features(average=windows is None) if store is None else trained.open_query_features()
+    with opened as features:
+        split = trained.inputs.eval_split(features)
         if store is not None:
             require_videos(store, split.videos, split.name)
-        tasks = _tasks(opt, split)
-        model, device = trained.model, trained.device
+        tasks = _tasks(opt.tasks, split, opt.eval_path)
         name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
-        path = Path(opt.model_dir) / name
-        source = encoded_now(model, features, opt, device, windows) if store is None else encoded_before(store, device)
+        path = trained.model_dir / name
+        model = trained.model
+        if store is None:
+            source = encoded_now(model, features, trained.encoding, device, windows)
+        else:
+            source = encoded_before(store, device)
         evaluation = evaluation_of(opt, split, features, device, ranks, lambda _: source)
         metrics = evaluate_split(model, evaluation, tasks, path)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
@@ -264,15 +278,16 @@ def require_videos(store: CorpusStore, videos: Sequence[Video], split_name: str)
         print(f"note: {store.folder}: {others} of its videos are not in {split_name}: not searched", file=sys.stderr)
 
 
-def _tasks(opt: EasyDict, split: EvalSplit) -> list[str]:
+def _tasks(asked: Sequence[str] | None, split: EvalSplit, path: str) -> list[str]:
+    """The tasks that were asked for, by default all that the queries of a file allow."""
     if split.has_ground_truth:
-        return list(opt.tasks or TASKS)
-    if "SVMR" in (opt.tasks or ()):
+        return list(asked or TASKS)
+    if "SVMR" in (asked or ()):
         raise InputError(
-            f"{opt.eval_path}: SVMR looks for the moment in a given video, but the queries of {split.name} name none: "
+            f"{path}: SVMR looks for the moment in a given video, but the queries of {split.name} name none: "
             "leave SVMR out of --tasks"
         )
-    return list(opt.tasks or [task for task in TASKS if task != "SVMR"])
+    return list(asked or [task for task in TASKS if task != "SVMR"])
 
 
 def run_together(opt: EasyDict, run: Callable[[EasyDict, Ranks, torch.device], object]) -> None:

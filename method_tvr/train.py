@@ -23,16 +23,18 @@ from torch.utils.data import RandomSampler
 from method_tvr.config import (
     RESUMED_MEMORY,
     TRAINING_MEMORY,
+    dataset_of,
     final_inference_options,
     parse_train_options,
     save_options,
+    settings_of,
 )
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
-from method_tvr.inference import evaluate_split, evaluation_of, mean_losses, run_inference
-from method_tvr.inputs import EvalSplit, clip_times, ensure_dataset, load_eval_split, load_train_queries, open_features
-from method_tvr.model import LossSettings, ReLoCLNet
+from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean_losses, run_inference
+from method_tvr.inputs import Inputs
+from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
@@ -50,16 +52,7 @@ from method_tvr.training.saved_run import (
     queries_digest,
     save_training_state,
 )
-from method_tvr.training.settings import (
-    AMP_DTYPES,
-    loss_settings,
-    make_optimizer,
-    model_config,
-    results_dir,
-    stop_score,
-    training_memory,
-    uses_graphs,
-)
+from method_tvr.training.settings import AMP_DTYPES, TrainSettings, model_config, results_dir, stop_score
 from method_tvr.training.step_guard import NotFiniteError, StepGuard, not_finite
 from method_tvr.training.stopping import StopSignals, resumable
 from method_tvr.training.training_step import AnomalyError, GraphedStep, TrainingStep
@@ -98,19 +91,20 @@ class Trainer(Closing):
         ranks: Ranks = ALONE,
         device: torch.device | None = None,
     ) -> None:
-        self.opt, self.ranks = opt, ranks
-        self.signals = signals or StopSignals()
+        self.settings, self.inputs, self.ranks = settings_of(TrainSettings, opt), settings_of(Inputs, opt), ranks
+        self.signals, self.resumed = signals or StopSignals(), opt.resume is not None
         seed_everything(opt.seed)
         ranks.seed_dropout(opt.seed)
         self.device = choose_device(opt.device, opt.tf32) if device is None else device
         with ExitStack() as opened:
-            self.features = opened.enter_context(open_features(opt, self.device))
-            self._set_up(saved)
+            self.features = opened.enter_context(self.inputs.open_features(self.device))
+            self._read_inputs(opt)
+            self._set_up(model_config(opt, self.features), saved)
             ranks.check_equal(self.model.parameters(), "the model's parameters")
-            known = saved.state.log_lengths if saved is not None else None if opt.resume is None else {}
+            known = saved.state.log_lengths if saved is not None else {} if self.resumed else None
             folder = Path(opt.results_dir)
             self.files = opened.enter_context(RunFiles(folder, known) if ranks.is_main else RunLog(folder))
-            if opt.resume is None and ranks.is_main:
+            if not self.resumed and ranks.is_main:
                 save_options(opt, self.files.dir)
                 self.files.save_code()
             self._opened = opened.pop_all()
@@ -119,38 +113,42 @@ class Trainer(Closing):
         """Close the files of features and results."""
         self._opened.close()
 
-    def _set_up(self, saved: SavedRun | None) -> None:
-        """Queries, model and optimiser, as they are at the beginning or where a saved run goes on."""
-        opt = self.opt
+    def _read_inputs(self, opt: EasyDict) -> None:
+        """Training queries, and the split that epochs are evaluated on."""
         self.features.note_unknown_files()
-        self.times = clip_times(opt)
-        check_clip_length(self.features, self.times)
+        times = self.inputs.clip_times
+        check_clip_length(self.features, times)
         self.feature_records = self.features.records
-        self.train_set = StartEndDataset(load_train_queries(opt, self.features), self.features, self.times)
-        self.eval_split: EvalSplit | None = None
+        self.train_set = StartEndDataset(self.inputs.train_queries(self.features), self.features, times)
+        self.evaluation: Evaluation | None = None
         if opt.eval_path is not None:
-            self.eval_split = load_eval_split(opt, self.features)
-            if not self.eval_split.has_ground_truth:
+            split = self.inputs.eval_split(self.features)
+            if not split.has_ground_truth:
                 raise InputError(f"{opt.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
-        config = model_config(opt, self.features)
-        self.model = ReLoCLNet(config, named_generator(opt.seed, "initialisation")).to(self.device)
-        self.guard = StepGuard.on(self.device, at_once=opt.detect_anomaly)
-        self.steps_per_epoch = math.ceil(len(self.train_set) / opt.bsz)
-        self.optimizer = make_optimizer(opt, self.model, self.steps_per_epoch * opt.n_epoch)
-        self.queries_digest = queries_digest(self.train_set.queries, self.eval_split.queries if self.eval_split else [])
-        self.place = Place(Phase.UNTRAINED if opt.eval_untrained and self.eval_split is not None else Phase.TRAINING)
+            self.evaluation = evaluation_of(opt, split, self.features, self.device, self.ranks)
+        evaluated_on = self.evaluation.split.queries if self.evaluation else []
+        self.queries_digest = queries_digest(self.train_set.queries, evaluated_on)
+
+    def _set_up(self, config: ModelConfig, saved: SavedRun | None) -> None:
+        """Model and optimiser, as they are at the beginning or where a saved run goes on."""
+        settings = self.settings
+        self.model = ReLoCLNet(config, named_generator(settings.seed, "initialisation")).to(self.device)
+        self.guard = StepGuard.on(self.device, at_once=settings.detect_anomaly)
+        self.steps_per_epoch = math.ceil(len(self.train_set) / settings.bsz)
+        self.optimizer = settings.optimizer(self.model, self.steps_per_epoch * settings.n_epoch)
+        self.place = Place(Phase.UNTRAINED if settings.eval_untrained and self.evaluation else Phase.TRAINING)
         self.negatives = torch.Generator(self.device)
         inputs = partial(self.train_set.inputs, device=self.device)
         step = TrainingStep(
-            self.model, self.optimizer, inputs, self.negatives, opt.trim_padding, AMP_DTYPES[opt.amp], self.ranks,
-            opt.grad_clip,
+            self.model, self.optimizer, inputs, self.negatives, settings.trim_padding, AMP_DTYPES[settings.amp],
+            self.ranks, settings.grad_clip,
         )  # fmt: skip
-        insist, graphs = opt.cuda_graph == "on", uses_graphs(opt, self.device, self.ranks)
+        graphs, insist = settings.uses_graphs(self.device, self.ranks), settings.cuda_graph == "on"
         self.update = GraphedStep(step, self.device, insist) if graphs else step
         self.meter = self._epoch_start()
         if saved is not None:
             self._go_on_from(saved)
-        decided = self.features.settle(training_memory(opt, config))
+        decided = self.features.settle(settings.memory(config))
         if decided and self.ranks.is_main:
             print(decided)
 
@@ -162,7 +160,7 @@ class Trainer(Closing):
         try:
             self._run()
         except Exception:
-            if self.opt.resume is None:
+            if not self.resumed:
                 self.files.discard()
             raise
 
@@ -174,7 +172,7 @@ class Trainer(Closing):
             f"{count_parameters(self.model):,} parameters, {len(self.train_set):,} training queries, "
             f"{self.steps_per_epoch} steps an epoch, on {where}; results in {self.files.dir}"
         )
-        if self.opt.resume is not None:
+        if self.resumed:
             print(f"going on with {self.place}", flush=True)
         if self.place.phase == Phase.UNTRAINED:
             self._evaluate(-1)
@@ -183,7 +181,7 @@ class Trainer(Closing):
         while self.place.phase in (Phase.TRAINING, Phase.EVALUATION):
             if self.place.phase == Phase.TRAINING:
                 try:
-                    with self.signals.postponed(), torch.autograd.set_detect_anomaly(self.opt.detect_anomaly):
+                    with self.signals.postponed(), torch.autograd.set_detect_anomaly(self.settings.detect_anomaly):
                         self._train_epoch()
                 except NotFiniteError as err:
                     raise self._reported(err) from err
@@ -196,18 +194,18 @@ class Trainer(Closing):
         self.model.train()
         if self.place.step == 0:
             self.meter = self._epoch_start()
-        settings = loss_settings(self.opt, self.model.config, epoch)
-        order = list(RandomSampler(self.train_set, generator=named_generator(self.opt.seed, f"shuffle/{epoch}")))
-        left = order[self.place.step * self.opt.bsz :]
-        loader = BatchLoader(self.train_set, self.opt.bsz, self.opt.trim_padding, left, self.ranks)
+        weights, bsz = self.settings.losses(self.model.config, epoch), self.settings.bsz
+        order = list(RandomSampler(self.train_set, generator=named_generator(self.settings.seed, f"shuffle/{epoch}")))
+        left = order[self.place.step * bsz :]
+        loader = BatchLoader(self.train_set, bsz, self.settings.trim_padding, left, self.ranks)
         before: tuple[RandomStates, torch.Tensor] | None = None
         for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
             if self.guard.checks_before_update:
                 before = RandomStates.take(self.device), self.negatives.get_state()
-            first = self.place.step * self.opt.bsz
-            whole = [self.train_set.queries[i] for i in order[first : first + self.opt.bsz]]
+            first = self.place.step * bsz
+            whole = [self.train_set.queries[i] for i in order[first : first + bsz]]
             try:
-                self._step(whole, batch, settings)
+                self._step(whole, batch, weights)
             except NotFiniteError:
                 if before is not None:
                     self._save_as_before_step(*before)
@@ -222,12 +220,12 @@ class Trainer(Closing):
         self.place.phase = Phase.EVALUATION
         self._save()
 
-    def _step(self, queries: Sequence[Query], batch: dict[str, Any], settings: LossSettings) -> None:
+    def _step(self, queries: Sequence[Query], batch: dict[str, Any], weights: LossSettings) -> None:
         """One update from this process's share of a batch; `queries` are those of the whole batch."""
         place = self.place
-        self.files.log_scalar("Train/LR", self.opt.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
+        self.files.log_scalar("Train/LR", self.settings.lr * self.optimizer.lr_multiplier(), self.optimizer.steps_done)
         try:
-            values = self.update(batch, settings, partial(self.guard.watch, place.epoch, place.step, queries))
+            values = self.update(batch, weights, partial(self.guard.watch, place.epoch, place.step, queries))
         except AnomalyError as err:
             raise not_finite(f"a gradient ({err})", place.epoch, place.step, queries, err.losses) from err
         self.meter.add(values.losses)
@@ -245,16 +243,16 @@ class Trainer(Closing):
     def _end_epoch(self) -> None:
         """Evaluate the epoch that was trained, keep it if it is the best, and say what comes next."""
         epoch = self.place.epoch
-        if self.eval_split is None:
+        if self.evaluation is None:
             self._save_best(epoch)
         else:
             self._evaluate_losses(epoch)
             self._keep_if_better(epoch, self._evaluate(epoch))
         waited = self.place.epochs_without_better
-        stops = OFF != self.opt.max_es_cnt < waited
+        stops = OFF != self.settings.max_es_cnt < waited
         if stops:
             print(f"no better epoch for {waited}: stopping early after epoch {epoch}")
-        if stops or epoch + 1 == self.opt.n_epoch:
+        if stops or epoch + 1 == self.settings.n_epoch:
             self.place.phase = Phase.INFERENCE
         else:
             self.place = replace(self.place, phase=Phase.TRAINING, epoch=epoch + 1, step=0)
@@ -264,11 +262,11 @@ class Trainer(Closing):
 
     def _epoch_start(self) -> LossMeter:
         """A new epoch's losses; its negatives are drawn by its own number."""
-        self.negatives.manual_seed(named_seed(self.opt.seed, f"negatives/{self.place.epoch}"))
+        self.negatives.manual_seed(named_seed(self.settings.seed, f"negatives/{self.place.epoch}"))
         return LossMeter(self.device)
 
     def _save_is_due(self) -> bool:
-        every = self.opt.save_every
+        every = self.settings.save_every
         return every > 0 and self.place.step < self.steps_per_epoch and self.optimizer.steps_done % every == 0
 
     def _save(self) -> None:
@@ -301,44 +299,42 @@ class Trainer(Closing):
     def _go_on_from(self, saved: SavedRun) -> None:
         if saved.state.queries != self.queries_digest:
             raise InputError(
-                f"{saved.path}: the run was started with other queries than {self.opt.train_path} and "
-                f"{self.opt.eval_path} have now: put those back, or start a new run"
+                f"{saved.path}: the run was started with other queries than {self.inputs.train_path} and "
+                f"{self.inputs.eval_path} have now: put those back, or start a new run"
             )
         check_trained_on(saved.checkpoint.features, self.features, str(saved.path.parent))
         self.feature_records = joined_records(saved.checkpoint.features, self.feature_records)
         saved.restore(self.model, self.optimizer, self.meter, self.negatives, self.device, self.ranks.rank)
         self.place = place = saved.state.place
         done = place.epoch * self.steps_per_epoch + place.step
-        if place.epoch >= self.opt.n_epoch or place.step > self.steps_per_epoch or self.optimizer.steps_done != done:
+        beyond = place.epoch >= self.settings.n_epoch or place.step > self.steps_per_epoch
+        if beyond or self.optimizer.steps_done != done:
             raise InputError(f"{saved.path}: is at {place}, where this run does not come: was opt.json changed?")
 
     # ---------------------------------------------------------------- evaluation
 
     def _evaluate_losses(self, epoch: int) -> None:
-        assert self.eval_split is not None
+        assert self.evaluation is not None
         self.model.eval()
-        settings = loss_settings(self.opt, self.model.config, epoch)
-        negatives = named_generator(self.opt.seed, f"eval_negatives/{epoch}", self.device)
-        dataset = StartEndDataset(self.eval_split.queries, self.features, self.times)
-        means = mean_losses(self.model, dataset, self.opt, settings, negatives, self.device, self.ranks)
+        settings = self.settings
+        dataset = StartEndDataset(self.evaluation.split.queries, self.features, self.train_set.times)
+        means = mean_losses(
+            self.model, dataset, settings.bsz, settings.trim_padding, settings.losses(self.model.config, epoch),
+            named_generator(settings.seed, f"eval_negatives/{epoch}", self.device), self.device, self.ranks,
+        )  # fmt: skip
         self.files.log_losses(epoch, means, "Eval_Loss")
 
     def _evaluate(self, epoch: int) -> float:
         """Predictions and metrics of this epoch as `latest_*` files; returns the stop score."""
-        assert self.eval_split is not None
-        opt = self.opt
+        assert self.evaluation is not None
         self.model.eval()
-        tasks = opt.eval_tasks_at_training
-        name = f"latest_{opt.dset_name}_{opt.eval_split_name}_predictions_{'_'.join(tasks)}.json"
-        path = self.files.dir / name
-        evaluation = evaluation_of(opt, self.eval_split, self.features, self.device, self.ranks)
-        metrics = self.ranks.broadcast(evaluate_split(self.model, evaluation, tasks, path))
+        task, tasks, inputs = self.settings.stop_task, self.settings.eval_tasks_at_training, self.inputs
+        name = f"latest_{inputs.dset_name}_{inputs.eval_split_name}_predictions_{'_'.join(tasks)}.json"
+        metrics = self.ranks.broadcast(evaluate_split(self.model, self.evaluation, tasks, self.files.dir / name))
         self.files.log_metrics(epoch, metrics)
-        task = opt.stop_task
         score = stop_score(metrics[task])
-        recalls = ", ".join(
-            f"{name} {metrics[task][name]:.2f}" for name in metrics[task] if name.rpartition("r")[2] == "1"
-        )
+        first = {name: recall for name, recall in metrics[task].items() if name.rpartition("r")[2] == "1"}
+        recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in first.items())
         print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
         return score
 
@@ -385,7 +381,7 @@ def main() -> None:
         if opt.resume is None:
             opt.results_dir = ranks.broadcast(str(results_dir(opt)))
         if ranks.is_main:
-            ensure_dataset(opt)
+            dataset_of(opt).ensure()
         ranks.barrier()
         folder = Path(opt.results_dir)
         alone = held(folder) if opt.resume and ranks.is_main else nullcontext()

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import find_path
+from method_tvr.config import find_path, settings_of
 from method_tvr.dataset.annotations import Entry
+from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.inputs import clip_times, ensure_dataset, open_features
+from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.options.values import WINDOWS
 from method_tvr.search.answering import VideoSource
@@ -44,18 +45,19 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
         device: where this one computes, by default where the options say.
 
     Raises:
-        InputError: it cannot be read, sees something else than the options' `ctx_mode`, or takes less than they ask.
+        InputError: it cannot be read, sees something else than the options' `ctx_mode`, takes less than they ask, or
+            finds no spans as long as they ask in windows of long videos.
     """
-    checkpoint = load_checkpoint(Path(opt.model_dir) / "model.ckpt")
+    checkpoint, inputs = load_checkpoint(Path(opt.model_dir) / "model.ckpt"), settings_of(Inputs, opt)
     checkpoint.note_if_unknown()
     trained_with = checkpoint.config.ctx_mode
-    if set(trained_with.split("_")) != set(opt.ctx_mode.split("_")):
+    if set(trained_with.split("_")) != set(inputs.ctx_mode.split("_")):
         raise InputError(
-            f"--ctx_mode {opt.ctx_mode}: the model in {opt.model_dir} was trained with {trained_with}: give that, or "
-            "leave the option out"
+            f"--ctx_mode {inputs.ctx_mode}: the model in {opt.model_dir} was trained with {trained_with}: give that, "
+            "or leave the option out"
         )
     if ranks.is_main:
-        ensure_dataset(opt)
+        inputs.ensure_dataset()
     ranks.barrier()
     for name in ("max_ctx_l", "max_desc_l"):  # the model has positions for so many
         most = getattr(checkpoint.config, name)
@@ -63,80 +65,78 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
             raise InputError(
                 f"--{name} {opt[name]}: the model in {opt.model_dir} was trained with {most}: give at most that"
             )
-    return TrainedModel(opt, checkpoint, choose_device(opt.device, opt.tf32) if device is None else device)
+    windows = None
+    if opt.long_videos == WINDOWS:
+        windows = Windows.for_spans(opt.max_ctx_l, opt.max_pred_l, checkpoint.config.conv_kernel_size)
+    where = choose_device(opt.device, opt.tf32) if device is None else device
+    return TrainedModel(Path(opt.model_dir), checkpoint, where, inputs, settings_of(Encoding, opt), windows)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How videos are encoded: the options of these names."""
+
+    eval_context_bsz: int
+    max_ctx_l: int
+    trim_padding: bool
+    retrieval_dtype: str
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model and the options that it is used with; see `open_model`.
+    """A model and how it is used; see `open_model`.
 
     Attributes:
-        opt: all options; `model_dir` is the results folder.
+        model_dir: its results folder.
         checkpoint: its weights, and what is known of its training.
         device: where it computes.
+        inputs: what it reads.
+        encoding: how it encodes videos.
+        windows: how long videos are cut; None averages them down.
     """
 
-    opt: EasyDict
+    model_dir: Path
     checkpoint: Checkpoint
     device: torch.device
+    inputs: Inputs
+    encoding: Encoding
+    windows: Windows | None
 
     @cached_property
     def model(self) -> ReLoCLNet:
         """The model with its weights, on its device and in evaluation mode."""
         return self.checkpoint.build_model(self.device)
 
-    @property
-    def windows(self) -> Windows | None:
-        """The windows that the options ask for; None when long videos are averaged down.
-
-        Raises:
-            InputError: the options' spans do not fit into them.
-        """
-        if self.opt.long_videos != WINDOWS:
-            return None
-        return Windows.for_spans(self.opt.max_ctx_l, self.opt.max_pred_l, self.checkpoint.config.conv_kernel_size)
-
     @contextmanager
-    def open_features(self, with_queries: bool = True, windows: Windows | None = None) -> Iterator[FeatureStore]:
+    def open_features(self, with_queries: bool = True, average: bool = True) -> Iterator[FeatureStore]:
         """The features that the options name, which must be such as the model was trained on.
 
         Args:
             with_queries: False leaves the file of query features alone.
-            windows: how long videos will be cut; None averages them down.
+            average: see `FeatureStore`.
 
         Raises:
             InputError: naming the feature file or the option.
         """
-        with open_features(self.opt, self.device, with_queries, average=windows is None) as features:
+        with self.inputs.open_features(self.device, with_queries, average) as features:
             self._check(features)
             yield features
 
     @contextmanager
     def open_query_features(self) -> Iterator[FeatureStore]:
-        """Features of queries alone, for videos that are encoded already. Each is needed once, and read from its file.
+        """Features of queries alone, for videos that are encoded already.
 
         Raises:
             InputError: see `open_features`.
         """
-        opt = self.opt
-        with FeatureStore(
-            {},
-            find_path(opt.desc_bert_path),
-            normalize={"query": not opt.no_norm_tfeat},
-            max_ctx_l=opt.max_ctx_l,
-            max_desc_l=opt.max_desc_l,
-            use_tef=False,
-            sizes={"query": opt.q_feat_size},
-            num_workers=opt.num_workers,
-            pin_memory=self.device.type == "cuda" and not opt.no_pin_memory,
-        ) as features:
+        with self.inputs.open_query_features(self.device) as features:
             self._check(features)
             yield features
 
     def _check(self, features: FeatureStore) -> None:
         """Refuse features of other sizes or another making than the model was trained on."""
         features.note_unknown_files()
-        config, model_dir = self.checkpoint.config, self.opt.model_dir
+        config, model_dir = self.checkpoint.config, str(self.model_dir)
         tef = TEF_SIZE if features.use_tef else 0
         trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
         for kind, size in features.sizes.items():
@@ -147,42 +147,44 @@ class TrainedModel:
                 )
         check_trained_on(self.checkpoint.features, features, model_dir)
         note_not_compared(self.checkpoint.features, self.checkpoint.has_record, features, model_dir)
-        check_clip_length(features, clip_times(self.opt))
+        check_clip_length(features, self.inputs.clip_times)
 
     def recipe(self, dtype: str) -> CorpusRecipe:
         """What the encodings of videos depend on, kept in a number type."""
-        return CorpusRecipe.of(self.checkpoint.model_digest(), self.checkpoint.config, self.opt, self.windows, dtype)
+        options = {**vars(self.inputs), **vars(self.encoding)}
+        return CorpusRecipe.of(self.checkpoint.model_digest(), self.checkpoint.config, options, self.windows, dtype)
 
-    def open_store(self) -> CorpusStore:
-        """The encoded corpus that the options name, which must be what encoding with them would give.
+    def open_store(self, folder: str | Path) -> CorpusStore:
+        """The encoded corpus in a folder, which must be what encoding with this model and its options would give.
 
         Raises:
             InputError: it is another model's, was made with other options, or is damaged.
         """
-        store = CorpusStore(find_path(self.opt.encoded_corpus))
+        store = CorpusStore(find_path(str(folder)))
         store.recipe.check_same(self.recipe(store.recipe.dtype), store.folder)
         return store
 
 
 def encoded_now(
-    model: ReLoCLNet, features: FeatureStore, opt: EasyDict, device: torch.device, windows: Windows | None = None
+    model: ReLoCLNet, features: FeatureStore, encoding: Encoding, device: torch.device, windows: Windows | None = None
 ) -> VideoSource:
     """Videos that a model encodes when they are first searched.
 
     Args:
         model: in evaluation mode, on `device`.
         features: of the videos.
-        opt: loading options.
+        encoding: how.
         device: where encodings are compared.
         windows: how long videos are cut; None averages them down.
     """
+    trim_padding = encoding.trim_padding
 
     def corpus_of(entries: Sequence[Entry]) -> Corpus:
         dataset = StartEndEvalDataset([], entries, features, "context")
-        batches = progress(BatchLoader(dataset, opt.eval_context_bsz, opt.trim_padding), "encoding videos")
-        return encode_corpus(model, batches, device, opt.trim_padding, RETRIEVAL_DTYPES[opt.retrieval_dtype])
+        batches = progress(BatchLoader(dataset, encoding.eval_context_bsz, trim_padding), "encoding videos")
+        return encode_corpus(model, batches, device, trim_padding, RETRIEVAL_DTYPES[encoding.retrieval_dtype])
 
-    return VideoSource(opt.max_ctx_l, windows, features.clip_counts, corpus_of)
+    return VideoSource(encoding.max_ctx_l, windows, features.clip_counts, corpus_of)
 
 
 def encoded_before(store: CorpusStore, device: torch.device) -> VideoSource:
@@ -201,7 +203,7 @@ def encoded_before(store: CorpusStore, device: torch.device) -> VideoSource:
 
 def search_settings(opt: EasyDict) -> SearchSettings:
     """What the options say about the search."""
-    min_pred_l, max_pred_l = clip_times(opt).band(opt.min_pred_l, opt.max_pred_l)
+    min_pred_l, max_pred_l = ClipTimes(opt.clip_length, opt.label_rule).band(opt.min_pred_l, opt.max_pred_l)
     return SearchSettings(
         q2c_alpha=opt.q2c_alpha,
         max_vcmr_video=opt.max_vcmr_video,

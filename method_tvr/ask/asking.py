@@ -19,7 +19,6 @@ from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.ask.text_models import TextModel, open_text_model
 from method_tvr.config import find_path, parse_inference_options
 from method_tvr.inference import require_videos, run_together
-from method_tvr.inputs import clip_times, listed_videos
 from method_tvr.search.answering import open_answerer
 from method_tvr.trained_model import encoded_before, encoded_now, open_model, search_settings
 from utils.basic_utils import InputError, command_line, read_bytes, write_json
@@ -42,19 +41,20 @@ def run_asking(
     sentences = read_sentences(opt.query, opt.query_file)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     trained = open_model(opt, ranks, device)
-    text_model = open_text_model(opt, trained.checkpoint, trained.device) if ranks.is_main else None
-    videos = listed_videos(opt)
+    text_model = open_text_model(trained, opt.text_model) if ranks.is_main else None
+    videos, windows = trained.inputs.listed_videos(), trained.windows
     with ExitStack() as opened:
         if opt.encoded_corpus is None:
-            features = opened.enter_context(trained.open_features(with_queries=False, windows=trained.windows))
+            features = opened.enter_context(trained.open_features(with_queries=False, average=windows is None))
             features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
-            source = encoded_now(trained.model, features, opt, trained.device, trained.windows)
+            source = encoded_now(trained.model, features, trained.encoding, trained.device, windows)
         else:
-            store = trained.open_store()
+            store = trained.open_store(opt.encoded_corpus)
             require_videos(store, videos, opt.eval_split_name)
             source = encoded_before(store, trained.device)
-        answerer = open_answerer(trained.model, videos, source, clip_times(opt), search_settings(opt), ranks)
-    searcher = MomentSearcher(trained.model, answerer, videos, text_model, opt, ranks)
+        times, settings = trained.inputs.clip_times, search_settings(opt)
+        answerer = open_answerer(trained.model, videos, source, times, settings, ranks)
+    searcher = MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd, ranks)
     found = searcher.find(searcher.encode(sentences), opt.top_k)
     if ranks.is_main:
         path = Path(opt.model_dir) / f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_answers.json"

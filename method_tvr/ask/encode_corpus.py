@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from method_tvr.config import find_path, parse_inference_options
 from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.inputs import listed_videos
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
 from method_tvr.search.windows import joined
@@ -33,11 +32,11 @@ def add_videos(trained: TrainedModel, out: str) -> None:
     Raises:
         InputError: the folder holds something else, or features are missing or do not fit.
     """
-    opt, device = trained.opt, trained.device
-    if opt.retrieval_dtype not in STORED_DTYPES:
-        raise InputError(f"--retrieval_dtype {opt.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
-    videos = listed_videos(opt)
-    with adding_to(out, trained.recipe(STORED_DTYPES[opt.retrieval_dtype])) as writer:
+    inputs, encoding, device = trained.inputs, trained.encoding, trained.device
+    if encoding.retrieval_dtype not in STORED_DTYPES:
+        raise InputError(f"--retrieval_dtype {encoding.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
+    videos = inputs.listed_videos()
+    with adding_to(out, trained.recipe(STORED_DTYPES[encoding.retrieval_dtype])) as writer:
         writer.store.check_durations(videos)
         new = [video for video in videos if video.vid_name not in writer.store.where]
         if len(new) < len(videos):
@@ -46,13 +45,13 @@ def add_videos(trained: TrainedModel, out: str) -> None:
             )
         if new:
             windows = writer.store.recipe.windows
-            with trained.open_features(with_queries=False, windows=windows) as features:
-                features.require([], (video.vid_name for video in new), find_path(opt.video_duration_idx_path))
+            with trained.open_features(with_queries=False, average=windows is None) as features:
+                features.require([], (video.vid_name for video in new), find_path(inputs.video_duration_idx_path))
                 names = [video.vid_name for video in new]
                 entries = windows.cut(new, features.clip_counts(names)) if windows else list(map(Entry, new))
                 dataset = StartEndEvalDataset([], entries, features, "context")
-                batches = BatchLoader(dataset, opt.eval_context_bsz, opt.trim_padding)
-                encoded = encode_videos(trained.model, batches, device, opt.trim_padding)
+                batches = BatchLoader(dataset, encoding.eval_context_bsz, encoding.trim_padding)
+                encoded = encode_videos(trained.model, batches, device, encoding.trim_padding)
                 for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
                     writer.add(video, n_clips, rows)
     print(f"{out}: {len(writer.store) + len(new)} videos, {len(new)} of them added now")

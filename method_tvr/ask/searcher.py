@@ -26,7 +26,7 @@ from method_tvr.ask.text_models import TextModel, open_text_model
 from method_tvr.config import search_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import Preparation
-from method_tvr.inputs import clip_times, listed_videos, load_eval_split
+from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.options.values import OFF
 from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
@@ -51,7 +51,8 @@ class MomentSearcher:
         answerer: over the videos.
         videos: what is searched.
         text_model: encodes sentences; needed by the main process alone.
-        opt: how queries are prepared, and NMS.
+        inputs: how queries are read.
+        nms_thd: of two moments of a video whose IoU is above it only the better is found; `OFF`.
         ranks: the processes that ask together; all get the answers.
     """
 
@@ -61,14 +62,15 @@ class MomentSearcher:
         answerer: Answerer,
         videos: Sequence[Video],
         text_model: TextModel | None,
-        opt: EasyDict,
+        inputs: Inputs,
+        nms_thd: float = OFF,
         ranks: Ranks = ALONE,
     ) -> None:
         self.answerer, self.videos = answerer, list(videos)
         self._model, self._text_model, self._ranks = model, text_model, ranks
         self._name_of = {video.idx: video.vid_name for video in videos}
-        self._prepare = Preparation(opt.max_desc_l, average=False, normalize=not opt.no_norm_tfeat)
-        self._block, self._nms_thd = opt.eval_query_bsz, opt.nms_thd
+        self._prepare = Preparation(inputs.max_desc_l, average=False, normalize=not inputs.no_norm_tfeat)
+        self._block, self._nms_thd = inputs.eval_query_bsz, nms_thd
         self._lock = threading.Lock()
 
     @classmethod
@@ -229,23 +231,22 @@ def open_searcher(opt: EasyDict) -> MomentSearcher:
     Raises:
         InputError: something is missing or does not fit.
     """
-    return searcher_of(open_model(opt))
+    return _searcher_of(open_model(opt), opt)
 
 
-def searcher_of(trained: TrainedModel) -> MomentSearcher:
+def _searcher_of(trained: TrainedModel, opt: EasyDict) -> MomentSearcher:
     """A searcher of a model that is open; see `open_searcher`."""
-    opt = trained.opt
-    text_model = open_text_model(opt, trained.checkpoint, trained.device)
-    if opt.encoded_corpus is None:
-        opt.encoded_corpus = str(Path(opt.model_dir) / f"encoded_{opt.eval_split_name}")
-        add_videos(trained, opt.encoded_corpus)
-    store, videos = trained.open_store(), listed_videos(opt)
+    text_model, folder = open_text_model(trained, opt.text_model), opt.encoded_corpus
+    if folder is None:
+        folder = str(trained.model_dir / f"encoded_{opt.eval_split_name}")
+        add_videos(trained, folder)
+    store, videos = trained.open_store(folder), trained.inputs.listed_videos()
     store.require(videos)
     index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     source, settings = encoded_before(store, trained.device), search_settings(opt)
-    answerer = open_answerer(trained.model, videos, source, clip_times(opt), settings, index_of=index_of)
-    return MomentSearcher(trained.model, answerer, videos, text_model, opt)
+    answerer = open_answerer(trained.model, videos, source, trained.inputs.clip_times, settings, index_of=index_of)
+    return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd)
 
 
 def measure_index(opt: EasyDict) -> IndexRecall:
@@ -257,8 +258,8 @@ def measure_index(opt: EasyDict) -> IndexRecall:
     if opt.index == "exact":
         raise InputError("--measure_index: --index exact looks at everything: name another index")
     trained = open_model(opt)
-    searcher = searcher_of(trained)
+    searcher = _searcher_of(trained, opt)
     with trained.open_query_features() as features:
-        queries = load_eval_split(opt, features).queries[: opt.measure_index]
+        queries = trained.inputs.eval_split(features).queries[: opt.measure_index]
         prepared = [features.query(query.desc_id) for query in queries]
     return index_recall(searcher.answerer.searcher, searcher.encode_features(prepared))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from easydict import EasyDict
 
 from method_tvr.config import find_path
-from method_tvr.training.checkpoint import Checkpoint
+from method_tvr.inputs import Inputs
+from method_tvr.trained_model import TrainedModel
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import contradictions, properties
@@ -93,30 +93,29 @@ class LanguageModel:
         return [len(ids) for ids in self._encoder.tokenizer.ids(sentences)]
 
 
-def open_text_model(opt: EasyDict, checkpoint: Checkpoint, device: torch.device) -> TextModel:
+def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
     """The text model that encodes sentences as the queries were that a model was trained on.
 
     Args:
-        opt: `text_model`, and the feature files whose records are looked at where the checkpoint has none.
-        checkpoint: of the model.
-        device: where a language model computes.
+        trained: the model; where its checkpoint has no record, those of its feature files are looked at.
+        name: what `--text_model` says; None: nothing.
 
     Raises:
         InputError: nothing says which it is, the user has not agreed to it, it cannot be loaded, or it is another.
     """
-    size = checkpoint.config.query_input_size
-    record = checkpoint.features.get("query") or properties(_said_by(opt.desc_bert_path))
-    name = opt.text_model
+    size, queries = trained.checkpoint.config.query_input_size, trained.inputs.desc_bert_path
+    record = trained.checkpoint.features.get("query") or properties(_said_by(queries))
     if name is None:
-        seed = None if "model" in record else _mini_seed(opt)
+        seed = None if "model" in record else _mini_seed(trained.inputs)
         if seed is not None:
             return MiniTextModel(seed, size)
-        name = _agreed_name(record.get("model"), opt)
-    model = LanguageModel(name, _load(name, record, device))
+        unknown = f"neither the model in {trained.model_dir} nor {queries} says which one it was"
+        name = _agreed_name(record.get("model"), unknown)
+    model = LanguageModel(name, _load(name, record, trained.device))
     if model.size != size:
         raise InputError(
-            f"--text_model {name}: its tokens have {model.size} features, but the model in {opt.model_dir} was trained "
-            f"on {size}: give the text model that made those"
+            f"--text_model {name}: its tokens have {model.size} features, but the model in {trained.model_dir} was "
+            f"trained on {size}: give the text model that made those"
         )
     return model
 
@@ -130,23 +129,20 @@ def _said_by(path: str) -> dict[str, Any]:
         return file.made_by()
 
 
-def _mini_seed(opt: EasyDict) -> int | None:
+def _mini_seed(inputs: Inputs) -> int | None:
     """The seed of the mini corpus, when the first feature file that is there was generated with it."""
-    paths = (opt.desc_bert_path, opt.sub_bert_path, opt.vid_feat_path)
+    paths = (inputs.desc_bert_path, inputs.sub_bert_path, inputs.vid_feat_path)
     said = next((_said_by(path) for path in paths if path and find_path(path).is_file()), {})
     seed = said.get("seed")
     generated = said.get("made_by") == mini_files.MADE_BY and isinstance(seed, int | np.integer)
     return int(seed) if generated and seed is not None and seed >= 0 else None
 
 
-def _agreed_name(suggested: Any, opt: EasyDict) -> str:
-    """The name on record, once the user has said yes to it."""
+def _agreed_name(suggested: Any, unknown: str) -> str:
+    """The name on record, once the user has said yes to it; `unknown` says that there is none."""
     missing = "--query: is encoded by the text model that made the query features"
     if not isinstance(suggested, str):
-        raise InputError(
-            f"{missing}, and neither the model in {opt.model_dir} nor {opt.desc_bert_path} says which one it was: "
-            "name it with --text_model"
-        )
+        raise InputError(f"{missing}, and {unknown}: name it with --text_model")
     if sys.stdin is None or not sys.stdin.isatty():
         raise InputError(
             f"{missing}, {suggested} according to the files: give --text_model {shlex.quote(suggested)} if you trust "

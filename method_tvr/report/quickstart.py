@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from method_tvr.config import inference_options
 from method_tvr.inference import Evaluation, evaluate_rows, evaluation_of, predict
-from method_tvr.inputs import load_eval_split
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
@@ -104,10 +102,11 @@ def main() -> None:
     args = build_parser().parse_args()
     metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
     predictions = read_json(args.nms_predictions)
-    trained = open_model(inference_options(args.model_dir, device=args.device))
-    opt, results = trained.opt, Path(trained.opt.model_dir)
+    opt = inference_options(args.model_dir, device=args.device)
+    trained = open_model(opt)
+    results = trained.model_dir
     with trained.open_features() as features:
-        split = load_eval_split(opt, features)
+        split = trained.inputs.eval_split(features)
         evaluation = evaluation_of(opt, split, features, trained.device)
 
         print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
@@ -132,12 +131,12 @@ def main() -> None:
 
 def write_picture(trained: TrainedModel, evaluation: Evaluation, predictions: Mapping[str, Any]) -> None:
     """Draw curves and example timelines into the results folder, `quickstart.png`."""
-    opt, results, iou_thd = trained.opt, Path(trained.opt.model_dir), evaluation.rule.iou_thds[0]
+    inputs, iou_thd = trained.inputs, evaluation.rule.iou_thds[0]
     examples = choose_examples(trained.model, evaluation, predictions, iou_thd, N_MOMENTS)
-    parts = f" ({opt.ctx_mode})" if opt.ctx_mode != CTX_MODES[0] else ""
-    title = f"ReLoCLNet on the {opt.dset_name} corpus{parts}"
-    curves = read_curves(results / "tensorboard_log")
-    draw_run(results / "quickstart.png", title, curves, trained.checkpoint.epoch, examples, iou_thd)
+    parts = f" ({inputs.ctx_mode})" if inputs.ctx_mode != CTX_MODES[0] else ""
+    title = f"ReLoCLNet on the {inputs.dset_name} corpus{parts}"
+    curves = read_curves(trained.model_dir / "tensorboard_log")
+    draw_run(trained.model_dir / "quickstart.png", title, curves, trained.checkpoint.epoch, examples, iou_thd)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,70 @@ from utils.ranks import Ranks
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a run trains: the options of these names."""
+
+    seed: int
+    lr: float
+    lr_warmup_proportion: float
+    wd: float
+    n_epoch: int
+    bsz: int
+    max_ctx_l: int
+    max_es_cnt: int
+    stop_task: str
+    eval_tasks_at_training: list[str]
+    eval_untrained: bool
+    grad_clip: float
+    save_every: int
+    detect_anomaly: bool
+    lw_st_ed: float
+    train_span_start_epoch: int
+    hard_negative_start_epoch: int
+    feature_cache: str
+    trim_padding: bool
+    cuda_graph: str
+    amp: str
+
+    def losses(self, config: ModelConfig, epoch: int) -> LossSettings:
+        """The config's loss settings with what only counts from an epoch of its own."""
+        spans = self.train_span_start_epoch != OFF and epoch >= self.train_span_start_epoch
+        hard = self.hard_negative_start_epoch != OFF and epoch >= self.hard_negative_start_epoch
+        return replace(config, lw_st_ed=self.lw_st_ed if spans else 0.0, use_hard_negative=hard)
+
+    def memory(self, config: ModelConfig) -> int:
+        """Bytes that training takes on a GPU, about: copies of a step's inputs, and what layers leave for the way back.
+
+        Plain steps and CUDA graphs each have memory of their own.
+        """
+        # measured: 2.4 GiB at the paper's sizes
+        of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size
+        return 2 * self.bsz * self.max_ctx_l * of_clip * 4
+
+    def optimizer(self, model: ReLoCLNet, t_total: int) -> BertAdam:
+        """The optimiser of a run of `t_total` steps."""
+        groups = parameter_groups(model, self.wd)
+        return BertAdam(groups, lr=self.lr, warmup=self.lr_warmup_proportion, t_total=t_total)
+
+    def uses_graphs(self, device: torch.device, ranks: Ranks) -> bool:
+        """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back.
+
+        Raises:
+            InputError: they are to be, and cannot.
+        """
+        hinders = {
+            "the steps are not on a GPU": device.type != "cuda",
+            "several processes exchange tensors in a step": ranks.size > 1,
+            "--detect_anomaly looks at each operation": self.detect_anomaly,
+            "--feature_cache disk makes batches of any size": self.feature_cache == "disk",
+        }
+        reasons = [reason for reason, holds in hinders.items() if holds]
+        if self.cuda_graph == "on" and reasons:
+            raise InputError(f"--cuda_graph on: {reasons[0]}: leave it out")
+        return self.cuda_graph != "off" and not reasons
+
+
 def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
     """Sizes from the features, the rest from the options."""
     tef = TEF_SIZE if features.use_tef else 0
@@ -32,46 +96,6 @@ def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
             "query_input_size": features.sizes["query"],
         }
     )
-
-
-def loss_settings(opt: EasyDict, config: ModelConfig, epoch: int) -> LossSettings:
-    """The config's loss settings with what only counts from an epoch of its own."""
-    spans = opt.train_span_start_epoch != OFF and epoch >= opt.train_span_start_epoch
-    hard = opt.hard_negative_start_epoch != OFF and epoch >= opt.hard_negative_start_epoch
-    return replace(config, lw_st_ed=opt.lw_st_ed if spans else 0.0, use_hard_negative=hard)
-
-
-def training_memory(opt: EasyDict, config: ModelConfig) -> int:
-    """Bytes that training takes on a GPU, about: copies of a step's inputs, and what layers leave for the way back.
-
-    Plain steps and CUDA graphs each have memory of their own.
-    """
-    of_clip = 5 * sum(config.input_sizes.values()) + 60 * config.hidden_size  # measured: 2.4 GiB at the paper's sizes
-    return 2 * opt.bsz * opt.max_ctx_l * of_clip * 4
-
-
-def make_optimizer(opt: EasyDict, model: ReLoCLNet, t_total: int) -> BertAdam:
-    """The optimiser of a run of `t_total` steps."""
-    groups = parameter_groups(model, opt.wd)
-    return BertAdam(groups, lr=opt.lr, warmup=opt.lr_warmup_proportion, t_total=t_total)
-
-
-def uses_graphs(opt: EasyDict, device: torch.device, ranks: Ranks) -> bool:
-    """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back.
-
-    Raises:
-        InputError: they are to be, and cannot.
-    """
-    hinders = {
-        "the steps are not on a GPU": device.type != "cuda",
-        "several processes exchange tensors in a step": ranks.size > 1,
-        "--detect_anomaly looks at each operation": opt.detect_anomaly,
-        "--feature_cache disk makes batches of any size": opt.feature_cache == "disk",
-    }
-    reasons = [reason for reason, holds in hinders.items() if holds]
-    if opt.cuda_graph == "on" and reasons:
-        raise InputError(f"--cuda_graph on: {reasons[0]}: leave it out")
-    return opt.cuda_graph != "off" and not reasons
 
 
 def stop_score(recalls: Mapping[str, float]) -> float:

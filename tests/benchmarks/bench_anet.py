@@ -87,12 +87,12 @@ def measure_training(report: Report, stopwatch: Stopwatch, args: Namespace, fold
 
 def epoch_macs(trainer: Trainer) -> float:
     """Multiply-adds of the epoch, from the lengths of about one batch taken evenly from all its queries."""
-    opt, queries, config = trainer.opt, trainer.train_set.queries, trainer.model.config
-    some = queries[:: max(1, len(queries) // opt.bsz)][: opt.bsz]
-    clips = np.array(trainer.features.clip_counts([str(query.vid_name) for query in some])).clip(max=opt.max_ctx_l)
-    tokens = token_counts(opt.desc_bert_path, [str(query.desc_id) for query in some], opt.max_desc_l, len(some))
-    if not opt.trim_padding:
-        clips, tokens = np.full(len(some), opt.max_ctx_l), np.full(len(some), tokens.max())
+    inputs, queries, config = trainer.inputs, trainer.train_set.queries, trainer.model.config
+    some = queries[:: max(1, len(queries) // inputs.bsz)][: inputs.bsz]
+    clips = np.array(trainer.features.clip_counts([str(query.vid_name) for query in some])).clip(max=inputs.max_ctx_l)
+    tokens = token_counts(inputs.desc_bert_path, [str(query.desc_id) for query in some], inputs.max_desc_l, len(some))
+    if not trainer.settings.trim_padding:
+        clips, tokens = np.full(len(some), inputs.max_ctx_l), np.full(len(some), tokens.max())
     return training_step_macs(config, clips, tokens) * len(queries) / len(some)
 
 

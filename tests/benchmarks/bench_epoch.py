@@ -81,7 +81,7 @@ def _epoch(trainer: Trainer, device: torch.device) -> float:
 def _busy_ms(trainer: Trainer, show_kernels: int) -> float:
     """Milliseconds of a step in which kernels run."""
     whole = trainer.train_set.queries
-    trainer.train_set.queries = whole[: PROFILED_STEPS * trainer.opt.bsz]
+    trainer.train_set.queries = whole[: PROFILED_STEPS * trainer.settings.bsz]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         trainer._train_epoch()
         torch.cuda.synchronize()

@@ -28,7 +28,6 @@ import torch
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.inputs import listed_videos, load_eval_split
 from method_tvr.search.corpus_store import CorpusRecipe
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_queries, encode_videos
@@ -81,7 +80,7 @@ def encoded_base(model_dir: str) -> Base:
         trained = open_model(opt)
         model = trained.model
         with trained.open_features() as features:
-            listed = listed_videos(opt)
+            listed = trained.inputs.listed_videos()
             entries = [Entry(video) for video in listed]
             batches = BatchLoader(
                 StartEndEvalDataset([], entries, features, "context"), opt.eval_context_bsz, opt.trim_padding
@@ -89,7 +88,7 @@ def encoded_base(model_dir: str) -> Base:
             encoded = encode_videos(model, progress(batches, f"encoding {split}"), CPU, opt.trim_padding)
             videos += [(video, rows[:n]) for video, (n, rows) in zip(listed, encoded, strict=True)]
             if split == "val":
-                asked = load_eval_split(opt, features)
+                asked = trained.inputs.eval_split(features)
                 dataset = StartEndEvalDataset(asked.queries, [], features, "query")
                 loader = BatchLoader(dataset, opt.eval_query_bsz, opt.trim_padding)
                 queries = EncodedQueries.concatenate(

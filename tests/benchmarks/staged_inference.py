@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from easydict import EasyDict
 
 from method_tvr import inference, trained_model
-from method_tvr.config import evaluation_rule, load_options, parse_inference_options, save_options
-from method_tvr.inputs import open_features
+from method_tvr.config import evaluation_rule, load_options, parse_inference_options, save_options, settings_of
+from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.search.predictions import RankedRows
 from method_tvr.train import model_config
@@ -29,7 +30,7 @@ from utils.model_utils import named_generator
 
 SAMPLED = 500  # queries whose tokens are counted
 STAGES: Stages = {
-    "open features, read annotations": ((trained_model, "open_features"), (inference, "load_eval_split")),
+    "open features, read annotations": ((Inputs, "open_features"), (Inputs, "eval_split")),
     "load the model": ((trained_model, "load_checkpoint"),),
     "load and encode videos": ((trained_model, "encode_corpus"),),
     "answer queries": ((inference, "answer_tasks"),),
@@ -47,7 +48,8 @@ def as_argv(options: Mapping[str, Any]) -> list[str]:
 
 def make_fresh_model(folder: Path, opt: EasyDict) -> None:
     """A results folder of a fresh model, as training with the options leaves it."""
-    with open_features(EasyDict({**opt, "feature_cache": "disk"}), torch.device("cpu")) as features:  # for their sizes
+    inputs = replace(settings_of(Inputs, opt), feature_cache="disk")
+    with inputs.open_features(torch.device("cpu")) as features:  # for their sizes
         model = ReLoCLNet(model_config(opt, features), named_generator(opt.seed, "initialisation"))
     save_options(opt, folder)
     save_checkpoint(folder / "model.ckpt", model, epoch=-1)

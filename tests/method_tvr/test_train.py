@@ -10,10 +10,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from method_tvr import train
-from method_tvr.config import parse_train_options, save_options
+from method_tvr.config import parse_train_options, save_options, settings_of
 from method_tvr.model import ModelConfig
 from method_tvr.optimization import BertAdam
-from method_tvr.train import Trainer, final_inference_options, loss_settings
+from method_tvr.train import Trainer, TrainSettings, final_inference_options
 from method_tvr.training.checkpoint import load_checkpoint
 from tests.support.runs.results import TIME, losses_of, metrics_of
 from utils.mini_tvr import TINY
@@ -181,8 +181,8 @@ def test_the_span_loss_waits_for_its_epoch(options):
 
 def test_hard_negatives_wait_for_their_epoch(options):
     def hard(**typed: object) -> list[bool]:
-        opt = options(**typed)
-        return [loss_settings(opt, ModelConfig(), epoch).use_hard_negative for epoch in range(4)]
+        settings = settings_of(TrainSettings, options(**typed))
+        return [settings.losses(ModelConfig(), epoch).use_hard_negative for epoch in range(4)]
 
     assert hard(hard_negative_start_epoch=2) == [False, False, True, True]
     assert hard(hard_negative_start_epoch=-1) == [False] * 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.config import parse_train_options
+from method_tvr.config import parse_train_options, settings_of
 from method_tvr.dataset import feature_rows
 from method_tvr.dataset.annotations import Entry, load_queries, load_videos
 from method_tvr.dataset.cached_store import CachedStore
@@ -17,7 +17,7 @@ from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.inputs import load_eval_split, load_train_queries, open_features
+from method_tvr.inputs import Inputs
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset
 from utils.basic_utils import InputError
 
@@ -145,14 +145,14 @@ def test_a_device_without_room_is_named(tiny_corpus, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["ram", "device"])
 def test_broken_features_are_named_before_any_work_when_they_are_used(own_corpus, mode):
-    opt = parse_train_options(own_corpus.options(exp_id="x", feature_cache=mode))
+    inputs = settings_of(Inputs, parse_train_options(own_corpus.options(exp_id="x", feature_cache=mode)))
     train, _ = queries_of(own_corpus)
     with own_corpus.features("sub_bert_path") as features:
         features[train[0].vid_name][0, 0] = np.nan
-    store = open_features(opt, CPU)
-    load_eval_split(opt, store)
+    store = inputs.open_features(CPU)
+    inputs.eval_split(store)
     with pytest.raises(InputError, match=rf"sub_.*h5, key {train[0].vid_name}: holds NaN or Inf"):
-        load_train_queries(opt, store)
+        inputs.train_queries(store)
 
 
 @pytest.mark.parametrize("mode", ["ram", "device"])
@@ -164,11 +164,13 @@ def test_clip_counts_that_differ_are_named_even_where_sampling_hides_them(own_co
         rows = np.ones((n_clips + 2, features[name].shape[1]), dtype=np.float32)
         del features[name]
         features[name] = rows
-    opt = parse_train_options(own_corpus.options(exp_id="x", feature_cache=mode, max_ctx_l=LONG))
-    store = open_features(opt, CPU)
+    inputs = settings_of(
+        Inputs, parse_train_options(own_corpus.options(exp_id="x", feature_cache=mode, max_ctx_l=LONG))
+    )
+    store = inputs.open_features(CPU)
     message = rf"{name}: its modalities differ.*: {n_clips} in .*, {n_clips + 2} in .*: align the files"
     with pytest.raises(InputError, match=message):
-        load_train_queries(opt, store)
+        inputs.train_queries(store)
     with pytest.raises(InputError, match=message):
         store.context(name)
 

@@ -11,10 +11,10 @@ import torch
 
 from method_tvr import inference, train
 from method_tvr.ask import encode_corpus
-from method_tvr.config import parse_inference_options
+from method_tvr.config import parse_inference_options, settings_of
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.feature_records import joined_records
-from method_tvr.inputs import open_features
+from method_tvr.inputs import Inputs
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_content
 from method_tvr.training.saved_run import LAST
 from tests.support.runs.commands import Finished
@@ -263,11 +263,11 @@ def test_a_model_of_the_original_has_only_its_own_note(own, infer):
 
 
 def test_caches_leave_the_record_within_reach(trained):
-    opt = parse_inference_options(inference_options(*trained))
-    packed = open_features(opt, torch.device("cpu"))
+    inputs = settings_of(Inputs, parse_inference_options(inference_options(*trained)))
+    packed = inputs.open_features(torch.device("cpu"))
     assert isinstance(packed, CachedStore)
     assert packed.records == TRAINED_ON
-    again = open_features(opt, torch.device("cpu"))  # from the cache that is there now
+    again = inputs.open_features(torch.device("cpu"))  # from the cache that is there now
     assert again.records == TRAINED_ON
     assert again.unrecorded == []
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.config import parse_train_options
+from method_tvr.config import parse_train_options, settings_of
 from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES
-from method_tvr.inputs import clip_times, load_train_queries, open_features
+from method_tvr.inputs import Inputs
 from method_tvr.start_end_dataset import StartEndDataset
 from tests.method_tvr.dataset.label_bound import furthest
 from tests.support.public_corpora import MAX_CTX_L, SPLITS, PublicCorpus
@@ -25,11 +25,12 @@ def train_set(corpus: PublicCorpus, label_rule: str, feature_cache: str = "disk"
     """Items for each moment that any annotator gave in any split, as training would make them."""
     options = {"dset_name": corpus.name, "exp_id": "x", "label_rule": label_rule, "max_ctx_l": MAX_CTX_L}
     opt = parse_train_options(as_argv({**options, "feature_cache": feature_cache, "device": -1, **corpus.options}))
-    features = open_features(opt, CPU)
+    inputs = settings_of(Inputs, opt)
+    features = inputs.open_features(CPU)
     queries = [query for split in SPLITS for query in corpus.queries(split)]
-    assert load_train_queries(opt, features) == queries[: len(corpus.queries("train"))]
+    assert inputs.train_queries(features) == queries[: len(corpus.queries("train"))]
     moments = [replace(query, ts=moment, moments=()) for query in queries for moment in query.annotated]
-    return StartEndDataset(moments, features, clip_times(opt))
+    return StartEndDataset(moments, features, inputs.clip_times)
 
 
 def there_and_back(corpus: PublicCorpus, items: StartEndDataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

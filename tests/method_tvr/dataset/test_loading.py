@@ -5,9 +5,9 @@ import pickle
 import pytest
 import torch
 
-from method_tvr.config import parse_train_options
+from method_tvr.config import parse_train_options, settings_of
 from method_tvr.dataset.loading import BatchLoader
-from method_tvr.inputs import open_features
+from method_tvr.inputs import Inputs
 from tests.support.runs.items import Items
 from utils.basic_utils import InputError
 
@@ -53,7 +53,7 @@ def test_memory_is_pinned_for_a_run_on_cuda_alone(tiny_corpus, tmp_path, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     opt = parse_train_options(tiny_corpus.options(exp_id="x", feature_cache="disk"))
     opt.no_pin_memory = no_pin_memory
-    with open_features(opt, torch.device(device)) as features:
+    with settings_of(Inputs, opt).open_features(torch.device(device)) as features:
         items = Items(tmp_path, 2, set(), pin_memory=features.pin_memory)
     assert loader(items, 0)._workers().pin_memory == pinned
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from method_tvr.config import parse_train_options
+from method_tvr.config import parse_train_options, settings_of
 from method_tvr.dataset.annotations import Query, Video
 from method_tvr.inference import evaluation_of, predict
-from method_tvr.inputs import load_eval_split, open_features
+from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.report.examples import Example, first_right_and_wrong, is_right, outcome_in_words, span_curves
 from method_tvr.report.plots import Curve, draw_run, iou_styles, read_curves
@@ -128,9 +128,9 @@ def test_recalls_are_drawn_at_the_thresholds_that_were_logged_each_in_its_own_st
 
 def test_best_span_of_the_curves_is_the_best_moment_of_the_search(tiny_corpus: Corpus) -> None:
     opt = parse_train_options(tiny_corpus.options(exp_id="test"))
-    features = open_features(opt, torch.device("cpu"))
-    split = load_eval_split(opt, features)
-    device = torch.device("cpu")
+    inputs, device = settings_of(Inputs, opt), torch.device("cpu")
+    features = inputs.open_features(device)
+    split = inputs.eval_split(features)
     model = ReLoCLNet(model_config(opt, features), named_generator(0, "initialisation")).eval()
     queries = split.queries[:4]
     evaluation = evaluation_of(opt, split, features, device)
