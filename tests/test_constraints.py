@@ -26,8 +26,8 @@ def lines_of(path: Path) -> list[str]:
 
 def required() -> list[Requirement]:
     """All that any of the project's requirement files asks for."""
-    hidden = [path for path in ROOT.glob(".*") if path.is_dir()]  # environments
-    paths = [path for path in ROOT.rglob("*requirements.txt") if not any(map(path.is_relative_to, hidden))]
+    parts = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]  # no environment
+    paths = [path for part in parts for path in part.rglob("*requirements.txt")] + [ROOT / "requirements.txt"]
     assert len(paths) >= 7
     return [Requirement(line) for path in paths for line in lines_of(path) if not line.startswith("-r ")]
 

@@ -190,7 +190,7 @@ def test_a_key_mended_after_packing_asks_for_another_run(own_corpus):
         store.context(name)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_of_every_kind_read_from_disk(tiny_corpus, monkeypatch, start):
     queries, _ = queries_of(tiny_corpus)
     disk = FeatureStore(**described(tiny_corpus), num_workers=2)
