@@ -77,8 +77,7 @@ class Reader:
     """Decodes a stream from its beginning to its end.
 
     Args:
-        path: of the file, for messages.
-        container, stream: opened.
+        path: for messages.
         start: second of the container at which a player begins.
         declared: seconds that the file says it is long, 0 if it does not say it.
 
@@ -142,11 +141,9 @@ def frame_period(stream: Any) -> float:
 
 
 class Picture:
-    """Makes RGB arrays of decoded frames; the scaler is made once for all frames of a size.
+    """Makes RGB arrays of decoded frames, of the size in which they are stored if there is no `resize`.
 
-    Args:
-        resize: their size, or None for that in which they are stored.
-        pixel_aspect: width of a pixel over its height, if it is known.
+    The scaler is made once for all frames of a size. `pixel_aspect` is the width of a pixel over its height.
     """
 
     def __init__(self, resize: Resize | None, pixel_aspect: Any = None) -> None:
@@ -202,11 +199,7 @@ def _turned(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def read_picture(path: Path) -> Any:
-    """The frame in a picture file.
-
-    Raises:
-        InputError: it cannot be read, or is no picture.
-    """
+    """The frame in a picture file; `InputError` when it cannot be read, or is no picture."""
     content = read_bytes(path)
     kinds = [kind for beginning, kind in _PICTURES.items() if content.startswith(beginning)]
     if not kinds:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, first_few
+from utils.basic_utils import InputError, StrPath, first_few
 from utils.dataset_files import entries_of
 from utils.video_feature.decoding import Picture, Reader, check_decoder, frame_period, opened, read_picture
 from utils.video_feature.sampling import Resize, sample_times, shown_at
@@ -35,9 +35,7 @@ _US = 1_000_000  # containers count in microseconds
 Frames = Generator[tuple[float, np.ndarray], None, None]
 
 
-def open_video(
-    path: str | os.PathLike[str], folder_rate: float | None = None, decode_threads: int = 0
-) -> VideoFile | FrameFolder:
+def open_video(path: StrPath, folder_rate: float | None = None, decode_threads: int = 0) -> VideoFile | FrameFolder:
     """A video file, or a folder of pictures that are its frames.
 
     Args:
@@ -48,30 +46,22 @@ def open_video(
     Raises:
         InputError: it is missing, empty, damaged or holds no video; the message names it.
     """
+    check_decoder()
     if os.path.isdir(path):
-        return FrameFolder(path, folder_rate)
-    return VideoFile(path, decode_threads)
+        return FrameFolder(Path(path), folder_rate)
+    return VideoFile(Path(path), decode_threads)
 
 
 class VideoFile:
-    """A video in a file.
-
-    Args:
-        path: of the file.
-        decode_threads: 0 for as many as there are cores.
+    """A video in a file, see `open_video`.
 
     Attributes:
         duration: seconds from where a player begins to the end of the last frame. What the file says, until all frames
             have been read: then, what was there.
-
-    Raises:
-        InputError: as `open_video`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], decode_threads: int = 0) -> None:
-        check_decoder()
-        self.path = Path(path)
-        self._threads = decode_threads
+    def __init__(self, path: Path, decode_threads: int) -> None:
+        self.path, self._threads = path, decode_threads
         self._check_file()
         with opened(self.path, self._threads) as (container, stream):
             self._start = max(container.start_time or 0, 0) / _US
@@ -150,25 +140,12 @@ class VideoFile:
 
 
 class FrameFolder:
-    """A video as a folder of pictures, in the order of the numbers in their names.
+    """A video as a folder of pictures, see `open_video`; `duration` is in seconds."""
 
-    Args:
-        path: the folder.
-        rate: pictures a second.
-
-    Attributes:
-        duration: seconds.
-
-    Raises:
-        InputError: there are no pictures, or the rate is not known.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], rate: float | None) -> None:
-        check_decoder()
-        self.path = Path(path)
+    def __init__(self, path: Path, rate: float | None) -> None:
         if not rate:
             raise InputError(f"{path}: is a folder: say how many pictures a second it has, --folder_rate")
-        self._pictures = pictures_in(self.path)
+        self._pictures = pictures_in(path)
         if not self._pictures:
             raise InputError(f"{path}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
         self._rate = rate
@@ -186,18 +163,14 @@ class FrameFolder:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of the numbers in their names.
-
-    Raises:
-        InputError: the folder cannot be read.
-    """
+    """The pictures in a folder that can be read, in the order of the numbers in their names."""
     entries = entries_of(folder, "check its permissions")
     paths = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
-    return sorted(paths, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
 
+    def parts(path: Path) -> list[int | str]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
+    return sorted(paths, key=parts)
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -208,7 +181,7 @@ def _holds_pictures(folder: Path) -> bool:
         return False
 
 
-def find_videos(folder: str | os.PathLike[str]) -> dict[str, Path]:
+def find_videos(folder: StrPath) -> dict[str, Path]:
     """The videos of a dataset, by name: files of video suffixes without those, and folders that hold pictures.
 
     Folders in it that cannot be read are passed over, with a note.
