@@ -8,7 +8,6 @@ Each line is `{"vid_name": str, "sub": [{"text": str, "start": seconds, "end": s
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from utils.basic_utils import (
     InputError,
+    StrPath,
     command_line,
     first_few,
     progress,
@@ -36,26 +36,16 @@ SHOWN_PROBLEMS = 20
 
 @dataclass
 class Report:
-    """What became of a folder of subtitles.
+    """What became of a folder of subtitles."""
 
-    Args:
-        n_lines: subtitle lines by vid_name, 0 for a silent video.
-        problems: sentences by vid_name, only of videos that have some.
-        missing: videos that were asked for and have no file; they have no lines.
-        unused: files that belong to none of the videos asked for.
-    """
-
-    n_lines: dict[str, int] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
+    n_lines: dict[str, int] = field(default_factory=dict)  # by vid_name, 0 for a silent video
+    problems: dict[str, list[str]] = field(default_factory=dict)  # sentences by vid_name, of videos that have some
+    missing: list[str] = field(default_factory=list)  # videos that were asked for and have no file; they have no lines
+    unused: list[str] = field(default_factory=list)  # files that belong to none of the videos asked for
 
 
 def preprocess(
-    folder: str | os.PathLike[str],
-    vid_names: Sequence[str] | None,
-    out_jsonl: str | os.PathLike[str],
-    encoding: str | None = None,
+    folder: StrPath, vid_names: Sequence[str] | None, out_jsonl: StrPath, encoding: str | None = None
 ) -> Report:
     """Clean the subtitle files of a folder into one jsonl, written whole or not at all.
 
@@ -63,7 +53,6 @@ def preprocess(
         folder: with one `vid_name.srt` or `.vtt` a video; `vid_name.en.srt` is taken when it is the only one.
         vid_names: the videos, in the order wanted; one without a file gets a row without lines and is reported. None
             for one video a file, by name.
-        out_jsonl: the file to write.
         encoding: of all files; None to find out for each.
 
     Raises:
@@ -128,7 +117,7 @@ def _row(vid_name: str, paths: Sequence[Path], encoding: str | None, report: Rep
     return {"vid_name": vid_name, "sub": lines}
 
 
-def read_vid_names(path: str | os.PathLike[str]) -> list[str]:
+def read_vid_names(path: StrPath) -> list[str]:
     """Names of videos, each once, from a jsonl whose rows have `vid_name` or from a text file with one name a line.
 
     Raises:
@@ -170,13 +159,12 @@ def _tell(report: Report) -> None:
 def main() -> None:
     """Command line of `preprocess`."""
     parser = argparse.ArgumentParser(description="Subtitle files (.srt, .vtt) of a corpus -> one jsonl")
-    parser.add_argument("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
-    parser.add_argument("--save_path", required=True, help="jsonl to write")
-    parser.add_argument(
-        "--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files"
-    )
-    parser.add_argument("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
-    parser.add_argument("--report_file", help="JSON to write: lines, problems, missing and unused files")
+    add = parser.add_argument
+    add("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
+    add("--save_path", required=True, help="jsonl to write")
+    add("--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files")
+    add("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
+    add("--report_file", help="JSON to write: lines, problems, missing and unused files")
     opt = parser.parse_args()
     vid_names = None if opt.vid_names is None else read_vid_names(opt.vid_names)
     report = preprocess(opt.srt_dir, vid_names, opt.save_path, opt.encoding)

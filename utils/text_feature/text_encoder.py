@@ -47,7 +47,7 @@ class TextEncoder:
         self._model = self._pretrained.model.to(self.device)
         self.size: int = self._model.config.hidden_size
         self.layer, self.max_length = layer, max_length
-        self.max_tokens = max_length - len(self.tokenizer.special)
+        self.max_tokens = max_length - self.tokenizer.n_special
         self._check(model_name_or_path)
 
     @cached_property
@@ -61,20 +61,17 @@ class TextEncoder:
         longest = longest_sequence(self._model)
         if self.max_tokens < 1 or (longest is not None and self.max_length > longest):
             raise InputError(
-                f"--max_length {self.max_length}: {name} takes {len(self.tokenizer.special) + 1} to "
+                f"--max_length {self.max_length}: {name} takes {self.tokenizer.n_special + 1} to "
                 f"{longest or 'any number of'} tokens"
             )
         if self.batch_size < 1:
             raise InputError(f"--batch_size {self.batch_size}: expected at least 1")
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        """Token features of each sentence, special tokens removed.
+        """Token features (n_tokens, size) float32 of each sentence, in the order given, special tokens removed.
 
-        Args:
-            sentences: text; what is longer than `max_tokens` is cut, a blank one has no tokens.
-
-        Returns:
-            (n_tokens, size) float32 for each, in the order given, the same however they are batched (up to 1e-5).
+        What is longer than `max_tokens` is cut, a blank sentence has no tokens. The features are the same however
+        sentences are batched (up to 1e-5).
         """
         return self.encode_ids([ids[: self.max_tokens] for ids in self.tokenizer.ids(sentences)])
 
@@ -90,14 +87,13 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _encode_batch(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        special = self.tokenizer.special
-        ids, mask = self.tokenizer.padded([special.around(ids) for ids in sequences])  # (B, longest)
+        ids, mask = self.tokenizer.padded(sequences)  # (B, longest)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             out = self._model(
                 input_ids=ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
             )
         hidden = out.hidden_states[self.layer].float().cpu().numpy()  # (B, longest, size)
-        first = len(special.before)
+        first = len(self.tokenizer.before)
         return [hidden[row, first : first + len(ids)].copy() for row, ids in enumerate(sequences)]
 
     def properties(self) -> dict[str, Any]:
