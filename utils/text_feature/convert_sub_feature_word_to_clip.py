@@ -104,7 +104,8 @@ def convert(
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
     lines_of = subtitle_lines(subs_jsonl)
-    n_clips = clips_in(video_h5)
+    with FeatureFile(video_h5) as video:
+        n_clips = {name: video.form(name)[0] for name in video.feature_keys()}
     if not any(name in lines_of for name in n_clips):
         where = subs_jsonl if isinstance(subs_jsonl, str | os.PathLike) else "subtitles"
         raise InputError(f"{where}: no subtitles of any video, such as {next(iter(n_clips))}: other names?")
@@ -159,12 +160,6 @@ def _tokens_of(
     if lengths.sum() != len(tokens):
         raise FeatureError(source.path, name, f"has {len(tokens)} tokens, its lengths sum to {lengths.sum()}")
     return tokens, lengths
-
-
-def clips_in(video_h5: StrPath) -> dict[str, int]:
-    """Number of clips of each video of a feature file, in the file's order."""
-    with FeatureFile(video_h5) as video:
-        return {name: video.form(name)[0] for name in video.feature_keys()}
 
 
 def _tell(report: Report) -> None:

@@ -92,13 +92,12 @@ class Masker:
     """Makes batches of examples, which are lists of token ids without special tokens."""
 
     def __init__(self, tokenizer: Tokenizer, probability: float) -> None:
-        self._tokenizer, self._probability = tokenizer, probability
-        self._mask_id: int | None = tokenizer.transformers.mask_token_id
-        if self._mask_id is None:
+        mask_id = tokenizer.transformers.mask_token_id
+        if mask_id is None:
             raise InputError("the tokenizer has no mask token: give a masked-LM model, such as roberta-base")
+        self._tokenizer, self._probability, self._mask_id = tokenizer, probability, int(mask_id)
 
     def __call__(self, examples: Sequence[Sequence[int]], generator: torch.Generator) -> Batch:
-        assert self._mask_id is not None
         ids, mask = self._tokenizer.padded(examples)
         maskable = torch.zeros(ids.shape, dtype=torch.bool)
         first = len(self._tokenizer.before)

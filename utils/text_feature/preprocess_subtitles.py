@@ -15,20 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import (
-    InputError,
-    StrPath,
-    command_line,
-    first_few,
-    progress,
-    read_bytes,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from utils.basic_utils import InputError, command_line, first_few, progress, read_bytes, write_json, write_jsonl
 from utils.dataset_files import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
+from utils.text_feature.text_rows import named_rows
 
 LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*")  # "show.en.srt", "show.pt-BR.vtt"
 SHOWN_PROBLEMS = 20
@@ -45,7 +36,7 @@ class Report:
 
 
 def preprocess(
-    folder: StrPath, vid_names: Sequence[str] | None, out_jsonl: StrPath, encoding: str | None = None
+    folder: str | Path, vid_names: Sequence[str] | None, out_jsonl: str | Path, encoding: str | None = None
 ) -> Report:
     """Clean the subtitle files of a folder into one jsonl, written whole or not at all.
 
@@ -117,25 +108,20 @@ def _row(vid_name: str, paths: Sequence[Path], encoding: str | None, report: Rep
     return {"vid_name": vid_name, "sub": lines}
 
 
-def read_vid_names(path: StrPath) -> list[str]:
-    """Names of videos, each once, from a jsonl whose rows have `vid_name` or from a text file with one name a line.
-
-    Raises:
-        InputError: there is no name in it, or a row without one.
-    """
+def read_vid_names(path: str | Path) -> list[str]:
+    """Names of videos, each once, from a jsonl whose rows all have `vid_name` or a text file with one name a line."""
     if Path(path).suffix == ".jsonl":
-        rows = read_jsonl(path)
-        bad = next((i for i, row in enumerate(rows, start=1) if not isinstance(row.get("vid_name"), str)), None)
-        if bad is not None:
-            raise InputError(f"{path}, line {bad}: has no vid_name: give a file whose rows name their videos")
-        names = [row["vid_name"] for row in rows]
+        names = []
+        for where, row in named_rows(path):
+            if not isinstance(row.get("vid_name"), str):
+                raise InputError(f"{where}: has no vid_name: give a file whose rows name their videos")
+            names.append(row["vid_name"])
     else:
         try:
             names = read_bytes(path).decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as err:
             raise InputError(f"{path}: is not UTF-8: give one vid_name a line") from err
-    names = [name.strip() for name in names]
-    found = list(dict.fromkeys(name for name in names if name))
+    found = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not found:
         raise InputError(f"{path}: names no video: give one vid_name a line")
     return found

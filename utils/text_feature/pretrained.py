@@ -85,17 +85,12 @@ class Pretrained:
 
     def digest(self) -> str:
         """Digest of the weights that were loaded; of no others, which are random."""
-        return weights_digest(
-            {name: value for name, value in self.model.named_parameters() if name not in self.untrained}
-        )
+        named = self.model.named_parameters()
+        return weights_digest({name: value for name, value in named if name not in self.untrained})
 
 
 def load_encoder(model_name_or_path: str) -> Pretrained:
-    """A model without head, in evaluation mode.
-
-    Raises:
-        InputError: it cannot be loaded, or files lack weights of the encoder.
-    """
+    """A model without head; `InputError` when it cannot be loaded, or files lack weights of it."""
     loaded = _load_model(AutoModel, model_name_or_path)
     config = loaded.model.config
     if config.is_encoder_decoder or not all(hasattr(config, name) for name in ("hidden_size", "num_hidden_layers")):
@@ -105,11 +100,7 @@ def load_encoder(model_name_or_path: str) -> Pretrained:
 
 
 def load_masked_lm(model_name_or_path: str) -> Pretrained:
-    """A model with a masked-LM head, which is untrained when the files have none.
-
-    Raises:
-        InputError: it cannot be loaded, or files lack weights of the encoder.
-    """
+    """A model with a masked-LM head, untrained when the files have none; `InputError` as for `load_encoder`."""
     loaded = _load_model(AutoModelForMaskedLM, model_name_or_path)
     _check_trained(loaded, model_name_or_path, f"{loaded.model.base_model_prefix}.", "a masked-LM model")
     return loaded

@@ -60,7 +60,7 @@ def read_subtitles(path: StrPath, encoding: str | None = None) -> tuple[list[dic
 
     Args:
         path: an `.srt` or `.vtt` file; a file that begins with WEBVTT is read as `.vtt` whatever it is called.
-        encoding: of the file; None for UTF-8, else what its byte order mark says, else a guess.
+        encoding: see `decode`.
 
     Returns:
         lines `{"text": str, "start": seconds, "end": seconds}`, by start; lines that overlap stay as they are, a cue
@@ -91,11 +91,7 @@ def clean_text(text: str) -> str:
 
 def _text_of(path: StrPath, encoding: str | None, problems: _Problems) -> str:
     """The file as text; "" with a problem when it is no text file."""
-    try:
-        too_large = os.path.getsize(path) > MAX_BYTES
-    except OSError:
-        too_large = False  # why it cannot be read is said below
-    if too_large:
+    if os.path.isfile(path) and os.path.getsize(path) > MAX_BYTES:
         problems.add(f"has more than {MAX_BYTES >> 20} MiB, which subtitles have not")
         return ""
     data = read_bytes(path)

@@ -20,8 +20,6 @@ class TextEncoder:
         model_name_or_path: a folder that `save_pretrained` has written, or a name on the hub. No code of it is run.
         layer: which hidden layer, -1 the last, -2 the one before, as in TVRetrieval; 0 the embeddings.
         max_length: tokens of a sequence with special tokens; longer ones are cut.
-        device: where the model computes.
-        batch_size: sequences at a time.
         bf16: compute in bfloat16 where that is safe (torch.autocast); the features stay float32, with its rounding.
 
     Attributes:
@@ -48,24 +46,21 @@ class TextEncoder:
         self.size: int = self._model.config.hidden_size
         self.layer, self.max_length = layer, max_length
         self.max_tokens = max_length - self.tokenizer.n_special
-        self._check(model_name_or_path)
+        n_layers = self._model.config.num_hidden_layers
+        if not -n_layers - 1 <= layer <= n_layers:
+            raise InputError(
+                f"--layer {layer}: {model_name_or_path} has {n_layers}: give {-n_layers - 1} to {n_layers}"
+            )
+        longest = longest_sequence(self._model)
+        if self.max_tokens < 1 or (longest is not None and max_length > longest):
+            lengths = f"{self.tokenizer.n_special + 1} to {longest or 'any number of'} tokens"
+            raise InputError(f"--max_length {max_length}: {model_name_or_path} takes {lengths}")
+        if batch_size < 1:
+            raise InputError(f"--batch_size {batch_size}: expected at least 1")
 
     @cached_property
     def _weights(self) -> str:
         return self._pretrained.digest()
-
-    def _check(self, name: str) -> None:
-        n_layers = self._model.config.num_hidden_layers
-        if not -n_layers - 1 <= self.layer <= n_layers:
-            raise InputError(f"--layer {self.layer}: {name} has {n_layers}: give {-n_layers - 1} to {n_layers}")
-        longest = longest_sequence(self._model)
-        if self.max_tokens < 1 or (longest is not None and self.max_length > longest):
-            raise InputError(
-                f"--max_length {self.max_length}: {name} takes {self.tokenizer.n_special + 1} to "
-                f"{longest or 'any number of'} tokens"
-            )
-        if self.batch_size < 1:
-            raise InputError(f"--batch_size {self.batch_size}: expected at least 1")
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
         """Token features (n_tokens, size) float32 of each sentence, in the order given, special tokens removed.

@@ -47,11 +47,6 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be decoded ({reason}): the file is damaged or no video") from err
 
 
-def _lenient() -> dict[str, str]:
-    """Makes PyAV take titles and the like in any encoding, as PyAV 19, which has no such option, does by itself."""
-    return {"metadata_errors": "ignore"} if hasattr(av.container.Container, "metadata_errors") else {}
-
-
 @contextmanager
 def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
     """The container in a file and its video stream, which `threads` threads decode, 0 for as many as there are cores.
@@ -59,10 +54,10 @@ def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
     Raises:
         InputError: the file is damaged, or holds no video that can be decoded; inside the block likewise.
     """
-    with (
-        _naming(path),
-        av.open(f"file:{os.path.abspath(path)}", container_options=_OPTIONS, **_lenient()) as container,
-    ):
+    # titles and the like are taken in any encoding, as by PyAV 19 itself, which has no such option
+    lenient = {"metadata_errors": "ignore"} if hasattr(av.container.Container, "metadata_errors") else {}
+    url = f"file:{os.path.abspath(path)}"
+    with _naming(path), av.open(url, container_options=_OPTIONS, **lenient) as container:
         if not container.streams.video:
             raise InputError(f"{path}: has no video in it")
         stream = container.streams.best("video") or container.streams.video[0]

@@ -30,7 +30,6 @@ from utils.video_feature.weights_file import without_counters
 SCRIPT = "utils/video_feature/extract_i3d_features.py"
 PACKAGES = ("torch", "av", "numpy")
 LOOKING = Looking(frame_rate=15.0, batch_size=4)
-CLIP_LENGTH = 1.5
 SIDE = 224
 VALUE_RANGES = {"[0,1]": (1 / 255, 0.0), "[-1,1]": (2 / 255, -1.0)}  # (scale, shift) of bytes
 
@@ -72,7 +71,7 @@ def extract(
     model: I3DModel,
     out_h5: StrPath,
     looking: Looking = LOOKING,
-    clip_length: float = CLIP_LENGTH,
+    clip_length: float = 1.5,
 ) -> Report:
     """Write `{name: (n, 1024)}`, see `extract_each`: row i belongs to clip i, of `clip_length` seconds.
 
@@ -109,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_video_options(parser, LOOKING, "windows that go through the model at once")
     add = parser.add_argument_group("model").add_argument
     add("--weights", required=True, help="state dict (.pt, .pth), or TensorFlow's variables (.npz)")
-    add("--clip_length", type=float, default=CLIP_LENGTH, help=f"seconds a clip; default {CLIP_LENGTH}")
+    add("--clip_length", type=float, default=1.5, help="seconds a clip; default %(default)s")
     add(
         "--value_range",
         default="[0,1]",

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Generator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,7 +64,10 @@ class VideoFile:
         self._check_file()
         with opened(self.path, self._threads) as (container, stream):
             self._start = max(container.start_time or 0, 0) / _US
-            self._declared = self._declared_end(stream)
+            self._declared: float | None = None
+            if stream.duration is not None:
+                end = ((stream.start_time or 0) + stream.duration) * stream.time_base
+                self._declared = float(end) - self._start
             whole = None if container.duration is None else container.duration / _US
         if self._declared is None and whole is None:
             whole = self._last_packet_end()
@@ -73,13 +75,11 @@ class VideoFile:
         self.duration = float(whole or 0.0) if self._declared is None else self._declared
 
     def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
-        """Decode the frames that are shown at some times.
-
-        Frames are turned as the file asks for. With `resize`, their pixels are square.
+        """Decode the frames that are shown at some times, turned as the file asks for.
 
         Args:
             at: frames a second (frame k at (k + 0.3) / rate, until the video ends), or rising times in seconds.
-            resize: how large they come out; as they are stored if None.
+            resize: how large they come out, with square pixels; as they are stored if None.
 
         Yields:
             (time in seconds, (H, W, 3) uint8 RGB). The same array comes again when no other frame is shown.
@@ -108,14 +108,9 @@ class VideoFile:
         if found.st_size == 0:
             raise InputError(f"{self.path}: is empty (0 bytes): copy or download it again")
 
-    def _declared_end(self, stream: Any) -> float | None:
-        if stream.duration is None:
-            return None
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - self._start
-
     def _last_packet_end(self) -> float:
         """The end of the video in a file that does not say it: all of it is read, nothing decoded."""
-        end, n_packets, period = 0.0, 0, 0.0
+        end, n_packets = 0.0, 0
         with opened(self.path, self._threads) as (container, stream):
             period = frame_period(stream)
             for packet in container.demux(stream):

@@ -67,9 +67,7 @@ class ImageModel:
     ) -> None:
         self.name, self.layer, self.preparation, self.weights, self.device = name, layer, preparation, weights, device
         self._net = net.eval().to(device).to(memory_format=torch.channels_last)
-        mean, std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preparation.mean, preparation.std)
-        )
+        mean, std = torch.tensor((preparation.mean, preparation.std), device=device).view(2, 1, 3, 1, 1)
         self._scale, self._shift = 1 / (255 * std), mean / std
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:

@@ -26,16 +26,12 @@ def sample_times(frame_rate: float) -> Iterator[float]:
 def shown_at(
     times: Iterable[float], frames: Iterable[tuple[float, T]], end: Callable[[], float]
 ) -> Iterator[tuple[float, T]]:
-    """What is shown at each of the times: the last frame whose timestamp is not later.
+    """(time, frame) for all rising times before the end, at least for the first: the last frame that is not later.
 
     Args:
-        times: seconds, rising.
+        times: seconds. When they run out, the rest of the frames is left unread.
         frames: (timestamp in seconds, frame), rising. The first one is also shown before its time.
         end: gives, after the last frame, the second at which that is no longer shown.
-
-    Yields:
-        (time, frame) for all times before the end, but at least for the first time. When the times run out, the rest
-        of the frames is left unread.
     """
     unread = iter(frames)
     shown, following = next(unread, None), next(unread, None)
