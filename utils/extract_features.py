@@ -153,26 +153,19 @@ def _extract_queries(dataset: NewDataset) -> None:
 
 def _make_sub_clips(dataset: NewDataset) -> None:
     """Encode subtitle lines, and pool their tokens to clips."""
-    layout, models = dataset.layout, dataset.models
+    opt, layout, text = dataset.opt, dataset.layout, dataset.models.text
     made_of: dict[str, Any] = {"subtitles": content_stamp(layout.subtitles), "video": file_stamp(layout.video)}
-    made_of |= models.text.properties() | {"max_length": SUB_LENGTH}
+    made_of |= text.properties() | {"max_length": SUB_LENGTH}
     if not dataset.steps.is_done(layout.sub, made_of):
-        dataset.steps.done(layout.sub, made_of, _new_sub_clips(dataset))
+        encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, text.device, opt.text_batch_size, opt.bf16)
+        report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
+        clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
+        for name, reason in clips.failed.items():
+            raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")
+        cut = counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
+        late = counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
+        dataset.steps.done(layout.sub, made_of, cut + late)
     dataset.notes += dataset.steps.notes(layout.sub)
-
-
-def _new_sub_clips(dataset: NewDataset) -> list[str]:
-    """Write the subtitle features; what is worth knowing of them."""
-    opt, layout, device = dataset.opt, dataset.layout, dataset.models.text.device
-    encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, device, opt.text_batch_size, opt.bf16)
-    report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
-    clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
-    if clips.failed:
-        name, reason = next(iter(clips.failed.items()))
-        raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")
-    cut = counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
-    late = counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
-    return cut + late
 
 
 _STEPS = {

@@ -150,6 +150,7 @@ def _tokens_of(
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 0).any():
         found = f"{lengths.dtype} {lengths.shape}"
         raise FeatureError(source.path, name + LENGTHS_SUFFIX, f"expected a row of lengths, found {found}")
+    lengths = lengths.astype(np.int64)
     if len(lengths) > len(lines):
         raise FeatureError(
             source.path, name, f"has tokens of {len(lengths)} lines, the subtitles have {len(lines)}: other subtitles?"
@@ -186,10 +187,8 @@ def main() -> None:
     parser.add_argument("--clip_length", type=float, default=1.5, help="seconds (default %(default)s)")
     parser.add_argument("--pool_type", choices=POOLS, default="max", help="(default %(default)s)")
     opt = parser.parse_args()
-    report = convert(
-        opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file, opt.tgt_h5_file, opt.clip_length, opt.pool_type
-    )
-    _tell(report)
+    files = opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file, opt.tgt_h5_file
+    _tell(convert(*files, opt.clip_length, opt.pool_type))
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def extract_queries(
         raise InputError(f"{out_h5}: not written, no query has words")
     if tokens_jsonl is not None:
         ids_of = zip(texts, encoder.tokenizer.ids(list(texts.values())), strict=True)
-        tokens = ((name, encoder.tokenizer.tokens(ids[: encoder.max_tokens])) for name, ids in ids_of)
-        write_jsonl(({"desc_id": int(name), "tokens": row} for name, row in tokens), tokens_jsonl)
+        written = encoder.tokenizer.transformers.convert_ids_to_tokens
+        rows = ({"desc_id": int(name), "tokens": written(ids[: encoder.max_tokens])} for name, ids in ids_of)
+        write_jsonl(rows, tokens_jsonl)
     return report
 
 
@@ -102,7 +103,8 @@ def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_
         report = _report(features, texts_of)
     if tokens_jsonl is not None:
         lines_of = ((name, _line_ids(texts, encoder)[0]) for name, texts in texts_of.items())
-        rows = ({"vid_name": name, "tokens": [*map(encoder.tokenizer.tokens, ids)]} for name, ids in lines_of)
+        written = encoder.tokenizer.transformers.convert_ids_to_tokens
+        rows = ({"vid_name": name, "tokens": [*map(written, ids)]} for name, ids in lines_of)
         write_jsonl(rows, tokens_jsonl)
     return report
 

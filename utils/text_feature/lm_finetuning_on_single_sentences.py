@@ -47,11 +47,7 @@ def query_examples(queries: str, tokenizer: Tokenizer, block_size: int) -> list[
 
 
 def subtitle_examples(subs: str, queries: str, tokenizer: Tokenizer, block_size: int) -> list[list[int]]:
-    """Token ids of the chunks of the subtitles of the queries' videos.
-
-    Raises:
-        InputError: a query names no video, or none of the videos has subtitles.
-    """
+    """Token ids of the chunks of the subtitles of the queries' videos, which have to be named, and to have some."""
     videos: dict[str, None] = {}
     for where, row in named_rows(queries):
         if not isinstance(row.get("vid_name"), str):

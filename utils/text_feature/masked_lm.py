@@ -111,12 +111,9 @@ class Masker:
 def fine_tune(
     model: Any, tokenizer: Tokenizer, examples: Sequence[Sequence[int]], settings: Settings, device: torch.device
 ) -> list[float]:
-    """Train `model` in place on examples in random order.
+    """Train `model` in place on examples in random order; returns the mean loss of each optimiser step.
 
     A last group of fewer than `accumulation_steps` batches makes a step as well, of their mean.
-
-    Returns:
-        the mean loss of each optimiser step.
 
     Raises:
         InputError: the settings make no sense, or the loss stops being finite.
@@ -173,10 +170,10 @@ def _step_groups(examples: Sequence[Sequence[int]], masker: Masker, settings: Se
     for epoch in range(settings.n_epochs):
         order = torch.randperm(len(examples), generator=named_generator(settings.seed, f"order/{epoch}")).tolist()
         generator = named_generator(settings.seed, f"masking/{epoch}")
-        per_step = settings.batch_size * settings.accumulation_steps
+        size = settings.batch_size
+        per_step = size * settings.accumulation_steps
         for start in range(0, len(order), per_step):
             step = [examples[i] for i in order[start : start + per_step]]
-            size = settings.batch_size
             yield [masker(step[at : at + size], generator) for at in range(0, len(step), size)]
 
 

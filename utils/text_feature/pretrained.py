@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,9 @@ UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it
 
 
 class Tokenizer:
-    """A tokenizer, reduced to what feature tools need.
+    """A tokenizer, reduced to what feature tools need; `InputError` when there is no such one.
 
-    Attributes:
-        before, after: ids of the special tokens that it puts around those of a sentence.
-        n_special: how many these are.
-
-    Raises:
-        InputError: there is no such tokenizer.
+    It puts special tokens around those of a sentence, with the ids `before` and `after`, `n_special` in all.
     """
 
     def __init__(self, model_name_or_path: str) -> None:
@@ -63,10 +59,6 @@ class Tokenizer:
         """
         return self.ids([f" {line.strip()}" for line in lines])
 
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Tokens as text, as the tokenizer writes them."""
-        return list(self.transformers.convert_ids_to_tokens(list(ids)))
-
     def padded(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids (B, longest) int64 of sequences, to which special tokens are added, and the mask of them, 1 = token."""
         rows = [torch.tensor([*self.before, *sequence, *self.after], dtype=torch.int64) for sequence in sequences]
@@ -83,6 +75,7 @@ class Pretrained:
     name: str
     untrained: frozenset[str]
 
+    @cached_property
     def digest(self) -> str:
         """Digest of the weights that were loaded; of no others, which are random."""
         named = self.model.named_parameters()
@@ -133,11 +126,7 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
 
 
 def save_model(model: Any, tokenizer: Tokenizer, folder: StrPath, record: dict[str, Any]) -> None:
-    """Save model, tokenizer and `record` (as fine_tuning.json) into a new folder, or replace a whole one.
-
-    Raises:
-        InputError: there is no room, or nothing can be written there.
-    """
+    """Save model, tokenizer and `record` (as fine_tuning.json) as a new folder or in place of one, or `InputError`."""
     target = Path(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +136,7 @@ def save_model(model: Any, tokenizer: Tokenizer, folder: StrPath, record: dict[s
             (part / "fine_tuning.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
             put_in_place(part, target, gives_way=lambda: True)
     except OSError as err:
-        raise InputError(f"{target}: cannot be written ({err.strerror}): name another folder") from err
+        raise InputError(f"{target}: cannot be written ({err.strerror or err}): name another folder") from err
 
 
 def _load_model(kind: Any, model_name_or_path: str) -> Pretrained:

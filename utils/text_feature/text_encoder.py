@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,6 @@ class TextEncoder:
         max_length: tokens of a sequence with special tokens; longer ones are cut.
         bf16: compute in bfloat16 where that is safe (torch.autocast); the features stay float32, with its rounding.
 
-    Attributes:
-        size: of a token's features.
-        max_tokens: `max_length` without special tokens.
-
     Raises:
         InputError: the model cannot be loaded, has no such layer, or no positions for `max_length` tokens.
     """
@@ -43,9 +38,9 @@ class TextEncoder:
         self._pretrained = load_encoder(model_name_or_path)
         self.device, self.batch_size, self.bf16 = torch.device(device), batch_size, bf16
         self._model = self._pretrained.model.to(self.device)
-        self.size: int = self._model.config.hidden_size
+        self.size: int = self._model.config.hidden_size  # of a token's features
         self.layer, self.max_length = layer, max_length
-        self.max_tokens = max_length - self.tokenizer.n_special
+        self.max_tokens = max_length - self.tokenizer.n_special  # without special ones
         n_layers = self._model.config.num_hidden_layers
         if not -n_layers - 1 <= layer <= n_layers:
             raise InputError(
@@ -57,10 +52,6 @@ class TextEncoder:
             raise InputError(f"--max_length {max_length}: {model_name_or_path} takes {lengths}")
         if batch_size < 1:
             raise InputError(f"--batch_size {batch_size}: expected at least 1")
-
-    @cached_property
-    def _weights(self) -> str:
-        return self._pretrained.digest()
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
         """Token features (n_tokens, size) float32 of each sentence, in the order given, special tokens removed.
@@ -95,7 +86,7 @@ class TextEncoder:
         """What decides the features, see `provenance`: model, weights, layer, max_length; and the precision."""
         return {
             "model": self._pretrained.name,
-            "weights": self._weights,
+            "weights": self._pretrained.digest,
             "layer": str(self.layer),
             "max_length": self.max_length,
             "precision": "bfloat16" if self.bf16 else "float32",

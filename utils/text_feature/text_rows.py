@@ -26,11 +26,7 @@ def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
 
 
 def query_texts(queries: Rows) -> dict[str, str]:
-    """Sentences by desc_id as text, in order.
-
-    Raises:
-        InputError: a file cannot be read, a row lacks `desc_id` or `desc`, or two have one desc_id.
-    """
+    """Sentences by desc_id as text, in order; `InputError` when a row lacks `desc_id` or `desc`, or two have one id."""
     texts: dict[str, str] = {}
     for where, row in named_rows(queries):
         desc_id, desc = row.get("desc_id"), row.get("desc")

@@ -27,10 +27,7 @@ ON_THE_EDGE = 1e-6  # clips: a time this close before one, which rounding alone 
 
 
 def frame_times(n_frames: int, frame_rate: float = TVR_FRAME_RATE) -> np.ndarray:
-    """(n_frames,) seconds at which frames lie: frame k at (k + 0.3) / frame_rate.
-
-    With 3 frames a second, frame k of second n is at n + {3, 13, 23}/30 s, as TVRetrieval has it.
-    """
+    """(n_frames,) seconds at which frames lie: frame k at (k + 0.3) / frame_rate, see `SAMPLE_OFFSET`."""
     return (np.arange(n_frames) + SAMPLE_OFFSET) / frame_rate
 
 
@@ -68,15 +65,12 @@ def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
 def convert(
     src_h5: StrPath, tgt_h5: StrPath, pool: str = "max", clip_length: float = 1.5, frame_rate: float | None = None
 ) -> int:
-    """Write `{vid_name: (n_clips, D)}`, whole or not at all; one video is in memory at a time.
+    """Write `{vid_name: (n_clips, D)}`, whole or not at all, one video in memory at a time; returns how many videos.
 
     Args:
         src_h5: `{vid_name: (n_frames, D)}`.
         pool, clip_length: see `frames_to_clips`.
         frame_rate: frames a second in `src_h5`; by default what the file says of itself, else 3.
-
-    Returns:
-        Number of videos.
 
     Raises:
         InputError: the file cannot be read, its frames were not taken at `frame_rate`, or options make no sense.

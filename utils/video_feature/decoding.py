@@ -75,12 +75,6 @@ class Reader:
         path: for messages.
         start: second of the container at which a player begins.
         declared: seconds that the file says it is long, 0 if it does not say it.
-
-    Attributes:
-        end: second at which the last frame so far is no longer shown.
-        last_packet_end: the end of all that was read so far, sound too.
-        n_frames: frames decoded.
-        finished: whether the end was reached.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any, start: float, declared: float) -> None:
@@ -89,9 +83,10 @@ class Reader:
         # lengths that are estimated from bit rates are wrong too, but not by so much
         self._latest = 2 * declared + LONGEST_STILL_S if declared > 0 else inf
         self._last_packet = (0.0, 0.0)  # (time, duration) of the one that is shown last
-        self.end = self.last_packet_end = 0.0
+        self.end = 0.0  # second at which the last frame so far is no longer shown
+        self.last_packet_end = 0.0  # of all that was read so far, sound too
         self.n_frames = 0
-        self.finished = False
+        self.finished = False  # whether the end was reached
 
     def frames(self) -> Iterator[tuple[float, Any]]:
         """(time, frame) in the order in which they are shown."""

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -17,14 +17,14 @@ from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.video_feature.frames import find_videos
 from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, centre_crop, load_image_model
-from utils.video_feature.pipeline import Extractor, Looking, Report, add_video_options, extract_each, finish, looking_of
+from utils.video_feature.pipeline import Extractor, Looking, Report, Videos, add_video_options, extract_each, finish
 
 SCRIPT = "utils/video_feature/extract_frame_features.py"
 PACKAGES = ("torch", "torchvision", "timm", "av", "numpy")
 LOOKING = Looking(frame_rate=3.0, batch_size=32)
 
 
-def extract(videos: Mapping[str, StrPath], model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING) -> Report:
+def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING) -> Report:
     """Write `{name: (n, D)}`, see `extract_each`: row k belongs to the frame shown at (k + 0.3) / frame_rate seconds.
 
     Raises:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--weights", help="file with its state dict; by default the library downloads what it has")
     add("--layer", default=POOLED, choices=LAYERS, help="pool5 goes into the classifier; others: ResNets' maps, flat")
     args = parser.parse_args(argv)
-    looking, videos = looking_of(args), find_videos(args.videos)
+    looking, videos = Looking.of(args), find_videos(args.videos)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device))
         report = extract(videos, model, args.out, looking)

@@ -9,7 +9,7 @@ forms of weights that are understood are described in `i3d_weights.py`. Stopped 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -23,7 +23,7 @@ from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import centre_crop
-from utils.video_feature.pipeline import Extractor, Looking, Report, add_video_options, extract_each, finish, looking_of
+from utils.video_feature.pipeline import Extractor, Looking, Report, Videos, add_video_options, extract_each, finish
 from utils.video_feature.sampling import Resize
 from utils.video_feature.weights_file import without_counters
 
@@ -67,19 +67,14 @@ def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]
 
 
 def extract(
-    videos: Mapping[str, StrPath],
-    model: I3DModel,
-    out_h5: StrPath,
-    looking: Looking = LOOKING,
-    clip_length: float = 1.5,
+    videos: Videos, model: I3DModel, out_h5: StrPath, looking: Looking = LOOKING, clip_length: float = 1.5
 ) -> Report:
     """Write `{name: (n, 1024)}`, see `extract_each`: row i belongs to clip i, of `clip_length` seconds.
 
     The number of rows is even; `merge_align_i3d` cuts them.
 
     Raises:
-        InputError: clips have no frame in them, or nothing can be written there. What is wrong with a video is in the
-            report.
+        InputError: clips have no frame in them, or nothing can be written there.
     """
     rate = looking.frame_rate
     if clip_length <= 0 or (block := round(2 * clip_length * rate)) < 2:
@@ -116,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="of pixels; default [0,1] as for TVR's features, although the public weights were trained on [-1,1]",
     )
     args = parser.parse_args(argv)
-    looking, videos = looking_of(args), find_videos(args.videos)
+    looking, videos = Looking.of(args), find_videos(args.videos)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = I3DModel(load_i3d(args.weights)[0], choose_device(args.device), args.value_range)
         report = extract(videos, model, args.out, looking, args.clip_length)

@@ -38,7 +38,6 @@ def open_video(path: StrPath, folder_rate: float | None = None, decode_threads: 
     """A video file, or a folder of pictures that are its frames.
 
     Args:
-        path: of the file or folder.
         folder_rate: pictures a second, for folders.
         decode_threads: threads that decode a file, 0 for as many as there are cores.
 
@@ -168,16 +167,19 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(paths, key=parts)
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _is_video(entry: Path) -> bool:
+    """Whether what lies in a folder is a file of a video suffix, or a folder that holds pictures."""
+    if not os.path.isdir(entry):
+        return entry.suffix.lower() in VIDEO_SUFFIXES
     try:
-        return bool(pictures_in(folder))
+        return bool(pictures_in(entry))
     except InputError as err:  # such as lost+found
         print(f"note: {err}; passed over", file=sys.stderr, flush=True)
         return False
 
 
 def find_videos(folder: StrPath) -> dict[str, Path]:
-    """The videos of a dataset, by name: files of video suffixes without those, and folders that hold pictures.
+    """The videos of a dataset, by name: files without their suffixes, and folders that hold pictures.
 
     Folders in it that cannot be read are passed over, with a note.
 
@@ -186,11 +188,8 @@ def find_videos(folder: StrPath) -> dict[str, Path]:
     """
     path = Path(folder)
     entries = [entry for entry in entries_of(path, "give the folder with the videos") if entry.name[0] != "."]
-    folders = [entry for entry in entries if os.path.isdir(entry)]
-    videos = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(entry)]
-    named = [(entry.stem, entry) for entry in videos]
-    named += [(entry.name, entry) for entry in folders if _holds_pictures(entry)]
-    named.sort()
+    videos = [entry for entry in entries if _is_video(entry)]
+    named = sorted((entry.name if os.path.isdir(entry) else entry.stem, entry) for entry in videos)
     twice = [f"{one[1].name} and {other[1].name}" for one, other in pairwise(named) if one[0] == other[0]]
     if twice:
         raise InputError(f"{path}: {first_few(twice)} would have one name: rename one")

@@ -93,13 +93,10 @@ def load_i3d(path: StrPath) -> tuple[I3D, I3DWeights]:
 
 
 def convert_names(tensors: Mapping[str, torch.Tensor], source: str) -> I3DWeights:
-    """Weights under our names, in PyTorch's layout, of those under any of `NAMES`.
+    """Weights under our names, in PyTorch's layout, of those under any of `NAMES`; `InputError` for other names.
 
     TensorFlow's may have another scope before, such as `RGB/`, and `:0` after them; batch normalisation that does not
     scale, as in its checkpoints, gets the scale 1. `source` is where they come from, for messages.
-
-    Raises:
-        InputError: the names are of none of these kinds.
     """
     given = without_counters(tensors)
     matches = {naming: _matched(given, naming) for naming in NAMES}

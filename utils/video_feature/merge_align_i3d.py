@@ -111,18 +111,6 @@ def _sources(files: Sequence[FeatureFile]) -> dict[str, FeatureFile]:
     return source_of
 
 
-def _tell(report: Report) -> None:
-    for names, where in ((report.only_i3d, "ResNet"), (report.only_resnet, "I3D")):
-        if names:
-            print(f"left out, without {where} features: {first_few(names)}", file=sys.stderr)
-    if report.far_apart:
-        named = [f"{name} ({i3d} and {resnet})" for name, (i3d, resnet) in report.far_apart.items()]
-        print(
-            f"warning: I3D and ResNet differ much in their numbers of clips; another clip length? {first_few(named)}",
-            file=sys.stderr,
-        )
-
-
 @command_line
 def main() -> None:
     """Command line of `merge_align`."""
@@ -132,7 +120,13 @@ def main() -> None:
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
     opt = parser.parse_args()
     report = merge_align(opt.src_h5_files, opt.resnet_h5_file, opt.tgt_h5_file)
-    _tell(report)
+    for names, where in ((report.only_i3d, "ResNet"), (report.only_resnet, "I3D")):
+        if names:
+            print(f"left out, without {where} features: {first_few(names)}", file=sys.stderr)
+    if report.far_apart:
+        named = first_few([f"{name} ({i3d} and {resnet})" for name, (i3d, resnet) in report.far_apart.items()])
+        differ = "I3D and ResNet differ much in their numbers of clips; another clip length?"
+        print(f"warning: {differ} {named}", file=sys.stderr)
     print(f"{opt.tgt_h5_file}: {len(report.done)} videos")
 
 

@@ -47,8 +47,7 @@ def normalize_and_concat(resnet_h5: StrPath, i3d_h5: StrPath, tgt_h5: StrPath) -
                 )
         names = resnet.feature_keys()
         for one, other in ((resnet, i3d), (i3d, resnet)):
-            missing = other.missing(one.feature_keys())
-            if missing:
+            if missing := other.missing(one.feature_keys()):
                 raise InputError(
                     f"{other.path}: lacks videos of {one.path}: {first_few(missing)}: run merge_align_i3d.py"
                 )

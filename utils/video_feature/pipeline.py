@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from utils.feature_files.resumable_features import Extraction, Scalar, file_stam
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
 from utils.video_feature.sampling import Resize
+
+Videos: TypeAlias = Mapping[str, StrPath]  # {name: file, or folder of pictures}
 
 _WAITING_BATCHES = 2
 
@@ -43,6 +46,11 @@ class Looking:
                 raise InputError(f"--{name} {rate}: give frames a second, more than 0")
         if self.decode_threads < 0:
             raise InputError(f"--decode_threads {self.decode_threads}: give 0 (as many as cores) or more")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Looking:
+        """As the options of `add_video_options` say."""
+        return cls(args.frame_rate, args.batch_size, args.folder_rate, args.decode_threads)
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,10 @@ class Report:
     durations: dict[str, float] = field(default_factory=dict)  # seconds of those that are done
 
 
-def extract_each(videos: Mapping[str, StrPath], extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
+def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
     """Write `{name: (rows, D)}` float32 of all videos that can be read; the others are skipped, and say why.
 
-    Another run with the same extractor and rates goes on with the file. Videos are files, or folders of pictures.
+    Another run with the same extractor and rates goes on with the file.
 
     Raises:
         InputError: nothing can be written there, or another process does.
@@ -160,17 +168,8 @@ def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: 
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
 
 
-def looking_of(args: argparse.Namespace) -> Looking:
-    """How the options say that videos are looked at."""
-    return Looking(args.frame_rate, args.batch_size, args.folder_rate, args.decode_threads)
-
-
 def finish(report: Report, out: str, durations: str | None) -> None:
-    """Print what became of the videos, and write their durations if a file is named.
-
-    Raises:
-        InputError: there are no features of any video.
-    """
+    """Print what became of the videos, and write their durations if a file is named; `InputError` without any."""
     if not report.done:
         raise InputError(f"{out}: not written, none of {len(report.failed)} videos could be read (reasons are above)")
     if durations:

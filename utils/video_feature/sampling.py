@@ -16,10 +16,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 def sample_times(frame_rate: float) -> Iterator[float]:
-    """Times in seconds at which a video is looked at, without end: frame k at (k + 0.3) / frame_rate.
-
-    With 3 frames a second these are the times that TVRetrieval gives its frames.
-    """
+    """Times in seconds at which a video is looked at, without end: frame k at (k + 0.3) / frame_rate."""
     return ((number + SAMPLE_OFFSET) / frame_rate for number in count())
 
 

@@ -28,7 +28,12 @@ def read_state_dict(path: StrPath) -> dict[str, torch.Tensor]:
     if not os.path.isfile(path):
         raise InputError(f"{path}: weights not found: give the file that holds them")
     try:
-        content = _load(path)
+        if str(path).endswith(".safetensors"):
+            from safetensors.torch import load_file  # comes with transformers and timm
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # whatever torch and safetensors raise on files that are damaged or something else
         raise InputError(
             f"{path}: cannot be read as weights ({first_line(err)}): it is damaged, or holds more than tensors"
@@ -42,14 +47,6 @@ def read_state_dict(path: StrPath) -> dict[str, torch.Tensor]:
     if odd:
         raise InputError(f"{path}: is no state dict, {first_few(odd, 3)} are no tensors: save model.state_dict()")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _load(path: StrPath) -> Any:
-    if str(path).endswith(".safetensors"):
-        from safetensors.torch import load_file  # comes with transformers and timm
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def without_counters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -79,8 +76,7 @@ def fill(net: nn.Module, state: Mapping[str, torch.Tensor], source: str, head: s
     if missing or other:
         found = f"lacks {first_few(missing)}" if missing else f"has other shapes of {first_few(other)}"
         raise InputError(f"{source}: {found}: are these weights of another model?")
-    unused = [name for name in given if name not in own and not name.startswith(head)]
-    if unused:
+    if unused := [name for name in given if name not in own and not name.startswith(head)]:
         print(f"note: {source}: not used: {first_few(unused)}", file=sys.stderr)
     net.load_state_dict({name: given[name] for name in own}, strict=False)
 
