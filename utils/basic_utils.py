@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from tqdm import tqdm
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Closing")
+StrPath: TypeAlias = str | os.PathLike[str]
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT_EXIT_CODE = 2

@@ -41,10 +41,7 @@ MAX_CTX_L = 128  # clips of a video that a model takes in by default
 
 
 def make_dataset(opt: argparse.Namespace) -> NewDataset:
-    """Make all files of a dataset, going on from what is there.
-
-    Args:
-        opt: as parsed by `_parse`.
+    """Make all files of a dataset as the options of `main` ask, going on from what is there.
 
     Raises:
         InputError: something given is wrong, or no video can be used.
@@ -75,10 +72,8 @@ def _check_numbers(opt: argparse.Namespace) -> None:
         if not 0 < getattr(opt, name) < math.inf:
             raise InputError(f"--{name} {getattr(opt, name)}: must be above 0")
     if opt.frame_rate * opt.clip_length < 1:
-        raise InputError(
-            f"--frame_rate {opt.frame_rate:g}: leaves clips of {opt.clip_length:g} s without a frame: give at least "
-            f"{1 / opt.clip_length:.2f}"
-        )
+        without = f"leaves clips of {opt.clip_length:g} s without a frame"
+        raise InputError(f"--frame_rate {opt.frame_rate:g}: {without}: give at least {1 / opt.clip_length:.2f}")
     if not 0 <= opt.val_share < 1:
         raise InputError(f"--val_share {opt.val_share}: must be at least 0 and below 1")
 
@@ -130,8 +125,7 @@ def _extract_i3d(dataset: NewDataset) -> None:
 def _make_clips(dataset: NewDataset) -> None:
     opt, layout, names = dataset.opt, dataset.layout, sorted(dataset.durations)
     i3d = layout.i3d_windows if layout.i3d else None
-    sources = [path for path in (layout.frames, i3d) if path is not None]
-    made_of = {"videos": names, "frames": [file_stamp(path) for path in sources]}
+    made_of = {"videos": names, "frames": [file_stamp(path) for path in (layout.frames, i3d) if path is not None]}
     if not dataset.steps.is_done(layout.video, made_of):
         write_clips(SCRIPT, names, layout.frames, i3d, layout.video, opt.clip_length, opt.pool)
         dataset.steps.done(layout.video, made_of)
@@ -159,26 +153,19 @@ def _extract_queries(dataset: NewDataset) -> None:
 
 def _make_sub_clips(dataset: NewDataset) -> None:
     """Encode subtitle lines, and pool their tokens to clips."""
-    layout, models = dataset.layout, dataset.models
+    opt, layout, text = dataset.opt, dataset.layout, dataset.models.text
     made_of: dict[str, Any] = {"subtitles": content_stamp(layout.subtitles), "video": file_stamp(layout.video)}
-    made_of |= models.text.properties() | {"max_length": SUB_LENGTH}
+    made_of |= text.properties() | {"max_length": SUB_LENGTH}
     if not dataset.steps.is_done(layout.sub, made_of):
-        dataset.steps.done(layout.sub, made_of, _new_sub_clips(dataset))
+        encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, text.device, opt.text_batch_size, opt.bf16)
+        report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
+        clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
+        for name, reason in clips.failed.items():
+            raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")
+        cut = counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
+        late = counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
+        dataset.steps.done(layout.sub, made_of, cut + late)
     dataset.notes += dataset.steps.notes(layout.sub)
-
-
-def _new_sub_clips(dataset: NewDataset) -> list[str]:
-    """Write the subtitle features; what is worth knowing of them."""
-    opt, layout, device = dataset.opt, dataset.layout, dataset.models.text.device
-    encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, device, opt.text_batch_size, opt.bf16)
-    report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
-    clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
-    if clips.failed:
-        name, reason = next(iter(clips.failed.items()))
-        raise InputError(f"{layout.sub_tokens}, key {name}: {reason}")
-    cut = counted(f"videos with subtitle lines cut to {encoder.max_tokens} tokens", report.cut)
-    late = counted("videos with subtitle lines that begin after their end, in no clip", list(clips.past_the_end))
-    return cut + late
 
 
 _STEPS = {
@@ -199,9 +186,8 @@ def _finish(dataset: NewDataset) -> None:
         written = write_annotations(layout, splits, dataset.durations)
     silent = [name for name in dataset.without_file if name in dataset.durations]
     dataset.note("videos without a subtitle file, whose subtitle features are zero", silent)
-    dataset.note(
-        "videos both trained on and evaluated on, which makes the evaluation look better than it is", in_both(splits)
-    )
+    both = "videos both trained on and evaluated on, which makes the evaluation look better than it is"
+    dataset.note(both, in_both(splits))
     others = other_durations(dataset.queries, dataset.durations)
     dataset.note('queries whose "duration" is not that of their video, and was replaced', [q.where for q in others])
     long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
@@ -211,17 +197,21 @@ def _finish(dataset: NewDataset) -> None:
         long,
     )
     features = [layout.video, layout.sub, *([layout.query] if dataset.queries else [])]
-    about = {
-        "made_by": SCRIPT,
-        "options": vars(dataset.opt),
-        "failed": dataset.failed,
-        "left_out": [str(query) for query in dataset.left_out],
-        "notes": dataset.notes,
-    }
-    write_manifest(layout.out, layout.prefix, [*written, *features], **about)
+    write_manifest(
+        layout.out,
+        layout.prefix,
+        [*written, *features],
+        made_by=SCRIPT,
+        options=vars(dataset.opt),
+        failed=dataset.failed,
+        left_out=[str(query) for query in dataset.left_out],
+        notes=dataset.notes,
+    )
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line; see `--help`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -256,13 +246,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning",
     )
-    return parser.parse_args(argv)
-
-
-@command_line
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line; see `--help`."""
-    opt = _parse(argv)
+    opt = parser.parse_args(argv)
     with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
         print(told(make_dataset(opt)))
 

@@ -15,7 +15,6 @@ from utils.feature_files.compare_features import compare
 from utils.feature_files.feature_file import new_feature_file
 from utils.feature_files.resumable_features import Extraction
 from utils.own_corpus.clips import badly_timed, write_clips
-from utils.text_feature.convert_sub_feature_word_to_clip import clips_in
 from utils.text_feature.convert_sub_feature_word_to_clip import convert as convert_sub
 from utils.video_feature import convert_feature_frm_to_clip
 from utils.video_feature.merge_align_i3d import merge_align
@@ -32,7 +31,9 @@ def put_too_little(folder: Path) -> None:
 
 
 REFUSED: dict[str, Callable[[Path], object]] = {
-    "reading": lambda folder: clips_in(folder / "damaged.h5"),
+    "reading": lambda folder: convert_sub(
+        folder / "b.h5", folder / "sub.jsonl", folder / "damaged.h5", folder / "out.h5"
+    ),
     "comparing": lambda folder: compare(folder / "a.h5", folder / "b.h5"),
     "pooling": lambda folder: convert_feature_frm_to_clip.convert(folder / "nan.h5", folder / "out.h5"),
     "merging": lambda folder: merge_align([folder / "a.h5", folder / "nan.h5"], folder / "b.h5", folder / "out.h5"),

@@ -17,8 +17,7 @@ def chunk_lines(lengths: Sequence[int], max_tokens: int, drop_short_last: bool =
     """Put whole lines together until no further one fits, as in TVRetrieval.
 
     Args:
-        lengths: tokens of each line, at most `max_tokens`.
-        max_tokens: of a chunk, special tokens not counted.
+        lengths: tokens of each line, at most `max_tokens`, which a chunk has without special tokens.
         drop_short_last: leave the last chunk out if it has less than a tenth of `max_tokens`, as fine-tuning does;
             extraction keeps it.
 

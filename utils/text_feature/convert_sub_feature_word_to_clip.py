@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, first_few, progress
+from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.provenance import made_with, properties
 from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
@@ -29,45 +29,24 @@ POOLS = ("max", "avg")
 SCRIPT = "utils/text_feature/convert_sub_feature_word_to_clip.py"
 
 
-class TokenFile(FeatureFile):
-    """Token features of subtitles: `{vid_name}: (tokens, D)` and `{vid_name}-lengths: (lines,)`."""
-
-    def lengths(self, vid_name: str) -> np.ndarray:
-        """Tokens of each line of a video: (n_lines,) int64."""
-        key = vid_name + LENGTHS_SUFFIX
-        lengths = self.numbers(key)
-        if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 0).any():
-            raise FeatureError(self.path, key, f"expected a row of lengths, found {lengths.dtype} {lengths.shape}")
-        return lengths.astype(np.int64)
-
-
 @dataclass
 class Report:
-    """What became of the videos.
+    """What became of the videos."""
 
-    Args:
-        done: videos written.
-        silent: those among them without subtitles: all their clips are zero.
-        failed: reasons by vid_name; these videos are not in the file.
-        past_the_end: lines by vid_name that begin after the video's last clip and are in none.
-        unused: videos that have subtitles but no clips.
-    """
-
-    done: list[str] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    past_the_end: dict[str, int] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
+    unused: list[str]  # have subtitles but no clips
+    done: list[str] = field(default_factory=list)  # written
+    silent: list[str] = field(default_factory=list)  # those among them without subtitles: all their clips are zero
+    failed: dict[str, str] = field(default_factory=dict)  # reasons of those that are not in the file
+    past_the_end: dict[str, int] = field(default_factory=dict)  # lines that begin after the last clip and are in none
 
 
 def clip_lines(lines: Sequence[Mapping[str, Any]], n_clips: int, clip_length: float) -> list[tuple[int, int] | None]:
     """First and last line of each clip, None where nobody speaks.
 
     Args:
-        lines: with `start` and `end` in seconds; a line is in clips floor(start / clip_length) to
+        lines: with `start` and `end`, in seconds as `clip_length`; a line is in clips floor(start / clip_length) to
             ceil(end / clip_length) - 1.
         n_clips: of the video; lines beyond are in no clip.
-        clip_length: seconds.
     """
     spans: list[tuple[int, int] | None] = [None] * n_clips
     for i, line in enumerate(lines):
@@ -81,13 +60,12 @@ def clip_lines(lines: Sequence[Mapping[str, Any]], n_clips: int, clip_length: fl
 def pool_clips(
     tokens: np.ndarray, lengths: np.ndarray, spans: Sequence[tuple[int, int] | None], pool: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pool the tokens of each clip.
+    """Pool ("max" or "avg") the tokens of each clip.
 
     Args:
         tokens: (n_tokens, D) float32, those of all lines one after the other.
         lengths: (n_lines,) tokens of each line; lines beyond count as the last one, as in TVRetrieval.
         spans: first and last line of each clip, or None.
-        pool: "max" or "avg".
 
     Returns:
         (n_clips, D) float32, zero where nothing was pooled, and the mask (n_clips,) float32, 1 where something was.
@@ -107,12 +85,7 @@ def pool_clips(
 
 
 def convert(
-    token_h5: str | os.PathLike[str],
-    subs_jsonl: Rows,
-    video_h5: str | os.PathLike[str],
-    out_h5: str | os.PathLike[str],
-    clip_length: float = 1.5,
-    pool: str = "max",
+    token_h5: StrPath, subs_jsonl: Rows, video_h5: StrPath, out_h5: StrPath, clip_length: float = 1.5, pool: str = "max"
 ) -> Report:
     """Write `{vid_name}: (n_clips, D)` and `{vid_name}-mask: (n_clips,)`, whole or not at all.
 
@@ -121,9 +94,7 @@ def convert(
         subs_jsonl: `{"vid_name", "sub": [{"text", "start", "end"}, …]}` the tokens were made from, or such rows; there
             may be more lines than `lengths`. A video that is not in it is silent.
         video_h5: `{vid_name}: (n_clips, …)`, the video features.
-        out_h5: the file to write.
-        clip_length: seconds.
-        pool: "max" or "avg".
+        clip_length, pool: see `clip_lines` and `pool_clips`.
 
     Raises:
         InputError: a file cannot be read, no video has subtitles, or the options make no sense.
@@ -133,27 +104,31 @@ def convert(
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
     lines_of = subtitle_lines(subs_jsonl)
-    n_clips = clips_in(video_h5)
+    with FeatureFile(video_h5) as video:
+        n_clips = {name: video.form(name)[0] for name in video.feature_keys()}
     if not any(name in lines_of for name in n_clips):
-        raise InputError(
-            f"{_name(subs_jsonl)}: no subtitles of any video, such as {next(iter(n_clips), '')}: other names?"
-        )
+        where = subs_jsonl if isinstance(subs_jsonl, str | os.PathLike) else "subtitles"
+        raise InputError(f"{where}: no subtitles of any video, such as {next(iter(n_clips))}: other names?")
     report = Report(unused=[name for name in lines_of if name not in n_clips])
-    with TokenFile(token_h5) as source, ExitStack() as opened:
+    with FeatureFile(token_h5) as source, ExitStack() as opened:
         width, keys = source.width(), set(source.keys())
         about = {**properties(source.made_by()), "clip_length": clip_length, "pooling": pool}
         out = opened.enter_context(new_feature_file(out_h5, **made_with(SCRIPT, "sub", ["numpy"], **about)))
         for name in progress(n_clips, "subtitles to clips", len(n_clips)):
-            spans = clip_lines(lines_of.get(name, []), n_clips[name], clip_length)
+            lines = lines_of.get(name, [])
             try:
-                tokens, lengths = _tokens_of(name, source, keys, lines_of, width)
+                tokens, lengths = _tokens_of(name, lines, source, keys, width)
             except FeatureError as err:
                 report.failed[name] = err.reason
                 continue
-            features, mask = pool_clips(tokens, lengths, spans, pool)
+            features, mask = pool_clips(tokens, lengths, clip_lines(lines, n_clips[name], clip_length), pool)
             out.put(name, features)
             out.put(name + MASK_SUFFIX, mask)
-            _count(report, name, lines_of.get(name, []), n_clips[name] * clip_length, spoken=bool(mask.any()))
+            report.done.append(name)
+            if not mask.any():
+                report.silent.append(name)
+            if late := sum(line["start"] >= n_clips[name] * clip_length for line in lines):
+                report.past_the_end[name] = late
         if not report.done:
             name, reason = next(iter(report.failed.items()))
             raise InputError(f"{token_h5}: has features of none of the videos ({name}: {reason}): extract them first")
@@ -161,18 +136,21 @@ def convert(
 
 
 def _tokens_of(
-    name: str, source: TokenFile, keys: set[str], lines_of: Mapping[str, list[dict[str, Any]]], width: int
+    name: str, lines: Sequence[Mapping[str, Any]], source: FeatureFile, keys: set[str], width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (n_tokens, D) and lengths (n_lines,) of a video, both empty for one without a word."""
-    lines = lines_of.get(name, [])
     nothing = np.zeros((0, width), np.float32), np.zeros(0, np.int64)
-    if name not in keys and not any(line["text"].strip() for line in lines):
-        return nothing
     if name not in keys:
+        if not any(line["text"].strip() for line in lines):
+            return nothing
         raise FeatureError(source.path, name, "has subtitles, but no token features: extract them")
     if name + LENGTHS_SUFFIX not in keys:
         raise FeatureError(source.path, name, f"has tokens, but no {name}{LENGTHS_SUFFIX}: extract it again")
-    lengths = source.lengths(name)
+    lengths = source.numbers(name + LENGTHS_SUFFIX)
+    if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 0).any():
+        found = f"{lengths.dtype} {lengths.shape}"
+        raise FeatureError(source.path, name + LENGTHS_SUFFIX, f"expected a row of lengths, found {found}")
+    lengths = lengths.astype(np.int64)
     if len(lengths) > len(lines):
         raise FeatureError(
             source.path, name, f"has tokens of {len(lengths)} lines, the subtitles have {len(lines)}: other subtitles?"
@@ -185,34 +163,12 @@ def _tokens_of(
     return tokens, lengths
 
 
-def _count(report: Report, name: str, lines: Sequence[Mapping[str, Any]], duration: float, spoken: bool) -> None:
-    report.done.append(name)
-    if not spoken:
-        report.silent.append(name)
-    late = sum(line["start"] >= duration for line in lines)
-    if late:
-        report.past_the_end[name] = late
-
-
-def _name(rows: Rows) -> str:
-    return str(rows) if isinstance(rows, str | os.PathLike) else "subtitles"
-
-
-def clips_in(video_h5: str | os.PathLike[str]) -> dict[str, int]:
-    """Number of clips of each video of a feature file, in the file's order."""
-    with FeatureFile(video_h5) as video:
-        return {name: video.form(name)[0] for name in video.feature_keys()}
-
-
 def _tell(report: Report) -> None:
     for name, reason in report.failed.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
     if report.past_the_end:
-        print(
-            f"note: {sum(report.past_the_end.values())} lines begin after the last clip of their video and are in "
-            f"none: {first_few(list(report.past_the_end))}",
-            file=sys.stderr,
-        )
+        late = f"{sum(report.past_the_end.values())} lines begin after the last clip of their video and are in none"
+        print(f"note: {late}: {first_few(list(report.past_the_end))}", file=sys.stderr)
     if report.unused:
         print(f"note: subtitles of videos without clips: {first_few(report.unused)}", file=sys.stderr)
     if report.silent:
@@ -231,10 +187,8 @@ def main() -> None:
     parser.add_argument("--clip_length", type=float, default=1.5, help="seconds (default %(default)s)")
     parser.add_argument("--pool_type", choices=POOLS, default="max", help="(default %(default)s)")
     opt = parser.parse_args()
-    report = convert(
-        opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file, opt.tgt_h5_file, opt.clip_length, opt.pool_type
-    )
-    _tell(report)
+    files = opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file, opt.tgt_h5_file
+    _tell(convert(*files, opt.clip_length, opt.pool_type))
 
 
 if __name__ == "__main__":

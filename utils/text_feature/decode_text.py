@@ -25,23 +25,20 @@ INSTALL = "pip install -r utils/text_feature/requirements.txt -c constraints.txt
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str, str | None]:
-    """The text in `data`.
+    """The text of a file without byte order mark, and what was guessed ("read as cp1252 …"), None when it is certain.
 
-    UTF-8 comes first, because text in another encoding is next to never valid UTF-8; then what a byte order mark says;
-    then a guess. (TVRetrieval took iso-8859-1 first, which never fails, and garbles UTF-8.)
-
-    Args:
-        data: bytes of a text file.
-        encoding: name of its encoding, None to find out.
-
-    Returns:
-        the text without byte order mark, and what was guessed ("read as cp1252 …") or None when it is certain.
+    Without an `encoding`, UTF-8 comes first, because text in another one is next to never valid UTF-8; then what a byte
+    order mark says; then a guess. (TVRetrieval took iso-8859-1 first, which never fails, and garbles UTF-8.)
 
     Raises:
         InputError: the bytes are not in `encoding`, or there is no such encoding.
     """
     if encoding is not None:
-        return _decode_as(data, encoding), None
+        check_encoding(encoding)
+        try:
+            return data.decode(encoding).removeprefix("\ufeff"), None
+        except UnicodeDecodeError as err:
+            raise InputError(f"is not {encoding} (byte {err.start}): give another encoding, or none") from err
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(name, errors="replace"), None
@@ -61,14 +58,6 @@ def check_encoding(encoding: str) -> None:
         "".encode(encoding)
     except LookupError as err:
         raise InputError(f"there is no encoding {encoding!r}: give a name that Python knows, such as cp1250") from err
-
-
-def _decode_as(data: bytes, encoding: str) -> str:
-    check_encoding(encoding)
-    try:
-        return data.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as err:
-        raise InputError(f"is not {encoding} (byte {err.start}): give another encoding, or none") from err
 
 
 def _guess(data: bytes) -> tuple[str, str]:

@@ -14,17 +14,17 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, first_few, progress, write_jsonl
+from utils.basic_utils import InputError, StrPath, command_line, first_few, progress, write_jsonl
 from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import Extraction
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
 from utils.text_feature.text_encoder import TextEncoder
-from utils.text_feature.text_rows import LENGTHS_SUFFIX, Path, Rows, query_texts, subtitle_lines
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, query_texts, subtitle_lines
 
 SCRIPT = "utils/text_feature/extract_text_features.py"
 PACKAGES = ("torch", "transformers", "tokenizers")
@@ -34,26 +34,21 @@ QUERIES_AT_A_TIME, VIDEOS_AT_A_TIME = 512, 16  # enough to sort by length, few e
 
 @dataclass
 class Report:
-    """What became of the queries or videos.
+    """What became of the queries or videos, by their names: desc_ids as text, or vid_names."""
 
-    Args:
-        done: names in the file: desc_ids as text, or vid_names.
-        failed: reasons by name; these are not in the file.
-        cut: names of queries, or of videos with lines, that were too long and lost their last tokens.
-    """
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    cut: list[str] = field(default_factory=list)
+    done: list[str]  # in the file
+    failed: dict[str, str]  # why they are not
+    cut: list[str]  # those done whose sentence, or a line of which, was too long and lost its last tokens
 
 
-def extract_queries(queries: Rows, encoder: TextEncoder, out_h5: Path, tokens_jsonl: Path | None = None) -> Report:
+def extract_queries(
+    queries: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_jsonl: StrPath | None = None
+) -> Report:
     """Write `{desc_id: (n_tokens, size)}` float32; whole or not at all, and resumable.
 
     Args:
         queries: rows with `desc_id` and `desc`, or jsonl files of them.
         encoder: whose `max_length` cuts them.
-        out_h5: the file to write.
         tokens_jsonl: file for `{"desc_id", "tokens": [str, …]}`, the tokens that the features belong to.
 
     Raises:
@@ -74,12 +69,13 @@ def extract_queries(queries: Rows, encoder: TextEncoder, out_h5: Path, tokens_js
         raise InputError(f"{out_h5}: not written, no query has words")
     if tokens_jsonl is not None:
         ids_of = zip(texts, encoder.tokenizer.ids(list(texts.values())), strict=True)
-        tokens = ((name, encoder.tokenizer.tokens(ids[: encoder.max_tokens])) for name, ids in ids_of)
-        write_jsonl(({"desc_id": int(name), "tokens": row} for name, row in tokens), tokens_jsonl)
+        written = encoder.tokenizer.transformers.convert_ids_to_tokens
+        rows = ({"desc_id": int(name), "tokens": written(ids[: encoder.max_tokens])} for name, ids in ids_of)
+        write_jsonl(rows, tokens_jsonl)
     return report
 
 
-def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: Path, tokens_jsonl: Path | None = None) -> Report:
+def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_jsonl: StrPath | None = None) -> Report:
     """Write `{vid_name}: (n_tokens, size)` float32, the tokens of all its lines, and `{vid_name}-lengths` int16.
 
     A video's lines are put together into chunks of whole lines that the encoder takes in at once. A line longer than a
@@ -89,7 +85,6 @@ def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: Path, tokens_jso
         subs: rows `{"vid_name", "sub": [{"text", "start", "end"}, …]}`, or a jsonl file of them; a video without lines
             has no tokens.
         encoder: whose `max_length` is that of a chunk.
-        out_h5: the file to write.
         tokens_jsonl: file for `{"vid_name", "tokens": [[str, …] for each line]}`.
 
     Raises:
@@ -108,7 +103,8 @@ def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: Path, tokens_jso
         report = _report(features, texts_of)
     if tokens_jsonl is not None:
         lines_of = ((name, _line_ids(texts, encoder)[0]) for name, texts in texts_of.items())
-        rows = ({"vid_name": name, "tokens": [*map(encoder.tokenizer.tokens, ids)]} for name, ids in lines_of)
+        written = encoder.tokenizer.transformers.convert_ids_to_tokens
+        rows = ({"vid_name": name, "tokens": [*map(written, ids)]} for name, ids in lines_of)
         write_jsonl(rows, tokens_jsonl)
     return report
 
@@ -137,7 +133,7 @@ def _report(features: Extraction, names: Iterable[str]) -> Report:
     return Report(done, failed, [name for name in done if features.about(name)["cut"]])
 
 
-def _extraction(out_h5: Path, kind: str, encoder: TextEncoder) -> Extraction:
+def _extraction(out_h5: StrPath, kind: str, encoder: TextEncoder) -> Extraction:
     properties = encoder.properties()
     recipe = {"script": SCRIPT, "kind": kind, **properties}
     return Extraction(out_h5, recipe, made_with(SCRIPT, kind, PACKAGES, **properties))
@@ -184,18 +180,16 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--query_file", nargs="+", help="jsonl files with desc_id and desc; all go into one h5 file")
     source.add_argument("--sub_meta_path", help="jsonl of preprocess_subtitles.py")
-    parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
-    parser.add_argument("--tokens_jsonl", help="jsonl to write the tokens to")
-    parser.add_argument("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (%(default)s)")
-    parser.add_argument("--layer", type=int, default=-2, help="hidden layer (default %(default)s, second to last)")
-    parser.add_argument(
-        "--max_length",
-        type=int,
-        help=f"tokens with special ones: of a query (default {QUERY_LENGTH}), of a chunk of lines ({SUB_LENGTH})",
-    )
-    parser.add_argument("--batch_size", type=int, default=64, help="sequences at a time (default %(default)s)")
-    parser.add_argument("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster, features are rounded")
+    add = parser.add_argument
+    add("--tgt_h5_file", required=True, help="h5 file to write")
+    add("--tokens_jsonl", help="jsonl to write the tokens to")
+    add("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (%(default)s)")
+    add("--layer", type=int, default=-2, help="hidden layer (default %(default)s, second to last)")
+    lengths = f"of a query (default {QUERY_LENGTH}), of a chunk of lines ({SUB_LENGTH})"
+    add("--max_length", type=int, help=f"tokens with special ones: {lengths}")
+    add("--batch_size", type=int, default=64, help="sequences at a time (default %(default)s)")
+    add("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
+    add("--bf16", action="store_true", help="compute in bfloat16: faster, features are rounded")
     opt = parser.parse_args()
     with named_when_out_of_memory(vars(opt), ("batch_size", "bf16")):
         _run(opt)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,12 @@ MODES = {"query_only": Mode(32, 1, subtitles=False), "sub_query": Mode(256, 4, s
 
 def query_examples(queries: str, tokenizer: Tokenizer, block_size: int) -> list[list[int]]:
     """Token ids of each query, at most `block_size` with special tokens; blank queries left out."""
-    lines, _ = cut_lines(tokenizer.ids(list(query_texts(queries).values())), block_size - len(tokenizer.special))
+    lines, _ = cut_lines(tokenizer.ids(list(query_texts(queries).values())), block_size - tokenizer.n_special)
     return [line for line in lines if line]
 
 
 def subtitle_examples(subs: str, queries: str, tokenizer: Tokenizer, block_size: int) -> list[list[int]]:
-    """Token ids of the chunks of the subtitles of the queries' videos.
-
-    Raises:
-        InputError: a query names no video, or none of the videos has subtitles.
-    """
+    """Token ids of the chunks of the subtitles of the queries' videos, which have to be named, and to have some."""
     videos: dict[str, None] = {}
     for where, row in named_rows(queries):
         if not isinstance(row.get("vid_name"), str):
@@ -59,7 +56,7 @@ def subtitle_examples(subs: str, queries: str, tokenizer: Tokenizer, block_size:
     lines_of = subtitle_lines(subs)
     if not any(name in lines_of for name in videos):
         raise InputError(f"{subs}: has subtitles of none of the videos of {queries}: other names?")
-    max_tokens = block_size - len(tokenizer.special)
+    max_tokens = block_size - tokenizer.n_special
     examples = []
     for name in videos:
         ids, _ = cut_lines(tokenizer.line_ids([line["text"] for line in lines_of.get(name, [])]), max_tokens)
@@ -90,11 +87,7 @@ def held_out_table(rows: Sequence[tuple[str, float]]) -> str:
 
 
 def check_output(folder: str, overwrite: bool) -> None:
-    """Refuse, before hours of training, a folder that is there: only a model's folder is replaced, and if asked to.
-
-    Raises:
-        InputError: it is there and may not be replaced.
-    """
+    """Refuse, before hours of training, a folder that is there: only a model's folder is replaced, and if asked to."""
     path = Path(folder)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
@@ -112,17 +105,18 @@ def _run(opt: argparse.Namespace) -> None:
     settings.check()
     device = choose_device(-1 if opt.no_cuda else opt.device)
     tokenizer = Tokenizer(opt.model_name_or_path)
-    if block_size <= len(tokenizer.special):
+    if block_size <= tokenizer.n_special:
         raise InputError(f"--block_size {block_size}: leaves no room between the special tokens")
     train = read_examples(opt.mode, opt.train_data_file, opt.sub_meta_path, tokenizer, block_size)
     held_out = None
     if opt.eval_data_file is not None:
-        held_out = _all(read_examples(opt.mode, opt.eval_data_file, opt.sub_meta_path, tokenizer, block_size))
+        parts = read_examples(opt.mode, opt.eval_data_file, opt.sub_meta_path, tokenizer, block_size)
+        held_out = [*chain.from_iterable(parts.values())]
     loaded = load_masked_lm(opt.model_name_or_path)
     _check_model(opt, loaded.model, loaded.untrained, block_size)
     print(", ".join(f"{len(examples)} {what}" for what, examples in train.items()), flush=True)
     table = [("before", held_out_loss(loaded.model, tokenizer, held_out, settings, device))] if held_out else []
-    losses = fine_tune(loaded.model, tokenizer, _all(train), settings, device)
+    losses = fine_tune(loaded.model, tokenizer, [*chain.from_iterable(train.values())], settings, device)
     if held_out:
         table.append(("after", held_out_loss(loaded.model, tokenizer, held_out, settings, device)))
         print(held_out_table(table))
@@ -170,10 +164,6 @@ def _settings(opt: argparse.Namespace, mode: Mode) -> Settings:
         seed=opt.seed,
         bf16=opt.bf16,
     )
-
-
-def _all(examples: dict[str, list[list[int]]]) -> list[list[int]]:
-    return [example for rows in examples.values() for example in rows]
 
 
 def _parser() -> argparse.ArgumentParser:

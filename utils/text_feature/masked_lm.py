@@ -64,10 +64,9 @@ def mask_tokens(
     Args:
         ids: (B, L) int64.
         maskable: (B, L) bool, false for special tokens, the first of each sequence among them, and for padding.
-        mask_id: id of the mask token.
         n_tokens: size of the vocabulary.
         probability: that a maskable token is chosen.
-        generator: source of chance, on the CPU.
+        generator: on the CPU.
 
     Returns:
         what the model sees, (B, L) int64, and the labels, (B, L) int64: the token where it is to be guessed, else -100.
@@ -93,18 +92,17 @@ class Masker:
     """Makes batches of examples, which are lists of token ids without special tokens."""
 
     def __init__(self, tokenizer: Tokenizer, probability: float) -> None:
-        self._tokenizer, self._probability = tokenizer, probability
-        self._mask_id: int | None = tokenizer.transformers.mask_token_id
-        if self._mask_id is None:
+        mask_id = tokenizer.transformers.mask_token_id
+        if mask_id is None:
             raise InputError("the tokenizer has no mask token: give a masked-LM model, such as roberta-base")
+        self._tokenizer, self._probability, self._mask_id = tokenizer, probability, int(mask_id)
 
     def __call__(self, examples: Sequence[Sequence[int]], generator: torch.Generator) -> Batch:
-        assert self._mask_id is not None
-        special = self._tokenizer.special
-        ids, mask = self._tokenizer.padded([special.around(example) for example in examples])
+        ids, mask = self._tokenizer.padded(examples)
         maskable = torch.zeros(ids.shape, dtype=torch.bool)
+        first = len(self._tokenizer.before)
         for row, example in enumerate(examples):
-            maskable[row, len(special.before) : len(special.before) + len(example)] = True
+            maskable[row, first : first + len(example)] = True
         n_tokens = len(self._tokenizer.transformers)
         seen, labels = mask_tokens(ids, maskable, self._mask_id, n_tokens, self._probability, generator)
         return Batch(seen, mask, labels)
@@ -113,12 +111,9 @@ class Masker:
 def fine_tune(
     model: Any, tokenizer: Tokenizer, examples: Sequence[Sequence[int]], settings: Settings, device: torch.device
 ) -> list[float]:
-    """Train `model` in place on examples in random order.
+    """Train `model` in place on examples in random order; returns the mean loss of each optimiser step.
 
     A last group of fewer than `accumulation_steps` batches makes a step as well, of their mean.
-
-    Returns:
-        the mean loss of each optimiser step.
 
     Raises:
         InputError: the settings make no sense, or the loss stops being finite.
@@ -135,7 +130,8 @@ def fine_tune(
     for group in progress(_step_groups(examples, masker, settings), "fine-tuning, steps", n_steps):
         loss = 0.0
         for batch in group:
-            part = _loss_sum(model, batch, device, settings.bf16) / max(_n_labels(batch), 1) / len(group)
+            loss_sum, n_labels = _loss_sum(model, batch, device, settings.bf16)
+            part = loss_sum / max(n_labels, 1) / len(group)
             part.backward()
             loss += part.item()
         if not math.isfinite(loss):
@@ -161,8 +157,9 @@ def held_out_loss(
     batches = list(batches_by_length([len(example) for example in examples], settings.batch_size))
     for chosen in progress(batches, "held-out part", len(batches)):
         batch = masker([examples[i] for i in chosen], generator)
-        total += _loss_sum(model, batch, device, settings.bf16).item()
-        count += _n_labels(batch)
+        loss_sum, n_labels = _loss_sum(model, batch, device, settings.bf16)
+        total += loss_sum.item()
+        count += n_labels
     if not count:
         raise InputError("the held-out part is too small: not one of its tokens was chosen to be guessed")
     return total / count
@@ -173,32 +170,25 @@ def _step_groups(examples: Sequence[Sequence[int]], masker: Masker, settings: Se
     for epoch in range(settings.n_epochs):
         order = torch.randperm(len(examples), generator=named_generator(settings.seed, f"order/{epoch}")).tolist()
         generator = named_generator(settings.seed, f"masking/{epoch}")
-        per_step = settings.batch_size * settings.accumulation_steps
+        size = settings.batch_size
+        per_step = size * settings.accumulation_steps
         for start in range(0, len(order), per_step):
             step = [examples[i] for i in order[start : start + per_step]]
-            size = settings.batch_size
             yield [masker(step[at : at + size], generator) for at in range(0, len(step), size)]
 
 
-def _loss_sum(model: Any, batch: Batch, device: torch.device, bf16: bool) -> torch.Tensor:
-    """Cross entropy summed over the tokens to be guessed; 0 when there are none, whose mean would not be a number."""
+def _loss_sum(model: Any, batch: Batch, device: torch.device, bf16: bool) -> tuple[torch.Tensor, int]:
+    """Cross entropy summed over the tokens to be guessed, 0 when there are none, and how many these are."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         logits = model(input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device)).logits  # (B, L, V)
     labels = batch.labels.to(device)
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-
-
-def _n_labels(batch: Batch) -> int:
-    return int((batch.labels != IGNORED).sum())
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return loss, int((batch.labels != IGNORED).sum())
 
 
 def _groups(model: Any, settings: Settings) -> list[dict[str, Any]]:
     """Parameters with weight decay, and those without: biases and layer norms."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    return [
-        {
-            "params": [value for name, value in named if not name.endswith(NOT_DECAYED)],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [value for name, value in named if name.endswith(NOT_DECAYED)], "weight_decay": 0.0},
-    ]
+    decayed = [value for name, value in named if not name.endswith(NOT_DECAYED)]
+    others = [value for name, value in named if name.endswith(NOT_DECAYED)]
+    return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -8,7 +8,6 @@ Each line is `{"vid_name": str, "sub": [{"text": str, "start": seconds, "end": s
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,19 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import (
-    InputError,
-    command_line,
-    first_few,
-    progress,
-    read_bytes,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from utils.basic_utils import InputError, command_line, first_few, progress, read_bytes, write_json, write_jsonl
 from utils.dataset_files import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
+from utils.text_feature.text_rows import named_rows
 
 LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*")  # "show.en.srt", "show.pt-BR.vtt"
 SHOWN_PROBLEMS = 20
@@ -36,26 +27,16 @@ SHOWN_PROBLEMS = 20
 
 @dataclass
 class Report:
-    """What became of a folder of subtitles.
+    """What became of a folder of subtitles."""
 
-    Args:
-        n_lines: subtitle lines by vid_name, 0 for a silent video.
-        problems: sentences by vid_name, only of videos that have some.
-        missing: videos that were asked for and have no file; they have no lines.
-        unused: files that belong to none of the videos asked for.
-    """
-
-    n_lines: dict[str, int] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
+    n_lines: dict[str, int] = field(default_factory=dict)  # by vid_name, 0 for a silent video
+    problems: dict[str, list[str]] = field(default_factory=dict)  # sentences by vid_name, of videos that have some
+    missing: list[str] = field(default_factory=list)  # videos that were asked for and have no file; they have no lines
+    unused: list[str] = field(default_factory=list)  # files that belong to none of the videos asked for
 
 
 def preprocess(
-    folder: str | os.PathLike[str],
-    vid_names: Sequence[str] | None,
-    out_jsonl: str | os.PathLike[str],
-    encoding: str | None = None,
+    folder: str | Path, vid_names: Sequence[str] | None, out_jsonl: str | Path, encoding: str | None = None
 ) -> Report:
     """Clean the subtitle files of a folder into one jsonl, written whole or not at all.
 
@@ -63,7 +44,6 @@ def preprocess(
         folder: with one `vid_name.srt` or `.vtt` a video; `vid_name.en.srt` is taken when it is the only one.
         vid_names: the videos, in the order wanted; one without a file gets a row without lines and is reported. None
             for one video a file, by name.
-        out_jsonl: the file to write.
         encoding: of all files; None to find out for each.
 
     Raises:
@@ -128,25 +108,20 @@ def _row(vid_name: str, paths: Sequence[Path], encoding: str | None, report: Rep
     return {"vid_name": vid_name, "sub": lines}
 
 
-def read_vid_names(path: str | os.PathLike[str]) -> list[str]:
-    """Names of videos, each once, from a jsonl whose rows have `vid_name` or from a text file with one name a line.
-
-    Raises:
-        InputError: there is no name in it, or a row without one.
-    """
+def read_vid_names(path: str | Path) -> list[str]:
+    """Names of videos, each once, from a jsonl whose rows all have `vid_name` or a text file with one name a line."""
     if Path(path).suffix == ".jsonl":
-        rows = read_jsonl(path)
-        bad = next((i for i, row in enumerate(rows, start=1) if not isinstance(row.get("vid_name"), str)), None)
-        if bad is not None:
-            raise InputError(f"{path}, line {bad}: has no vid_name: give a file whose rows name their videos")
-        names = [row["vid_name"] for row in rows]
+        names = []
+        for where, row in named_rows(path):
+            if not isinstance(row.get("vid_name"), str):
+                raise InputError(f"{where}: has no vid_name: give a file whose rows name their videos")
+            names.append(row["vid_name"])
     else:
         try:
             names = read_bytes(path).decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as err:
             raise InputError(f"{path}: is not UTF-8: give one vid_name a line") from err
-    names = [name.strip() for name in names]
-    found = list(dict.fromkeys(name for name in names if name))
+    found = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not found:
         raise InputError(f"{path}: names no video: give one vid_name a line")
     return found
@@ -170,13 +145,12 @@ def _tell(report: Report) -> None:
 def main() -> None:
     """Command line of `preprocess`."""
     parser = argparse.ArgumentParser(description="Subtitle files (.srt, .vtt) of a corpus -> one jsonl")
-    parser.add_argument("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
-    parser.add_argument("--save_path", required=True, help="jsonl to write")
-    parser.add_argument(
-        "--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files"
-    )
-    parser.add_argument("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
-    parser.add_argument("--report_file", help="JSON to write: lines, problems, missing and unused files")
+    add = parser.add_argument
+    add("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
+    add("--save_path", required=True, help="jsonl to write")
+    add("--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files")
+    add("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
+    add("--report_file", help="JSON to write: lines, problems, missing and unused files")
     opt = parser.parse_args()
     vid_names = None if opt.vid_names is None else read_vid_names(opt.vid_names)
     report = preprocess(opt.srt_dir, vid_names, opt.save_path, opt.encoding)

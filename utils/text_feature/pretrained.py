@@ -6,11 +6,10 @@ No code that comes with a model is ever run, and weights are loaded as tensors, 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +17,31 @@ import orjson
 import torch
 import transformers
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from utils.basic_utils import InputError, first_line, named_when_full, sync
+from utils.basic_utils import InputError, StrPath, first_line, named_when_full
 from utils.feature_files.provenance import weights_digest
+from utils.whole_folder import part_folder, put_in_place
 
-UNTRAINED_PARTS = ("pooler.",)  # of an encoder; no token feature passes through them
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """What a tokenizer puts before and after the tokens of a sentence, as ids."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.before) + len(self.after)
-
-    def around(self, ids: Sequence[int]) -> list[int]:
-        """The ids that a model takes for a sentence."""
-        return [*self.before, *ids, *self.after]
+UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it
 
 
 class Tokenizer:
-    """A tokenizer, reduced to what feature tools need.
+    """A tokenizer, reduced to what feature tools need; `InputError` when there is no such one.
 
-    Args:
-        model_name_or_path: a folder, or a name on the hub.
-
-    Raises:
-        InputError: there is no such tokenizer.
+    It puts special tokens around those of a sentence, with the ids `before` and `after`, `n_special` in all.
     """
 
     def __init__(self, model_name_or_path: str) -> None:
         self.transformers = _loaded(AutoTokenizer.from_pretrained, model_name_or_path, "tokenizer")
-        self.special = self._special_tokens(model_name_or_path)
-        self.pad_id: int = self.transformers.pad_token_id or 0  # padded places are masked: any id does
+        encoded = self.transformers("a", return_special_tokens_mask=True)
+        ids, is_special = encoded["input_ids"], encoded["special_tokens_mask"]
+        if 0 not in is_special:
+            raise InputError(f"{model_name_or_path}: its tokenizer makes no token of the word 'a': is it whole?")
+        self.before: list[int] = ids[: is_special.index(0)]
+        self.after: list[int] = ids[len(ids) - is_special[::-1].index(0) :]
+        self.n_special = len(self.before) + len(self.after)
 
     def ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """Token ids of each sentence, without special tokens, not cut; none for a blank sentence."""
@@ -72,28 +59,12 @@ class Tokenizer:
         """
         return self.ids([f" {line.strip()}" for line in lines])
 
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Tokens as text, as the tokenizer writes them."""
-        return list(self.transformers.convert_ids_to_tokens(list(ids)))
-
     def padded(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids (B, longest) int64 of sequences with special tokens, and the mask of the same shape, 1 = token."""
-        length = max(map(len, sequences))
-        ids = torch.full((len(sequences), length), self.pad_id, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        return ids, mask
-
-    def _special_tokens(self, model_name_or_path: str) -> SpecialTokens:
-        encoded = self.transformers("a", return_special_tokens_mask=True)
-        ids, is_special = encoded["input_ids"], encoded["special_tokens_mask"]
-        if 0 not in is_special:
-            raise InputError(f"{model_name_or_path}: its tokenizer makes no token of the word 'a': is it whole?")
-        first = is_special.index(0)
-        last = len(ids) - is_special[::-1].index(0)
-        return SpecialTokens(tuple(ids[:first]), tuple(ids[last:]))
+        """Ids (B, longest) int64 of sequences, to which special tokens are added, and the mask of them, 1 = token."""
+        rows = [torch.tensor([*self.before, *sequence, *self.after], dtype=torch.int64) for sequence in sequences]
+        pad_id = self.transformers.pad_token_id or 0  # padded places are masked: any id does
+        ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+        return ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
 
 
 @dataclass(frozen=True)
@@ -104,51 +75,41 @@ class Pretrained:
     name: str
     untrained: frozenset[str]
 
+    @cached_property
     def digest(self) -> str:
         """Digest of the weights that were loaded; of no others, which are random."""
-        return weights_digest(
-            {name: value for name, value in self.model.named_parameters() if name not in self.untrained}
-        )
+        named = self.model.named_parameters()
+        return weights_digest({name: value for name, value in named if name not in self.untrained})
 
 
 def load_encoder(model_name_or_path: str) -> Pretrained:
-    """A model without head, in evaluation mode.
-
-    Raises:
-        InputError: it cannot be loaded, or files lack weights of the encoder.
-    """
+    """A model without head; `InputError` when it cannot be loaded, or files lack weights of it."""
     loaded = _load_model(AutoModel, model_name_or_path)
-    lacking = [name for name in loaded.untrained if not name.startswith(UNTRAINED_PARTS)]
     config = loaded.model.config
     if config.is_encoder_decoder or not all(hasattr(config, name) for name in ("hidden_size", "num_hidden_layers")):
         raise InputError(f"{model_name_or_path}: is a {config.model_type}: give a text encoder, such as roberta-base")
-    if lacking:
-        raise InputError(f"{model_name_or_path}: has no weights for {sorted(lacking)[0]}: is it a text encoder?")
+    _check_trained(loaded, model_name_or_path, "", "a text encoder")
     return loaded
 
 
 def load_masked_lm(model_name_or_path: str) -> Pretrained:
-    """A model with a masked-LM head, which is untrained when the files have none.
-
-    Raises:
-        InputError: it cannot be loaded, or files lack weights of the encoder.
-    """
+    """A model with a masked-LM head, untrained when the files have none; `InputError` as for `load_encoder`."""
     loaded = _load_model(AutoModelForMaskedLM, model_name_or_path)
-    encoder = f"{loaded.model.base_model_prefix}."
-    lacking = [
-        name
-        for name in loaded.untrained
-        if name.startswith(encoder) and not name.removeprefix(encoder).startswith(UNTRAINED_PARTS)
-    ]
-    if lacking:
-        raise InputError(f"{model_name_or_path}: has no weights for {sorted(lacking)[0]}: is it a masked-LM model?")
+    _check_trained(loaded, model_name_or_path, f"{loaded.model.base_model_prefix}.", "a masked-LM model")
     return loaded
+
+
+def _check_trained(loaded: Pretrained, model_name_or_path: str, encoder: str, what: str) -> None:
+    """Refuse files that lack weights of the encoder, whose names begin with `encoder`."""
+    of_encoder = (name for name in loaded.untrained if name.startswith(encoder))
+    lacking = [name for name in of_encoder if not name.removeprefix(encoder).startswith(UNTRAINED_PART)]
+    if lacking:
+        raise InputError(f"{model_name_or_path}: has no weights for {min(lacking)}: is it {what}?")
 
 
 def longest_sequence(model: nn.Module) -> int | None:
     """Tokens that a model has positions for, special ones included; None where it does not say."""
-    config: Any = model.config
-    positions = getattr(config, "max_position_embeddings", None)
+    positions: Any = getattr(model.config, "max_position_embeddings", None)
     if positions is None:
         return None
     # RoBERTa and its kin count positions from the padding id on
@@ -164,43 +125,18 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
         yield order[start : start + batch_size]
 
 
-def save_model(model: Any, tokenizer: Tokenizer, folder: str | os.PathLike[str], record: dict[str, Any]) -> None:
-    """Save model, tokenizer and `record` (as fine_tuning.json) into a new folder, or replace a whole one.
-
-    Everything is written into a hidden folder beside, which is renamed when it is complete.
-
-    Raises:
-        InputError: there is no room, or nothing can be written there.
-    """
+def save_model(model: Any, tokenizer: Tokenizer, folder: StrPath, record: dict[str, Any]) -> None:
+    """Save model, tokenizer and `record` (as fine_tuning.json) as a new folder or in place of one, or `InputError`."""
     target = Path(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as err:
-        raise InputError(f"{target}: cannot be written ({err.strerror}): name another folder") from err
-    try:
-        with named_when_full(target), _quiet():
+        with part_folder(target.parent, f".{target.name}.") as part, named_when_full(target), _quiet():
             model.save_pretrained(part)
             tokenizer.transformers.save_pretrained(part)
             (part / "fine_tuning.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
-            for path in part.rglob("*"):
-                sync(path)
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o777 & ~umask)  # mkdtemp makes private folders; this is an ordinary one
-        _put_in_place(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _put_in_place(part: Path, target: Path) -> None:
-    """Rename a folder, after moving away what is in its place."""
-    before = part.with_suffix(".before")
-    if target.exists():
-        target.rename(before)  # a kill before the next line leaves the old model whole, under this name
-    part.rename(target)
-    sync(target.parent)
-    shutil.rmtree(before, ignore_errors=True)
+            put_in_place(part, target, gives_way=lambda: True)
+    except OSError as err:
+        raise InputError(f"{target}: cannot be written ({err.strerror or err}): name another folder") from err
 
 
 def _load_model(kind: Any, model_name_or_path: str) -> Pretrained:

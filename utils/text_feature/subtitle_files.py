@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import InputError, read_bytes
+from utils.basic_utils import InputError, StrPath, read_bytes
 from utils.text_feature.decode_text import decode
 
 SUFFIXES = (".srt", ".vtt")
@@ -52,22 +52,15 @@ class _Problems:
         return self.told + more
 
 
-@dataclass(frozen=True)
-class _Cue:
-    start: float
-    end: float
-    text_lines: list[str]
-
-
 Block = list[tuple[int, str]]  # lines between blank ones, each with its number
 
 
-def read_subtitles(path: str | os.PathLike[str], encoding: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+def read_subtitles(path: StrPath, encoding: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """Read a subtitle file.
 
     Args:
         path: an `.srt` or `.vtt` file; a file that begins with WEBVTT is read as `.vtt` whatever it is called.
-        encoding: of the file; None for UTF-8, else what its byte order mark says, else a guess.
+        encoding: see `decode`.
 
     Returns:
         lines `{"text": str, "start": seconds, "end": seconds}`, by start; lines that overlap stay as they are, a cue
@@ -80,11 +73,10 @@ def read_subtitles(path: str | os.PathLike[str], encoding: str | None = None) ->
     problems = _Problems(str(path))
     text = _text_of(path, encoding, problems)
     is_vtt = text.startswith("WEBVTT") or Path(path).suffix.lower() == ".vtt"
-    cues = [cue for block in _blocks(text, is_vtt, problems) for cue in _cues(block, is_vtt, problems)]
-    cues.sort(key=lambda cue: cue.start)
-    if not cues:
+    lines = [line for block in _blocks(text, is_vtt, problems) for line in _cues(block, is_vtt, problems)]
+    lines.sort(key=lambda line: line["start"])
+    if not lines:
         problems.add("has no subtitles" if text.strip() else "is empty")
-    lines = [{"text": _cue_text("\n".join(cue.text_lines), is_vtt), "start": cue.start, "end": cue.end} for cue in cues]
     return lines, problems.all()
 
 
@@ -97,13 +89,9 @@ def clean_text(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _text_of(path: str | os.PathLike[str], encoding: str | None, problems: _Problems) -> str:
+def _text_of(path: StrPath, encoding: str | None, problems: _Problems) -> str:
     """The file as text; "" with a problem when it is no text file."""
-    try:
-        too_large = os.path.getsize(path) > MAX_BYTES
-    except OSError:
-        too_large = False  # why it cannot be read is said below
-    if too_large:
+    if os.path.isfile(path) and os.path.getsize(path) > MAX_BYTES:
         problems.add(f"has more than {MAX_BYTES >> 20} MiB, which subtitles have not")
         return ""
     data = read_bytes(path)
@@ -143,8 +131,8 @@ def _is_no_cue(block: Block, first: bool, problems: _Problems) -> bool:
     return not has_times and (is_header or _VTT_SKIPPED_BLOCK.fullmatch(line) is not None)
 
 
-def _cues(block: Block, is_vtt: bool, problems: _Problems) -> Iterator[_Cue]:
-    """The cues of a block: one, or more where blank lines between them are missing."""
+def _cues(block: Block, is_vtt: bool, problems: _Problems) -> Iterator[dict[str, Any]]:
+    """The cues of a block as lines: one, or more where blank lines between them are missing."""
     timings = [i for i, (_, line) in enumerate(block) if _TIMING.fullmatch(line) or _TIMING_ATTEMPT.search(line)]
     if not timings:
         problems.add(f"no times, skipped: {_quoted(block[0][1])}", block[0][0])
@@ -162,7 +150,8 @@ def _cues(block: Block, is_vtt: bool, problems: _Problems) -> Iterator[_Cue]:
         elif times[1] < times[0]:
             problems.add(f"ends before it starts, skipped: {_quoted(line)}", number)
         else:
-            yield _Cue(*times, [text for _, text in block[at + 1 : end]])
+            text = "\n".join(line for _, line in block[at + 1 : end])
+            yield {"text": _cue_text(text, is_vtt), "start": times[0], "end": times[1]}
 
 
 def _times(line: str) -> tuple[float, float] | None:

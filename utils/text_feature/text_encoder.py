@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,7 @@ class TextEncoder:
         model_name_or_path: a folder that `save_pretrained` has written, or a name on the hub. No code of it is run.
         layer: which hidden layer, -1 the last, -2 the one before, as in TVRetrieval; 0 the embeddings.
         max_length: tokens of a sequence with special tokens; longer ones are cut.
-        device: where the model computes.
-        batch_size: sequences at a time.
         bf16: compute in bfloat16 where that is safe (torch.autocast); the features stay float32, with its rounding.
-
-    Attributes:
-        size: of a token's features.
-        max_tokens: `max_length` without special tokens.
 
     Raises:
         InputError: the model cannot be loaded, has no such layer, or no positions for `max_length` tokens.
@@ -45,36 +38,26 @@ class TextEncoder:
         self._pretrained = load_encoder(model_name_or_path)
         self.device, self.batch_size, self.bf16 = torch.device(device), batch_size, bf16
         self._model = self._pretrained.model.to(self.device)
-        self.size: int = self._model.config.hidden_size
+        self.size: int = self._model.config.hidden_size  # of a token's features
         self.layer, self.max_length = layer, max_length
-        self.max_tokens = max_length - len(self.tokenizer.special)
-        self._check(model_name_or_path)
-
-    @cached_property
-    def _weights(self) -> str:
-        return self._pretrained.digest()
-
-    def _check(self, name: str) -> None:
+        self.max_tokens = max_length - self.tokenizer.n_special  # without special ones
         n_layers = self._model.config.num_hidden_layers
-        if not -n_layers - 1 <= self.layer <= n_layers:
-            raise InputError(f"--layer {self.layer}: {name} has {n_layers}: give {-n_layers - 1} to {n_layers}")
-        longest = longest_sequence(self._model)
-        if self.max_tokens < 1 or (longest is not None and self.max_length > longest):
+        if not -n_layers - 1 <= layer <= n_layers:
             raise InputError(
-                f"--max_length {self.max_length}: {name} takes {len(self.tokenizer.special) + 1} to "
-                f"{longest or 'any number of'} tokens"
+                f"--layer {layer}: {model_name_or_path} has {n_layers}: give {-n_layers - 1} to {n_layers}"
             )
-        if self.batch_size < 1:
-            raise InputError(f"--batch_size {self.batch_size}: expected at least 1")
+        longest = longest_sequence(self._model)
+        if self.max_tokens < 1 or (longest is not None and max_length > longest):
+            lengths = f"{self.tokenizer.n_special + 1} to {longest or 'any number of'} tokens"
+            raise InputError(f"--max_length {max_length}: {model_name_or_path} takes {lengths}")
+        if batch_size < 1:
+            raise InputError(f"--batch_size {batch_size}: expected at least 1")
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        """Token features of each sentence, special tokens removed.
+        """Token features (n_tokens, size) float32 of each sentence, in the order given, special tokens removed.
 
-        Args:
-            sentences: text; what is longer than `max_tokens` is cut, a blank one has no tokens.
-
-        Returns:
-            (n_tokens, size) float32 for each, in the order given, the same however they are batched (up to 1e-5).
+        What is longer than `max_tokens` is cut, a blank sentence has no tokens. The features are the same however
+        sentences are batched (up to 1e-5).
         """
         return self.encode_ids([ids[: self.max_tokens] for ids in self.tokenizer.ids(sentences)])
 
@@ -90,21 +73,20 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _encode_batch(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        special = self.tokenizer.special
-        ids, mask = self.tokenizer.padded([special.around(ids) for ids in sequences])  # (B, longest)
+        ids, mask = self.tokenizer.padded(sequences)  # (B, longest)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             out = self._model(
                 input_ids=ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
             )
         hidden = out.hidden_states[self.layer].float().cpu().numpy()  # (B, longest, size)
-        first = len(special.before)
+        first = len(self.tokenizer.before)
         return [hidden[row, first : first + len(ids)].copy() for row, ids in enumerate(sequences)]
 
     def properties(self) -> dict[str, Any]:
         """What decides the features, see `provenance`: model, weights, layer, max_length; and the precision."""
         return {
             "model": self._pretrained.name,
-            "weights": self._weights,
+            "weights": self._pretrained.digest,
             "layer": str(self.layer),
             "max_length": self.max_length,
             "precision": "bfloat16" if self.bf16 else "float32",

@@ -7,18 +7,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from utils.basic_utils import InputError, read_jsonl
+from utils.basic_utils import InputError, StrPath, read_jsonl
 
 LENGTHS_SUFFIX = "-lengths"  # beside a video's tokens: how many each of its lines has
 
-Path: TypeAlias = str | os.PathLike[str]
 Row: TypeAlias = Mapping[str, Any]
-Rows: TypeAlias = Path | Sequence[Path | Row]  # a jsonl file, several, or rows
+Rows: TypeAlias = StrPath | Sequence[StrPath | Row]  # a jsonl file, several, or rows
 
 
 def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
     """Each row, with words for its place: "train.jsonl, line 3", "row 3"."""
-    items: Sequence[Path | Row] = [rows] if isinstance(rows, str | os.PathLike) else rows
+    items: Sequence[StrPath | Row] = [rows] if isinstance(rows, str | os.PathLike) else rows
     for number, item in enumerate(items, start=1):
         if isinstance(item, Mapping):
             yield f"row {number}", item
@@ -27,11 +26,7 @@ def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
 
 
 def query_texts(queries: Rows) -> dict[str, str]:
-    """Sentences by desc_id as text, in order.
-
-    Raises:
-        InputError: a file cannot be read, a row lacks `desc_id` or `desc`, or two have one desc_id.
-    """
+    """Sentences by desc_id as text, in order; `InputError` when a row lacks `desc_id` or `desc`, or two have one id."""
     texts: dict[str, str] = {}
     for where, row in named_rows(queries):
         desc_id, desc = row.get("desc_id"), row.get("desc")
@@ -64,12 +59,9 @@ def subtitle_lines(subs: Rows) -> dict[str, list[dict[str, Any]]]:
 
 
 def _is_line(line: Any) -> bool:
-    return (
-        isinstance(line, dict)
-        and isinstance(line.get("text"), str)
-        and _is_time(line.get("start"))
-        and _is_time(line.get("end"))
-    )
+    if not isinstance(line, dict) or not isinstance(line.get("text"), str):
+        return False
+    return _is_time(line.get("start")) and _is_time(line.get("end"))
 
 
 def _is_time(value: Any) -> bool:

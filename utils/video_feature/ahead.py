@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Generator
-from queue import Empty, Full, Queue
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
-
-_PAUSE_S = 0.1
-
-
-class _End:
-    """Said by the thread when it has no more items, or has failed."""
-
-    def __init__(self, err: BaseException | None) -> None:
-        self.err = err
 
 
 def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
@@ -29,43 +21,17 @@ def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, Non
     Raises:
         Exception: what `items` raised, after those before have been yielded.
     """
-    waiting: Queue[T | _End] = Queue(maxsize=depth)
-    stopped = threading.Event()
 
-    def offer(item: T | _End) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(item, timeout=_PAUSE_S)
-                return True
-            except Full:
-                continue
-        return False
+    def next_one() -> list[T]:
+        return list(islice(items, 1))  # empty at the end
 
-    def work() -> None:
-        err: BaseException | None = None
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        asked = deque(thread.submit(next_one) for _ in range(depth + 1))
         try:
-            for item in items:
-                if not offer(item):
-                    break
-        except BaseException as raised:  # handed over to the one who iterates
-            err = raised
+            while made := asked.popleft().result():
+                asked.append(thread.submit(next_one))
+                yield from made
         finally:
-            items.close()
-            offer(_End(err))
-
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                item = waiting.get(timeout=_PAUSE_S)  # in steps, so that Ctrl-C gets through
-            except Empty:
-                continue
-            if isinstance(item, _End):
-                if item.err is not None:
-                    raise item.err
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+            for future in asked:
+                future.cancel()
+            thread.submit(items.close)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, progress
+from utils.basic_utils import InputError, StrPath, command_line, progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import contradictions, made_from, properties
 from utils.video_feature.sampling import SAMPLE_OFFSET
@@ -28,21 +27,16 @@ ON_THE_EDGE = 1e-6  # clips: a time this close before one, which rounding alone 
 
 
 def frame_times(n_frames: int, frame_rate: float = TVR_FRAME_RATE) -> np.ndarray:
-    """(n_frames,) seconds at which frames lie: frame k at (k + 0.3) / frame_rate.
-
-    With 3 frames a second, frame k of second n is at n + {3, 13, 23}/30 s, as TVRetrieval has it.
-    """
+    """(n_frames,) seconds at which frames lie: frame k at (k + 0.3) / frame_rate, see `SAMPLE_OFFSET`."""
     return (np.arange(n_frames) + SAMPLE_OFFSET) / frame_rate
 
 
 def frames_to_clips(frames: np.ndarray, times: np.ndarray, clip_length: float, pool: str) -> np.ndarray:
-    """Pool the frames of each clip.
+    """Pool ("max" or "avg") the frames of each clip of `clip_length` seconds.
 
     Args:
         frames: (n_frames, …) float32, at least one.
         times: (n_frames,) seconds of each, rising; a frame is in clip floor(time / clip_length).
-        clip_length: seconds.
-        pool: "max" or "avg".
 
     Returns:
         (n_clips, …) float32, as many clips as it takes to have the last frame. A clip without a frame takes the frame
@@ -69,23 +63,14 @@ def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
 
 
 def convert(
-    src_h5: str | os.PathLike[str],
-    tgt_h5: str | os.PathLike[str],
-    pool: str = "max",
-    clip_length: float = 1.5,
-    frame_rate: float | None = None,
+    src_h5: StrPath, tgt_h5: StrPath, pool: str = "max", clip_length: float = 1.5, frame_rate: float | None = None
 ) -> int:
-    """Write `{vid_name: (n_clips, D)}`, whole or not at all; one video is in memory at a time.
+    """Write `{vid_name: (n_clips, D)}`, whole or not at all, one video in memory at a time; returns how many videos.
 
     Args:
         src_h5: `{vid_name: (n_frames, D)}`.
-        tgt_h5: the file to write.
-        pool: "max" or "avg".
-        clip_length: seconds.
+        pool, clip_length: see `frames_to_clips`.
         frame_rate: frames a second in `src_h5`; by default what the file says of itself, else 3.
-
-    Returns:
-        Number of videos.
 
     Raises:
         InputError: the file cannot be read, its frames were not taken at `frame_rate`, or options make no sense.

@@ -47,11 +47,6 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be decoded ({reason}): the file is damaged or no video") from err
 
 
-def _lenient() -> dict[str, str]:
-    """Makes PyAV take titles and the like in any encoding, as PyAV 19, which has no such option, does by itself."""
-    return {"metadata_errors": "ignore"} if hasattr(av.container.Container, "metadata_errors") else {}
-
-
 @contextmanager
 def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
     """The container in a file and its video stream, which `threads` threads decode, 0 for as many as there are cores.
@@ -59,10 +54,10 @@ def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
     Raises:
         InputError: the file is damaged, or holds no video that can be decoded; inside the block likewise.
     """
-    with (
-        _naming(path),
-        av.open(f"file:{os.path.abspath(path)}", container_options=_OPTIONS, **_lenient()) as container,
-    ):
+    # titles and the like are taken in any encoding, as by PyAV 19 itself, which has no such option
+    lenient = {"metadata_errors": "ignore"} if hasattr(av.container.Container, "metadata_errors") else {}
+    url = f"file:{os.path.abspath(path)}"
+    with _naming(path), av.open(url, container_options=_OPTIONS, **lenient) as container:
         if not container.streams.video:
             raise InputError(f"{path}: has no video in it")
         stream = container.streams.best("video") or container.streams.video[0]
@@ -77,16 +72,9 @@ class Reader:
     """Decodes a stream from its beginning to its end.
 
     Args:
-        path: of the file, for messages.
-        container, stream: opened.
+        path: for messages.
         start: second of the container at which a player begins.
         declared: seconds that the file says it is long, 0 if it does not say it.
-
-    Attributes:
-        end: second at which the last frame so far is no longer shown.
-        last_packet_end: the end of all that was read so far, sound too.
-        n_frames: frames decoded.
-        finished: whether the end was reached.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any, start: float, declared: float) -> None:
@@ -95,9 +83,10 @@ class Reader:
         # lengths that are estimated from bit rates are wrong too, but not by so much
         self._latest = 2 * declared + LONGEST_STILL_S if declared > 0 else inf
         self._last_packet = (0.0, 0.0)  # (time, duration) of the one that is shown last
-        self.end = self.last_packet_end = 0.0
+        self.end = 0.0  # second at which the last frame so far is no longer shown
+        self.last_packet_end = 0.0  # of all that was read so far, sound too
         self.n_frames = 0
-        self.finished = False
+        self.finished = False  # whether the end was reached
 
     def frames(self) -> Iterator[tuple[float, Any]]:
         """(time, frame) in the order in which they are shown."""
@@ -142,11 +131,9 @@ def frame_period(stream: Any) -> float:
 
 
 class Picture:
-    """Makes RGB arrays of decoded frames; the scaler is made once for all frames of a size.
+    """Makes RGB arrays of decoded frames, of the size in which they are stored if there is no `resize`.
 
-    Args:
-        resize: their size, or None for that in which they are stored.
-        pixel_aspect: width of a pixel over its height, if it is known.
+    The scaler is made once for all frames of a size. `pixel_aspect` is the width of a pixel over its height.
     """
 
     def __init__(self, resize: Resize | None, pixel_aspect: Any = None) -> None:
@@ -202,11 +189,7 @@ def _turned(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def read_picture(path: Path) -> Any:
-    """The frame in a picture file.
-
-    Raises:
-        InputError: it cannot be read, or is no picture.
-    """
+    """The frame in a picture file; `InputError` when it cannot be read, or is no picture."""
     content = read_bytes(path)
     kinds = [kind for beginning, kind in _PICTURES.items() if content.startswith(beginning)]
     if not kinds:

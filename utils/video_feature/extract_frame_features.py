@@ -8,36 +8,24 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from utils.basic_utils import command_line
+from utils.basic_utils import StrPath, command_line
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.video_feature.frames import find_videos
 from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, centre_crop, load_image_model
-from utils.video_feature.pipeline import Extractor, Looking, Report, add_video_options, extract_each, finish, looking_of
+from utils.video_feature.pipeline import Extractor, Looking, Report, Videos, add_video_options, extract_each, finish
 
 SCRIPT = "utils/video_feature/extract_frame_features.py"
 PACKAGES = ("torch", "torchvision", "timm", "av", "numpy")
 LOOKING = Looking(frame_rate=3.0, batch_size=32)
 
 
-def extract(
-    videos: Mapping[str, str | os.PathLike[str]],
-    model: ImageModel,
-    out_h5: str | os.PathLike[str],
-    looking: Looking = LOOKING,
-) -> Report:
-    """Write `{name: (n, D)}`: row k belongs to the frame shown at (k + 0.3) / frame_rate seconds.
-
-    Args:
-        videos: {name: video file, or folder of pictures}.
-        model: see `load_image_model`.
-        out_h5: the feature file; another run with the same model and rates goes on with it.
-        looking: how videos are looked at.
+def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING) -> Report:
+    """Write `{name: (n, D)}`, see `extract_each`: row k belongs to the frame shown at (k + 0.3) / frame_rate seconds.
 
     Raises:
         InputError: nothing can be written there. What is wrong with a video is in the report.
@@ -60,21 +48,17 @@ def extract(
     return extract_each(videos, extractor, looking, out_h5)
 
 
-def _parser() -> argparse.ArgumentParser:
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_video_options(parser, LOOKING, "frames that go through the model at once")
     add = parser.add_argument_group("model").add_argument
     add("--model", default="resnet152", help="resnet152, torchvision/NAME or timm/NAME; default resnet152")
     add("--weights", help="file with its state dict; by default the library downloads what it has")
     add("--layer", default=POOLED, choices=LAYERS, help="pool5 goes into the classifier; others: ResNets' maps, flat")
-    return parser
-
-
-@command_line
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module; see `--help`."""
-    args = _parser().parse_args(argv)
-    looking, videos = looking_of(args), find_videos(args.videos)
+    args = parser.parse_args(argv)
+    looking, videos = Looking.of(args), find_videos(args.videos)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device))
         report = extract(videos, model, args.out, looking)

@@ -9,14 +9,13 @@ forms of weights that are understood are described in `i3d_weights.py`. Stopped 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
 
-from utils.basic_utils import InputError, command_line
+from utils.basic_utils import InputError, StrPath, command_line
 from utils.feature_files.provenance import weights_digest
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
@@ -24,29 +23,19 @@ from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import centre_crop
-from utils.video_feature.pipeline import Extractor, Looking, Report, add_video_options, extract_each, finish, looking_of
+from utils.video_feature.pipeline import Extractor, Looking, Report, Videos, add_video_options, extract_each, finish
 from utils.video_feature.sampling import Resize
 from utils.video_feature.weights_file import without_counters
 
 SCRIPT = "utils/video_feature/extract_i3d_features.py"
 PACKAGES = ("torch", "av", "numpy")
 LOOKING = Looking(frame_rate=15.0, batch_size=4)
-CLIP_LENGTH = 1.5
 SIDE = 224
 VALUE_RANGES = {"[0,1]": (1 / 255, 0.0), "[-1,1]": (2 / 255, -1.0)}  # (scale, shift) of bytes
 
 
 class I3DModel:
-    """I3D on a device.
-
-    Args:
-        net: with its weights.
-        device: where it runs.
-        value_range: of the pixels that it sees, one of `VALUE_RANGES`.
-
-    Attributes:
-        weights: digest of its weights.
-    """
+    """I3D on a device; `weights` is the digest of its weights, `value_range` that of the pixels that it sees."""
 
     def __init__(self, net: I3D, device: torch.device, value_range: str = "[0,1]") -> None:
         if value_range not in VALUE_RANGES:
@@ -56,14 +45,7 @@ class I3DModel:
         self._net = net.eval().to(device)
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Features of windows.
-
-        Args:
-            windows: (B, T, 224, 224, 3) uint8, RGB.
-
-        Returns:
-            (B, 1024) float32.
-        """
+        """(B, T, 224, 224, 3) uint8, RGB -> (B, 1024) float32."""
         scale, shift = VALUE_RANGES[self.value_range]
         pixels = torch.from_numpy(windows).to(self.device).permute(0, 4, 1, 2, 3)
         with torch.inference_mode():
@@ -72,16 +54,10 @@ class I3DModel:
 
 
 def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]:
-    """Two windows of each block of frames: its first half and its last, the middle frame of an odd number in both.
+    """Two windows (ceil(block / 2), H, W, 3) of each `block` of frames (H, W, 3), 45 in TVR, which are two clips.
 
-    A block at the end that is short is filled up by repeating its last frame.
-
-    Args:
-        frames: (H, W, 3) each.
-        block: frames in two clips, 45 in TVR.
-
-    Yields:
-        (ceil(block / 2), H, W, 3).
+    They are its first half and its last, the middle frame of an odd number in both. A block at the end that is short is
+    filled up by repeating its last frame.
     """
     length = -(-block // 2)
     while part := list(islice(frames, block)):
@@ -91,24 +67,14 @@ def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]
 
 
 def extract(
-    videos: Mapping[str, str | os.PathLike[str]],
-    model: I3DModel,
-    out_h5: str | os.PathLike[str],
-    looking: Looking = LOOKING,
-    clip_length: float = CLIP_LENGTH,
+    videos: Videos, model: I3DModel, out_h5: StrPath, looking: Looking = LOOKING, clip_length: float = 1.5
 ) -> Report:
-    """Write `{name: (n, 1024)}`: row i belongs to clip i. The number of rows is even; `merge_align_i3d` cuts them.
+    """Write `{name: (n, 1024)}`, see `extract_each`: row i belongs to clip i, of `clip_length` seconds.
 
-    Args:
-        videos: {name: video file, or folder of pictures}.
-        model: see `load_i3d` for its network.
-        out_h5: the feature file; another run with the same model and rates goes on with it.
-        looking: how videos are looked at; with 15 frames a second in TVR.
-        clip_length: seconds; 1.5 in TVR.
+    The number of rows is even; `merge_align_i3d` cuts them.
 
     Raises:
-        InputError: clips have no frame in them, or nothing can be written there. What is wrong with a video is in the
-            report.
+        InputError: clips have no frame in them, or nothing can be written there.
     """
     rate = looking.frame_rate
     if clip_length <= 0 or (block := round(2 * clip_length * rate)) < 2:
@@ -130,26 +96,22 @@ def extract(
     return extract_each(videos, Extractor(SCRIPT, PACKAGES, properties, Resize(SIDE), windows, model), looking, out_h5)
 
 
-def _parser() -> argparse.ArgumentParser:
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_video_options(parser, LOOKING, "windows that go through the model at once")
     add = parser.add_argument_group("model").add_argument
     add("--weights", required=True, help="state dict (.pt, .pth), or TensorFlow's variables (.npz)")
-    add("--clip_length", type=float, default=CLIP_LENGTH, help=f"seconds a clip; default {CLIP_LENGTH}")
+    add("--clip_length", type=float, default=1.5, help="seconds a clip; default %(default)s")
     add(
         "--value_range",
         default="[0,1]",
         choices=VALUE_RANGES,
         help="of pixels; default [0,1] as for TVR's features, although the public weights were trained on [-1,1]",
     )
-    return parser
-
-
-@command_line
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module; see `--help`."""
-    args = _parser().parse_args(argv)
-    looking, videos = looking_of(args), find_videos(args.videos)
+    args = parser.parse_args(argv)
+    looking, videos = Looking.of(args), find_videos(args.videos)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = I3DModel(load_i3d(args.weights)[0], choose_device(args.device), args.value_range)
         report = extract(videos, model, args.out, looking, args.clip_length)

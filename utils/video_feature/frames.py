@@ -16,11 +16,10 @@ import sys
 from collections.abc import Generator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, first_few
+from utils.basic_utils import InputError, StrPath, first_few
 from utils.dataset_files import entries_of
 from utils.video_feature.decoding import Picture, Reader, check_decoder, frame_period, opened, read_picture
 from utils.video_feature.sampling import Resize, sample_times, shown_at
@@ -35,47 +34,39 @@ _US = 1_000_000  # containers count in microseconds
 Frames = Generator[tuple[float, np.ndarray], None, None]
 
 
-def open_video(
-    path: str | os.PathLike[str], folder_rate: float | None = None, decode_threads: int = 0
-) -> VideoFile | FrameFolder:
+def open_video(path: StrPath, folder_rate: float | None = None, decode_threads: int = 0) -> VideoFile | FrameFolder:
     """A video file, or a folder of pictures that are its frames.
 
     Args:
-        path: of the file or folder.
         folder_rate: pictures a second, for folders.
         decode_threads: threads that decode a file, 0 for as many as there are cores.
 
     Raises:
         InputError: it is missing, empty, damaged or holds no video; the message names it.
     """
+    check_decoder()
     if os.path.isdir(path):
-        return FrameFolder(path, folder_rate)
-    return VideoFile(path, decode_threads)
+        return FrameFolder(Path(path), folder_rate)
+    return VideoFile(Path(path), decode_threads)
 
 
 class VideoFile:
-    """A video in a file.
-
-    Args:
-        path: of the file.
-        decode_threads: 0 for as many as there are cores.
+    """A video in a file, see `open_video`.
 
     Attributes:
         duration: seconds from where a player begins to the end of the last frame. What the file says, until all frames
             have been read: then, what was there.
-
-    Raises:
-        InputError: as `open_video`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], decode_threads: int = 0) -> None:
-        check_decoder()
-        self.path = Path(path)
-        self._threads = decode_threads
+    def __init__(self, path: Path, decode_threads: int) -> None:
+        self.path, self._threads = path, decode_threads
         self._check_file()
         with opened(self.path, self._threads) as (container, stream):
             self._start = max(container.start_time or 0, 0) / _US
-            self._declared = self._declared_end(stream)
+            self._declared: float | None = None
+            if stream.duration is not None:
+                end = ((stream.start_time or 0) + stream.duration) * stream.time_base
+                self._declared = float(end) - self._start
             whole = None if container.duration is None else container.duration / _US
         if self._declared is None and whole is None:
             whole = self._last_packet_end()
@@ -83,13 +74,11 @@ class VideoFile:
         self.duration = float(whole or 0.0) if self._declared is None else self._declared
 
     def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
-        """Decode the frames that are shown at some times.
-
-        Frames are turned as the file asks for. With `resize`, their pixels are square.
+        """Decode the frames that are shown at some times, turned as the file asks for.
 
         Args:
             at: frames a second (frame k at (k + 0.3) / rate, until the video ends), or rising times in seconds.
-            resize: how large they come out; as they are stored if None.
+            resize: how large they come out, with square pixels; as they are stored if None.
 
         Yields:
             (time in seconds, (H, W, 3) uint8 RGB). The same array comes again when no other frame is shown.
@@ -118,14 +107,9 @@ class VideoFile:
         if found.st_size == 0:
             raise InputError(f"{self.path}: is empty (0 bytes): copy or download it again")
 
-    def _declared_end(self, stream: Any) -> float | None:
-        if stream.duration is None:
-            return None
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - self._start
-
     def _last_packet_end(self) -> float:
         """The end of the video in a file that does not say it: all of it is read, nothing decoded."""
-        end, n_packets, period = 0.0, 0, 0.0
+        end, n_packets = 0.0, 0
         with opened(self.path, self._threads) as (container, stream):
             period = frame_period(stream)
             for packet in container.demux(stream):
@@ -150,25 +134,12 @@ class VideoFile:
 
 
 class FrameFolder:
-    """A video as a folder of pictures, in the order of the numbers in their names.
+    """A video as a folder of pictures, see `open_video`; `duration` is in seconds."""
 
-    Args:
-        path: the folder.
-        rate: pictures a second.
-
-    Attributes:
-        duration: seconds.
-
-    Raises:
-        InputError: there are no pictures, or the rate is not known.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], rate: float | None) -> None:
-        check_decoder()
-        self.path = Path(path)
+    def __init__(self, path: Path, rate: float | None) -> None:
         if not rate:
             raise InputError(f"{path}: is a folder: say how many pictures a second it has, --folder_rate")
-        self._pictures = pictures_in(self.path)
+        self._pictures = pictures_in(path)
         if not self._pictures:
             raise InputError(f"{path}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
         self._rate = rate
@@ -186,30 +157,29 @@ class FrameFolder:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of the numbers in their names.
-
-    Raises:
-        InputError: the folder cannot be read.
-    """
+    """The pictures in a folder that can be read, in the order of the numbers in their names."""
     entries = entries_of(folder, "check its permissions")
     paths = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "."]
-    return sorted(paths, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
+
+    def parts(path: Path) -> list[int | str]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+
+    return sorted(paths, key=parts)
 
 
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
-
-
-def _holds_pictures(folder: Path) -> bool:
+def _is_video(entry: Path) -> bool:
+    """Whether what lies in a folder is a file of a video suffix, or a folder that holds pictures."""
+    if not os.path.isdir(entry):
+        return entry.suffix.lower() in VIDEO_SUFFIXES
     try:
-        return bool(pictures_in(folder))
+        return bool(pictures_in(entry))
     except InputError as err:  # such as lost+found
         print(f"note: {err}; passed over", file=sys.stderr, flush=True)
         return False
 
 
-def find_videos(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The videos of a dataset, by name: files of video suffixes without those, and folders that hold pictures.
+def find_videos(folder: StrPath) -> dict[str, Path]:
+    """The videos of a dataset, by name: files without their suffixes, and folders that hold pictures.
 
     Folders in it that cannot be read are passed over, with a note.
 
@@ -218,11 +188,8 @@ def find_videos(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """
     path = Path(folder)
     entries = [entry for entry in entries_of(path, "give the folder with the videos") if entry.name[0] != "."]
-    folders = [entry for entry in entries if os.path.isdir(entry)]
-    videos = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(entry)]
-    named = [(entry.stem, entry) for entry in videos]
-    named += [(entry.name, entry) for entry in folders if _holds_pictures(entry)]
-    named.sort()
+    videos = [entry for entry in entries if _is_video(entry)]
+    named = sorted((entry.name if os.path.isdir(entry) else entry.stem, entry) for entry in videos)
     twice = [f"{one[1].name} and {other[1].name}" for one, other in pairwise(named) if one[0] == other[0]]
     if twice:
         raise InputError(f"{path}: {first_few(twice)} would have one name: rename one")

@@ -42,13 +42,7 @@ def pad_same(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int]) -> t
 
 
 class Unit3D(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU.
-
-    Args:
-        size_in, size_out: channels.
-        kernel: side in all three dimensions.
-        stride: likewise.
-    """
+    """Convolution without bias, batch normalisation, ReLU; kernel and stride are the same in all three dimensions."""
 
     def __init__(self, size_in: int, size_out: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
@@ -64,22 +58,16 @@ class Unit3D(nn.Module):
 class MaxPool3dSame(nn.MaxPool3d):
     """Max pooling with "same" padding: zeros, which are never more than what stands after a ReLU."""
 
-    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
-        super().__init__(kernel, stride)
-        self._kernel, self._stride = kernel, stride
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W), none negative -> (B, C, ceil(T / stride), …)."""
-        return super().forward(pad_same(x, self._kernel, self._stride))
+        return super().forward(pad_same(x, self.kernel_size, self.stride))
 
 
 class InceptionBlock(nn.Module):
-    """Four branches side by side.
-
-    Args:
-        size_in: channels.
-        sizes: channels of the six convolutions, see `MIXED`.
-    """
+    """Four branches side by side; `sizes` are the channels of the six convolutions, see `MIXED`."""
 
     def __init__(self, size_in: int, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -118,16 +106,10 @@ class I3D(nn.Sequential):
             self.add_module(name, InceptionBlock(*MIXED[name]))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Features of windows.
+        """(B, 3, T, H, W) float32, RGB, in the range of values that the weights were trained with -> (B, 1024).
 
         The pooling is the published code's: windows of 2 x 7 x 7 places, then the mean over those, so that in time
         the outer places weigh half.
-
-        Args:
-            frames: (B, 3, T, H, W) float32, RGB, in the range of values that the weights were trained with.
-
-        Returns:
-            (B, 1024).
         """
         places = super().forward(frames)  # (B, 1024, ceil(T / 8), ceil(H / 32), ceil(W / 32))
         kernel = [min(most, length) for most, length in zip((2, 7, 7), places.shape[-3:], strict=True)]

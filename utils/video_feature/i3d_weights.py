@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from utils.basic_utils import InputError, first_few, first_line
+from utils.basic_utils import InputError, StrPath, first_few, first_line
 from utils.video_feature.i3d import I3D, MIXED
 from utils.video_feature.weights_file import fill, read_state_dict, without_counters
 
@@ -71,22 +70,15 @@ NAMES = _names()
 
 @dataclass(frozen=True)
 class I3DWeights:
-    """Weights by our names.
+    """Weights by our names."""
 
-    Args:
-        state: of `I3D`, and of the classifier if it was there.
-        naming: which of `NAMES` they had.
-        n_classes: of the classifier (400 or 600 for Kinetics), None without one.
-        unmatched: names that are none of an I3D network's.
-    """
-
-    state: dict[str, torch.Tensor]
-    naming: str
-    n_classes: int | None
-    unmatched: list[str]
+    state: dict[str, torch.Tensor]  # of `I3D`, and of the classifier if it was there
+    naming: str  # which of `NAMES` they had
+    n_classes: int | None  # of the classifier (400 or 600 for Kinetics), None without one
+    unmatched: list[str]  # names that are none of an I3D network's
 
 
-def load_i3d(path: str | os.PathLike[str]) -> tuple[I3D, I3DWeights]:
+def load_i3d(path: StrPath) -> tuple[I3D, I3DWeights]:
     """The network in evaluation mode with the weights of a file (state dict, or `.npz` of TensorFlow's variables).
 
     Raises:
@@ -101,15 +93,10 @@ def load_i3d(path: str | os.PathLike[str]) -> tuple[I3D, I3DWeights]:
 
 
 def convert_names(tensors: Mapping[str, torch.Tensor], source: str) -> I3DWeights:
-    """Weights under our names, in PyTorch's layout.
+    """Weights under our names, in PyTorch's layout, of those under any of `NAMES`; `InputError` for other names.
 
-    Args:
-        tensors: by the names of any of `NAMES`. TensorFlow's may have another scope before, such as `RGB/`, and `:0`
-            after them; batch normalisation that does not scale, as in its checkpoints, gets the scale 1.
-        source: where they come from, for messages.
-
-    Raises:
-        InputError: the names are of none of these kinds.
+    TensorFlow's may have another scope before, such as `RGB/`, and `:0` after them; batch normalisation that does not
+    scale, as in its checkpoints, gets the scale 1. `source` is where they come from, for messages.
     """
     given = without_counters(tensors)
     matches = {naming: _matched(given, naming) for naming in NAMES}
@@ -129,13 +116,10 @@ def convert_names(tensors: Mapping[str, torch.Tensor], source: str) -> I3DWeight
 
 def _matched(given: Mapping[str, torch.Tensor], naming: str) -> dict[str, str]:
     """{our name: the name in the file} of those that are there."""
-    plain = {_without_scope(name): name for name in given} if naming == "tensorflow" else {name: name for name in given}
+    plain = {name: name for name in given}
+    if naming == "tensorflow":
+        plain = {name.split(_TF_SCOPE, 1)[-1].removesuffix(":0"): name for name in given}
     return {ours: plain[theirs] for ours, theirs in NAMES[naming].items() if theirs in plain}
-
-
-def _without_scope(name: str) -> str:
-    before, scope, after = name.partition(_TF_SCOPE)
-    return (after if scope else before).removesuffix(":0")
 
 
 def _from_tensorflow(ours: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -145,7 +129,7 @@ def _from_tensorflow(ours: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flatten()
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def _read(path: StrPath) -> dict[str, torch.Tensor]:
     if not str(path).endswith(".npz"):
         return read_state_dict(path)
     try:

@@ -1,6 +1,6 @@
 """Image models that turn frames into features: torchvision's and timm's, with their own preprocessing.
 
-model = load_image_model("resnet152", Path("resnet152.pth"))
+model = load_image_model("resnet152", "resnet152.pth")
 features = model(frames)  # (B, 224, 224, 3) uint8, RGB -> (B, 2048) float32
 """
 
@@ -10,16 +10,13 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from utils.basic_utils import InputError, first_few, first_line
+from utils.basic_utils import InputError, StrPath, first_few, first_line
 from utils.feature_files.provenance import weights_digest
 from utils.video_feature.sampling import Resize
 from utils.video_feature.weights_file import fill, read_state_dict, without_counters
@@ -35,17 +32,11 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a model expects of a picture.
-
-    Args:
-        resize: how large it is made first.
-        crop: side of the square that is cut out of its middle.
-        mean, std: of each channel, for values in [0, 1].
-    """
+    """What a model expects of a picture."""
 
     resize: Resize
-    crop: int
-    mean: tuple[float, ...]
+    crop: int  # side of the square that is then cut out of its middle
+    mean: tuple[float, ...]  # of each channel, for values in [0, 1]
     std: tuple[float, ...]
 
     @property
@@ -68,9 +59,7 @@ class ImageModel:
         name: as the record of its features has it.
         net: takes (B, 3, side, side) float32, gives (B, D) or (B, C, H, W).
         layer: which its output is.
-        preparation: of pictures.
         weights: digest of its weights.
-        device: where it runs.
     """
 
     def __init__(
@@ -78,20 +67,11 @@ class ImageModel:
     ) -> None:
         self.name, self.layer, self.preparation, self.weights, self.device = name, layer, preparation, weights, device
         self._net = net.eval().to(device).to(memory_format=torch.channels_last)
-        mean, std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preparation.mean, preparation.std)
-        )
+        mean, std = torch.tensor((preparation.mean, preparation.std), device=device).view(2, 1, 3, 1, 1)
         self._scale, self._shift = 1 / (255 * std), mean / std
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Features of pictures.
-
-        Args:
-            frames: (B, crop, crop, 3) uint8, RGB, resized and cropped as `preparation` says.
-
-        Returns:
-            (B, D) float32.
-        """
+        """(B, crop, crop, 3) uint8, RGB, resized and cropped as `preparation` says -> (B, D) float32."""
         pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             found = self._net(pixels * self._scale - self._shift)
@@ -99,10 +79,7 @@ class ImageModel:
 
 
 def load_image_model(
-    name: str,
-    weights: str | Path | None = None,
-    layer: str = POOLED,
-    device: torch.device | None = None,
+    name: str, weights: StrPath | None = None, layer: str = POOLED, device: torch.device | None = None
 ) -> ImageModel:
     """A model without its classifier.
 
@@ -119,18 +96,21 @@ def load_image_model(
     if layer not in LAYERS:
         raise InputError(f"--layer {layer}: is none of {', '.join(LAYERS)}")
     if name == "resnet152" or library == "torchvision":
-        net, preparation, digest = _torchvision_model(short_name, weights, layer)
+        net, preparation = _torchvision_model(short_name, weights)
     elif name.startswith("timm/"):
         if layer != POOLED:
             raise InputError(f"--layer {layer}: {name} offers {POOLED} only, which is what goes into its classifier")
-        net, preparation, digest = _timm_model(name.removeprefix("timm/"), weights)
+        net, preparation = _timm_model(name.removeprefix("timm/"), weights)
     else:
         raise InputError(f"--model {name}: give resnet152, torchvision/NAME or timm/NAME")
+    digest = weights_digest(without_counters(net.state_dict()))
+    if layer != POOLED:
+        net = _until(net, short_name, layer)
     name = short_name if library == "torchvision" else name
     return ImageModel(name, net, layer, preparation, digest, device or torch.device("cpu"))
 
 
-def _torchvision_model(name: str, weights: str | Path | None, layer: str) -> tuple[nn.Module, Preparation, str]:
+def _torchvision_model(name: str, weights: StrPath | None) -> tuple[nn.Module, Preparation]:
     from torchvision import models  # takes seconds, which those who use timm or I3D need not spend
 
     known = models.list_models(module=models)
@@ -140,25 +120,20 @@ def _torchvision_model(name: str, weights: str | Path | None, layer: str) -> tup
     head = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not head:
         raise InputError(f"--model torchvision/{name}: has no linear classifier that could be left out")
-    _leave_out(net, head[-1])
+    parent, _, last = head[-1].rpartition(".")
+    setattr(net.get_submodule(parent), last, nn.Identity())
     variants = models.get_model_weights(name)
     # of ResNet-152's two the older, which was the only one when TVR's features were made
     published = variants.IMAGENET1K_V1 if name == "resnet152" else variants.DEFAULT
     if weights is None:
         with _downloading(f"torchvision/{name}"):
-            fill(net, published.get_state_dict(progress=True), f"torchvision's {published}", head[-1])
+            state, source = published.get_state_dict(progress=True), f"torchvision's {published}"
     else:
-        fill(net, read_state_dict(weights), str(weights), head[-1])
-    digest = weights_digest(without_counters(net.state_dict()))
+        state, source = read_state_dict(weights), str(weights)
+    fill(net, state, source, head[-1])
     preset = published.transforms()
     resize = Resize(preset.resize_size[0], _interpolation(preset.interpolation.value))
-    preparation = Preparation(resize, preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
-    return (net if layer == POOLED else _until(net, name, layer)), preparation, digest
-
-
-def _leave_out(net: nn.Module, path: str) -> None:
-    parent, _, last = path.rpartition(".")
-    setattr(net.get_submodule(parent), last, nn.Identity())
+    return net, Preparation(resize, preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
 
 
 def _until(net: nn.Module, name: str, layer: str) -> nn.Module:
@@ -166,28 +141,27 @@ def _until(net: nn.Module, name: str, layer: str) -> nn.Module:
     names = [child for child, _ in net.named_children()]
     if MAPS[layer] not in names:
         raise InputError(f"--layer {layer}: {name} is no ResNet, {POOLED} is what it offers")
-    wanted = names[: names.index(MAPS[layer]) + 1]
-    return nn.Sequential(*(net.get_submodule(child) for child in wanted))
+    return nn.Sequential(*net.children())[: names.index(MAPS[layer]) + 1]
 
 
-def _timm_model(name: str, weights: str | Path | None) -> tuple[nn.Module, Preparation, str]:
-    if not find_spec("timm"):
+def _timm_model(name: str, weights: StrPath | None) -> tuple[nn.Module, Preparation]:
+    try:
+        import timm
+    except ImportError as err:
         raise InputError(
             f"--model timm/{name}: needs timm: pip install -r utils/video_feature/requirements.txt -c constraints.txt"
-        )
-    timm: Any = import_module("timm")
+        ) from err
     if "/" not in name and ":" not in name and not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0][:8]}*")
         raise InputError(f"--model timm/{name}: timm has no such model; names like it: {first_few(near) or 'none'}")
     if weights is None:
         with _downloading(f"timm/{name}"):
-            net = timm.create_model(name, pretrained=True, num_classes=0)
+            net: Any = timm.create_model(name, pretrained=True, num_classes=0)
     else:
         net = timm.create_model(name, pretrained=False, num_classes=0)
         heads = net.pretrained_cfg.get("classifier") or "classifier"
         fill(net, read_state_dict(weights), str(weights), heads if isinstance(heads, str) else heads[0])
-    digest = weights_digest(without_counters(net.state_dict()))
-    return net, _timm_preparation(name, timm.data.resolve_model_data_config(net)), digest
+    return net, _timm_preparation(name, timm.data.resolve_model_data_config(net))
 
 
 def _timm_preparation(name: str, config: dict[str, Any]) -> Preparation:
@@ -209,8 +183,6 @@ def _downloading(model: str) -> Iterator[None]:
     """Make a download that fails a message: libraries raise what their HTTP clients do, which is anything."""
     try:
         yield
-    except InputError:
-        raise
     except Exception as err:
         raise InputError(
             f"--model {model}: its weights cannot be downloaded ({type(err).__name__}: {first_line(err)}): "

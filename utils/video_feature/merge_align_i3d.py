@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, first_few, progress
+from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import Property, contradictions, joined, made_from, properties
 
@@ -26,18 +25,14 @@ FEW_CLIPS, FEW_SHARE = 3, 0.1  # what two ways of counting clips differ by; more
 
 @dataclass
 class Report:
-    """What became of the videos.
+    """What became of the videos."""
 
-    Args:
-        done: videos written.
-        far_apart: those among them that had many clips more or fewer, with both numbers: (I3D, ResNet).
-        only_i3d, only_resnet: videos that are not in the other; they are not written.
-    """
-
+    only_i3d: list[str]  # not in the other, and not written
+    only_resnet: list[str]
     done: list[str] = field(default_factory=list)
-    far_apart: dict[str, tuple[int, int]] = field(default_factory=dict)
-    only_i3d: list[str] = field(default_factory=list)
-    only_resnet: list[str] = field(default_factory=list)
+    far_apart: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # clips of I3D and ResNet where they differ much
 
 
 def align(features: np.ndarray, n_clips: int) -> np.ndarray:
@@ -46,15 +41,12 @@ def align(features: np.ndarray, n_clips: int) -> np.ndarray:
     return features[:n_clips] if missing <= 0 else np.pad(features, ((0, missing), (0, 0)))
 
 
-def merge_align(
-    src_h5s: Sequence[str | os.PathLike[str]], resnet_h5: str | os.PathLike[str], tgt_h5: str | os.PathLike[str]
-) -> Report:
+def merge_align(src_h5s: Sequence[StrPath], resnet_h5: StrPath, tgt_h5: StrPath) -> Report:
     """Write `{vid_name: (n_clips, D)}` of all files, whole or not at all; one video is in memory at a time.
 
     Args:
         src_h5s: files of `{vid_name: (L, D)}`, no video in two of them.
         resnet_h5: features of the same videos, which say how many clips each has.
-        tgt_h5: the file to write.
 
     Raises:
         InputError: a file cannot be read, files do not go together, or no video is in both.
@@ -64,12 +56,12 @@ def merge_align(
         sources = [opened.enter_context(FeatureFile(path)) for path in src_h5s]
         _check_alike(sources, resnet)
         source_of = _sources(sources)
-        there = set(resnet.feature_keys())
+        there = dict.fromkeys(resnet.feature_keys())
         report = Report(
             only_i3d=[name for name in source_of if name not in there],
-            only_resnet=[name for name in resnet.feature_keys() if name not in source_of],
+            only_resnet=[name for name in there if name not in source_of],
         )
-        names = sorted(there & source_of.keys())
+        names = sorted(there.keys() & source_of.keys())
         if not names:
             raise InputError(
                 f"{resnet_h5}: has none of the videos, such as {first_few(report.only_i3d, 1)}: other names?"
@@ -77,8 +69,7 @@ def merge_align(
         width = source_of[names[0]].width()
         attributes = [source.made_by() for source in sources]
         known = functools.reduce(joined, attributes, properties(attributes[0]))
-        # rows that are cut or filled up have the length of the clips that they stand beside
-        known |= _clip_length(resnet)
+        known |= _clip_length(resnet)  # which rows that are cut or filled up stand beside
         with new_feature_file(tgt_h5, **made_from(attributes, SCRIPT, "video", ["numpy"], **known)) as out:
             for name in progress(names, "aligning"):
                 features, n_clips = source_of[name].read(name, width), resnet.form(name)[0]
@@ -120,18 +111,6 @@ def _sources(files: Sequence[FeatureFile]) -> dict[str, FeatureFile]:
     return source_of
 
 
-def _tell(report: Report) -> None:
-    for names, where in ((report.only_i3d, "ResNet"), (report.only_resnet, "I3D")):
-        if names:
-            print(f"left out, without {where} features: {first_few(names)}", file=sys.stderr)
-    if report.far_apart:
-        named = [f"{name} ({i3d} and {resnet})" for name, (i3d, resnet) in report.far_apart.items()]
-        print(
-            f"warning: I3D and ResNet differ much in their numbers of clips; another clip length? {first_few(named)}",
-            file=sys.stderr,
-        )
-
-
 @command_line
 def main() -> None:
     """Command line of `merge_align`."""
@@ -141,7 +120,13 @@ def main() -> None:
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
     opt = parser.parse_args()
     report = merge_align(opt.src_h5_files, opt.resnet_h5_file, opt.tgt_h5_file)
-    _tell(report)
+    for names, where in ((report.only_i3d, "ResNet"), (report.only_resnet, "I3D")):
+        if names:
+            print(f"left out, without {where} features: {first_few(names)}", file=sys.stderr)
+    if report.far_apart:
+        named = first_few([f"{name} ({i3d} and {resnet})" for name, (i3d, resnet) in report.far_apart.items()])
+        differ = "I3D and ResNet differ much in their numbers of clips; another clip length?"
+        print(f"warning: {differ} {named}", file=sys.stderr)
     print(f"{opt.tgt_h5_file}: {len(report.done)} videos")
 
 

@@ -9,11 +9,10 @@ Train with them with --no_norm_vfeat.
 from __future__ import annotations
 
 import argparse
-import os
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, first_few, progress
+from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import contradictions, joined, made_from, properties
 
@@ -31,17 +30,10 @@ def concat(resnet: np.ndarray, i3d: np.ndarray) -> np.ndarray:
     return np.concatenate([normalized(resnet), normalized(i3d)], axis=1)
 
 
-def normalize_and_concat(
-    resnet_h5: str | os.PathLike[str], i3d_h5: str | os.PathLike[str], tgt_h5: str | os.PathLike[str]
-) -> int:
-    """Write `{vid_name: (L, D1 + D2)}`, whole or not at all; one video is in memory at a time.
+def normalize_and_concat(resnet_h5: StrPath, i3d_h5: StrPath, tgt_h5: StrPath) -> int:
+    """Write `{vid_name: (L, D1 + D2)}`, whole or not at all, of two `{vid_name: (L, D)}`; returns how many videos.
 
-    Args:
-        resnet_h5, i3d_h5: `{vid_name: (L, D)}` of the same videos with the same numbers of clips.
-        tgt_h5: the file to write.
-
-    Returns:
-        Number of videos.
+    One video is in memory at a time.
 
     Raises:
         InputError: a file cannot be read, or they differ in their videos, numbers of clips or clip length.
@@ -55,8 +47,7 @@ def normalize_and_concat(
                 )
         names = resnet.feature_keys()
         for one, other in ((resnet, i3d), (i3d, resnet)):
-            missing = other.missing(one.feature_keys())
-            if missing:
+            if missing := other.missing(one.feature_keys()):
                 raise InputError(
                     f"{other.path}: lacks videos of {one.path}: {first_few(missing)}: run merge_align_i3d.py"
                 )

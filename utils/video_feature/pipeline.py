@@ -6,44 +6,36 @@ What the commands that extract features from videos have in common, their option
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from utils.basic_utils import InputError, first_few, progress, write_json
+from utils.basic_utils import InputError, StrPath, first_few, progress, write_json
 from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import Extraction, Scalar, file_stamp
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
 from utils.video_feature.sampling import Resize
 
+Videos: TypeAlias = Mapping[str, StrPath]  # {name: file, or folder of pictures}
+
 _WAITING_BATCHES = 2
 
 
 @dataclass(frozen=True)
 class Looking:
-    """How videos are looked at.
+    """How videos are looked at; numbers without a meaning are an `InputError`."""
 
-    Args:
-        frame_rate: frames a second.
-        batch_size: frames, or windows of them, that go through the model at once.
-        folder_rate: pictures a second in folders of frames; frame_rate if None.
-        decode_threads: threads that decode, 0 for as many as there are cores.
-
-    Raises:
-        InputError: one of them has no meaning.
-    """
-
-    frame_rate: float
-    batch_size: int
-    folder_rate: float | None = None
-    decode_threads: int = 0
+    frame_rate: float  # frames a second
+    batch_size: int  # frames, or windows of them, that go through the model at once
+    folder_rate: float | None = None  # pictures a second in folders of frames; frame_rate if None
+    decode_threads: int = 0  # 0 for as many as there are cores
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -55,72 +47,48 @@ class Looking:
         if self.decode_threads < 0:
             raise InputError(f"--decode_threads {self.decode_threads}: give 0 (as many as cores) or more")
 
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Looking:
+        """As the options of `add_video_options` say."""
+        return cls(args.frame_rate, args.batch_size, args.folder_rate, args.decode_threads)
+
 
 @dataclass(frozen=True)
 class Extractor:
     """What makes features of the frames of a video.
 
-    Args:
-        script: for the record of the file, with
-        packages: whose versions matter, and
-        properties: that decide the features.
-        resize: the size in which frames are looked at.
-        pieces: makes what the model takes in out of a video's frames (H, W, 3), as they come: crops, windows.
-        encode: gives rows (n, D) for a batch of n of them.
-        also: more that decides the features, though it is none of the properties in the file's record.
+    `pieces` makes what the model takes in out of a video's frames (H, W, 3), as they come: crops, windows. `encode`
+    gives rows (n, D) for a batch of n of them.
     """
 
     script: str
-    packages: Sequence[str]
-    properties: Mapping[str, Scalar]
+    packages: Sequence[str]  # whose versions matter
+    properties: Mapping[str, Scalar]  # that decide the features, for the file's record
     resize: Resize
     pieces: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
     encode: Callable[[np.ndarray], np.ndarray]
-    also: Mapping[str, Scalar] = field(default_factory=dict)
+    also: Mapping[str, Scalar] = field(default_factory=dict)  # what decides them too, but is not in the record
 
 
 @dataclass
 class Report:
-    """What became of the videos.
+    """What became of the videos."""
 
-    Args:
-        done: videos in the feature file, those of earlier runs too.
-        failed: {name: reason} of those that are not.
-        durations: {name: seconds} of those that are done.
-    """
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    durations: dict[str, float] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)  # in the feature file, those of earlier runs too
+    failed: dict[str, str] = field(default_factory=dict)  # reasons of those that are not
+    durations: dict[str, float] = field(default_factory=dict)  # seconds of those that are done
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """The last that is heard of a video: how long it is, or why it failed."""
-
-    duration: float = 0.0
-    failure: str = ""
-
-
-def extract_each(
-    videos: Mapping[str, str | os.PathLike[str]], extractor: Extractor, looking: Looking, out_h5: str | os.PathLike[str]
-) -> Report:
+def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
     """Write `{name: (rows, D)}` float32 of all videos that can be read; the others are skipped, and say why.
 
-    Args:
-        videos: {name: file or folder of pictures}.
-        extractor: makes the features.
-        looking: how videos are looked at.
-        out_h5: the feature file; another run with the same extractor and rates goes on with it.
+    Another run with the same extractor and rates goes on with the file.
 
     Raises:
         InputError: nothing can be written there, or another process does.
     """
-    recipe = {
-        **extractor.properties,
-        "folder_rate": float(looking.folder_rate or looking.frame_rate),
-        **extractor.also,
-    }
+    folder_rate = float(looking.folder_rate or looking.frame_rate)
+    recipe = {**extractor.properties, "folder_rate": folder_rate, **extractor.also}
     attributes = made_with(extractor.script, "video", extractor.packages, **extractor.properties)
     report = Report()
     stamps = {name: _stamp(path) for name, path in videos.items()}
@@ -128,19 +96,20 @@ def extract_each(
         waiting = {name: Path(path) for name, path in videos.items() if not features.done(name, stamps[name])}
         report.durations = {name: features.about(name)["duration"] for name in videos if name not in waiting}
         with closing(_encoded(waiting, extractor, looking)) as encoded:
-            for name, rows, ended in progress(encoded, "videos", total=len(waiting)):
-                if rows is None or ended.failure:
-                    features.failed(name, ended.failure)
-                    print(f"skipped: {ended.failure}", file=sys.stderr, flush=True)
+            for name, found in progress(encoded, "videos", total=len(waiting)):
+                if isinstance(found, str):
+                    features.failed(name, found)
+                    print(f"skipped: {found}", file=sys.stderr, flush=True)
                 else:
-                    features.put(name, {name: rows}, stamps[name], {"duration": ended.duration})
-                    report.durations[name] = ended.duration
+                    rows, duration = found
+                    features.put(name, {name: rows}, stamps[name], {"duration": duration})
+                    report.durations[name] = duration
         report.failed = dict(features.failures)
     report.done = [name for name in videos if name in report.durations]
     return report
 
 
-def _stamp(path: str | os.PathLike[str]) -> str:
+def _stamp(path: StrPath) -> str:
     try:
         return file_stamp(path)
     except InputError:  # said when the video's turn comes
@@ -149,25 +118,27 @@ def _stamp(path: str | os.PathLike[str]) -> str:
 
 def _encoded(
     videos: Mapping[str, Path], extractor: Extractor, looking: Looking
-) -> Generator[tuple[str, np.ndarray | None, _Ended], None, None]:
-    """(name, its rows, how it ended) of each video; no rows without a failure."""
+) -> Generator[tuple[str, tuple[np.ndarray, float] | str], None, None]:
+    """(name, (its rows, its seconds)) of each video, or (name, why it failed)."""
     rows: list[np.ndarray] = []
     with closing(ahead(_decoded(videos, extractor, looking), _WAITING_BATCHES)) as decoded:
         for name, found in decoded:
-            if not isinstance(found, _Ended):
+            if isinstance(found, np.ndarray):
                 rows.append(extractor.encode(found))
                 continue
-            features = np.concatenate(rows) if rows else None
+            if isinstance(found, str):
+                yield name, found
+            elif not np.isfinite(features := np.concatenate(rows)).all():
+                yield name, f"{videos[name]}: its features are not finite numbers: check the weights"
+            else:
+                yield name, (features, found)
             rows = []
-            if features is not None and not np.isfinite(features).all():
-                found = _Ended(failure=f"{videos[name]}: its features are not finite numbers: check the weights")
-            yield name, features, found
 
 
 def _decoded(
     videos: Mapping[str, Path], extractor: Extractor, looking: Looking
-) -> Generator[tuple[str, np.ndarray | _Ended], None, None]:
-    """(name, batch) of all videos, one after the other, and (name, `_Ended`) after each one's last batch."""
+) -> Generator[tuple[str, np.ndarray | float | str], None, None]:
+    """(name, batch) of all videos, one after the other; after each one's last batch its seconds, or why it failed."""
     for name, path in videos.items():
         try:
             video = open_video(path, looking.folder_rate or looking.frame_rate, looking.decode_threads)
@@ -175,18 +146,15 @@ def _decoded(
                 pieces = extractor.pieces(frame for _, frame in frames)
                 while batch := list(islice(pieces, looking.batch_size)):
                     yield name, np.stack(batch)
-            yield name, _Ended(video.duration)
+            yield name, video.duration
         except InputError as err:
-            yield name, _Ended(failure=str(err))
+            yield name, str(err)
 
 
 def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: str) -> None:
     """Add the options that say which videos, how they are looked at, and where features go.
 
-    Args:
-        parser: gets them.
-        default: what they are by default.
-        batch: what a batch is made of.
+    `batch` says what a batch is made of.
     """
     add = parser.add_argument_group("videos").add_argument
     add("--videos", required=True, metavar="DIR", help="folder with video files, or with folders of frames (jpg, png)")
@@ -200,17 +168,8 @@ def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: 
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
 
 
-def looking_of(args: argparse.Namespace) -> Looking:
-    """How the options say that videos are looked at."""
-    return Looking(args.frame_rate, args.batch_size, args.folder_rate, args.decode_threads)
-
-
 def finish(report: Report, out: str, durations: str | None) -> None:
-    """Print what became of the videos, and write their durations if a file is named.
-
-    Raises:
-        InputError: there are no features of any video.
-    """
+    """Print what became of the videos, and write their durations if a file is named; `InputError` without any."""
     if not report.done:
         raise InputError(f"{out}: not written, none of {len(report.failed)} videos could be read (reasons are above)")
     if durations:

@@ -16,57 +16,37 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 def sample_times(frame_rate: float) -> Iterator[float]:
-    """Times in seconds at which a video is looked at, without end: frame k at (k + 0.3) / frame_rate.
-
-    With 3 frames a second these are the times that TVRetrieval gives its frames.
-    """
-    for number in count():
-        yield (number + SAMPLE_OFFSET) / frame_rate
+    """Times in seconds at which a video is looked at, without end: frame k at (k + 0.3) / frame_rate."""
+    return ((number + SAMPLE_OFFSET) / frame_rate for number in count())
 
 
 def shown_at(
     times: Iterable[float], frames: Iterable[tuple[float, T]], end: Callable[[], float]
 ) -> Iterator[tuple[float, T]]:
-    """What is shown at each of the times: the last frame whose timestamp is not later.
+    """(time, frame) for all rising times before the end, at least for the first: the last frame that is not later.
 
     Args:
-        times: seconds, rising.
+        times: seconds. When they run out, the rest of the frames is left unread.
         frames: (timestamp in seconds, frame), rising. The first one is also shown before its time.
         end: gives, after the last frame, the second at which that is no longer shown.
-
-    Yields:
-        (time, frame) for all times before the end, but at least for the first time. When the times run out, the rest
-        of the frames is left unread.
     """
-    waiting = iter(times)
-    time = next(waiting, None)
-    current: list[T] = []
-    n_shown = 0
-    for start, frame in frames:
-        while current and time is not None and time + TOLERANCE_S < start:
-            yield time, current[0]
-            n_shown, time = n_shown + 1, next(waiting, None)
-        if time is None:
+    unread = iter(frames)
+    shown, following = next(unread, None), next(unread, None)
+    for number, time in enumerate(times):
+        while following is not None and following[0] <= time + TOLERANCE_S:
+            shown, following = following, next(unread, None)
+        if shown is None or (following is None and time >= end() and number):
             return
-        current = [frame]
-    while current and time is not None and (time < end() or not n_shown):
-        yield time, current[0]
-        n_shown, time = n_shown + 1, next(waiting, None)
+        yield time, shown[1]
 
 
 @dataclass(frozen=True)
 class Resize:
-    """How large frames come out of the decoder.
+    """How large frames come out of the decoder."""
 
-    Args:
-        shorter_side: pixels; the longer one follows, so that shapes look as they are meant to.
-        interpolation: of the scaler; both look at all pixels when they make pictures smaller.
-        square: both sides get that length, whatever the shape.
-    """
-
-    shorter_side: int
-    interpolation: Interpolation = "bilinear"
-    square: bool = False
+    shorter_side: int  # pixels; the longer one follows, so that shapes look as they are meant to
+    interpolation: Interpolation = "bilinear"  # both look at all pixels when they make pictures smaller
+    square: bool = False  # both sides get that length, whatever the shape
 
     def size(self, width: float, height: float) -> tuple[int, int]:
         """(width, height) of a frame that is meant to be seen as `width` x `height`; rounded as torchvision does."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from utils.basic_utils import InputError, first_few, first_line
+from utils.basic_utils import InputError, StrPath, first_few, first_line
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _COUNTERS = "num_batches_tracked"  # of batch normalisation; older files do not have them, and no feature needs them
-# what torch and safetensors raise on files that are truncated, or something else altogether
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def read_state_dict(path: StrPath) -> dict[str, torch.Tensor]:
     """The tensors of a state dict (`.pth`, `.pt`, `.ckpt`, `.safetensors`), by name.
 
     It may lie in a dict with other things, under `state_dict`, `model_state_dict` or `model`, and its names may begin
@@ -32,8 +28,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     if not os.path.isfile(path):
         raise InputError(f"{path}: weights not found: give the file that holds them")
     try:
-        content = _load(Path(path))
-    except (*_UNREADABLE, pickle.UnpicklingError) as err:
+        if str(path).endswith(".safetensors"):
+            from safetensors.torch import load_file  # comes with transformers and timm
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # whatever torch and safetensors raise on files that are damaged or something else
         raise InputError(
             f"{path}: cannot be read as weights ({first_line(err)}): it is damaged, or holds more than tensors"
         ) from err
@@ -48,34 +49,20 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError  # comes with transformers and timm
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as err:
-            raise ValueError(first_line(err)) from err
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def without_counters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors that decide what a model computes."""
     return {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTERS)}
 
 
 def fill(net: nn.Module, state: Mapping[str, torch.Tensor], source: str, head: str) -> None:
-    """Put weights into a model by their names.
+    """Put weights into a model without its classifier by their names; names that it does not have are told of.
 
     Weights of the same network written by another library, none of whose names fit, are put in by their order, if
     shapes and what names end with agree all along.
 
     Args:
-        net: without its classifier.
-        state: weights, those of a classifier too or not.
-        source: where they come from, for messages.
-        head: what names of the classifier begin with. Other names that the model does not have are told of.
+        source: where the weights come from, for messages.
+        head: what names of the classifier, which may be among them, begin with.
 
     Raises:
         InputError: weights are missing or have other shapes.
@@ -89,8 +76,7 @@ def fill(net: nn.Module, state: Mapping[str, torch.Tensor], source: str, head: s
     if missing or other:
         found = f"lacks {first_few(missing)}" if missing else f"has other shapes of {first_few(other)}"
         raise InputError(f"{source}: {found}: are these weights of another model?")
-    unused = [name for name in given if name not in own and not name.startswith(head)]
-    if unused:
+    if unused := [name for name in given if name not in own and not name.startswith(head)]:
         print(f"note: {source}: not used: {first_few(unused)}", file=sys.stderr)
     net.load_state_dict({name: given[name] for name in own}, strict=False)
 
