@@ -180,16 +180,24 @@ class FeatureFile(Closing):
 
     def numbers(self, key: str) -> np.ndarray:
         """An array of any shape and kind of number that says more about features, such as the lengths of lines."""
-        dataset = self._dataset(key)
-        if dataset.dtype.kind not in "biuf":
-            raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: is this the right file?")
-        self._check_size(dataset, key)
-        return self._load(dataset, key)
+        return self._load(self._numbers(key), key)
+
+    def check_numbers(self, key: str) -> None:
+        """Check an array as `numbers` does, but without reading its values."""
+        self._numbers(key)
 
     def form(self, key: str, width: int | None = None) -> tuple[int, int, str]:
         """(rows, D, dtype's name) of a feature array, checked as `read` does but without reading its values."""
         dataset = self._features(key, width)
         return dataset.shape[0], dataset.shape[1], dataset.dtype.name
+
+    def _numbers(self, key: str) -> h5py.Dataset:
+        with self._naming(key):
+            dataset = self._dataset(key)
+            if dataset.dtype.kind not in "biuf":
+                raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: is this the right file?")
+            self._check_size(dataset, key)
+            return dataset
 
     def _features(self, key: str, width: int | None) -> h5py.Dataset:
         with self._naming(key):
