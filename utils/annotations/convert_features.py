@@ -82,10 +82,9 @@ def convert(
         )
     attributes = source.made_by()
     about = {**properties(attributes), **(known or {})}
-    record = made_from([attributes], SCRIPT, kind, ["numpy", "h5py"], **about)
     wrong: list[str] = []
     width, n_rows = None, []
-    with new_feature_file(out, **record) as writer:
+    with new_feature_file(out, **made_from([attributes], SCRIPT, kind, ["numpy", "h5py"], **about)) as writer:
         for key in progress(asked, "converting"):
             try:
                 features = source.read(source_keys[key], width)
