@@ -59,8 +59,9 @@ def generate_for_annotations(
     prefix = prefix or _find_prefix(source)
     durations = _read_durations(durations_path(source, prefix))
     names = _choose_splits(source, prefix, splits, durations)
-    rows = {split: _read_rows(release_path(source, prefix, split), durations[split]) for split in names}
-    _check_ids({release_path(source, prefix, split): split_rows for split, split_rows in rows.items()})
+    releases = {split: release_path(source, prefix, split) for split in names}
+    rows = {split: _read_rows(path, durations[split]) for split, path in releases.items()}
+    _check_ids({path: rows[split] for split, path in releases.items()})
 
     folder = usable_folder(out)
     manifest_path(folder, prefix).unlink(missing_ok=True)
@@ -82,7 +83,7 @@ def generate_for_annotations(
         prefix,
         feature_paths(folder, prefix, settings),
         **settings_record(settings),
-        annotations=[str(path) for path in _annotation_paths(source, prefix, names)],
+        annotations=[str(path) for path in (durations_path(source, prefix), *releases.values())],
         counts={split: count_split(list(durations[split].values()), rows[split]) for split in names},
     )
 
@@ -164,10 +165,6 @@ def _choose_splits(source: Path, prefix: str, splits: Sequence[str] | None, dura
         if split not in durations:
             raise InputError(f"{durations_path(source, prefix)}: has no split {split}: is it of another corpus?")
     return chosen
-
-
-def _annotation_paths(source: Path, prefix: str, splits: Sequence[str]) -> list[Path]:
-    return [durations_path(source, prefix), *(release_path(source, prefix, split) for split in splits)]
 
 
 def _read_rows(path: Path, durations: dict[str, float]) -> list[Row]:
