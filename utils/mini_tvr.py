@@ -162,24 +162,25 @@ def _write_features(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", help=f"folder for the files; {DEFAULT_OUT} if left out, required with --annotations")
-    parser.add_argument("--seed", type=int, help=f"default {MiniSettings.seed}")
+    add = parser.add_argument
+    add("--out", help=f"folder for the files; {DEFAULT_OUT} if left out, required with --annotations")
+    add("--seed", type=int, help=f"default {MiniSettings.seed}")
     for name in ("n_train", "n_val", "n_test"):
-        parser.add_argument(f"--{name}", type=int, help=f"videos, default {getattr(MiniSettings, name)}")
-    parser.add_argument("--queries_per_video", type=int, help=f"default {MiniSettings.queries_per_video}")
-    parser.add_argument(
+        add(f"--{name}", type=int, help=f"videos, default {getattr(MiniSettings, name)}")
+    add("--queries_per_video", type=int, help=f"default {MiniSettings.queries_per_video}")
+    add(
         "--vid_feat_size",
         type=int,
         help=f"appearance and motion halves together, 2 : 1; default {MiniSettings.vid_feat_size}, TVR's is 3072",
     )
-    parser.add_argument("--text_feat_size", type=int, help=f"default {MiniSettings.text_feat_size}, TVR's is 768")
-    parser.add_argument(
+    add("--text_feat_size", type=int, help=f"default {MiniSettings.text_feat_size}, TVR's is 768")
+    add(
         "--vid_feat_types",
         nargs="+",
         choices=VID_FEAT_TYPES,
         help="video feature files: both halves, appearance, motion; default all three, with --annotations resnet_i3d",
     )
-    parser.add_argument(
+    add(
         "--no_subtitles",
         dest="subtitles",
         action="store_false",
@@ -187,11 +188,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a corpus in which nobody speaks: no subtitle files, all queries of type v; train on it with "
         "--ctx_mode video_tef or video",
     )
-    parser.add_argument("--prefix", help="how the files' names begin; default mini, or that of the annotations")
-    parser.add_argument(
-        "--annotations", metavar="DIR", help="make features for the annotations (jsonl, video2dur) in DIR"
-    )
-    parser.add_argument("--splits", nargs="+", choices=SPLITS[:3], help="with --annotations: default all with a jsonl")
+    add("--prefix", help="how the files' names begin; default mini, or that of the annotations")
+    add("--annotations", metavar="DIR", help="make features for the annotations (jsonl, video2dur) in DIR")
+    add("--splits", nargs="+", choices=SPLITS[:3], help="with --annotations: default all with a jsonl")
     return parser
 
 

@@ -94,7 +94,8 @@ def _suppress(
     for row in range(0, len(keep), block):
         rows = slice(row, row + block)
         # (K, B): what follows is contiguous
-        starts, ends, kept = (np.ascontiguousarray(array[rows].T) for array in (st, ed, keep))
+        starts, ends = np.ascontiguousarray(st[rows].T), np.ascontiguousarray(ed[rows].T)
+        kept = np.ascontiguousarray(keep[rows].T)
         for i in range(len(kept) - 1):
             with np.errstate(invalid="ignore"):  # padding may hold NaN or infinity
                 drop = temporal_iou(starts[i], ends[i], starts[i + 1 :], ends[i + 1 :]) > nms_thd

@@ -175,18 +175,17 @@ def _say(out: Path, reader: Reader, splits: Mapping[str, Split]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
-    parser.add_argument("--out", required=True, help="folder to write into, such as data/anet_cap")
-    parser.add_argument(
+    add = parser.add_argument
+    add("dataset", choices=DATASETS)
+    add("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
+    add("--out", required=True, help="folder to write into, such as data/anet_cap")
+    add(
         "--val_share",
         type=float,
         default=VAL_SHARE,
         help="charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)",
     )
-    parser.add_argument(
-        "--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries"
-    )
+    add("--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries")
     args = parser.parse_args(argv)
     if not 0 <= args.val_share < 1:
         raise InputError(f"--val_share {args.val_share}: must be at least 0 and below 1")

@@ -136,26 +136,23 @@ class Reader:
         """
         source.n_read += 1
         source.videos.setdefault(vid_name)
+        desc_id = source.number * IDS_PER_FILE + number
         if not 0 <= number < IDS_PER_FILE:
             self.wrong(where, f"number {number} of a query is not from 0 to {IDS_PER_FILE - 1}")
-            return
-        desc_id = source.number * IDS_PER_FILE + number
-        other = self._seen.setdefault(desc_id, where)
-        if other != where:
+        elif (other := self._seen.setdefault(desc_id, where)) != where:
             self.wrong(where, f"has the id {number}, which is that of {other} too")
-            return
-        if not isinstance(desc, str):
+        elif not isinstance(desc, str):
             self.wrong(where, f"{reprlib.repr(desc)} is not a sentence")
-            return
-        if not 0 < len(moments) <= MAX_MOMENTS:
+        elif not 0 < len(moments) <= MAX_MOMENTS:
             self.wrong(where, f"has {len(moments)} moments, expected 1 to {MAX_MOMENTS}")
-            return
-        kept = [span for moment in moments if (span := self._fitted(source, moment, vid_name, where)) is not None]
-        sentence = " ".join(desc.split())
-        if not sentence:
-            source.left_out.append((where, "the sentence is empty"))
-        elif kept:
-            source.queries.append(Query(desc_id, sentence, vid_name, tuple(kept)))
+        else:
+            fitted = [self._fitted(source, moment, vid_name, where) for moment in moments]
+            kept = tuple(span for span in fitted if span is not None)
+            sentence = " ".join(desc.split())
+            if not sentence:
+                source.left_out.append((where, "the sentence is empty"))
+            elif kept:
+                source.queries.append(Query(desc_id, sentence, vid_name, kept))
 
     def _fitted(self, source: Source, moment: tuple[Any, Any], vid_name: str, where: str) -> Span | None:
         """The part of a moment that lies in its video, or None after noting why there is none."""

@@ -156,8 +156,7 @@ class FeatureFile(Closing):
     def width(self) -> int:
         """Feature size D, read from the first two-dimensional array of the file."""
         for key in self.keys():
-            shape = self.shape(key)
-            if len(shape) == 2:
+            if len(shape := self.shape(key)) == 2:
                 return self._checked_width(key, shape[1])
         raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
 
@@ -204,18 +203,11 @@ class FeatureFile(Closing):
             dataset = self._dataset(key)
             shape: tuple[int, ...] = dataset.shape or ()
             if len(shape) != 2 or shape[0] == 0 or dataset.dtype.kind != "f":
-                raise FeatureError(
-                    self.path,
-                    key,
-                    "expected floats of shape (rows, size) with rows >= 1, "
-                    f"found {dataset.dtype} {shape}: extract it again",
-                )
+                wrong = f"expected floats of shape (rows, size) with rows >= 1, found {dataset.dtype} {shape}"
+                raise FeatureError(self.path, key, f"{wrong}: extract it again")
             if width is not None and shape[1] != width:
-                raise FeatureError(
-                    self.path,
-                    key,
-                    f"features are {shape[1]} wide, expected {width}: give the size that the file has, or another file",
-                )
+                wrong = f"features are {shape[1]} wide, expected {width}"
+                raise FeatureError(self.path, key, f"{wrong}: give the size that the file has, or another file")
             self._checked_width(key, shape[1])
             self._check_size(dataset, key)
             return dataset
@@ -231,11 +223,8 @@ class FeatureFile(Closing):
         if expands_too_much(n_bytes, 0):
             stored = min(dataset.id.get_storage_size(), os.path.getsize(self.path))
             if expands_too_much(n_bytes, stored):
-                raise FeatureError(
-                    self.path,
-                    key,
-                    f"claims {n_bytes / 2**20:,.0f} MiB, but {stored / 2**20:,.1f} MiB are stored: extract it again",
-                )
+                claims = f"claims {n_bytes / 2**20:,.0f} MiB, but {stored / 2**20:,.1f} MiB are stored"
+                raise FeatureError(self.path, key, f"{claims}: extract it again")
         if dataset.chunks:
             properties = dataset.id.get_create_plist()
             filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]

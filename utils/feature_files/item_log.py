@@ -88,13 +88,7 @@ class ItemLog:
             self._sync()
 
     def append(self, name: str, arrays: Mapping[str, np.ndarray], source: str, about: Mapping[str, Any]) -> None:
-        """Add a group, which replaces one of that name.
-
-        Args:
-            name: of the group.
-            arrays: booleans, integers or floats, by key.
-            source: what it was made from.
-            about: strings and numbers to keep with it.
+        """Add a group of booleans, integers or floats, which replaces one of that name; see `Item`.
 
         Raises:
             InputError: there is no room; the groups before stay as they were.
@@ -117,7 +111,7 @@ class ItemLog:
         arrays = {}
         for key, (dtype, shape, start, crc) in self.items[name].arrays.items():
             array = np.fromfile(self.path, dtype, math.prod(shape), offset=start)
-            if zlib.crc32(array) != crc:
+            if zlib.crc32(array.data) != crc:
                 return None
             arrays[key] = array.reshape(shape)
         return arrays

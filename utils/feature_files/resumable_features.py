@@ -129,9 +129,7 @@ class Extraction:
     def done(self, name: str, source: str = "") -> bool:
         """Whether an item has been extracted from the same `source`, in this run or an earlier one.
 
-        Args:
-            name: of the item.
-            source: what it is made from, such as `file_stamp` of its video. One that has changed since is not done.
+        A source is what an item is made from, such as `file_stamp` of its video. One that has changed is not done.
         """
         self._asked[name] = source
         self._forget_damaged(name)

@@ -44,7 +44,6 @@ def generate_for_annotations(
     Args:
         annotations: folder with `P_video2dur_idx.json` and any of `P_{train,val,test_public}_release.jsonl`.
         out: folder for `P_feature_release/…`.
-        settings: seed, feature sizes and kinds of video features.
         prefix: P, found from the durations file if None.
         splits: which splits, or None for all that have a jsonl file.
 
