@@ -15,6 +15,7 @@ With `--annotations DIR` it makes features for real annotations instead (`annota
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ from utils.mini_corpus.files import (
     subtitles_path,
 )
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
-from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Query, Video, make_queries, make_video
+from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video
 
 N_TEST_CHALLENGE = 5  # TVR has a fourth split of videos without queries; a few keep readers honest
 DEFAULT_OUT = PROJECT_ROOT / "data" / "mini"
@@ -65,10 +66,6 @@ class MiniSettings(FeatureSettings):
         if not self.prefix or Path(self.prefix).name != self.prefix:
             raise InputError(f"--prefix {self.prefix!r}: must be the beginning of a file name")
 
-    def n_videos(self) -> dict[str, int]:
-        """Number of videos per split."""
-        return dict(zip(SPLITS, (self.n_train, self.n_val, self.n_test, N_TEST_CHALLENGE), strict=True))
-
 
 # For tests: all of the corpus' forms in about a second.
 TINY = MiniSettings(n_train=20, n_val=10, n_test=5, vid_feat_size=24, text_feat_size=16)
@@ -92,53 +89,41 @@ def generate(out: str | os.PathLike[str], settings: MiniSettings | None = None) 
     folder, prefix = usable_folder(out), settings.prefix
     manifest_path(folder, prefix).unlink(missing_ok=True)
 
-    videos = [
-        make_video(settings.seed, split, number)
-        for split, count in settings.n_videos().items()
-        for number in range(count)
-    ]
+    counts = (settings.n_train, settings.n_val, settings.n_test, N_TEST_CHALLENGE)
+    numbers = [(split, number) for split, n in zip(SPLITS, counts, strict=True) for number in range(n)]
+    videos = [make_video(settings.seed, split, number) for split, number in numbers]
     rows = _query_rows(settings, videos)
     _write_features(folder, settings, videos, rows)
     paths = [durations_path(folder, prefix)]
     write_json(_durations(videos), paths[0])
-    spoken = [subtitles_path(folder, prefix), sub_feature_path(folder, prefix)]
     if settings.subtitles:
-        paths.append(spoken[0])
-        write_jsonl(map(_subtitle_row, videos), spoken[0])
+        paths.append(subtitles_path(folder, prefix))
+        subs = {video.vid_name: list(map(vars, video.lines)) for video in videos}
+        write_jsonl(({"vid_name": name, "sub": sub} for name, sub in subs.items()), paths[-1])
     else:  # those of an earlier corpus would not be this one's
-        for path in spoken:
+        for path in (subtitles_path(folder, prefix), sub_feature_path(folder, prefix)):
             path.unlink(missing_ok=True)
     for split, split_rows in rows.items():
         paths.append(release_path(folder, prefix, split))
         write_jsonl(_released(settings.seed, split, split_rows), paths[-1])
     seconds = {split: [video.duration for video in videos if video.split == split] for split in SPLITS}
-    counts = {split: count_split(seconds[split], rows.get(split, [])) for split in SPLITS}
+    held = {split: count_split(seconds[split], rows.get(split, [])) for split in SPLITS}
     paths += feature_paths(folder, prefix, settings, settings.subtitles)
-    return write_manifest(folder, prefix, paths, **settings_record(settings), counts=counts)
+    return write_manifest(folder, prefix, paths, **settings_record(settings), counts=held)
 
 
 def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, list[dict[str, Any]]]:
     """The rows of each split that has queries, with desc_ids counted over all of them."""
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS if split != "test_challenge"}
-    desc_id = 0
+    desc_ids = itertools.count()
     for video in videos:
         if video.split not in rows:
             continue
+        about = {"vid_name": video.vid_name, "duration": video.duration}
         for query in make_queries(settings.seed, video, settings.queries_per_video, settings.subtitles):
-            rows[video.split].append(_query_row(video, query, desc_id))
-            desc_id += 1
+            asked = {"ts": list(query.ts), "desc": query.desc, "type": query.type, "desc_id": next(desc_ids)}
+            rows[video.split].append({**about, **asked})
     return rows
-
-
-def _query_row(video: Video, query: Query, desc_id: int) -> dict[str, Any]:
-    return {
-        "vid_name": video.vid_name,
-        "duration": video.duration,
-        "ts": list(query.ts),
-        "desc": query.desc,
-        "type": query.type,
-        "desc_id": desc_id,
-    }
 
 
 def _released(seed: int, split: str, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -156,11 +141,6 @@ def _durations(videos: Sequence[Video]) -> dict[str, dict[str, list[float]]]:
     return durations
 
 
-def _subtitle_row(video: Video) -> dict[str, Any]:
-    sub = [{"text": line.text, "start": line.start, "end": line.end} for line in video.lines]
-    return {"vid_name": video.vid_name, "sub": sub}
-
-
 def _write_features(
     folder: Path, settings: MiniSettings, videos: Sequence[Video], rows: dict[str, list[dict[str, Any]]]
 ) -> None:
@@ -168,7 +148,10 @@ def _write_features(
     space = VideoSpace(settings.seed, settings.vid_feat_size)
     with new_corpus_features(folder, settings.prefix, settings, settings.subtitles) as features:
         for video in progress(videos, "features of videos"):
-            features.put_video(video.vid_name, _video_features(video, words, space))
+            spans = np.array([(scene.start, scene.end) for scene in video.scenes])
+            shares = overlap(spans, video.duration)  # (L, S)
+            shown = np.einsum("ls,srd->lrd", shares, scene_latents(video.scenes, words))
+            features.put_video(video.vid_name, space.clip_features(video.vid_name, shown))
             if settings.subtitles:
                 of_lines = subtitle_features(video.vid_name, video.lines, n_clips(video.duration), words)
                 features.put_subtitles(video.vid_name, *of_lines)
@@ -177,33 +160,27 @@ def _write_features(
                 features.put_query(row["desc_id"], words.encode(row["desc"]))
 
 
-def _video_features(video: Video, words: WordVectors, space: VideoSpace) -> np.ndarray:
-    spans = np.array([(scene.start, scene.end) for scene in video.scenes])
-    shares = overlap(spans, video.duration)  # (L, S)
-    shown = np.einsum("ls,srd->lrd", shares, scene_latents(video.scenes, words))
-    return space.clip_features(video.vid_name, shown)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", help=f"folder for the files; {DEFAULT_OUT} if left out, required with --annotations")
-    parser.add_argument("--seed", type=int, help=f"default {MiniSettings.seed}")
+    add = parser.add_argument
+    add("--out", help=f"folder for the files; {DEFAULT_OUT} if left out, required with --annotations")
+    add("--seed", type=int, help=f"default {MiniSettings.seed}")
     for name in ("n_train", "n_val", "n_test"):
-        parser.add_argument(f"--{name}", type=int, help=f"videos, default {getattr(MiniSettings, name)}")
-    parser.add_argument("--queries_per_video", type=int, help=f"default {MiniSettings.queries_per_video}")
-    parser.add_argument(
+        add(f"--{name}", type=int, help=f"videos, default {getattr(MiniSettings, name)}")
+    add("--queries_per_video", type=int, help=f"default {MiniSettings.queries_per_video}")
+    add(
         "--vid_feat_size",
         type=int,
         help=f"appearance and motion halves together, 2 : 1; default {MiniSettings.vid_feat_size}, TVR's is 3072",
     )
-    parser.add_argument("--text_feat_size", type=int, help=f"default {MiniSettings.text_feat_size}, TVR's is 768")
-    parser.add_argument(
+    add("--text_feat_size", type=int, help=f"default {MiniSettings.text_feat_size}, TVR's is 768")
+    add(
         "--vid_feat_types",
         nargs="+",
         choices=VID_FEAT_TYPES,
         help="video feature files: both halves, appearance, motion; default all three, with --annotations resnet_i3d",
     )
-    parser.add_argument(
+    add(
         "--no_subtitles",
         dest="subtitles",
         action="store_false",
@@ -211,11 +188,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a corpus in which nobody speaks: no subtitle files, all queries of type v; train on it with "
         "--ctx_mode video_tef or video",
     )
-    parser.add_argument("--prefix", help="how the files' names begin; default mini, or that of the annotations")
-    parser.add_argument(
-        "--annotations", metavar="DIR", help="make features for the annotations (jsonl, video2dur) in DIR"
-    )
-    parser.add_argument("--splits", nargs="+", choices=SPLITS[:3], help="with --annotations: default all with a jsonl")
+    add("--prefix", help="how the files' names begin; default mini, or that of the annotations")
+    add("--annotations", metavar="DIR", help="make features for the annotations (jsonl, video2dur) in DIR")
+    add("--splits", nargs="+", choices=SPLITS[:3], help="with --annotations: default all with a jsonl")
     return parser
 
 

@@ -18,12 +18,10 @@ from torch import nn
 
 from utils.basic_utils import InputError, first_line
 
-NEEDING_LESS = {
-    "fp32": "fp16",
-    "off": "bf16",
-    "device": "ram",
-    "auto": "ram",
-}  # {value of an option: one that needs less memory}
+# {value of an option: one that needs less memory}
+NEEDING_LESS = {"fp32": "fp16", "off": "bf16", "device": "ram", "auto": "ram"}
+# how CUDA, cuBLAS, cuDNN and NCCL say that a device has no memory left
+OUT_OF_MEMORY = re.compile("CUDA out of memory|CUDA error: out of memory|'out of memory'|_STATUS_ALLOC_FAILED")
 
 
 class TooOldError(InputError):
@@ -134,15 +132,9 @@ def named_when_out_of_memory(opt: Mapping[str, Any], names: Sequence[str], more:
     try:
         yield
     except RuntimeError as err:
-        if not _is_out_of_memory(err):
+        if not isinstance(err, torch.cuda.OutOfMemoryError) and OUT_OF_MEMORY.search(str(err)) is None:
             raise
         raise InputError(f"{_what_did_not_fit(err)}: try {_needing_less(opt, names)}{more}") from err
-
-
-def _is_out_of_memory(err: BaseException) -> bool:
-    """Whether an error says that a CUDA device has no memory left; cuBLAS, cuDNN and NCCL say it in their own ways."""
-    said = re.search("CUDA out of memory|CUDA error: out of memory|'out of memory'|_STATUS_ALLOC_FAILED", str(err))
-    return isinstance(err, torch.cuda.OutOfMemoryError) or (isinstance(err, RuntimeError) and said is not None)
 
 
 def _what_did_not_fit(err: RuntimeError) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import struct
 import tarfile
-import types
 import zipfile
 from collections import OrderedDict
 from typing import Any, ClassVar
@@ -48,30 +46,14 @@ class _RestrictedUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a checkpoint has no need of") from None
 
 
-def _restricted_load(file: Any, **kwargs: Any) -> Any:
-    return _RestrictedUnpickler(file, **kwargs).load()
+class _RestrictedPickle:
+    """What torch.load asks of the module pickle."""
 
+    Unpickler = _RestrictedUnpickler
 
-# what torch raises on files that are truncated or something else altogether
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    ImportError,
-    zipfile.BadZipFile,
-    struct.error,
-)
-
-_restricted_pickle = types.ModuleType("restricted_pickle")
-_restricted_pickle.Unpickler = _RestrictedUnpickler  # type: ignore[attr-defined]
-_restricted_pickle.load = _restricted_load  # type: ignore[attr-defined]
+    @staticmethod
+    def load(file: Any, **kwargs: Any) -> Any:
+        return _RestrictedUnpickler(file, **kwargs).load()
 
 
 def load_safely(path: str | os.PathLike[str]) -> Any:
@@ -82,10 +64,10 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
     """
     try:
         _refuse_other_forms(path)
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RestrictedPickle)
     except pickle.UnpicklingError as err:
         raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
-    except _UNREADABLE as err:
+    except Exception as err:  # torch raises nearly anything on files that are truncated or something else altogether
         raise InputError(
             f"{path}: cannot be read as a checkpoint ({first_line(err)}): it is truncated or foreign, "
             "copy or train it again"

@@ -52,14 +52,14 @@ def nms_keep(
     starts, ends = np.asarray(st, dtype=np.float64), np.asarray(ed, dtype=np.float64)
     keep = np.array(valid, dtype=bool)
     if group is None:
-        _suppress_in_blocks(starts, ends, keep, nms_thd)
+        _suppress(starts, ends, keep, nms_thd)
         return keep
     order = np.argsort(group, axis=1, kind="stable")  # the spans of a group one after another, best first
     in_order = [np.take_along_axis(column, order, axis=1).ravel() for column in (starts, ends, keep)]
     for places, there in _groups_by_size(np.take_along_axis(group, order, axis=1)):
         st_of_group, ed_of_group, kept = (column[places] for column in in_order)
         kept &= there
-        _suppress_in_blocks(st_of_group, ed_of_group, kept, nms_thd)
+        _suppress(st_of_group, ed_of_group, kept, nms_thd)
         in_order[2][places[there]] = kept[there]
     np.put_along_axis(keep, order, in_order[2].reshape(keep.shape), axis=1)
     return keep
@@ -86,28 +86,21 @@ def _groups_by_size(
         width *= 2
 
 
-def _suppress_in_blocks(
-    st: npt.NDArray[np.float64], ed: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], nms_thd: float
-) -> None:
-    """`_suppress`, some rows at a time."""
-    n_row, n_span = keep.shape
-    block = max(1, _BLOCK_ELEMENTS // max(1, n_span))
-    for start in range(0, n_row, block):
-        rows = slice(start, start + block)
-        _suppress(st[rows], ed[rows], keep[rows], nms_thd)
-
-
 def _suppress(
     st: npt.NDArray[np.float64], ed: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], nms_thd: float
 ) -> None:
-    """Clear in `keep` (B, K) every span that a kept one before it in its row suppresses."""
-    # (K, B): what follows is contiguous
-    st, ed, kept = np.ascontiguousarray(st.T), np.ascontiguousarray(ed.T), np.ascontiguousarray(keep.T)
-    for i in range(len(kept) - 1):
-        with np.errstate(invalid="ignore"):  # padding may hold NaN or infinity
-            drop = temporal_iou(st[i], ed[i], st[i + 1 :], ed[i + 1 :]) > nms_thd
-        kept[i + 1 :] &= ~(drop & kept[i])
-    keep[:] = kept.T
+    """Clear in `keep` (Nq, K) every span that a kept one before it in its row suppresses, some rows at a time."""
+    block = max(1, _BLOCK_ELEMENTS // max(1, keep.shape[1]))
+    for row in range(0, len(keep), block):
+        rows = slice(row, row + block)
+        # (K, B): what follows is contiguous
+        starts, ends = np.ascontiguousarray(st[rows].T), np.ascontiguousarray(ed[rows].T)
+        kept = np.ascontiguousarray(keep[rows].T)
+        for i in range(len(kept) - 1):
+            with np.errstate(invalid="ignore"):  # padding may hold NaN or infinity
+                drop = temporal_iou(starts[i], ends[i], starts[i + 1 :], ends[i + 1 :]) > nms_thd
+            kept[i + 1 :] &= ~(drop & kept[i])
+        keep[rows] = kept.T
 
 
 def temporal_non_maximum_suppression(

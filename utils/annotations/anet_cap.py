@@ -6,7 +6,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from utils.annotations.reading import Reader, Source, Split, read_public_json, there
+from utils.annotations.reading import Reader, Source, Split, read_public_json
 
 FILES = {"train.json": "train", "val_1.json": "val", "val_2.json": "test"}  # the split that each is used as
 
@@ -19,14 +19,11 @@ def read(folder: Path, reader: Reader) -> dict[str, Split]:
     Raises:
         InputError: none is there, or one is not JSON of this kind.
     """
-    splits = {}
-    for path in there(folder, list(FILES)):
-        source = reader.open(path, list(FILES).index(path.name) + 1)
+    for source in reader.open(folder, FILES):
         number = 1
-        for name, content in read_public_json(path, dict).items():
+        for name, content in read_public_json(source.path, dict).items():
             number += _take_video(reader, source, name, content, number)
-        splits[FILES[path.name]] = Split(list(source.videos), source.queries)
-    return splits
+    return reader.splits()
 
 
 def _take_video(reader: Reader, source: Source, name: str, content: Any, number: int) -> int:

@@ -31,39 +31,28 @@ def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
     Raises:
         InputError: no annotations or no table are there, one cannot be read, or train or val would have no queries.
     """
-    paths = there(folder, list(FILES))
+    sources = reader.open(folder, FILES)
     seconds: dict[str, float] = {}
     for path in there(folder, TABLES):
         _read_table(path, reader, seconds)
     reader.check()  # or each line of a video with a bad length would be named too
-    splits = {}
-    for path in paths:
-        source = reader.open(path, list(FILES).index(path.name) + 1)
-        for number, line in enumerate(_lines(path), start=1):
+    for source in sources:
+        for number, line in enumerate(_lines(source.path), start=1):
             if line.strip():
                 _take_line(reader, source, line, number, seconds)
-        splits[FILES[path.name]] = Split(list(source.videos), source.queries)
     reader.check()
-    return _with_val(splits, val_share)
+    return _with_val(reader.splits(), val_share)
 
 
 def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
-    """Splits with a part of train as val, in the usual order.
-
-    Raises:
-        InputError: train or val would have no queries.
-    """
+    """Splits with a part of train as val, in the usual order."""
     train = splits.get("train")
     held_out = set() if train is None else val_videos(train.videos, share)
     if train is None or not train.queries or not held_out:
         return splits
-    parts = {}
-    for name, is_val in (("train", False), ("val", True)):
-        parts[name] = Split(
-            [video for video in train.videos if (video in held_out) == is_val],
-            [query for query in train.queries if (query.vid_name in held_out) == is_val],
-        )
-        if not parts[name].queries:
+    parts = {"train": train.about(lambda video: video not in held_out), "val": train.about(held_out.__contains__)}
+    for name, part in parts.items():
+        if not part.queries:
             raise InputError(
                 f"--val_share {share:g}: of the {len(train.videos)} training videos, none with queries is left for "
                 f"{name}: give another share, or 0 for no val"

@@ -63,12 +63,9 @@ def keep_with_features(splits: Mapping[str, Split], path: Path) -> tuple[dict[st
     """
     with FeatureFile(path) as features:
         lacking = features.missing(_videos(splits))
-    gone, kept = set(lacking), {}
+    gone = set(lacking)
+    kept = {name: split.about(lambda video: video not in gone) for name, split in splits.items()}
     for name, split in splits.items():
-        kept[name] = Split(
-            [video for video in split.videos if video not in gone],
-            [query for query in split.queries if query.vid_name not in gone],
-        )
         if not kept[name].queries:
             raise InputError(f"--features {path}: has none of the videos of {name}, such as {first_few(split.videos)}")
     return kept, lacking
@@ -77,7 +74,7 @@ def keep_with_features(splits: Mapping[str, Split], path: Path) -> tuple[dict[st
 def write(
     dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split], without_features: Sequence[str] = ()
 ) -> list[Path]:
-    """Write queries, durations and a record, all or none of them.
+    """Write queries, durations and a record, all or none of them; returns the files.
 
     Args:
         dataset: one of `DATASETS`.
@@ -85,9 +82,6 @@ def write(
         reader: what the files said.
         splits: what goes into each split.
         without_features: videos that were left out for want of features, for the record.
-
-    Returns:
-        The files.
 
     Raises:
         InputError: there is no room for them.
@@ -141,15 +135,15 @@ def _record(
         for source in reader.sources
     }
     written = {name: {"videos": len(split.videos), "queries": len(split.queries)} for name, split in splits.items()}
-    record = {"made_by": SCRIPT, "dataset": dataset, "read": read_files, "written": written}
-    return record | {"without_features": list(without_features)}
+    about = {"made_by": SCRIPT, "dataset": dataset}
+    return {**about, "read": read_files, "written": written, "without_features": list(without_features)}
 
 
 def _left_out(sources: Sequence[Source]) -> list[str]:
     return [f"{where}: {why}" for source in sources for where, why in source.left_out]
 
 
-def _say(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) -> None:
+def _say(out: Path, reader: Reader, splits: Mapping[str, Split]) -> None:
     rows = [["read", "queries", "kept", "moments clamped", "by at most"]]
     for source in reader.sources:
         counts = [source.n_read, len(source.queries), source.n_clamped]
@@ -163,20 +157,17 @@ def _say(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) -
     if reader.differing:
         print(f"note: files differ in the duration of {first_few(list(reader.differing))}; the first one holds")
     rows = [["written", "videos", "queries"]]
-    rows += [
-        [release_path(out, out.name, name).name, f"{len(split.videos):,}", f"{len(split.queries):,}"]
-        for name, split in splits.items()
-    ]
+    for name, split in splits.items():
+        rows.append([release_path(out, out.name, name).name, f"{len(split.videos):,}", f"{len(split.queries):,}"])
     print(f"\n{aligned(rows)}\n{durations_path(out, out.name).name} and the record {manifest_path(out, out.name).name}")
     for name in SPLITS:
         if name not in splits:
             path = release_path(out, out.name, name)
             stale = f"; {path} is of an earlier run: remove it" if path.exists() else ""
             print(f"note: there is no split {name}{stale}")
-    shared = set(_videos({"train": splits["train"]})) if "train" in splits else set()
+    videos = {name: set(splits[name].videos) if name in splits else set() for name in SPLITS}
     for name in ("val", "test"):
-        both = sorted(shared & set(splits[name].videos)) if name in splits else []
-        if both:
+        if both := sorted(videos["train"] & videos[name]):
             print(f"warning: videos of train are in {name} too: {first_few(both)}")
 
 
@@ -184,18 +175,17 @@ def _say(dataset: str, out: Path, reader: Reader, splits: Mapping[str, Split]) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
-    parser.add_argument("--out", required=True, help="folder to write into, such as data/anet_cap")
-    parser.add_argument(
+    add = parser.add_argument
+    add("dataset", choices=DATASETS)
+    add("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
+    add("--out", required=True, help="folder to write into, such as data/anet_cap")
+    add(
         "--val_share",
         type=float,
         default=VAL_SHARE,
         help="charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)",
     )
-    parser.add_argument(
-        "--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries"
-    )
+    add("--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries")
     args = parser.parse_args(argv)
     if not 0 <= args.val_share < 1:
         raise InputError(f"--val_share {args.val_share}: must be at least 0 and below 1")
@@ -205,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         splits, lacking = keep_with_features(splits, Path(args.features))
     out = named_folder(args.out)
     write(args.dataset, out, reader, splits, lacking)
-    _say(args.dataset, out, reader, splits)
+    _say(out, reader, splits)
     if lacking:
         print(f"left out: {len(lacking)} videos without features in {args.features}: {first_few(lacking)}")
 

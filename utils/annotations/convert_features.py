@@ -82,10 +82,9 @@ def convert(
         )
     attributes = source.made_by()
     about = {**properties(attributes), **(known or {})}
-    record = made_from([attributes], SCRIPT, kind, ["numpy", "h5py"], **about)
     wrong: list[str] = []
     width, n_rows = None, []
-    with new_feature_file(out, **record) as writer:
+    with new_feature_file(out, **made_from([attributes], SCRIPT, kind, ["numpy", "h5py"], **about)) as writer:
         for key in progress(asked, "converting"):
             try:
                 features = source.read(source_keys[key], width)
@@ -142,14 +141,15 @@ def _properties(texts: Sequence[str]) -> dict[str, Plain]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", required=True, help="folder of .npy files, or an h5 file")
-    parser.add_argument("--dataset", help="name of the dataset in each group of the h5 file, such as c3d_features")
-    parser.add_argument("--out", required=True, help="h5 file to write")
-    parser.add_argument("--add_prefix", default="", help="put before the names that lack it, such as v_")
-    parser.add_argument("--remove_prefix", default="", help="taken from the names that have it")
-    parser.add_argument("--videos", help="video2dur_idx json: convert its videos only, and list those without features")
-    parser.add_argument("--kind", choices=KINDS, default="video", help="what they are of (default: %(default)s)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--src", required=True, help="folder of .npy files, or an h5 file")
+    add("--dataset", help="name of the dataset in each group of the h5 file, such as c3d_features")
+    add("--out", required=True, help="h5 file to write")
+    add("--add_prefix", default="", help="put before the names that lack it, such as v_")
+    add("--remove_prefix", default="", help="taken from the names that have it")
+    add("--videos", help="video2dur_idx json: convert its videos only, and list those without features")
+    add("--kind", choices=KINDS, default="video", help="what they are of (default: %(default)s)")
+    add(
         "--about",
         nargs="+",
         default=[],

@@ -9,7 +9,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from utils.annotations.reading import Reader, Source, Split, read_public_json, there
+from utils.annotations.reading import Reader, Source, Split, read_public_json
 
 FILES = {"train_data.json": "train", "val_data.json": "val", "test_data.json": "test"}
 SEGMENT = 5.0  # seconds
@@ -24,13 +24,10 @@ def read(folder: Path, reader: Reader) -> dict[str, Split]:
     Raises:
         InputError: none is there, or one is not JSON of this kind.
     """
-    splits = {}
-    for path in there(folder, list(FILES)):
-        source = reader.open(path, list(FILES).index(path.name) + 1)
-        for place, content in enumerate(read_public_json(path, list), start=1):
-            _take_query(reader, source, content, f"{path}, entry {place}")
-        splits[FILES[path.name]] = Split(list(source.videos), source.queries)
-    return splits
+    for source in reader.open(folder, FILES):
+        for place, content in enumerate(read_public_json(source.path, list), start=1):
+            _take_query(reader, source, content, f"{source.path}, entry {place}")
+    return reader.splits()
 
 
 def _take_query(reader: Reader, source: Source, content: Any, where: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Source:
     Attributes:
         path: where it lies.
         number: its place among the dataset's files, from 1, whichever of them are there.
+        split: that it is used as.
         videos: names in the order of the file, those whose queries were all left out too.
         queries: those that are kept.
         n_read: queries in the file.
@@ -50,6 +51,7 @@ class Source:
 
     path: Path
     number: int
+    split: str
     videos: dict[str, None] = field(default_factory=dict)
     queries: list[Query] = field(default_factory=list)
     n_read: int = 0
@@ -64,6 +66,11 @@ class Split:
 
     videos: list[str]
     queries: list[Query]
+
+    def about(self, wanted: Callable[[str], bool]) -> Split:
+        """The part of it that is about some of the videos."""
+        videos = [video for video in self.videos if wanted(video)]
+        return Split(videos, [query for query in self.queries if wanted(query.vid_name)])
 
 
 class Reader:
@@ -82,10 +89,20 @@ class Reader:
         self._wrong: list[str] = []
         self._seen: dict[int, str] = {}
 
-    def open(self, path: Path, number: int) -> Source:
-        """Begin with an annotation file."""
-        self.sources.append(Source(path, number))
-        return self.sources[-1]
+    def open(self, folder: Path, files: Mapping[str, str]) -> list[Source]:
+        """Begin with those of a dataset's annotation files, {name: split}, that are in a folder.
+
+        Raises:
+            InputError: none is.
+        """
+        found = there(folder, list(files))
+        sources = [Source(folder / name, i, split) for i, (name, split) in enumerate(files.items(), start=1)]
+        self.sources = [source for source in sources if source.path in found]
+        return self.sources
+
+    def splits(self) -> dict[str, Split]:
+        """What has been read, by split."""
+        return {source.split: Split(list(source.videos), source.queries) for source in self.sources}
 
     def wrong(self, where: str, reason: str) -> None:
         """Note a place whose form is wrong."""
@@ -119,26 +136,23 @@ class Reader:
         """
         source.n_read += 1
         source.videos.setdefault(vid_name)
+        desc_id = source.number * IDS_PER_FILE + number
         if not 0 <= number < IDS_PER_FILE:
             self.wrong(where, f"number {number} of a query is not from 0 to {IDS_PER_FILE - 1}")
-            return
-        desc_id = source.number * IDS_PER_FILE + number
-        other = self._seen.setdefault(desc_id, where)
-        if other != where:
+        elif (other := self._seen.setdefault(desc_id, where)) != where:
             self.wrong(where, f"has the id {number}, which is that of {other} too")
-            return
-        if not isinstance(desc, str):
+        elif not isinstance(desc, str):
             self.wrong(where, f"{reprlib.repr(desc)} is not a sentence")
-            return
-        if not 0 < len(moments) <= MAX_MOMENTS:
+        elif not 0 < len(moments) <= MAX_MOMENTS:
             self.wrong(where, f"has {len(moments)} moments, expected 1 to {MAX_MOMENTS}")
-            return
-        kept = [span for moment in moments if (span := self._fitted(source, moment, vid_name, where)) is not None]
-        sentence = " ".join(desc.split())
-        if not sentence:
-            source.left_out.append((where, "the sentence is empty"))
-        elif kept:
-            source.queries.append(Query(desc_id, sentence, vid_name, tuple(kept)))
+        else:
+            fitted = [self._fitted(source, moment, vid_name, where) for moment in moments]
+            kept = tuple(span for span in fitted if span is not None)
+            sentence = " ".join(desc.split())
+            if not sentence:
+                source.left_out.append((where, "the sentence is empty"))
+            elif kept:
+                source.queries.append(Query(desc_id, sentence, vid_name, kept))
 
     def _fitted(self, source: Source, moment: tuple[Any, Any], vid_name: str, where: str) -> Span | None:
         """The part of a moment that lies in its video, or None after noting why there is none."""
@@ -171,11 +185,7 @@ class Reader:
 
 
 def read_public_json(path: Path, kind: type) -> Any:
-    """The JSON of an annotation file.
-
-    Args:
-        path: the file.
-        kind: what it holds: dict or list.
+    """The JSON of an annotation file that holds a dict or a list, whichever is the `kind`.
 
     Raises:
         InputError: it cannot be read, is not JSON or not of that kind, is empty, or an object in it has a key twice.

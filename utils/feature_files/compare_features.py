@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,27 +80,28 @@ class Comparison:
         """(property, ours, theirs) of what both records say and contradict each other in."""
         return contradictions(*self.records)
 
+    @property
+    def distributions(self) -> dict[str, np.ndarray]:
+        """What a number for each row is known of, by what to call it."""
+        return {"cosine": self.cosines, "norm, ours": self.norms[:, 0], "norm, theirs": self.norms[:, 1]}
+
     def to_plain(self) -> dict[str, Any]:
         """All of it for JSON; distributions as their mean and quantiles."""
-        ours, theirs = (
-            {"path": path, "size": width, "keys": n_keys, "record": record}
-            for path, width, n_keys, record in zip(self.paths, self.widths, self.n_keys, self.records, strict=True)
-        )
+        each = zip(self.paths, self.widths, self.n_keys, self.records, strict=True)
+        ours, theirs = (dict(zip(("path", "size", "keys", "record"), values, strict=True)) for values in each)
         return {
             "ours": ours,
             "theirs": theirs,
             "only_ours": self.only_ours,
             "only_theirs": self.only_theirs,
-            "lengths": {key: list(pair) for key, pair in self.lengths.items()},
+            "lengths": self.lengths,
             "rows": len(self.cosines) + self.n_both_zero,
             "rows_zero_in_both": self.n_both_zero,
             "rows_zero_in_one": self.n_one_zero,
-            "cosine": summary(self.cosines),
-            "norm_ours": summary(self.norms[:, 0]),
-            "norm_theirs": summary(self.norms[:, 1]),
+            **{name.replace(", ", "_"): summary(values) for name, values in self.distributions.items()},
             "largest_difference": self.largest_difference,
             "cosine_of": self.cosine_of,
-            "differing_properties": [list(row) for row in self.differing_properties],
+            "differing_properties": self.differing_properties,
         }
 
 
@@ -122,11 +122,11 @@ def compare(ours: str | os.PathLike[str], theirs: str | os.PathLike[str]) -> Com
         InputError: a file cannot be read, or they have no key in common.
     """
     with FeatureFile(ours) as a, FeatureFile(theirs) as b:
-        return _compare(a, b)
+        return _compare((a, b))
 
 
-def _compare(*files: FeatureFile) -> Comparison:
-    ours, theirs = (file.path for file in files)
+def _compare(files: tuple[FeatureFile, FeatureFile]) -> Comparison:
+    ours, theirs = (str(file.path) for file in files)
     keys = files[0].feature_keys(), files[1].feature_keys()
     there = set(keys[0]), set(keys[1])
     shared = [key for key in keys[0] if key in there[1]]
@@ -136,14 +136,14 @@ def _compare(*files: FeatureFile) -> Comparison:
             "the same videos or queries?"
         )
     found = Comparison(
-        paths=(str(ours), str(theirs)),
+        paths=(ours, theirs),
         widths=(files[0].width(), files[1].width()),
         n_keys=(len(keys[0]), len(keys[1])),
         only_ours=[_name(key) for key in keys[0] if key not in there[1]],
         only_theirs=[_name(key) for key in keys[1] if key not in there[0]],
         records=(_record(files[0]), _record(files[1])),
     )
-    cosines, norms = [], []
+    cosines, norms = [found.cosines], [found.norms]
     for key in progress(shared, "comparing"):
         a, b = files[0].read(key, found.widths[0]), files[1].read(key, found.widths[1])
         if len(a) != len(b):
@@ -161,8 +161,7 @@ def _compare(*files: FeatureFile) -> Comparison:
         found.largest_difference = max(found.largest_difference, float(np.abs(a - b).max()))
         cosines.append(of_rows[known])
         norms.append(pair)
-    if cosines:
-        found.cosines, found.norms = np.concatenate(cosines), np.concatenate(norms)
+    found.cosines, found.norms = np.concatenate(cosines), np.concatenate(norms)
     return found
 
 
@@ -179,18 +178,17 @@ def _record(file: FeatureFile) -> dict[str, Any]:
 
 def report(found: Comparison) -> str:
     """The comparison as text for people."""
-    lines = [aligned([["", "ours", "theirs"], *_sides(found)])]
-    lines += ["", _keys_line(found.only_ours, "only in ours"), _keys_line(found.only_theirs, "only in theirs")]
+    lines = [aligned([["", "ours", "theirs"], *_sides(found)]), ""]
+    for what, keys in (("only in ours", found.only_ours), ("only in theirs", found.only_theirs)):
+        lines.append(f"{what}: {first_few(keys) or 'none'}")
     lines += [_lengths_line(found), ""]
     if found.widths[0] != found.widths[1]:
         return "\n".join([*lines, "sizes differ: rows cannot be compared"])
-    distributions = {"cosine": found.cosines, "norm, ours": found.norms[:, 0], "norm, theirs": found.norms[:, 1]}
-    rows = [
-        [name, *(f"{value:.6g}" for value in of.values())]
-        for name, values in distributions.items()
-        if (of := summary(values)) is not None
-    ]
-    lines.append(aligned([["rows that both have", "mean", *QUANTILES], *rows]))
+    rows = [["rows that both have", "mean", *QUANTILES]]
+    for name, values in found.distributions.items():
+        if (of := summary(values)) is not None:
+            rows.append([name, *(f"{value:.6g}" for value in of.values())])
+    lines.append(aligned(rows))
     lines.append(
         f"{len(found.cosines):,} rows compared, {found.n_one_zero:,} of them all zero in one file; "
         f"{found.n_both_zero:,} more all zero in both; largest difference of two values {found.largest_difference:.3g}"
@@ -211,17 +209,13 @@ def _sides(found: Comparison) -> list[list[str]]:
     return rows
 
 
-def _keys_line(keys: Sequence[str], what: str) -> str:
-    return f"{what}: {first_few(keys) if keys else 'none'}"
-
-
 def _lengths_line(found: Comparison) -> str:
     if not found.lengths:
         return "numbers of rows: all the same"
-    apart = {key: ours - theirs for key, (ours, theirs) in found.lengths.items()}
-    most = sorted(apart, key=lambda key: -abs(apart[key]))
-    named = first_few([f"{key} ({found.lengths[key][0]} and {found.lengths[key][1]})" for key in most])
-    return f"numbers of rows differ: {named}; by {sum(map(abs, apart.values())) / len(apart):.3g} on average"
+    most = sorted(found.lengths.items(), key=lambda item: -abs(item[1][0] - item[1][1]))
+    named = first_few([f"{key} ({ours} and {theirs})" for key, (ours, theirs) in most])
+    mean = np.mean([abs(ours - theirs) for _, (ours, theirs) in most])
+    return f"numbers of rows differ: {named}; by {mean:.3g} on average"
 
 
 @command_line

@@ -156,8 +156,7 @@ class FeatureFile(Closing):
     def width(self) -> int:
         """Feature size D, read from the first two-dimensional array of the file."""
         for key in self.keys():
-            shape = self.shape(key)
-            if len(shape) == 2:
+            if len(shape := self.shape(key)) == 2:
                 return self._checked_width(key, shape[1])
         raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
 
@@ -180,34 +179,35 @@ class FeatureFile(Closing):
 
     def numbers(self, key: str) -> np.ndarray:
         """An array of any shape and kind of number that says more about features, such as the lengths of lines."""
-        dataset = self._dataset(key)
-        if dataset.dtype.kind not in "biuf":
-            raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: is this the right file?")
-        self._check_size(dataset, key)
-        return self._load(dataset, key)
+        return self._load(self._numbers(key), key)
+
+    def check_numbers(self, key: str) -> None:
+        """Check an array as `numbers` does, but without reading its values."""
+        self._numbers(key)
 
     def form(self, key: str, width: int | None = None) -> tuple[int, int, str]:
         """(rows, D, dtype's name) of a feature array, checked as `read` does but without reading its values."""
         dataset = self._features(key, width)
         return dataset.shape[0], dataset.shape[1], dataset.dtype.name
 
+    def _numbers(self, key: str) -> h5py.Dataset:
+        with self._naming(key):
+            dataset = self._dataset(key)
+            if dataset.dtype.kind not in "biuf":
+                raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: is this the right file?")
+            self._check_size(dataset, key)
+            return dataset
+
     def _features(self, key: str, width: int | None) -> h5py.Dataset:
         with self._naming(key):
             dataset = self._dataset(key)
             shape: tuple[int, ...] = dataset.shape or ()
             if len(shape) != 2 or shape[0] == 0 or dataset.dtype.kind != "f":
-                raise FeatureError(
-                    self.path,
-                    key,
-                    "expected floats of shape (rows, size) with rows >= 1, "
-                    f"found {dataset.dtype} {shape}: extract it again",
-                )
+                wrong = f"expected floats of shape (rows, size) with rows >= 1, found {dataset.dtype} {shape}"
+                raise FeatureError(self.path, key, f"{wrong}: extract it again")
             if width is not None and shape[1] != width:
-                raise FeatureError(
-                    self.path,
-                    key,
-                    f"features are {shape[1]} wide, expected {width}: give the size that the file has, or another file",
-                )
+                wrong = f"features are {shape[1]} wide, expected {width}"
+                raise FeatureError(self.path, key, f"{wrong}: give the size that the file has, or another file")
             self._checked_width(key, shape[1])
             self._check_size(dataset, key)
             return dataset
@@ -223,11 +223,8 @@ class FeatureFile(Closing):
         if expands_too_much(n_bytes, 0):
             stored = min(dataset.id.get_storage_size(), os.path.getsize(self.path))
             if expands_too_much(n_bytes, stored):
-                raise FeatureError(
-                    self.path,
-                    key,
-                    f"claims {n_bytes / 2**20:,.0f} MiB, but {stored / 2**20:,.1f} MiB are stored: extract it again",
-                )
+                claims = f"claims {n_bytes / 2**20:,.0f} MiB, but {stored / 2**20:,.1f} MiB are stored"
+                raise FeatureError(self.path, key, f"{claims}: extract it again")
         if dataset.chunks:
             properties = dataset.id.get_create_plist()
             filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]

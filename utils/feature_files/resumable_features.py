@@ -20,20 +20,19 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 import orjson
 
 from utils.basic_utils import InputError, first_few, named_when_full, read_json, write_json
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
-from utils.feature_files.item_log import ItemLog
+from utils.feature_files.item_log import Item, ItemLog
 from utils.whole_folder import lock
 
 FOLDER_SUFFIX = ".partial"
@@ -69,42 +68,6 @@ class _Kept:
     about: dict[str, Any]
 
 
-class _FinishedFile(FeatureFile):
-    """A file that an extraction wrote before."""
-
-    def items_made_with(self, recipe: dict[str, Any]) -> dict[str, _Kept]:
-        """Its items, none when it was made in another way or does not say."""
-        try:
-            content = orjson.loads(self.made_by().get(ATTRIBUTE, "{}"))
-            if content.get("recipe") != recipe:
-                return {}
-            return {name: _Kept(**item) for name, item in content["items"].items()}
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-            return {}
-
-    def check(self, keys: Iterable[str]) -> None:
-        """Raise `InputError` when the arrays are not there, or damaged in what the file says of them.
-
-        Their values, of which there may be many gigabytes, are not read.
-        """
-        for key in keys:
-            self._numbers(key)
-
-    def array(self, key: str) -> np.ndarray:
-        """An array of any shape and kind of number."""
-        dataset = self._numbers(key)
-        with self._naming(key):
-            return np.asarray(dataset[()])
-
-    def _numbers(self, key: str) -> h5py.Dataset:
-        with self._naming(key):
-            dataset = self._dataset(key)
-            if dataset.dtype.kind not in "biuf":
-                raise FeatureError(self.path, key, f"expected numbers, found {dataset.dtype}: the file is damaged")
-            self._check_size(dataset, key)
-            return dataset
-
-
 class Extraction:
     """A feature file in the making; a context manager.
 
@@ -136,13 +99,14 @@ class Extraction:
         self._recipe: dict[str, Any] = orjson.loads(orjson.dumps(dict(recipe)))  # as it is read back
         self._attributes = dict(recipe if attributes is None else attributes)
         self._asked: dict[str, str] = {}
-        self._damaged: set[str] = set()  # items of the earlier file
+        self._kept: dict[str, _Kept] = {}  # of the earlier file, those that are not damaged
 
     def __enter__(self) -> Extraction:
         with ExitStack() as opened:
-            opened.callback(os.close, _locked(self.folder, self.path))
+            opened.enter_context(_locked(self.folder, self.path))
             self._discard_other_recipe()
-            self._finished, self._kept = self._earlier_file(opened)
+            self._finished = self._earlier_file(opened)
+            self._in_file = sorted(self._kept)
             self._log = ItemLog(self.folder / ITEMS)
             self._opened = opened.pop_all()
         self._tell_what_is_there()
@@ -165,12 +129,10 @@ class Extraction:
     def done(self, name: str, source: str = "") -> bool:
         """Whether an item has been extracted from the same `source`, in this run or an earlier one.
 
-        Args:
-            name: of the item.
-            source: what it is made from, such as `file_stamp` of its video. One that has changed since is not done.
+        A source is what an item is made from, such as `file_stamp` of its video. One that has changed is not done.
         """
         self._asked[name] = source
-        self._check_kept(name)
+        self._forget_damaged(name)
         theirs = self._source_of(name)
         if theirs not in {None, source}:
             _note(f"{name}: has changed since it was extracted, which is done anew")
@@ -178,8 +140,7 @@ class Extraction:
 
     def about(self, name: str) -> dict[str, Any]:
         """What was kept with an item that is done."""
-        item = self._log.items.get(name) or self._kept[name]
-        return item.about
+        return self._item(name).about
 
     def put(
         self,
@@ -211,21 +172,28 @@ class Extraction:
         self._asked.setdefault(name, "")
         self.failures[name] = reason
 
-    def _source_of(self, name: str) -> str | None:
-        item = self._log.items.get(name) or (None if name in self._damaged else self._kept.get(name))
-        if item is None or name in self.failures or item.source == _UNREADABLE:
-            return None
-        return item.source
+    def _item(self, name: str) -> Item | _Kept:
+        return self._log.items.get(name) or self._kept[name]
 
-    def _check_kept(self, name: str) -> None:
-        """Forget an item of the earlier file that is damaged there."""
-        if self._finished is None or name in self._log.items or name not in self._kept or name in self._damaged:
+    def _source_of(self, name: str) -> str | None:
+        if name in self.failures or not (name in self._log.items or name in self._kept):
+            return None
+        source = self._item(name).source
+        return None if source == _UNREADABLE else source
+
+    def _forget_damaged(self, name: str) -> None:
+        """Forget an item of the earlier file that is not there, or damaged in what the file says of it.
+
+        Its values, of which there may be many gigabytes, are not read.
+        """
+        if self._finished is None or name in self._log.items or name not in self._kept:
             return
         try:
-            self._finished.check(self._kept[name].keys)
+            for key in self._kept[name].keys:
+                self._finished.check_numbers(key)
         except InputError as err:
             _note(f"{err}; {name} is extracted anew")
-            self._damaged.add(name)
+            del self._kept[name]
 
     def _discard_other_recipe(self) -> None:
         """Begin the folder, or empty it when what it holds was made in another way."""
@@ -240,39 +208,47 @@ class Extraction:
         if theirs == self._recipe:
             return
         _note(f"{self.folder}: starts anew, what is there was made with {_differences(self._recipe, theirs)}")
-        (self.folder / ITEMS).unlink(missing_ok=True)
+        for path_of_items in self.folder.glob(f"{ITEMS}*"):
+            path_of_items.unlink()
         write_json(self._recipe, path)
 
-    def _earlier_file(self, opened: ExitStack) -> tuple[_FinishedFile | None, dict[str, _Kept]]:
-        """The output of an earlier run and its items, if they are of this recipe."""
+    def _earlier_file(self, opened: ExitStack) -> FeatureFile | None:
+        """The output of an earlier run; its items are kept if they are of this recipe."""
         if not self.path.is_file():
-            return None, {}
+            return None
         try:
-            finished = opened.enter_context(_FinishedFile(self.path))
-            return finished, finished.items_made_with(self._recipe)
+            finished = opened.enter_context(FeatureFile(self.path))
+            content = orjson.loads(finished.made_by().get(ATTRIBUTE, "{}"))
+            if content.get("recipe") == self._recipe:
+                self._kept = {name: _Kept(**item) for name, item in content["items"].items()}
+            return finished
         except InputError as err:
             _note(f"{err} It will be replaced.")
-            return None, {}
+            return None
+        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):  # not what an extraction wrote
+            return finished
 
     def _tell_what_is_there(self) -> None:
-        if self._log.lost_bytes:
+        if self._log.was_cut:
             _note(f"{self.folder}: the item that was in progress when the last run stopped is extracted anew")
         if self._log.damaged:
             _note(f"{self.folder}: damaged, extracted anew: {first_few(self._log.damaged)}")
         if self._log.items:
             _note(f"{self.folder}: goes on, {len(self._log.items)} are done")
-        elif self._finished is not None and self.path.is_file():
-            if self._kept:
-                _note(f"{self.path}: is there with {len(self._kept)} items; only what is missing or new is extracted")
-            else:
-                _note(f"{self.path}: was made in another way, and will be replaced")
+        elif self._kept:
+            _note(f"{self.path}: is there with {len(self._kept)} items; only what is missing or new is extracted")
+        elif self._finished is not None:
+            _note(f"{self.path}: was made in another way, and will be replaced")
 
     def _finish(self) -> None:
         """Put all items into the feature file, unless it holds just these already."""
         names = sorted(name for name, source in self._asked.items() if self._source_of(name) == source)
-        if not names or (not self._log.items and names == sorted(self._kept)):
+        if not names or (not self._log.items and names == self._in_file):
             return
-        items = {name: self._entry(name) for name in names}
+        in_order = {name: self._item(name) for name in names}
+        items = {
+            name: {"keys": item.keys, "source": item.source, "about": item.about} for name, item in in_order.items()
+        }
         keys = Counter(key for item in items.values() for key in item["keys"])
         twice = [key for key, count in keys.items() if count > 1]
         if twice:
@@ -287,13 +263,6 @@ class Extraction:
             for key, array in self._arrays(names):
                 h5.put(key, array)
 
-    def _entry(self, name: str) -> dict[str, Any]:
-        item = self._log.items.get(name)
-        if item is None:
-            kept = self._kept[name]
-            return {"keys": kept.keys, "source": kept.source, "about": kept.about}
-        return {"keys": list(item.forms), "source": item.source, "about": item.about}
-
     def _arrays(self, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
         for name in names:
             if name in self._log.items:
@@ -301,44 +270,46 @@ class Extraction:
                 if arrays is None:
                     raise InputError(f"{self.folder}: what it holds of {name} is damaged: run the same command again")
                 yield from arrays.items()
-            elif self._finished is not None:
-                for key in self._kept[name].keys:
-                    try:
-                        array = self._finished.array(key)
-                    except FeatureError as err:
-                        self._give_up_unreadable(names)
-                        raise InputError(f"{err}: run the same command again, {name} is then extracted anew") from err
-                    yield key, array
+                continue
+            try:
+                yield from self._kept_arrays(name)
+            except FeatureError as err:
+                self._give_up_unreadable(names)
+                raise InputError(f"{err}: run the same command again, {name} is then extracted anew") from err
+
+    def _kept_arrays(self, name: str) -> Iterator[tuple[str, np.ndarray]]:
+        assert self._finished is not None
+        for key in self._kept[name].keys:
+            yield key, self._finished.numbers(key)
 
     def _give_up_unreadable(self, names: list[str]) -> None:
         """Make the next run extract those anew whose values in the earlier file cannot be read."""
         for name in names:
-            if self._finished is None or name in self._log.items:
-                continue
+            if name not in self._log.items:
+                try:
+                    for _ in self._kept_arrays(name):
+                        pass
+                except FeatureError:
+                    self._log.append(name, {}, _UNREADABLE, {})
+
+
+@contextmanager
+def _locked(folder: Path, out_h5: Path) -> Iterator[None]:
+    """Make the folder if need be, and keep other processes out of it."""
+    busy = InputError(f"{out_h5}: another process is extracting into it: wait until it ends")
+    with ExitStack() as opened:
+        is_there = False
+        while not is_there:
             try:
-                for key in self._kept[name].keys:
-                    self._finished.array(key)
-            except FeatureError:
-                self._log.append(name, {}, _UNREADABLE, {})
-
-
-def _locked(folder: Path, out_h5: Path) -> int:
-    """Make the folder if need be, and keep other processes out of it while the returned handle is open."""
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as err:
-            raise InputError(f"{out_h5}: cannot be written ({err.strerror}): name another file") from err
-        try:
-            busy = InputError(f"{out_h5}: another process is extracting into it: wait until it ends")
+                folder.mkdir(parents=True, exist_ok=True)
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as err:
+                raise InputError(f"{out_h5}: cannot be written ({err.strerror}): name another file") from err
+            opened.callback(os.close, handle)
             lock(handle, folder, busy, no_locks="let no other process extract into it")
-        except InputError:
-            os.close(handle)
-            raise
-        if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
-            return handle
-        os.close(handle)  # the process that had it has just removed it
+            # not so when the process that had it has just removed it
+            is_there = folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat())
+        yield
 
 
 def _differences(ours: Mapping[str, Any], theirs: Any) -> str:

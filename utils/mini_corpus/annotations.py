@@ -44,7 +44,6 @@ def generate_for_annotations(
     Args:
         annotations: folder with `P_video2dur_idx.json` and any of `P_{train,val,test_public}_release.jsonl`.
         out: folder for `P_feature_release/…`.
-        settings: seed, feature sizes and kinds of video features.
         prefix: P, found from the durations file if None.
         splits: which splits, or None for all that have a jsonl file.
 
@@ -59,8 +58,9 @@ def generate_for_annotations(
     prefix = prefix or _find_prefix(source)
     durations = _read_durations(durations_path(source, prefix))
     names = _choose_splits(source, prefix, splits, durations)
-    rows = {split: _read_rows(release_path(source, prefix, split), durations[split]) for split in names}
-    _check_ids({release_path(source, prefix, split): split_rows for split, split_rows in rows.items()})
+    releases = {split: release_path(source, prefix, split) for split in names}
+    rows = {split: _read_rows(path, durations[split]) for split, path in releases.items()}
+    _check_ids({path: rows[split] for split, path in releases.items()})
 
     folder = usable_folder(out)
     manifest_path(folder, prefix).unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def generate_for_annotations(
         prefix,
         feature_paths(folder, prefix, settings),
         **settings_record(settings),
-        annotations=[str(path) for path in _annotation_paths(source, prefix, names)],
+        annotations=[str(path) for path in (durations_path(source, prefix), *releases.values())],
         counts={split: count_split(list(durations[split].values()), rows[split]) for split in names},
     )
 
@@ -164,10 +164,6 @@ def _choose_splits(source: Path, prefix: str, splits: Sequence[str] | None, dura
         if split not in durations:
             raise InputError(f"{durations_path(source, prefix)}: has no split {split}: is it of another corpus?")
     return chosen
-
-
-def _annotation_paths(source: Path, prefix: str, splits: Sequence[str]) -> list[Path]:
-    return [durations_path(source, prefix), *(release_path(source, prefix, split) for split in splits)]
 
 
 def _read_rows(path: Path, durations: dict[str, float]) -> list[Row]:

@@ -71,12 +71,7 @@ def scene_latents(scenes: Sequence[Scene], words: WordVectors) -> np.ndarray:
 
 
 class VideoSpace:
-    """The video feature space: it has to be learned, nothing in it resembles the text space.
-
-    Args:
-        seed: the corpus' seed.
-        size: feature size, appearance and motion half together.
-    """
+    """The video feature space, both halves: it has to be learned, nothing in it resembles the text space."""
 
     def __init__(self, seed: int, size: int) -> None:
         self.seed = seed
@@ -119,12 +114,6 @@ def subtitle_features(
     vid_name: str, lines: Sequence[Line], clips: int, words: WordVectors
 ) -> tuple[np.ndarray, np.ndarray]:
     """Subtitle tokens max-pooled per clip, as in TVRetrieval: a line covers floor(start/1.5) .. ceil(end/1.5)-1.
-
-    Args:
-        vid_name: names the video's own noise.
-        lines: the dialogue in time order.
-        clips: number of clips of the video.
-        words: encodes the lines.
 
     Returns:
         (clips, size) float32, zero where nobody speaks, and the mask (clips,) float32, 1 where somebody does.

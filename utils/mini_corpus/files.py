@@ -61,44 +61,43 @@ def video_feature_path(out: Path, prefix: str, vid_feat_type: str) -> Path:
 
 def query_feature_path(out: Path, prefix: str) -> Path:
     """Query token features."""
-    folder = out / f"{prefix}_feature_release" / "bert_feature" / "sub_query"
-    return folder / f"{prefix}_query_pretrained_w_sub_query.h5"
+    return _text_features(out, prefix) / f"{prefix}_query_pretrained_w_sub_query.h5"
 
 
 def sub_feature_path(out: Path, prefix: str) -> Path:
     """Subtitle clip features."""
-    folder = out / f"{prefix}_feature_release" / "bert_feature" / "sub_query"
-    return folder / f"{prefix}_sub_pretrained_w_sub_query_max_cl-1.5.h5"
+    return _text_features(out, prefix) / f"{prefix}_sub_pretrained_w_sub_query_max_cl-1.5.h5"
 
 
+def _text_features(out: Path, prefix: str) -> Path:
+    return out / f"{prefix}_feature_release" / "bert_feature" / "sub_query"
+
+
+@dataclass(frozen=True)
 class CorpusFeatures:
     """Takes features one video and one query at a time, so that memory does not grow with the corpus."""
 
-    def __init__(
-        self, videos: dict[str, FeatureWriter], sub: FeatureWriter | None, query: FeatureWriter, appearance_size: int
-    ) -> None:
-        self._videos, self._sub, self._query = videos, sub, query
-        self._appearance_size = appearance_size
+    videos: dict[str, FeatureWriter]
+    sub: FeatureWriter | None
+    query: FeatureWriter
+    appearance_size: int
 
     def put_video(self, vid_name: str, video_feat: np.ndarray) -> None:
         """Store the (L, D) features of a video."""
-        parts = {
-            "resnet_i3d": video_feat,
-            "resnet": video_feat[:, : self._appearance_size],
-            "i3d": video_feat[:, self._appearance_size :],
-        }
-        for vid_feat_type, writer in self._videos.items():
+        n = self.appearance_size
+        parts = {"resnet_i3d": video_feat, "resnet": video_feat[:, :n], "i3d": video_feat[:, n:]}
+        for vid_feat_type, writer in self.videos.items():
             writer.put(vid_name, parts[vid_feat_type])
 
     def put_subtitles(self, vid_name: str, sub_feat: np.ndarray, sub_mask: np.ndarray) -> None:
         """Store the (L, D) features of a video's subtitles, and their (L,) mask."""
-        assert self._sub is not None
-        self._sub.put(vid_name, sub_feat)
-        self._sub.put(f"{vid_name}-mask", sub_mask)
+        assert self.sub is not None
+        self.sub.put(vid_name, sub_feat)
+        self.sub.put(f"{vid_name}-mask", sub_mask)
 
     def put_query(self, desc_id: int, query_feat: np.ndarray) -> None:
         """Store the (Lq, D) token features of a query."""
-        self._query.put(str(desc_id), query_feat)
+        self.query.put(str(desc_id), query_feat)
 
 
 @contextmanager
@@ -107,12 +106,6 @@ def new_corpus_features(
 ) -> Iterator[CorpusFeatures]:
     """Open all feature files of a corpus for writing; each appears whole when the block ends well, or not at all.
 
-    Args:
-        out: folder of the corpus.
-        prefix: how file names begin.
-        settings: kinds and sizes.
-        subtitles: whether the corpus has any.
-
     Raises:
         InputError: a file cannot be written.
     """
@@ -120,12 +113,10 @@ def new_corpus_features(
     clips: dict[str, Any] = {**about, "clip_length": CLIP_LENGTH}
     try:
         with ExitStack() as stack:
-            videos = {
-                name: stack.enter_context(
-                    new_feature_file(video_feature_path(out, prefix, name), **clips, normalised="L2 per half")
-                )
-                for name in settings.vid_feat_types
-            }
+            videos = {}
+            for name in settings.vid_feat_types:
+                path = video_feature_path(out, prefix, name)
+                videos[name] = stack.enter_context(new_feature_file(path, **clips, normalised="L2 per half"))
             sub = None
             if subtitles:
                 sub = stack.enter_context(new_feature_file(sub_feature_path(out, prefix), **clips, pooling="max"))

@@ -56,9 +56,7 @@ def stem(word: str) -> str:
 class RandomMap:
     """A fixed random map: tanh of a linear layer, then tanh of another. It has to be learned to be undone.
 
-    Args:
-        names: what the map is called; the same names give the same map.
-        size: output dimensions.
+    The same names give the same map.
     """
 
     def __init__(self, *names: object, size: int) -> None:
@@ -76,11 +74,7 @@ class RandomMap:
 
 
 class WordVectors:
-    """Encodes sentences as token features; the corpus' queries and subtitles are encoded by it.
-
-    Args:
-        seed: the seed the corpus was made with.
-        size: text feature size.
+    """Encodes sentences as token features of a size; the corpus' queries and subtitles are encoded by it.
 
     Examples:
         >>> WordVectors(seed=2018, size=16).encode("Nora opens the drawer.").shape
@@ -101,10 +95,10 @@ class WordVectors:
 
     def concept(self, word: str) -> np.ndarray:
         """What a word means, without the word itself: (LATENT_SIZE,) float32 of length 1."""
-        key = f"concept {stem(word.lower())}"
+        stemmed = stem(word.lower())
+        key = f"concept {stemmed}"
         if key not in self._latents:
-            name, _ = self._meaning.get(stem(word.lower()), (stem(word.lower()), None))
-            self._latents[key] = self._unit("concept", name)
+            self._latents[key] = self._unit("concept", self._meaning.get(stemmed, (stemmed, None))[0])
         return self._latents[key]
 
     def word(self, word: str) -> np.ndarray:
@@ -119,10 +113,7 @@ class WordVectors:
         return self._latents[word]
 
     def encode(self, sentence: str) -> np.ndarray:
-        """Token features of any sentence, one row a word.
-
-        Args:
-            sentence: English; words never seen before get a vector of their own.
+        """Token features of any English sentence, one row a word; words never seen before get a vector of their own.
 
         Returns:
             (n_tokens, size) float32, n_tokens >= 1.

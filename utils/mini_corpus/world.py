@@ -20,7 +20,6 @@ from utils.mini_corpus.lexicon import (
     TOPICS,
     Action,
     SpeechAct,
-    Verb,
 )
 from utils.mini_corpus.word_vectors import named_seed
 
@@ -261,10 +260,6 @@ def _person(rng: random.Random, show: str, name: str) -> str:
     return f"the {SHOWS[show].characters[name]}" if rng.random() < 0.15 else name
 
 
-def _verb(rng: random.Random, verbs: tuple[Verb, ...]) -> Verb:
-    return rng.choice(verbs)
-
-
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
@@ -272,7 +267,7 @@ def _sentence(text: str) -> str:
 def _say_what_is_seen(rng: random.Random, show: str, sight: Sight) -> str:
     who, item = _person(rng, show, sight.actor), rng.choice(sight.item)
     at = f"{'on' if sight.place[0] in OPEN_PLACES else 'in'} the {rng.choice(sight.place)}"
-    does, doing = _verb(rng, sight.action.verbs)
+    does, doing = rng.choice(sight.action.verbs)
     where = f" {at}" if rng.random() < 0.4 else ""
     tail = f" while {_person(rng, show, sight.others[0])} watches" if sight.others and rng.random() < 0.3 else ""
     templates = (
@@ -287,7 +282,7 @@ def _say_what_is_seen(rng: random.Random, show: str, sight: Sight) -> str:
 
 def _say_what_is_said(rng: random.Random, show: str, sight: Sight, speech: Speech) -> str:
     who, topic, detail = _person(rng, show, speech.speaker), rng.choice(speech.topic), rng.choice(speech.detail)
-    does, doing = _verb(rng, speech.act.verbs)
+    does, doing = rng.choice(speech.act.verbs)
     heard = [name for name in (sight.actor, *sight.others) if name != speech.speaker]
     to = f" to {_person(rng, show, heard[0])}" if heard and rng.random() < 0.4 else ""
     templates = (
@@ -302,8 +297,8 @@ def _say_what_is_said(rng: random.Random, show: str, sight: Sight, speech: Speec
 def _say_both(rng: random.Random, show: str, sight: Sight, speech: Speech) -> str:
     actor, speaker = _person(rng, show, sight.actor), _person(rng, show, speech.speaker)
     item, topic, detail = rng.choice(sight.item), rng.choice(speech.topic), rng.choice(speech.detail)
-    does, doing = _verb(rng, sight.action.verbs)
-    says, saying = _verb(rng, speech.act.verbs)
+    does, doing = rng.choice(sight.action.verbs)
+    says, saying = rng.choice(speech.act.verbs)
     matter = rng.choice((f"the {topic}", f"the {detail}", f"the {detail} of the {topic}"))
     if sight.actor != speech.speaker:
         templates: tuple[str, ...] = (

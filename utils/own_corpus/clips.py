@@ -32,9 +32,8 @@ def badly_timed(
         for name, seconds in durations.items():
             looked_at = frames.form(name)[0] / frame_rate
             if abs(looked_at - seconds) > CLIPS_APART * clip_length:
-                wrong[name] = (
-                    f"{name}: has frames for {looked_at:.2f} s, but lasts {seconds:.2f} s: are its timestamps right?"
-                )
+                both = f"has frames for {looked_at:.2f} s, but lasts {seconds:.2f} s"
+                wrong[name] = f"{name}: {both}: are its timestamps right?"
     return wrong
 
 

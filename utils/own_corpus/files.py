@@ -35,9 +35,9 @@ def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Ma
         for name, split in splits.items()
     }
     write_json(of_splits, layout.durations)
-    for path in _of_earlier_run(layout):
-        if path.name.endswith("_release.jsonl") and path not in written:
-            path.unlink(missing_ok=True)
+    for name in _of_earlier_run(layout):
+        if name.endswith("_release.jsonl") and "/" not in name and layout.out / name not in written:
+            (layout.out / name).unlink(missing_ok=True)
     return [*written, layout.durations]
 
 
@@ -49,24 +49,15 @@ def _row(query: Query, durations: Mapping[str, float]) -> dict[str, Any]:
     return row
 
 
-def _of_earlier_run(layout: Layout) -> list[Path]:
-    """The files that an earlier run recorded, inside the dataset's folder."""
+def _of_earlier_run(layout: Layout) -> list[str]:
+    """Names of the files that an earlier run recorded."""
     if not layout.manifest.is_file():
         return []
-    files = read_json(layout.manifest, "remove it, and run the same command again").get("files", {})
-    return [layout.out / name for name in files if "/" not in name]
+    return list(read_json(layout.manifest, "remove it, and run the same command again").get("files", {}))
 
 
 def check_agreement(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> dict[str, int]:
-    """Check that all files speak of the same videos, clips and queries.
-
-    Args:
-        layout: where they lie.
-        splits: what should be in them.
-        durations: seconds by vid_name.
-
-    Returns:
-        Number of clips by vid_name.
+    """Number of clips by vid_name, after a check that all files speak of the same videos, clips and queries.
 
     Raises:
         InputError: they do not.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from utils.dataset_files import durations_path, manifest_path, release_path
@@ -18,7 +17,6 @@ def split_name(split: str) -> str:
     return ALIASES.get(split, split)
 
 
-@dataclass(frozen=True)
 class Layout:
     """Paths of the dataset in a folder, by what made its features.
 
@@ -28,82 +26,34 @@ class Layout:
         i3d: what to call the I3D features beside the image model's, "" where there are none.
         pool: how frames and tokens become clips.
         clip_length: seconds.
+
+    Attributes:
+        video, sub: features, a row a clip; those of videos are called as TVR's with the default models.
+        query: features, a row a token.
+        intermediate: folder of what only a continued or repeated run needs: features of
+        frames, i3d_windows and sub_tokens;
+        subtitles: lines as text;
+        steps: what the conversions were made of.
     """
 
-    out: Path
-    image: str
-    text: str
-    i3d: str
-    pool: str
-    clip_length: float
-
-    @property
-    def prefix(self) -> str:
-        return self.out.name
-
-    @property
-    def _clips(self) -> str:
-        return f"cl-{self.clip_length:g}.h5"
-
-    @property
-    def video(self) -> Path:
-        """Video features, a row a clip; with the default models, called as TVR's."""
-        i3d = f"_{self.i3d}_avg_cat" if self.i3d else ""
-        return self._features / "video_feature" / f"{self.prefix}_{self.image}_rgb_{self.pool}{i3d}_{self._clips}"
-
-    @property
-    def sub(self) -> Path:
-        """Subtitle features, a row a clip."""
-        return self._features / "bert_feature" / f"{self.prefix}_sub_{self.text}_{self.pool}_{self._clips}"
-
-    @property
-    def query(self) -> Path:
-        """Query features, a row a token."""
-        return self._features / "bert_feature" / f"{self.prefix}_query_{self.text}.h5"
-
-    @property
-    def durations(self) -> Path:
-        return durations_path(self.out, self.prefix)
-
-    @property
-    def manifest(self) -> Path:
-        return manifest_path(self.out, self.prefix)
+    def __init__(self, out: Path, image: str, text: str, i3d: str, pool: str, clip_length: float) -> None:
+        self.out, self.prefix, self.i3d, self.clip_length = out, out.name, i3d, clip_length
+        self.durations, self.manifest = durations_path(out, out.name), manifest_path(out, out.name)
+        features, clips = out / f"{out.name}_feature_release", f"cl-{clip_length:g}.h5"
+        beside = f"_{i3d}_avg_cat" if i3d else ""
+        self.video = features / "video_feature" / f"{out.name}_{image}_rgb_{pool}{beside}_{clips}"
+        self.sub = features / "bert_feature" / f"{out.name}_sub_{text}_{pool}_{clips}"
+        self.query = features / "bert_feature" / f"{out.name}_query_{text}.h5"
+        self.intermediate = out / f"{out.name}_intermediate"
+        self.frames = self.intermediate / f"frames_{image}.h5"
+        self.i3d_windows = self.intermediate / f"windows_{i3d}.h5"
+        self.subtitles = self.intermediate / "subtitles.jsonl"
+        self.sub_tokens = self.intermediate / f"sub_tokens_{text}.h5"
+        self.steps = self.intermediate / "steps.json"
 
     def release(self, split: str) -> Path:
         """The queries of a split."""
         return release_path(self.out, self.prefix, split)
-
-    @property
-    def _features(self) -> Path:
-        return self.out / f"{self.prefix}_feature_release"
-
-    @property
-    def intermediate(self) -> Path:
-        """Folder of what only a continued or repeated run needs."""
-        return self.out / f"{self.prefix}_intermediate"
-
-    @property
-    def frames(self) -> Path:
-        """Features of frames."""
-        return self.intermediate / f"frames_{self.image}.h5"
-
-    @property
-    def i3d_windows(self) -> Path:
-        return self.intermediate / f"windows_{self.i3d}.h5"
-
-    @property
-    def subtitles(self) -> Path:
-        """Subtitle lines as text."""
-        return self.intermediate / "subtitles.jsonl"
-
-    @property
-    def sub_tokens(self) -> Path:
-        return self.intermediate / f"sub_tokens_{self.text}.h5"
-
-    @property
-    def steps(self) -> Path:
-        """What the conversions were made of."""
-        return self.intermediate / "steps.json"
 
 
 def name_in_files(model: str) -> str:

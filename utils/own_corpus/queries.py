@@ -171,14 +171,9 @@ def fit_to_videos(
         durations: seconds by vid_name, of the videos that have features.
         failed: reasons by vid_name, of those that have not.
     """
-    kept, left_out = [], []
-    for query in queries:
-        reason = _hindrance(query, durations, failed)
-        if reason is None:
-            kept.append(query)
-        else:
-            left_out.append(LeftOut(query, reason))
-    return kept, left_out
+    reasons = [_hindrance(query, durations, failed) for query in queries]
+    kept = [query for query, reason in zip(queries, reasons, strict=True) if reason is None]
+    return kept, [LeftOut(query, reason) for query, reason in zip(queries, reasons, strict=True) if reason is not None]
 
 
 def _hindrance(query: Query, durations: Mapping[str, float], failed: Mapping[str, str]) -> str | None:

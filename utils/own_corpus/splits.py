@@ -63,4 +63,4 @@ def _videos_of(queries: Sequence[Query], names: list[str]) -> list[str]:
 
 def in_both(splits: dict[str, Split]) -> list[str]:
     """Videos both trained on and evaluated on, which makes the evaluation look better than it is."""
-    return sorted(set.intersection(*(set(splits[name].videos) if name in splits else set() for name in LEARNT)))
+    return sorted(set.intersection(*(set(splits[name].videos if name in splits else ()) for name in LEARNT)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from utils.basic_utils import read_json, write_json
 from utils.feature_files.resumable_features import file_stamp
+from utils.whole_folder import file_digest
 
 
 class Steps:
@@ -39,10 +39,10 @@ class Steps:
 
     def is_done(self, output: Path, made_of: dict[str, Any]) -> bool:
         """Whether `output` is there as a step left it that had the same `made_of`: options, stamps, digests."""
-        if not output.is_file() or output.name not in self._done:
-            return False
-        record = self._done[output.name]
-        return bool(record["made_of"] == made_of and record["output"] == file_stamp(output))
+        record = self._done.get(output.name)
+        return bool(
+            output.is_file() and record and record["made_of"] == made_of and record["output"] == file_stamp(output)
+        )
 
     def done(self, output: Path, made_of: dict[str, Any], notes: Sequence[str] = ()) -> None:
         """Record that `output` was made of `made_of`, and what was to be said of it."""
@@ -56,8 +56,4 @@ class Steps:
 
 def content_stamp(path: Path) -> str:
     """What tells whether a file that is written anew in every run has another content."""
-    with open(path, "rb") as file:
-        sha = hashlib.sha256()
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()[:16]
+    return file_digest(path)[:16]

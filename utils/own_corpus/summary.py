@@ -35,8 +35,7 @@ def _splits(made: NewDataset) -> str:
     for name, split in made.splits.items():
         hours = math.fsum(made.durations[vid_name] for vid_name in split.videos) / 3600
         clips = sum(made.n_clips[vid_name] for vid_name in split.videos)
-        cells = [len(split.videos), f"{hours:.3f}", clips, len(split.queries) or "-"]
-        rows.append([name, *map(str, cells)])
+        rows.append([name, *map(str, (len(split.videos), f"{hours:.3f}", clips, len(split.queries) or "-"))])
     title = f"Corpus {made.layout.prefix} in {made.layout.out}, clips of {made.layout.clip_length:g} s"
     return f"{title}\n{aligned(rows)}"
 

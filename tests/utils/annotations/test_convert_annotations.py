@@ -16,7 +16,7 @@ from standalone_eval.findings import Findings
 from standalone_eval.ground_truth import read_ground_truth
 from utils.annotations import convert
 from utils.annotations.convert import keep_with_features, read
-from utils.annotations.reading import IDS_PER_FILE, Reader
+from utils.annotations.reading import IDS_PER_FILE, Reader, Source
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, read_jsonl
 from utils.feature_files.feature_file import new_feature_file
 
@@ -355,7 +355,7 @@ seconds = st.floats(-50, 200, allow_nan=False)
 @given(st.lists(st.tuples(seconds, seconds), min_size=1, max_size=5), st.floats(0.1, 100))
 def test_what_is_kept_lies_in_its_video_and_nothing_disappears_unsaid(moments, duration):
     reader = Reader()
-    source = reader.open(Path("train.json"), 1)
+    source = Source(Path("train.json"), 1, "train")
     assert reader.video("a", duration, "here")
     reader.query(source, 3, "a", "S.", moments, "here")
     reader.check()

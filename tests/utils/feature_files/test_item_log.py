@@ -24,13 +24,18 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.resumable_features import Extraction
 
 
-@pytest.mark.parametrize("cut", [1, 50, 130])
-def test_whatever_length_the_file_has_after_a_kill_only_the_last_item_is_lost(tmp_path: Path, cut: int) -> None:
+@pytest.mark.parametrize("file", ["items", "items.index"])
+@pytest.mark.parametrize("cut", [1, 20, 48])
+def test_whatever_length_a_file_has_after_a_kill_only_the_last_item_is_lost(
+    tmp_path: Path, file: str, cut: int
+) -> None:
     out = tmp_path / "video.h5"
     interrupted(out)
-    items = folder_of(out) / "items"
+    items = folder_of(out) / file
     os.truncate(items, items.stat().st_size - cut)
     assert extract(out) == NAMES[3:]
+    extract(tmp_path / "whole.h5")
+    assert_equal_files(out, tmp_path / "whole.h5")
 
 
 def test_zeros_that_a_power_cut_left_are_not_taken_for_features(tmp_path: Path, capsys) -> None:
@@ -55,25 +60,21 @@ def test_a_bit_that_flips_in_the_middle_costs_that_item_only(tmp_path: Path) -> 
     assert extract(out) == [NAMES[1], *NAMES[4:]]
 
 
-def flip_header(out: Path, name: str) -> None:
-    """Flip a bit in the header of an item."""
-    items = folder_of(out) / "items"
-    content = bytearray(items.read_bytes())
-    content[content.index(f'"name":"{name}"'.encode()) + 1] ^= 1
-    items.write_bytes(content)
+def flip_line(out: Path, name: str) -> None:
+    """Flip a bit in what the index says of an item."""
+    index = folder_of(out) / "items.index"
+    content = bytearray(index.read_bytes())
+    content[content.index(f'["{name}"'.encode()) + 2] ^= 1
+    index.write_bytes(content)
 
 
-@pytest.mark.parametrize("number", [0, 2])
-@pytest.mark.parametrize("block_bytes", [item_log._BLOCK_BYTES, 7])
-def test_a_bit_that_flips_in_a_header_costs_that_item_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, number: int, block_bytes: int
-) -> None:
-    monkeypatch.setattr(item_log, "_BLOCK_BYTES", block_bytes)  # what begins in one block may end in the next
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_a_bit_that_flips_in_the_index_costs_that_item_only(tmp_path: Path, capsys, number: int) -> None:
     out = tmp_path / "video.h5"
     interrupted(out)
-    flip_header(out, NAMES[number])
+    flip_line(out, NAMES[number])
     assert extract(out) == [NAMES[number], *NAMES[4:]]
-    assert "damaged, extracted anew: bytes " in capsys.readouterr().err
+    assert f"damaged, extracted anew: line {number + 1} of the index" in capsys.readouterr().err
     extract(tmp_path / "whole.h5")
     assert_equal_files(out, tmp_path / "whole.h5")
 
@@ -81,22 +82,25 @@ def test_a_bit_that_flips_in_a_header_costs_that_item_only(
 def test_damage_in_the_middle_stays_passed_over_and_a_tail_behind_it_is_cut_off(tmp_path: Path) -> None:
     out = tmp_path / "video.h5"
     interrupted(out)
-    flip_header(out, NAMES[1])
+    flip_line(out, NAMES[1])
     items = folder_of(out) / "items"
-    os.truncate(items, items.stat().st_size - 1)
-    for _ in range(2):
+    index = folder_of(out) / "items.index"
+    os.truncate(index, index.stat().st_size - 1)
+    for was_cut in (True, False):
         log = item_log.ItemLog(items)
         assert list(log.items) == [NAMES[0], NAMES[2]]
         assert len(log.damaged) == 1
+        assert log.was_cut == was_cut
         log.close()
     assert extract(out) == [NAMES[1], *NAMES[3:]]
 
 
+@pytest.mark.parametrize("file", ["items", "items.index"])
 @pytest.mark.parametrize("what", ["link", "folder", "pipe"])
-def test_what_is_no_plain_file_is_named(tmp_path: Path, what: str) -> None:
+def test_what_is_no_plain_file_is_named(tmp_path: Path, what: str, file: str) -> None:
     out = tmp_path / "video.h5"
     interrupted(out)
-    items = folder_of(out) / "items"
+    items = folder_of(out) / file
     items.rename(tmp_path / "moved")
     {
         "link": lambda: items.symlink_to(tmp_path / "moved"),
