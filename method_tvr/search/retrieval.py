@@ -194,11 +194,10 @@ class Searcher:
     def span_probabilities(
         self, queries: EncodedQueries, entries: torch.Tensor, one_video: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Start and end probabilities of Nq queries in entries (Nq, V) int64.
+        """Start and end probabilities of Nq queries in entries (Nq, V) int64, and each entry's number of clips (Nq, V).
 
-        With `one_video` a query's entries are parts of one video, which has one start and one end.
-        They are (Nq, V, L) each, a softmax over the clips of each entry, or of the whole video, 0 past an entry's end.
-        Returned after them is each entry's number of clips (Nq, V).
+        They are (Nq, V, L) each, a softmax over the clips of each entry, 0 past its end. With `one_video` a query's
+        entries are parts of one video, which has one start and one end: it is over the clips of all of them.
         """
         span_queries = (queries.for_spans / queries.for_spans.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
         # (Nq * V, L) similarity with the rows of each query's entries, mean over modalities, 0 past them

@@ -28,7 +28,7 @@ HOLD_S = 10.0  # a killed run's loading processes hold its folder for some secon
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a results folder for the time of the block; an InputError says that one has it."""
+    """Keep other processes out of a results folder for the time of the block; an InputError says if one has it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         busy = InputError(f"{folder}: another process is training in it: wait until it ends, or stop it")
