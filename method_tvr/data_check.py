@@ -7,15 +7,14 @@ hides what is wrong with another. Every value is read, in search of NaN and Inf,
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
-from method_tvr.dataset.check_features import Source, check_clip_counts, check_source
+from method_tvr.dataset.check_features import FeatureCheck, Source
 from method_tvr.dataset.clip_times import AUTO
 from method_tvr.dataset.defects import Defects
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
@@ -29,14 +28,10 @@ LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments
 
 
 def find_corpus(name: str) -> DatasetConfig:
-    """The dataset that `name` means: one of this project's, or a folder with a corpus of any prefix.
-
-    Raises:
-        InputError: it is neither, or the folder holds several corpora.
-    """
+    """The dataset that `name` means: one of this project's, or a folder with one corpus of any prefix."""
     with_files = {known: dataset.root for known, dataset in DATASETS.items() if dataset.root is not None}
     if name in with_files:
-        return dataclasses.replace(DATASETS[name], root=str(PROJECT_ROOT / with_files[name]))
+        return replace(DATASETS[name], root=str(PROJECT_ROOT / with_files[name]))
     folder = Path(name)
     if not folder.is_dir():
         raise InputError(f"{name}: is no folder and none of {', '.join(with_files)}: give one of these")
@@ -48,7 +43,7 @@ def find_corpus(name: str) -> DatasetConfig:
                 "(links to the files will do)"
             )
         if prefixes:
-            return _as_found(dataclasses.replace(_known(folder, prefixes[0]), root=str(folder)))
+            return _as_found(replace(_known(folder, prefixes[0]), root=str(folder)))
     raise InputError(f"{name}: holds no corpus: PREFIX_video2dur_idx.json names its videos, see data/README.md")
 
 
@@ -60,58 +55,44 @@ def _known(folder: Path, prefix: str) -> DatasetConfig:
     known = DATASETS.get(name)
     if known is None or known.root is None:
         return DatasetConfig(prefix, None, prefix)
-    return dataclasses.replace(known, name=prefix, prefix=prefix)
+    return replace(known, name=prefix, prefix=prefix)
 
 
 def _as_found(corpus: DatasetConfig) -> DatasetConfig:
     """A corpus in a folder, with the names that its files have there."""
-    alone = dataclasses.replace(corpus, query_only_features=True)
+    alone = replace(corpus, query_only_features=True)
     of_queries = [Path(alone.query_feature_path(with_sub)) for with_sub in (False, True)]
     query_only = of_queries[0].exists() or (corpus.query_only_features and not of_queries[1].exists())
     test_split = "test" if Path(corpus.annotation_path("test")).exists() else corpus.test_split
-    return dataclasses.replace(corpus, query_only_features=query_only, test_split=test_split)
+    return replace(corpus, query_only_features=query_only, test_split=test_split)
 
 
 @dataclass
 class Annotations:
-    """What the annotations name, as far as they could be read.
+    """What the annotations name, as far as they could be read."""
 
-    Attributes:
-        videos: {split: {vid_name: Video}}, None when durations could not be read.
-        queries: {split: its queries}; a split whose file is missing or defective is left out.
-        splits: what is checked, in order.
-        needed: those of `splits` that training or inference can be run on: the others only have videos.
-    """
-
-    videos: dict[str, dict[str, Video]] | None
-    queries: dict[str, list[Query]]
-    splits: list[str]
-    needed: set[str]
+    videos: dict[str, dict[str, Video]] | None  # by split and name; None when durations could not be read
+    queries: dict[str, list[Query]]  # by split; one whose file is missing or defective is left out
+    splits: list[str]  # what is checked, in order
+    needed: set[str]  # those of `splits` that training or inference can be run on: the others only have videos
 
     def vid_names(self, split: str) -> list[str]:
         if self.videos is not None:
             return list(self.videos.get(split, {}))
         return list(dict.fromkeys(query.vid_name for query in self.queries.get(split, []) if query.vid_name))
 
-    def desc_ids(self, split: str) -> list[str]:
-        return [str(query.desc_id) for query in self.queries.get(split, [])]
-
 
 def read_annotations(dataset: DatasetConfig, only: list[str] | None, defects: Defects) -> Annotations:
-    """Read and check durations and all annotation files, and print what they hold.
-
-    Args:
-        dataset: where they lie.
-        only: splits to look at; None for all that there are.
-        defects: is told what is wrong.
-    """
+    """Read and check durations and the annotation files of all splits, or of some `only`; print what they hold."""
     rows = [["file", "size", "holds"]]
     remedy = dataset.annotation_remedy
-    videos = _read_durations(dataset, defects)
-    holds = _unread(dataset.video_duration_idx_path)
-    if videos is not None:
-        holds = "videos: " + ", ".join(f"{split} {len(entries)}" for split, entries in videos.items())
-    rows.append([Path(dataset.video_duration_idx_path).name, file_size(dataset.video_duration_idx_path), holds])
+    path = dataset.video_duration_idx_path
+    videos, holds = None, _unread(path)
+    if defects.is_there(path, remedy):
+        with defects.collecting(remedy):
+            videos = load_videos(path)
+            holds = "videos: " + ", ".join(f"{split} {len(entries)}" for split, entries in videos.items())
+    rows.append([Path(path).name, file_size(path), holds])
 
     found = Annotations(videos, {}, *_choose_splits(dataset, only, videos))
     for split in found.splits:
@@ -120,11 +101,9 @@ def read_annotations(dataset: DatasetConfig, only: list[str] | None, defects: De
             rows.append([Path(path).name, "-", "not there: this split only has videos"])
             continue
         if defects.is_there(path, remedy):
-            try:
+            with defects.collecting(remedy):
                 found.queries[split] = load_queries(path, videos)
                 _check_queries(found, split, path, remedy, defects)
-            except InputError as err:
-                defects.add(str(err), remedy)
         queries = found.queries.get(split)
         rows.append([Path(path).name, file_size(path), _unread(path) if queries is None else _holds(queries)])
     print("\nAnnotations\n" + aligned(rows))
@@ -152,17 +131,6 @@ def _unread(path: str) -> str:
     return "DEFECTIVE" if Path(path).exists() else "MISSING"
 
 
-def _read_durations(dataset: DatasetConfig, defects: Defects) -> dict[str, dict[str, Video]] | None:
-    path, remedy = dataset.video_duration_idx_path, dataset.annotation_remedy
-    if not defects.is_there(path, remedy):
-        return None
-    try:
-        return load_videos(path)
-    except InputError as err:
-        defects.add(str(err), remedy)
-        return None
-
-
 def _check_queries(found: Annotations, split: str, path: str, remedy: str, defects: Defects) -> None:
     queries = found.queries[split]
     if split in LEARNT_SPLITS and not queries[0].has_moment:
@@ -171,9 +139,7 @@ def _check_queries(found: Annotations, split: str, path: str, remedy: str, defec
         return
     if not found.videos.get(split):
         defects.add(f"{path}: the video2dur_idx file has no videos of split {split} to search in", remedy)
-        return
-    outside = outside_split(queries, found.videos[split])
-    if outside:
+    elif outside := outside_split(queries, found.videos[split]):
         ids = first_few([query.desc_id for query in outside])
         defects.add(f"{path}: the video is not in split {split} of video2dur_idx for desc_id {ids}", remedy)
 
@@ -183,7 +149,7 @@ def _holds(queries: list[Query]) -> str:
     if not queries[0].has_moment:
         return f"{text}, without moments"
     types = Counter(query.type for query in queries if query.type)
-    named = ", ".join(f"{name} {types[name]}" for name in sorted(types, key=lambda name: -types[name]))
+    named = ", ".join(f"{name} {n}" for name, n in types.most_common())
     return f"{text} of {len({query.vid_name for query in queries})} videos" + (f": {named}" if named else "")
 
 
@@ -192,26 +158,17 @@ def feature_sources(
 ) -> list[Source]:
     """The feature files of a corpus; those that a run of other video types or another `ctx_mode` reads are optional."""
     clips = {split: found.vid_names(split) for split in found.splits}
-    tokens = {split: found.desc_ids(split) for split in found.splits}
+    tokens = {split: [str(query.desc_id) for query in found.queries.get(split, [])] for split in found.splits}
     parts = ctx_mode.split("_")
     video, with_sub = "video" in parts, "sub" in parts
-    subtitles = [Source("sub", dataset.sub_feature_path, clips, with_sub, "--ctx_mode with sub")]
-    if not dataset.subtitles and not with_sub:
-        subtitles = []
-    return [
-        *(
-            Source(
-                name,
-                dataset.video_feature_path(name),
-                clips,
-                video and name in vid_feat_types,
-                f"--vid_feat_type {name}" if video else "--ctx_mode with video",
-            )
-            for name in sorted(dataset.video_files, key=lambda name: name not in vid_feat_types)
-        ),
-        *subtitles,
-        Source("query", dataset.query_feature_path(with_sub), tokens, needed=True),
+    needed_by = {name: f"--vid_feat_type {name}" if video else "--ctx_mode with video" for name in dataset.video_files}
+    sources = [
+        Source(name, dataset.video_feature_path(name), clips, video and name in vid_feat_types, needed_by[name])
+        for name in sorted(dataset.video_files, key=lambda name: name not in vid_feat_types)
     ]
+    if dataset.subtitles or with_sub:
+        sources.append(Source("sub", dataset.sub_feature_path, clips, with_sub, "--ctx_mode with sub"))
+    return [*sources, Source("query", dataset.query_feature_path(with_sub), tokens, needed=True)]
 
 
 def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Source]) -> None:
@@ -234,12 +191,12 @@ def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Sour
     table = [["split", "videos", "queries", *(source.kind for source in shown)]]
     for split in found.splits:
         queries = str(len(found.queries[split])) if split in found.queries else "-"
-        covered = []
+        row = [split, str(len(found.vid_names(split))), queries]
         for source in shown:
             n_keys = len(source.keys[split])
             lacking = n_keys if source.missing is None else source.missing[split]
-            covered.append(f"{n_keys - lacking} of {n_keys}" if n_keys else "-")
-        table.append([split, str(len(found.vid_names(split))), queries, *covered])
+            row.append(f"{n_keys - lacking} of {n_keys}" if n_keys else "-")
+        table.append(row)
     print("\nSplits: how many of their videos and queries have features\n" + aligned(table))
     total = sum(Path(source.path).stat().st_size for source in sources if source.missing is not None)
     print(f"\n{size_text(total)} of features in {dataset.root}/{dataset.prefix}_feature_release")
@@ -289,21 +246,21 @@ def main() -> None:
     if args.clip_length is not None:
         if args.clip_length != AUTO and not 0 < args.clip_length < math.inf:
             raise InputError(f"--clip_length {args.clip_length}: must be a positive number of seconds")
-        dataset = dataclasses.replace(dataset, clip_length=args.clip_length)
+        dataset = replace(dataset, clip_length=args.clip_length)
     only = list(dict.fromkeys(map(dataset.split_name, args.splits))) if args.splits else None
     vid_feat_types, ctx_mode = _wanted(args, dataset)
     defects = Defects(str(dataset.root))
-    per_video = isinstance(dataset.clip_length, str)
-    length = "of a length of each video's own" if per_video else f"of {dataset.clip_length} s"
+    length = "of a length of each video's own" if dataset.clip_length == AUTO else f"of {dataset.clip_length} s"
     print(f"Corpus {dataset.name} in {dataset.root}, clips {length}")
     found = read_annotations(dataset, only, defects)
     sources = feature_sources(dataset, found, vid_feat_types, ctx_mode)
+    needed_videos = {name for split in found.needed for name in found.vid_names(split)}
+    check = FeatureCheck(dataset.feature_remedy, dataset.clip_length, found.needed, needed_videos, args.quick, defects)
     for source in sources:
-        check_source(source, dataset.feature_remedy, dataset.clip_length, found.needed, args.quick, defects)
+        check.look_at(source)
     print_sources(dataset, found, sources)
     durations = {name: video.duration for entries in (found.videos or {}).values() for name, video in entries.items()}
-    needed_videos = {name for split in found.needed for name in found.vid_names(split)}
-    check_clip_counts(dataset.feature_remedy, dataset.clip_length, durations, needed_videos, sources, defects)
+    check.compare_clip_counts(durations, sources)
     whom = f"work on {', '.join(found.splits)}" if only else "training and inference"
     what = list(vid_feat_types) if "video" in ctx_mode else []
     what += [f"--ctx_mode {ctx_mode}"] if ctx_mode != CTX_MODES[0] else []

@@ -26,51 +26,31 @@ ANY_LENGTH = 129  # as max_pred_l: spans up to a whole video of the 128 clips th
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """A dataset's properties. Those that are also options are what these default to.
+    """A dataset's properties. Those that are also options are what these default to."""
 
-    Attributes:
-        name: what `--dset_name` says.
-        root: folder of its files, relative to the project root; None: it has none, options name all files.
-        prefix: what its file names begin with.
-        clip_length: seconds of one clip, or `AUTO`: each video's duration divided by its number of clips.
-        label_rule: which clips a moment is labelled with, see `clip_times`.
-        min_pred_l, max_pred_l: clips from a predicted moment's first to its last boundary: min <= n < max.
-        subtitles: whether videos have any.
-        query_types: whether queries are of types (v, t, vt) that metrics are broken down by.
-        iou_thds, recall_ks: what recalls are reported at.
-        several_from, least_right: queries with at least so many annotated moments ask for a prediction that is right
-            for at least so many of them.
-        final_nms_thd: temporal NMS threshold of the evaluation that ends training.
-        test_split: what the split name `test` means.
-        video_files: {VID_FEAT_TYPE: name of the file after the prefix}; the first is the default.
-        query_only_features: whether runs without subtitles read query features of their own, made by a language model
-            that has seen no subtitles.
-        recipe: options of training that start from other values than TVR's.
-        recipe_note: what is to be known about them.
-        generate: writes the dataset into a folder when it is not there yet; None for data that must be downloaded.
-        annotation_remedy, feature_remedy: what to do about missing or defective files, said to users.
-    """
-
-    name: str
-    root: str | None
-    prefix: str
-    clip_length: float | str = 1.5
-    label_rule: str = FLOOR_CEIL
-    min_pred_l: int = 2
+    name: str  # what `--dset_name` says
+    root: str | None  # folder of its files, relative to the project root; None: it has none, options name all files
+    prefix: str  # what its file names begin with
+    clip_length: float | str = 1.5  # seconds, or `AUTO`: each video's duration divided by its number of clips
+    label_rule: str = FLOOR_CEIL  # which clips a moment is labelled with, see `clip_times`
+    min_pred_l: int = 2  # clips from a predicted moment's first to its last boundary: min <= n < max
     max_pred_l: int = 16
-    subtitles: bool = True
-    query_types: bool = True
-    iou_thds: tuple[float, ...] = (0.5, 0.7)
+    subtitles: bool = True  # whether videos have any
+    query_types: bool = True  # whether queries are of types (v, t, vt) that metrics are broken down by
+    iou_thds: tuple[float, ...] = (0.5, 0.7)  # what recalls are reported at
     recall_ks: tuple[int, ...] = (1, 5, 10, 100)
-    several_from: int = 4
-    least_right: int = 2
-    final_nms_thd: float = 0.5
-    test_split: str = "test_public"
+    several_from: int = 4  # queries with so many annotated moments or more ask for a prediction
+    least_right: int = 2  # that is right for at least so many of them
+    final_nms_thd: float = 0.5  # of temporal NMS, in the evaluation that ends training
+    test_split: str = "test_public"  # what the split name `test` means
+    # {VID_FEAT_TYPE: name of the file after the prefix}; the first is the default
     video_files: Mapping[str, str] = field(default_factory=lambda: VIDEO_FILES)
+    # whether runs without subtitles read query features of their own, of a language model that has seen no subtitles
     query_only_features: bool = True
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    recipe_note: str = ""
-    generate: Callable[[Path], None] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # options of training that start elsewhere than TVR's
+    recipe_note: str = ""  # what is to be known about them
+    generate: Callable[[Path], None] | None = None  # writes it, if not there yet; None where it must be downloaded
+    # what to do about missing or defective files, said to users
     annotation_remedy: str = "write it in the form that data/README.md shows"
     feature_remedy: str = "extract it in the form that data/README.md shows"
 
@@ -149,7 +129,6 @@ def _generated(name: str, **properties: Any) -> DatasetConfig:
 
 def _converted(name: str, **properties: Any) -> DatasetConfig:
     """A public dataset of videos alone, brought into this project's forms by `utils/annotations`."""
-    recipe = {"ctx_mode": "video_tef", **properties.pop("recipe", {})}
     return DatasetConfig(
         name,
         f"data/{name}",
@@ -162,7 +141,7 @@ def _converted(name: str, **properties: Any) -> DatasetConfig:
         query_types=False,
         test_split="test",
         video_files={kind: CONVERTED_FILES[kind] for kind in properties.pop("features")},
-        recipe=recipe,
+        recipe={"ctx_mode": "video_tef", **properties.pop("recipe", {})},
         annotation_remedy=f"convert it: python utils/annotations/convert.py {name} (utils/annotations/README.md)",
         feature_remedy="convert or extract it (utils/annotations/README.md)",
         **properties,
@@ -190,12 +169,6 @@ DATASETS = {
         _converted("didemo", features=("resnet_i3d", "resnet", "i3d", "vgg")),
         _generated("mini"),
         _generated("mini_video", subtitles=False, query_types=False, recipe={"ctx_mode": "video_tef"}),
-        DatasetConfig(
-            name="custom",
-            root=None,
-            prefix="custom",
-            test_split="test",
-            video_files={},
-        ),
+        DatasetConfig("custom", None, "custom", test_split="test", video_files={}),
     )
 }

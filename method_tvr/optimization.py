@@ -25,8 +25,7 @@ class BertAdam(Optimizer):
     Args:
         params: parameters or groups; a group may have its own `weight_decay`.
         lr: peak learning rate, reached at the end of warm-up.
-        warmup: proportion of `t_total` that the learning rate grows over.
-        t_total: number of steps planned.
+        warmup: proportion of `t_total`, the number of steps planned, that the learning rate grows over.
         b1, b2, eps: Adam's; eps is added outside the root.
         weight_decay: added to the update before the learning rate is applied.
     """
@@ -42,9 +41,7 @@ class BertAdam(Optimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.01,
     ) -> None:
-        self.warmup = warmup
-        self.t_total = t_total
-        self.steps_done = 0
+        self.warmup, self.t_total, self.steps_done = warmup, t_total, 0
         self._multiplier = 0.0
         self._norms: torch.Tensor | None = None  # of the gradients there are, once somebody has asked
         self._on_device: dict[torch.device, torch.Tensor] = {}
@@ -100,8 +97,7 @@ class BertAdam(Optimizer):
         for p in params:
             if not self.state[p]:
                 self.state[p] = {name: torch.zeros_like(p) for name in MOMENTS}
-        next_m = [self.state[p]["next_m"] for p in params]
-        next_v = [self.state[p]["next_v"] for p in params]
+        next_m, next_v = ([self.state[p][name] for p in params] for name in MOMENTS)
         # lists of tensors at a time: a handful of fused kernels instead of a dozen per parameter
         torch._foreach_mul_(next_m, group["b1"])
         torch._foreach_add_(next_m, grads, alpha=1 - group["b1"])
@@ -148,9 +144,7 @@ class BertAdam(Optimizer):
         """Go on from what `state_dict` returned for an optimiser of the same parameters with the same settings.
 
         Unlike torch's own this takes nothing over but tensors of the right shapes, copied, and the number of steps.
-
-        Raises:
-            KeyError, TypeError, AttributeError, ValueError, RuntimeError: it is something else.
+        Of anything else it raises KeyError, TypeError, AttributeError, ValueError or RuntimeError.
         """
         if state_dict["param_groups"] != self.state_dict()["param_groups"]:
             raise ValueError("an optimiser with other settings")

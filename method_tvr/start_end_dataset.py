@@ -9,39 +9,27 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.annotations import Entry, Query
-from method_tvr.dataset.cached_store import span_labels
+from method_tvr.dataset.cached_store import CachedStore, DeviceItems, span_labels
 from method_tvr.dataset.clip_times import ClipTimes
-from method_tvr.dataset.feature_store import FeatureStore, HeldItems
+from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import Batch, prepare_batch_inputs
 
 
 class StartEndDataset:
-    """Training items: one query with its video and the clips of its moment.
-
-    Args:
-        queries: with ground truth.
-        features: where features come from.
-        times: which clips a moment is labelled with.
-    """
+    """Training items: one query, with ground truth, with its video and the clips that its moment is labelled with."""
 
     def __init__(self, queries: Sequence[Query], features: FeatureStore, times: ClipTimes) -> None:
-        self.queries = queries
-        self.features = features
-        self.times = times
-        self._held: HeldItems | None = None
+        self.queries, self.features, self.times = queries, features, times
+        self._held: DeviceItems | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
-        """The batch of some items, for `inputs`.
+        """The batch of N items, for `inputs`.
 
         Query tokens are padded to the longest of the batch. The reference pads clips to `max_ctx_l` always, and its
-        boundary scores depend on it.
-
-        Args:
-            indices: N numbers of items.
-            ctx_length: padded number of clips, None for that of the batch's longest video.
+        boundary scores depend on it; None pads them to the batch's longest video.
 
         Returns:
             The queries, and the tensors of `FeatureStore.query_batch` and `context_batch` with `st_ed_indices` (N, 2)
@@ -61,9 +49,10 @@ class StartEndDataset:
         held = self._on_device()
         return prepare_batch_inputs(batch, device, non_blocking=True) if held is None else held.inputs(batch)
 
-    def _on_device(self) -> HeldItems | None:
-        if self._held is None:
-            self._held = self.features.held(self.queries, self._spans)
+    def _on_device(self) -> DeviceItems | None:
+        """The items as a device that holds the features gathers them, if one does."""
+        if self._held is None and isinstance(self.features, CachedStore) and self.features.device is not None:
+            self._held = DeviceItems(self.features, self.queries, self._spans)
         return self._held
 
     def _spans(self, queries: Sequence[Query], n_clips: Sequence[int]) -> np.ndarray:
@@ -77,21 +66,12 @@ class StartEndDataset:
 
 
 class StartEndEvalDataset:
-    """Evaluation items in two passes: the videos of a split (`context`) and its queries (`query`).
-
-    Args:
-        queries: in the order of predictions.
-        videos: entries of the corpus that is searched.
-        features: where features come from.
-        data_mode: the pass, see `set_data_mode`.
-    """
+    """Evaluation items in two passes: entries of the corpus that is searched (`context`), and queries (`query`)."""
 
     def __init__(
         self, queries: Sequence[Query], videos: Sequence[Entry], features: FeatureStore, data_mode: str = "context"
     ) -> None:
-        self.queries = queries
-        self.videos = videos
-        self.features = features
+        self.queries, self.videos, self.features = queries, videos, features
         self.set_data_mode(data_mode)
 
     def set_data_mode(self, data_mode: str) -> None:

@@ -65,38 +65,23 @@ class Entry:
 
 
 def load_videos(path: str | Path) -> dict[str, dict[str, Video]]:
-    """Read `{split: {vid_name: [duration, video_idx]}}`.
-
-    Returns:
-        {split: {vid_name: Video}}, in file order.
-
-    Raises:
-        InputError: the file is missing or not of that form.
-    """
-    content = read_json(path, WHERE_TO_GET)
-    splits = {}
+    """Read `{split: {vid_name: [duration, video_idx]}}`, and check it, as {split: {vid_name: Video}}, in file order."""
     try:
-        for split, entries in content.items():
-            splits[split] = {
-                name: Video(name, _duration(duration), _index(idx)) for name, (duration, idx) in entries.items()
-            }
+        splits = {
+            split: {name: Video(name, _duration(duration), _index(idx)) for name, (duration, idx) in entries.items()}
+            for split, entries in read_json(path, WHERE_TO_GET).items()
+        }
     except (AttributeError, TypeError, ValueError) as err:
         raise InputError(
             f"{path}: expected {{split: {{vid_name: [duration in seconds, video_idx]}}}} ({err}): mend the file"
         ) from err
-    _check_indices(splits, path)
-    return splits
-
-
-def _check_indices(splits: dict[str, dict[str, Video]], path: str | Path) -> None:
-    """Two videos of one video_idx could not be told apart in predictions."""
-    names: dict[int, str] = {}
+    names: dict[int, str] = {}  # two videos of one video_idx could not be told apart in predictions
     for video in (video for entries in splits.values() for video in entries.values()):
         other = names.setdefault(video.idx, video.vid_name)
         if other != video.vid_name:
-            raise InputError(
-                f"{path}: video_idx {video.idx} is that of {other} and of {video.vid_name}: make it unique"
-            )
+            both = f"{other} and of {video.vid_name}"
+            raise InputError(f"{path}: video_idx {video.idx} is that of {both}: make it unique")
+    return splits
 
 
 def _index(idx: Any) -> int:
@@ -112,23 +97,21 @@ def _duration(seconds: Any) -> float:
 
 
 def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = None) -> list[Query]:
-    """Read and check an annotation file.
+    """Read and check an annotation file: queries in file order.
+
+    A moment that ends after its video is clamped, and how many were is said on stderr.
 
     Args:
         path: jsonl with `desc_id` and `desc`, and in splits with ground truth `vid_name`, `ts` and maybe `type`; `ts`
             may be a list of spans, where several people annotated the query.
         videos: from `load_videos`, to check names and times against; all splits are looked in.
 
-    Returns:
-        Queries in file order. A moment that ends after its video is clamped, and how many were is said on stderr.
-
     Raises:
         InputError: naming file, line and desc_id.
     """
     durations = {name: video.duration for entries in (videos or {}).values() for name, video in entries.items()}
-    queries = []
+    queries, clamped = [], []
     seen: dict[int, int] = {}
-    clamped = []
     for number, row in enumerate(read_jsonl(path, WHERE_TO_GET), start=1):
         query = _parse(row, number, path)
         if query.desc_id in seen:
@@ -147,9 +130,8 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
             f"desc_id {first_few(clamped)}",
             file=sys.stderr,
         )
-    with_moment = sum(query.has_moment for query in queries)
-    if 0 < with_moment < len(queries):
-        odd = next(query for query in queries if not query.has_moment)
+    odd = next((query for query in queries if not query.has_moment), None)
+    if odd is not None and any(query.has_moment for query in queries):
         raise InputError(f"{path}, line {odd.line}: desc_id {odd.desc_id} has no vid_name and ts, but other lines have")
     return queries
 
@@ -173,9 +155,8 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
     query_type = row.get("type")
     if query_type is not None and not isinstance(query_type, str):
         raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not a string such as "v"')
-    return _with_moments(
-        Query(desc_id, desc, number, vid_name, type=query_type), [(float(s), float(e)) for s, e in spans]
-    )
+    query = Query(desc_id, desc, number, vid_name, type=query_type)
+    return _with_moments(query, [(float(start), float(end)) for start, end in spans])
 
 
 def _is_span(ts: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +12,13 @@ import torch
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_cache import packed_rows
 from method_tvr.dataset.feature_rows import DeviceRows, FeatureRows, length_mask, tef_of
-from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore, SpansOf
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
 SIZE_STEP = 16  # clips, between the sizes of trimmed batches where there are to be few
+
+SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]
 
 
 class CachedStore(FeatureStore):
@@ -42,9 +44,8 @@ class CachedStore(FeatureStore):
         **described: Any,
     ) -> None:
         super().__init__(**described)
-        self.device = device
-        self._few_sizes, self._may_hold = few_sizes, may_hold
-        self._dtype = dtype
+        self.device, self._may_hold = device, may_hold
+        self._few_sizes, self._dtype = few_sizes, dtype
         try:
             self._rows = {
                 kind: packed_rows(file, self.sizes[kind], self._preparation[kind], dtype, cache_dir)
@@ -67,16 +68,14 @@ class CachedStore(FeatureStore):
         self._on_device.clear()
 
     def context(self, vid_name: str, clips: range | None = None) -> dict[str, np.ndarray]:
-        """Clip features of all modalities of a video, or of some of its clips: {modality: (L, D)} with one L."""
         self._check_keys([vid_name])
         which = slice(None) if clips is None else slice(clips.start, clips.stop)
         return {m: self._clips(self._prepared(m, vid_name)[which]) for m in self.modalities}
 
     def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
-        """How many clips videos have, before any are averaged."""
         self._check_keys(vid_names)
         rows = self._rows[self.modalities[0]]
-        return [int(n) for n in rows.counts[rows.numbers_of(vid_names)]]
+        return rows.counts[rows.numbers_of(vid_names)].tolist()
 
     def _prepared(self, kind: str, key: str) -> np.ndarray:
         self._check_usable(kind, [key])
@@ -109,11 +108,10 @@ class CachedStore(FeatureStore):
         desc_ids = [str(query.desc_id) for query in queries]
         self._check_usable("query", desc_ids)
         self._check_keys(names)
-        for kind in self._required:
-            keys = desc_ids if kind == "query" else names
-            before = len(self._required[kind])
-            self._required[kind].update(dict.fromkeys(keys))
-            if len(self._required[kind]) > before:
+        for kind, required in self._required.items():
+            before = len(required)
+            required.update(dict.fromkeys(desc_ids if kind == "query" else names))
+            if len(required) > before:
                 self._on_device.pop(kind, None)
 
     def _rows_for_batches(self, kind: str) -> FeatureRows:
@@ -183,16 +181,14 @@ class CachedStore(FeatureStore):
             "ctx_lengths": torch.from_numpy(lengths),
         }
 
-    def held(self, queries: Sequence[Query], spans: SpansOf) -> DeviceItems | None:
-        return None if self.device is None else DeviceItems(self, queries, spans)
-
 
 class DeviceItems:
     """Training items as numbers: where each one's features lie on the device, and what its labels are.
 
     Args:
         features: on a device.
-        queries, spans: see `FeatureStore.held`.
+        queries: the items, of queries and videos that have been required.
+        spans: (N, 2) int64 first and last clips of queries' moments, given their videos' numbers of clips.
     """
 
     def __init__(self, features: CachedStore, queries: Sequence[Query], spans: SpansOf) -> None:

@@ -21,25 +21,15 @@ CLIPS_APART_SHARE = 0.1  # beyond it, the clips are not those of this video or n
 
 @dataclass
 class Source:
-    """A feature file, and what was found in it.
+    """A feature file, and what was found in it."""
 
-    Attributes:
-        kind: what the tables call it.
-        path: where it should lie.
-        keys: {split: the keys it should have}.
-        needed: whether the run asked for reads it; what is wrong with another one is only noted.
-        needed_by: what other runs read it, if this one does not.
-        missing: {split: number of keys it lacks}; None when it could not be opened.
-        rows: {key: number of clips or tokens} of the keys that are as they should be.
-    """
-
-    kind: str
-    path: str
-    keys: dict[str, list[str]]
-    needed: bool
-    needed_by: str = ""
-    missing: dict[str, int] | None = None
-    rows: dict[str, int] = field(default_factory=dict)
+    kind: str  # what the tables call it
+    path: str  # where it should lie
+    keys: dict[str, list[str]]  # of each split, those it should have
+    needed: bool  # whether the run asked for reads it; what is wrong with another one is only noted
+    needed_by: str = ""  # what other runs read it, if this one does not
+    missing: dict[str, int] | None = None  # of each split, number of keys it lacks; None when it could not be opened
+    rows: dict[str, int] = field(default_factory=dict)  # clips or tokens of the keys that are as they should be
     n_keys: int = 0
     n_masks: int = 0
     width: int | None = None
@@ -52,42 +42,26 @@ class Source:
         return Path(self.path).name
 
 
-def check_source(
-    source: Source, remedy: str, clip_length: float | str, needed_splits: set[str], quick: bool, defects: Defects
-) -> None:
-    """Look at one feature file: its keys, then shapes and types, then (unless `quick`) all values.
+@dataclass(frozen=True)
+class FeatureCheck:
+    """Looks at the feature files of a corpus, and tells `defects` what is wrong."""
 
-    Args:
-        source: the file; is told what is found.
-        remedy: what to do about a defect.
-        clip_length: of the dataset, see `ClipTimes`.
-        needed_splits: those that training or inference can be run on.
-        quick: do not read values.
-        defects: is told what is wrong.
-    """
-    if not Path(source.path).exists() and not source.needed:
-        return
-    if not defects.is_there(source.path, remedy):
-        return
-    try:
-        file = FeatureFile(source.path)
-    except InputError as err:
-        defects.add(str(err), remedy, source.needed)
-        return
-    with file:
-        _check_file(source, file, remedy, clip_length, needed_splits, quick, defects)
+    remedy: str  # what to do about a defect
+    clip_length: float | str  # of the dataset, see `ClipTimes`
+    splits: set[str]  # that training or inference can be run on; of others, all is only noted
+    videos: set[str]  # of these splits
+    quick: bool  # do not read values
+    defects: Defects
 
+    def look_at(self, source: Source) -> None:
+        """Look at one file, which is told what is found: its keys, then shapes and types, then all values."""
+        if not source.needed and not Path(source.path).exists():
+            return
+        if self.defects.is_there(source.path, self.remedy):
+            with self.defects.collecting(self.remedy, source.needed), FeatureFile(source.path) as file:
+                self._look_into(source, file)
 
-def _check_file(
-    source: Source,
-    file: FeatureFile,
-    remedy: str,
-    expected: float | str,
-    needed_splits: set[str],
-    quick: bool,
-    defects: Defects,
-) -> None:
-    try:
+    def _look_into(self, source: Source, file: FeatureFile) -> None:
         made_by, keys = file.made_by(), file.keys()
         source.missing = {}
         for split, wanted in source.keys.items():
@@ -96,26 +70,70 @@ def _check_file(
             if lacking:
                 what = "desc_ids" if source.kind == "query" else "videos"
                 text = f"has no features for {len(lacking)} of {len(wanted)} {split} {what}: {first_few(lacking, 3)}"
-                defects.add(f"{source.path}: {text}", remedy, source.needed and split in needed_splits)
-    except InputError as err:
-        defects.add(str(err), remedy, source.needed)
-        return
-    source.made_by = str(made_by.get("made_by", "no record"))
-    masks = [key for key in keys if key.endswith(MASK_SUFFIX)]
-    source.n_keys, source.n_masks = len(keys) - len(masks), len(masks)
-    there = set(keys)
-    owners = {key: split for split, wanted in source.keys.items() for key in wanted if key in there}
-    bad = _check_arrays(source, file, owners, quick or not source.needed)
-    for reason, faulty in bad.items():
-        # a fault in a split without queries stops nobody
-        for blocking in (True, False):
-            named = [key for key in faulty if (owners[key] in needed_splits) == blocking]
-            if named:
-                defects.add(f"{source.path}: {first_few(named)}: {reason}", remedy, source.needed and blocking)
-    clip_length = made_by.get("clip_length")
-    if isinstance(clip_length, Real) and not isinstance(expected, str) and not math.isclose(clip_length, expected):
-        text = f"{source.path}: was made with clips of {clip_length} s, not {expected} s"
-        defects.add(text, f"{remedy}, or give --clip_length {clip_length}", source.needed)
+                self.defects.add(f"{source.path}: {text}", self.remedy, source.needed and split in self.splits)
+        source.made_by = str(made_by.get("made_by", "no record"))
+        source.n_masks = sum(key.endswith(MASK_SUFFIX) for key in keys)
+        source.n_keys = len(keys) - source.n_masks
+        there = set(keys)
+        owners = {key: split for split, wanted in source.keys.items() for key in wanted if key in there}
+        bad = _check_arrays(source, file, owners, self.quick or not source.needed)
+        for reason, faulty in bad.items():
+            # a fault in a split without queries stops nobody
+            for blocking in (True, False):
+                named = [key for key in faulty if (owners[key] in self.splits) == blocking]
+                if named:
+                    text = f"{source.path}: {first_few(named)}: {reason}"
+                    self.defects.add(text, self.remedy, source.needed and blocking)
+        here, expected = made_by.get("clip_length"), self.clip_length
+        if isinstance(here, Real) and not isinstance(expected, str) and not math.isclose(here, expected):
+            text = f"{source.path}: was made with clips of {here} s, not {expected} s"
+            self.defects.add(text, f"{self.remedy}, or give --clip_length {here}", source.needed)
+
+    def compare_clip_counts(self, durations: Mapping[str, float], sources: Sequence[Source]) -> None:
+        """Print how numbers of clips compare with durations (seconds, as far as known) and with those of subtitles."""
+        context = [source for source in sources if source.kind != "query" and source.rows]
+        expected: dict[str, int] = {}
+        caption = "each video's clips last its duration divided by their number"
+        if not isinstance(self.clip_length, str):
+            expected = {name: math.ceil(duration / self.clip_length) for name, duration in durations.items()}
+            caption = f"ceil(duration / {self.clip_length} s) is expected"
+        table = [["features", "videos", "as expected", "1 apart", "more", "largest difference", "as many as sub"]]
+        subtitles = next((source for source in context if source.kind == "sub"), None)
+        sub = subtitles.rows if subtitles else {}
+        for source in context:
+            apart = {name: abs(n - expected[name]) for name, n in source.rows.items() if name in expected}
+            self._report_apart(source, apart, expected)
+            shared = [name for name in source.rows if name in sub]
+            unequal = [name for name in shared if source.rows[name] != sub[name]]
+            if unequal:
+                named = first_few([f"{name} ({source.rows[name]} and {sub[name]})" for name in unequal])
+                self.defects.add(
+                    f"{source.path}: numbers of clips differ from those of the subtitles for {named}",
+                    f"both must be of one release and one clip length: {self.remedy}",
+                    source.needed and subtitles is not None and subtitles.needed and self._blocks(unequal),
+                )
+            counts = Counter(min(difference, CLIPS_APART + 1) for difference in apart.values())
+            differences = [*map(str, (counts[0], counts[1], counts[2], max(apart.values())))] if apart else ["-"] * 4
+            equal = f"{len(shared) - len(unequal)} of {len(shared)}" if subtitles not in (None, source) else "-"
+            table.append([source.kind, str(len(source.rows)), *differences, equal])
+        if context:
+            print(f"\nNumbers of clips: {caption}\n{aligned(table)}")
+
+    def _report_apart(self, source: Source, apart: Mapping[str, int], expected: Mapping[str, int]) -> None:
+        """Tell of numbers of clips that durations do not ask for: far off is a defect, near is a note."""
+        more = [name for name, difference in apart.items() if difference > CLIPS_APART]
+        far = [name for name in more if apart[name] > CLIPS_APART_SHARE * expected[name]]
+        for names, is_far in ((far, True), ([name for name in more if name not in set(far)], False)):
+            if names:
+                shown = first_few([f"{name} ({source.rows[name]}, expected {expected[name]})" for name in names])
+                self.defects.add(
+                    f"{source.path}: numbers of clips do not fit the durations for {shown}",
+                    f"other clip length or other videos? {self.remedy}" if is_far else "times may be slightly off",
+                    is_far and source.needed and self._blocks(names),
+                )
+
+    def _blocks(self, vid_names: Sequence[str]) -> bool:
+        return not self.videos.isdisjoint(vid_names)
 
 
 def _check_arrays(source: Source, file: FeatureFile, keys: Iterable[str], quick: bool) -> dict[str, list[str]]:
@@ -147,71 +165,3 @@ def _check_arrays(source: Source, file: FeatureFile, keys: Iterable[str], quick:
 def _reason(err: InputError) -> str:
     # Only keys that the file lists are asked for: one it then denies has lost its array.
     return err.reason if isinstance(err, FeatureError) else "is listed but not there: the file is damaged"
-
-
-def check_clip_counts(
-    remedy: str,
-    clip_length: float | str,
-    durations: Mapping[str, float],
-    needed_videos: set[str],
-    sources: Sequence[Source],
-    defects: Defects,
-) -> None:
-    """Compare numbers of clips with the durations and between video and subtitle files, and print what was found.
-
-    Args:
-        remedy, clip_length: see `check_source`.
-        durations: {vid_name: seconds}, as far as known.
-        needed_videos: those of splits that training or inference can be run on; of others, all is only noted.
-        sources: checked feature files.
-        defects: is told what is wrong.
-    """
-    context = [source for source in sources if source.kind != "query" and source.rows]
-    expected: dict[str, int] = {}
-    caption = "each video's clips last its duration divided by their number"
-    if not isinstance(clip_length, str):
-        expected = {name: math.ceil(duration / clip_length) for name, duration in durations.items()}
-        caption = f"ceil(duration / {clip_length} s) is expected"
-    table = [["features", "videos", "as expected", "1 apart", "more", "largest difference", "as many as sub"]]
-    subtitles = next((source for source in context if source.kind == "sub"), None)
-    sub = subtitles.rows if subtitles else {}
-    for source in context:
-        apart = {name: abs(n - expected[name]) for name, n in source.rows.items() if name in expected}
-        more = [name for name, difference in apart.items() if difference > CLIPS_APART]
-        _report_apart(source, remedy, expected, more, needed_videos, defects)
-        shared = [name for name in source.rows if name in sub]
-        unequal = [name for name in shared if source.rows[name] != sub[name]]
-        if unequal:
-            named = first_few([f"{name} ({source.rows[name]} and {sub[name]})" for name in unequal])
-            defects.add(
-                f"{source.path}: numbers of clips differ from those of the subtitles for {named}",
-                f"both must be of one release and one clip length: {remedy}",
-                source.needed and subtitles is not None and subtitles.needed and not needed_videos.isdisjoint(unequal),
-            )
-        counts = Counter(min(difference, CLIPS_APART + 1) for difference in apart.values())
-        differences = [str(counts[0]), str(counts[1]), str(len(more)), str(max(apart.values()))] if apart else ["-"] * 4
-        equal = f"{len(shared) - len(unequal)} of {len(shared)}" if subtitles not in (None, source) else "-"
-        table.append([source.kind, str(len(source.rows)), *differences, equal])
-    if context:
-        print(f"\nNumbers of clips: {caption}\n{aligned(table)}")
-
-
-def _report_apart(
-    source: Source,
-    remedy: str,
-    expected: dict[str, int],
-    more: list[str],
-    needed_videos: set[str],
-    defects: Defects,
-) -> None:
-    """Tell of videos with other numbers of clips than their durations ask for: far off is a defect, near is a note."""
-    far = [name for name in more if abs(source.rows[name] - expected[name]) > CLIPS_APART_SHARE * expected[name]]
-    for names, is_far in ((far, True), ([name for name in more if name not in set(far)], False)):
-        if not names:
-            continue
-        shown = first_few([f"{name} ({source.rows[name]}, expected {expected[name]})" for name in names])
-        defects.add(
-            f"{source.path}: numbers of clips do not fit the durations for {shown}",
-            f"other clip length or other videos? {remedy}" if is_far else "times may be slightly off",
-            is_far and source.needed and not needed_videos.isdisjoint(names),
-        )

@@ -22,15 +22,12 @@ FLOOR_CEIL, BEST_IOU = LABEL_RULES = ("floor_ceil", "best_iou")
 
 @dataclass(frozen=True)
 class ClipTimes:
-    """The clips of a run's videos, in seconds.
+    """The clips of a run's videos, in seconds."""
 
-    Attributes:
-        clip_length: seconds, or `AUTO`: a video's duration divided by its number of clips, as the model sees them.
-        label_rule: one of `LABEL_RULES`.
-    """
-
-    clip_length: float | str = 1.5
-    label_rule: str = FLOOR_CEIL
+    clip_length: float | str = (
+        1.5  # or `AUTO`: a video's duration divided by its number of clips, as the model sees them
+    )
+    label_rule: str = FLOOR_CEIL  # one of `LABEL_RULES`
 
     @property
     def is_auto(self) -> bool:
@@ -50,13 +47,7 @@ class ClipTimes:
         return duration / n_clips
 
     def label(self, ts: tuple[float, float], duration: float | None, n_clips: int) -> tuple[int, int]:
-        """The clips that the start and end predictors are to point at for a moment, both below `n_clips`.
-
-        Args:
-            ts: start and end of the moment in seconds.
-            duration: of its video, in seconds.
-            n_clips: of its video.
-        """
+        """The clips that the start and end predictors are to point at for a moment `ts`, both below `n_clips`."""
         seconds = self.seconds_per_clip(duration, n_clips)
         start, end = ts[0] / seconds, ts[1] / seconds
         if self.label_rule == BEST_IOU:

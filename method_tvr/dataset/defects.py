@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from utils.basic_utils import InputError
 
 
 @dataclass
 class Defects:
-    """Collects what is wrong, so that the first defect does not hide the others.
+    """Collects (text, remedy) of what is wrong, so that the first defect does not hide the others."""
 
-    Attributes:
-        root: folder that file names are shown relative to.
-        blocking: (text, remedy) of what training or inference would stumble over.
-        notes: (text, remedy) of what they would not.
-    """
-
-    root: str
-    blocking: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
+    root: str  # folder that file names are shown relative to
+    blocking: list[tuple[str, str]] = field(default_factory=list)  # what training or inference would stumble over
+    notes: list[tuple[str, str]] = field(default_factory=list)  # what they would not
 
     def add(self, text: str, remedy: str, blocking: bool = True) -> None:
         """Collect one finding."""
         (self.blocking if blocking else self.notes).append((text.replace(f"{self.root}/", ""), remedy))
+
+    @contextmanager
+    def collecting(self, remedy: str, blocking: bool = True) -> Iterator[None]:
+        """Collect what an `InputError` in the block says, which ends the block."""
+        try:
+            yield
+        except InputError as err:
+            self.add(str(err), remedy, blocking)
 
     def is_there(self, path: str, remedy: str) -> bool:
         """Whether `path` is a file; if not, that is collected as a defect."""

@@ -14,7 +14,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ def packed_rows(
     When no cache can be written, the rows are packed into this process's memory, said aloud.
 
     Args:
-        file: the source.
         width: feature size D.
         preparation: of each key's rows.
         dtype: `float32` or `float16`.
@@ -54,15 +54,9 @@ def packed_rows(
     Raises:
         InputError: the file cannot be read, has no usable key, or its values do not fit the dtype.
     """
-    recipe = {
-        "format": CACHE_FORMAT,
-        "source": _stamp(file.path),
-        "width": width,
-        "preparation": preparation.as_dict(),
-        "dtype": dtype,
-    }
-    root = cache_root(file.path, cache_dir)
-    folder = root / hashlib.sha256(orjson.dumps(recipe)).hexdigest()[:16]
+    prepared = {"width": width, "preparation": asdict(preparation), "dtype": dtype}
+    recipe = {"format": CACHE_FORMAT, "source": _stamp(file.path), **prepared}
+    folder = cache_root(file.path, cache_dir) / hashlib.sha256(orjson.dumps(recipe)).hexdigest()[:16]
     found = _load(folder, recipe)
     if found is not None:
         return found
@@ -149,18 +143,14 @@ class _Layout:
 
     @classmethod
     def of(cls, file: FeatureFile, width: int, preparation: Preparation) -> _Layout:
-        keys, counts = [], []
+        n_rows = {}
         for key in progress(file.keys(), f"listing {file.path.name}"):
-            try:
-                n_rows, _, _ = file.form(key, width)
-            except FeatureError:
-                continue
-            keys.append(key)
-            counts.append(n_rows)
-        if not keys:
+            with suppress(FeatureError):
+                n_rows[key], _, _ = file.form(key, width)
+        if not n_rows:
             raise InputError(f"{file.path}: holds no feature array (rows, {width}): is this the right file?")
-        n_rows_of = np.array(counts, dtype=np.int64)
-        layout = cls(keys, n_rows_of, np.minimum(n_rows_of, preparation.max_rows), width)
+        counts = np.array(list(n_rows.values()), dtype=np.int64)
+        layout = cls(list(n_rows), counts, np.minimum(counts, preparation.max_rows), width)
         if expands_too_much(layout.n_rows * width * 4, file.path.stat().st_size):
             raise InputError(f"{file.path}: its arrays claim far more than the file can hold: generate it again")
         return layout
@@ -221,11 +211,7 @@ def _fill(file: FeatureFile, layout: _Layout, preparation: Preparation, dtype: s
 
 
 def _build_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Preparation, folder: Path) -> FeatureRows:
-    """Build the cache `folder`, or take it from a run that built it meanwhile.
-
-    Raises:
-        OSError: it cannot be kept there.
-    """
+    """Build the cache `folder`, or take it from a run that built it meanwhile; an OSError says why it cannot be."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with lock_file(folder.parent) as handle:
         # nothing depends on the lock but time: runs that build at once all make the same folder

@@ -21,16 +21,7 @@ def joined_records(first: FeatureRecords, second: FeatureRecords) -> FeatureReco
 
 
 def check_trained_on(trained_on: FeatureRecords, features: FeatureStore, model_dir: str) -> None:
-    """Refuse features that were made in another way than those that a model was trained on.
-
-    Args:
-        trained_on: of the model's checkpoint.
-        features: of the run.
-        model_dir: where the model lies, for the message.
-
-    Raises:
-        InputError: naming the file, what differs, and how.
-    """
+    """Raise an InputError that names the file, what differs and how, where a model was trained on other features."""
     for kind, record in features.records.items():
         different = contradictions(record, trained_on.get(kind, {}))
         if different:
@@ -44,13 +35,8 @@ def check_trained_on(trained_on: FeatureRecords, features: FeatureStore, model_d
 def note_not_compared(trained_on: FeatureRecords, has_record: bool, features: FeatureStore, model_dir: str) -> None:
     """Say which features cannot be compared, because only they or only the model says what they are.
 
-    Nothing is said of models and files without any record: `Checkpoint` and `FeatureStore` have notes of their own.
-
-    Args:
-        trained_on: of the model's checkpoint.
-        has_record: whether the checkpoint says what made it.
-        features: of the run.
-        model_dir: where the model lies, for the message.
+    Nothing is said of models and files without any record: `Checkpoint` (whether it has one says `has_record`) and
+    `FeatureStore` have notes of their own.
     """
     silent = []
     for kind, record in features.records.items():
@@ -69,12 +55,7 @@ def note_not_compared(trained_on: FeatureRecords, has_record: bool, features: Fe
 def check_clip_length(features: FeatureStore, times: ClipTimes) -> None:
     """Refuse features whose record says that their clips have another length than the options.
 
-    Args:
-        features: of the run.
-        times: what the options say; lengths that follow from durations fit any record.
-
-    Raises:
-        InputError: naming the file and both lengths.
+    Lengths that follow from durations fit any record. An InputError names the file and both lengths.
     """
     if isinstance(times.clip_length, str):
         return

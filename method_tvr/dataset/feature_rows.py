@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,20 +19,16 @@ COPY_BYTES = 1 << 26  # of rows copied to a device at a time
 
 @dataclass
 class FeatureRows:
-    """Prepared rows of many keys, one after the other, that give batches in host memory.
+    """Prepared rows of K keys, one after the other, that give batches in host memory.
 
-    Attributes:
-        rows: (R, D) float32 or float16, in memory or mapped from a cache.
-        numbers: {key: its number}.
-        starts, lengths: (number of keys,) int64; key number e has rows [starts[e], starts[e] + lengths[e]).
-        counts: (number of keys,) int64, rows before some were averaged or cut.
+    Key number e has rows [starts[e], starts[e] + lengths[e]).
     """
 
-    rows: np.ndarray
-    numbers: dict[str, int]
-    starts: np.ndarray
-    lengths: np.ndarray
-    counts: np.ndarray
+    rows: np.ndarray  # (R, D) float32 or float16, in memory or mapped from a cache
+    numbers: dict[str, int]  # of each key
+    starts: np.ndarray  # (K,) int64
+    lengths: np.ndarray  # (K,) int64
+    counts: np.ndarray  # (K,) int64, rows before some were averaged or cut
     _bytes_read: int = field(default=0, init=False)
 
     device = torch.device("cpu")
@@ -75,7 +70,7 @@ class FeatureRows:
         for row, start, n in zip(batch.numpy(), starts, lengths, strict=True):
             row[:n, :width] = self.rows[start : start + n]
             if use_tef:
-                row[:n, width:] = _tef(int(n))
+                row[:n, width:] = temporal_endpoint_features(int(n))
         self._bytes_read += int(lengths.sum()) * width * self.rows.itemsize
         if self._bytes_read > RELEASE_BYTES:  # or a mapped corpus would come to count as this process's memory
             self.release()
@@ -84,16 +79,9 @@ class FeatureRows:
 
 
 class DeviceRows(FeatureRows):
-    """Rows of some keys that are held on a device, and give batches there.
+    """Rows of some keys that are held on a device, in the source's number type, and give batches there.
 
-    Args:
-        source: where the rows come from.
-        keys: those that will be asked for.
-        device: where they are held, in the source's number type.
-        use_tef: leave room for tef in each row, so that a batch is gathered with it at once.
-
-    Raises:
-        InputError: the device has no room for them.
+    With `use_tef` there is room for tef in each row, so that a batch is gathered with it at once.
     """
 
     def __init__(self, source: FeatureRows, keys: Sequence[str], device: torch.device, use_tef: bool = False) -> None:
@@ -152,8 +140,3 @@ def tef_of(lengths: torch.Tensor, length: int) -> torch.Tensor:
 def length_mask(lengths: torch.Tensor, length: int) -> torch.Tensor:
     """(N, length) float32, 1 on the first `lengths` (N,) positions of each row."""
     return (torch.arange(length, device=lengths.device) < lengths[:, None]).float()
-
-
-@lru_cache(maxsize=1024)
-def _tef(n_clips: int) -> np.ndarray:
-    return temporal_endpoint_features(n_clips)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,21 +28,6 @@ TEF_SIZE = 2
 ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
 
-# (N, 2) int64 first and last clips of queries' moments, given their videos' numbers of clips
-SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]
-
-
-class HeldItems(Protocol):
-    """Training items that are on a device, and asked for by their numbers."""
-
-    def batch(self, indices: Sequence[int], ctx_length: int | None) -> dict[str, Any]:
-        """What a batch of N items is gathered by: numbers and sizes, with `ctx_lengths` (N,) on the host."""
-        ...
-
-    def inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The tensors of such a batch, those of a host batch, on the device."""
-        ...
-
 
 def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
     """Average (L, D) rows down to `max_len` evenly spread ones; shorter arrays come back as they are.
@@ -54,8 +40,7 @@ def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
         return features
     # np.round rounds half to even, as Python's round
     bounds = np.minimum(np.round(np.arange(max_len + 1) / max_len * n), n - 1).astype(np.int64)
-    rows = [features[st:ed].mean(axis=0) if ed > st else features[st] for st, ed in itertools.pairwise(bounds)]
-    return np.stack(rows)
+    return np.stack([features[a:b].mean(axis=0) if b > a else features[a] for a, b in itertools.pairwise(bounds)])
 
 
 def l2_normalize(features: np.ndarray) -> np.ndarray:
@@ -63,6 +48,7 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
     return features / (np.linalg.norm(features, axis=-1, keepdims=True) + NORM_EPS)
 
 
+@lru_cache(maxsize=1024)
 def temporal_endpoint_features(n_clips: int) -> np.ndarray:
     """(L, 2) float32: where each clip starts and ends, as fractions of the video (tef)."""
     edges = np.arange(n_clips + 1, dtype=np.float32) / np.float32(n_clips)
@@ -71,25 +57,16 @@ def temporal_endpoint_features(n_clips: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to the rows of one video or query before the model sees them.
-
-    Attributes:
-        max_rows: most rows.
-        average: more rows are averaged down (clips), rather than cut off (tokens).
-        normalize: divide each row by its L2 norm.
-    """
+    """What is done to the rows of one video or query before the model sees them."""
 
     max_rows: int
-    average: bool
-    normalize: bool
+    average: bool  # more rows are averaged down (clips), rather than cut off (tokens)
+    normalize: bool  # divide each row by its L2 norm
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Prepare (L, D) float32."""
         rows = uniform_sampling(features, self.max_rows) if self.average else features[: self.max_rows]
         return l2_normalize(rows) if self.normalize else rows
-
-    def as_dict(self) -> dict[str, int | bool]:
-        return asdict(self)
 
 
 class FeatureStore(Closing):
@@ -108,15 +85,11 @@ class FeatureStore(Closing):
         num_workers: processes that a loader makes batches of files with; 0 for none.
         pin_memory: host batches are to lie in pinned memory, for copies to CUDA.
 
-    Attributes:
-        made_by: who is to make batches: worker processes of a loader, one thread of it, or whoever asks for them.
-        device: where batches are made, None in host memory.
-
     Raises:
         InputError: (any method) a file, key or array is missing or not as it should be.
     """
 
-    device: torch.device | None = None
+    device: torch.device | None = None  # where batches are made, None in host memory
 
     def __init__(
         self,
@@ -131,12 +104,9 @@ class FeatureStore(Closing):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.modalities = tuple(context_paths)
-        self.max_ctx_l = max_ctx_l
-        self.max_desc_l = max_desc_l
-        self.use_tef = use_tef
+        self.modalities, self.use_tef = tuple(context_paths), use_tef
+        self.max_ctx_l, self.max_desc_l = max_ctx_l, max_desc_l
+        self.num_workers, self.pin_memory = num_workers, pin_memory
         max_rows = max_ctx_l if average else ALL_ROWS
         self._preparation = {m: Preparation(max_rows, average, normalize[m]) for m in self.modalities}
         paths = dict(context_paths)
@@ -166,6 +136,7 @@ class FeatureStore(Closing):
 
     @property
     def made_by(self) -> Literal["workers", "thread", "caller"]:
+        """Who is to make batches: worker processes of a loader, one thread of it, or whoever asks for them."""
         return "workers"
 
     def query_batch(self, desc_ids: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -176,10 +147,9 @@ class FeatureStore(Closing):
     def context_batch(
         self, vid_names: Sequence[str], ctx_length: int | None, clips: Sequence[range | None] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Clip features of videos.
+        """Clip features of N videos.
 
         Args:
-            vid_names: N videos.
             ctx_length: padded length, None for that of the longest.
             clips: those of each video that are asked for, by default and for None all.
 
@@ -193,15 +163,6 @@ class FeatureStore(Closing):
             batch[f"{m}_feat"], batch["ctx_mask"] = pad_sequences([video[m] for video in videos], ctx_length)
         batch["ctx_lengths"] = torch.tensor([len(video[self.modalities[0]]) for video in videos], dtype=torch.int64)
         return batch
-
-    def held(self, queries: Sequence[Query], spans: SpansOf) -> HeldItems | None:
-        """Training items that a device gathers by their numbers; None where no device holds the features.
-
-        Args:
-            queries: the items, of queries and videos that have been required.
-            spans: where their moments are.
-        """
-        return None
 
     def query(self, desc_id: int) -> np.ndarray:
         """Token features of a query: (Lq <= max_desc_l, D) float32."""
@@ -248,11 +209,7 @@ class FeatureStore(Closing):
     def require(
         self, queries: Sequence[Query], vid_names: Iterable[str], annotation_path: str | os.PathLike[str]
     ) -> None:
-        """Check that every query and video has features before any work begins, without reading them.
-
-        Raises:
-            InputError: naming the first keys that are missing and how many are.
-        """
+        """Check that every query and video has features before any work begins, without reading them."""
         lacking = set(self._missing("query", (str(query.desc_id) for query in queries)) if queries else ())
         missing = [query for query in queries if str(query.desc_id) in lacking]
         if missing:
@@ -274,11 +231,7 @@ class FeatureStore(Closing):
     def settle(self, needed: int = 0) -> str | None:
         """Decide where the required features are, if that was left open; on disk it never is.
 
-        Args:
-            needed: bytes of the device that others will need.
-
-        Returns:
-            What was decided and why, in a line; None if there was nothing to decide.
+        `needed` are bytes of the device that others will need. Returns what was decided and why, in a line.
         """
         return None
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from method_tvr.dataset.feature_store import FeatureStore
 from utils.basic_utils import InputError
@@ -41,10 +41,8 @@ class BatchLoader:
 
     Args:
         dataset: of items; its features say how batches are made (`FeatureStore.made_by`).
-        batch_size: items a batch.
         trim_padding: pad clips to the longest video of a batch, rather than to the features' `max_ctx_l`.
         sampler: order of the items, by default that of the dataset; the same one on all ranks.
-        ranks: who shares the batches.
     """
 
     def __init__(
@@ -55,20 +53,19 @@ class BatchLoader:
         sampler: Iterable[int] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        whole = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last=False)
+        order = list(range(len(dataset)) if sampler is None else sampler)
+        whole = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
         self._features = dataset.features
-        self._shares = _Shares(whole, ranks)
+        self._shares = [items[ranks.slice_of(len(items))] for items in whole]
         self._batches = _Batches(dataset, None if trim_padding else dataset.features.max_ctx_l)
 
     def __len__(self) -> int:
         return len(self._shares)
 
     def __iter__(self) -> Iterator[Batch]:
-        made = {"workers": self._by_workers, "thread": self._by_thread, "caller": self._by_caller}
-        return made[self._features.made_by]()
-
-    def _by_caller(self) -> Iterator[Batch]:
-        return map(self._made, self._shares)
+        if self._features.made_by == "caller":
+            return map(self._made, self._shares)
+        return self._by_thread() if self._features.made_by == "thread" else self._by_workers()
 
     def _by_thread(self) -> Iterator[Batch]:
         with ThreadPoolExecutor(1) as thread:
@@ -140,20 +137,6 @@ def _arrived(batch: Batch, stream: torch.cuda.Stream) -> Batch:
         if isinstance(x, torch.Tensor) and x.is_cuda:
             x.record_stream(present)
     return batch
-
-
-class _Shares(Sampler[list[int]]):
-    """One rank's part of each batch."""
-
-    def __init__(self, batches: BatchSampler, ranks: Ranks) -> None:
-        self._batches, self._ranks = batches, ranks
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._batches:
-            yield batch[self._ranks.slice_of(len(batch))]
 
 
 class _Batches(Dataset[Any]):

@@ -14,7 +14,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.search.candidates import CandidateIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.predictions import CorpusTimes, RankedRows
-from method_tvr.search.records import EncodedQueries, Moments, SearchSettings
+from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.sharding import Shard
 from method_tvr.search.windows import Windows, most_sharing
@@ -25,35 +25,22 @@ from utils.tensor_utils import to_device, to_host
 
 @dataclass(frozen=True)
 class VideoSource:
-    """Where the encoded videos of a search come from.
+    """Where the encoded videos of a search come from."""
 
-    Attributes:
-        max_ctx_l: most clips of an entry.
-        windows: how longer videos are cut; None: they are averaged down.
-        clip_counts: numbers of clips of videos by their names, before any are averaged or cut.
-        corpus_of: encodes entries, or has them read from disk.
-    """
-
-    max_ctx_l: int
-    windows: Windows | None
-    clip_counts: Callable[[Sequence[str]], Sequence[int]]
-    corpus_of: Callable[[Sequence[Entry]], Corpus]
+    max_ctx_l: int  # most clips of an entry
+    windows: Windows | None  # how longer videos are cut; None: they are averaged down
+    clip_counts: Callable[[Sequence[str]], Sequence[int]]  # of videos by their names, before any are averaged or cut
+    corpus_of: Callable[[Sequence[Entry]], Corpus]  # encodes entries, or has them read from disk
 
 
 @dataclass(frozen=True)
 class SpanCurves:
-    """Where in a video a moment for a query may start and end, if it is in this video.
+    """Where in a video a moment for a query may start and end, if it is in this video."""
 
-    Attributes:
-        p_start, p_end: (L,) for each clip, the probability that the moment starts with it, and that it ends there.
-        clip_length: seconds.
-        end_offset: clips from the start of a moment's last clip to its end.
-    """
-
-    p_start: np.ndarray
-    p_end: np.ndarray
-    clip_length: float
-    end_offset: int
+    p_start: np.ndarray  # (L,) for each clip, the probability that the moment starts with it
+    p_end: np.ndarray  # (L,) and that it ends there
+    clip_length: float  # seconds
+    end_offset: int  # clips from the start of a moment's last clip to its end
 
 
 class Answerer:
@@ -67,8 +54,7 @@ class Answerer:
     """
 
     def __init__(self, searcher: Searcher, entries: Sequence[Entry], times: CorpusTimes, max_moments: int) -> None:
-        self.searcher, self._max_moments = searcher, max_moments
-        self._times = times
+        self.searcher, self._times, self._max_moments = searcher, times, max_moments
         self._entries_of: dict[str, list[int]] = {}
         for number, entry in enumerate(entries):
             self._entries_of.setdefault(entry.vid_name, []).append(number)
@@ -79,14 +65,13 @@ class Answerer:
         """Moments in all videos (VCMR), and videos (VR), for a block of queries at a time.
 
         Args:
-            queries: Nq queries.
             allowed: (Nv,) bool, entries to look at, see `entries_of`; None: all.
             with_parts: also say what the moments' scores are made of.
         """
-        blocks = list(self.searcher.query_blocks(len(queries)))
         answers = self.searcher.search(queries, allowed)
-        for moments, videos in progress(answers, "answering queries", total=len(blocks)):
-            yield self._rows(moments, with_parts), self._times.video_rows(videos)
+        n_blocks = len(list(self.searcher.query_blocks(len(queries))))
+        for moments, videos in progress(answers, "answering queries", total=n_blocks):
+            yield self._times.moment_rows(moments, self._max_moments, with_parts), self._times.video_rows(videos)
 
     def entries_of(self, wanted: Callable[[str], bool]) -> np.ndarray:
         """(Nv,) bool: the entries of videos whose name is wanted."""
@@ -118,23 +103,16 @@ class Answerer:
         return SpanCurves(p_start, p_end, float(self._times.clip_length[entries[0]]), self._times.end_offset)
 
     def search_in(self, queries: EncodedQueries, vid_names: Sequence[str]) -> RankedRows:
-        """Moments in one video for each query (SVMR).
-
-        Args:
-            queries: Nq queries.
-            vid_names: (Nq,) the video of each.
-        """
+        """Moments (SVMR) of each of Nq queries in the video that `vid_names` (Nq,) has for it."""
         n_entries = np.array([len(self._entries_of[name]) for name in vid_names])
         order, parts = np.argsort(n_entries, kind="stable"), []
         for block in progress(list(self._blocks(n_entries[order])), "answering queries in their own videos"):
             numbers, several = order[block], n_entries[order[block.start]] > 1
             own = np.array([self._entries_of[vid_names[number]] for number in numbers])
             there = to_device(own, queries.for_videos.device)
-            parts.append(self._rows(self.searcher.search_moments(queries.of(numbers), there, one_video=bool(several))))
+            moments = self.searcher.search_moments(queries.of(numbers), there, one_video=bool(several))
+            parts.append(self._times.moment_rows(moments, self._max_moments))
         return RankedRows.concatenate(parts).of_queries(np.argsort(order))
-
-    def _rows(self, moments: Moments, with_parts: bool = False) -> RankedRows:
-        return self._times.moment_rows(moments, self._max_moments, with_parts)
 
     def _blocks(self, n_entries: np.ndarray) -> Iterator[slice]:
         """Slices of queries whose videos have equally many entries, the fewer queries the more entries these are."""
@@ -157,10 +135,7 @@ def open_answerer(
 
     Args:
         model: whose encodings are compared.
-        videos: what is searched.
-        source: of their encodings.
-        times: of clips in seconds.
-        settings: what is searched for.
+        videos, source: what is searched, and where its encodings come from.
         ranks: the processes that search together.
         index_of: opens an index over the encoded videos, by way of which they are searched; not of windows, nor by
             several processes.

@@ -7,11 +7,13 @@ lost. How much that is, `recall` measures.
 
 from __future__ import annotations
 
+import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ import torch.nn.functional as F
 from method_tvr.model_components import pool_clips
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import NO_ENTRY
+from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
 ENTRIES_AT_A_TIME = 40  # that are scored: their clips stay in the caches
@@ -28,25 +31,15 @@ ROWS_AT_A_TIME = 1 << 15
 
 @dataclass(frozen=True)
 class CandidateSettings:
-    """How far an index looks.
+    """How far an index looks."""
 
-    Attributes:
-        n_clips: nearest clips asked for in each modality.
-        n_entries: entries named at most, the best of those that these clips belong to; they are scored exactly.
-        n_probes: lists (cells of an inverted file) that are looked into, by indexes that have such.
-    """
-
-    n_clips: int = 3072
-    n_entries: int = 250
-    n_probes: int = 256
+    n_clips: int = 3072  # nearest clips asked for in each modality
+    n_entries: int = 250  # named at most, the best of those that these clips belong to; they are scored exactly
+    n_probes: int = 256  # lists (cells of an inverted file) that are looked into, by indexes that have such
 
 
 class CandidateIndex(ABC):
-    """An index over the clips of a corpus.
-
-    Attributes:
-        settings: how far it looks; may be changed between searches.
-    """
+    """An index over the clips of a corpus; `settings` may be changed between searches."""
 
     settings: CandidateSettings
 
@@ -54,16 +47,10 @@ class CandidateIndex(ABC):
     def nearest_clips(
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The entries of the clips nearest to queries, and how near they are.
+        """The entries of the clips nearest to queries (Nq, D) float32 of length 1, and their cosines.
 
-        Args:
-            modality: number of the modality.
-            queries: (Nq, D) float32 of length 1.
-            allowed: (Nv,) bool, entries that may be named; None: all.
-
-        Returns:
-            Entries (Nq, K) int64, `NO_ENTRY` where there are fewer, an entry as often as it has clips among them; and
-            their cosines (Nq, K) float32, as near as the index knows them.
+        Entries (Nq, K) int64 are `NO_ENTRY` where there are fewer, an entry as often as it has clips among them; the
+        cosines (Nq, K) float32 are as near as the index knows them. If given, `allowed` (Nv,) bool may be named.
         """
 
     def candidates(self, queries: np.ndarray, allowed: np.ndarray | None = None) -> list[np.ndarray]:
@@ -81,16 +68,9 @@ class CandidateIndex(ABC):
     def best_entries(
         self, corpus: Corpus, queries: torch.Tensor, keep: int, allowed: np.ndarray | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The candidates that score best: scores and order are those of an exact search.
+        """The `keep` candidates that score best, (Nq, V) int64, with scores and in the order of an exact search.
 
-        Args:
-            corpus: what this is an index of.
-            queries: (Nq, M, D), unit length.
-            keep: entries of each query.
-            allowed: (Nv,) bool, entries that may be named; None: all.
-
-        Returns:
-            Entries (Nq, V) int64 and scores (Nq, V), best first.
+        The corpus is that of the index; queries (Nq, M, D) are of unit length; for `allowed` see `nearest_clips`.
         """
         usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
         keep = min(keep, len(usable))
@@ -131,27 +111,31 @@ def _filled(entries: np.ndarray, usable: np.ndarray, keep: int) -> np.ndarray:
 
 
 def nearest_entries(found: list[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
-    """The `n` entries whose nearest clips are nearest, on average over modalities.
+    """(n,) int64: the `n` entries, at most, whose nearest clips are nearest, on average over modalities.
 
-    An entry that has no clip among the nearest of a modality is taken to be as far as the farthest of these.
-
-    Args:
-        found: for each modality, entries (K,) and cosines (K,).
-        n: how many at most.
-
-    Returns:
-        (n,) int64.
+    For each modality, entries (K,) and cosines (K,) were found. An entry that has none among the clips nearest in a
+    modality is taken to be as far as the farthest of these.
     """
     entries = np.unique(np.concatenate([named[named != NO_ENTRY] for named, _ in found]))
     total = np.zeros(len(entries), dtype=np.float32)
     for named, scores in found:
         there = named != NO_ENTRY
-        if not there.any():
-            continue
-        nearest = np.full(len(entries), scores[there].min(), dtype=np.float32)
-        np.maximum.at(nearest, np.searchsorted(entries, named[there]), scores[there])
-        total += nearest
+        if there.any():
+            nearest = np.full(len(entries), scores[there].min(), dtype=np.float32)
+            np.maximum.at(nearest, np.searchsorted(entries, named[there]), scores[there])
+            total += nearest
     return entries if len(entries) <= n else entries[np.argpartition(-total, n)[:n]]
+
+
+def import_backend(index: str, package: str) -> Any:
+    """The package that an `--index` needs, or an InputError that says how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as err:
+        raise InputError(
+            f"--index {index}: needs {package} ({err}): "
+            "pip install -r method_tvr/search/index/requirements.txt -c constraints.txt"
+        ) from err
 
 
 def n_cells(n_clips: int) -> int:
@@ -160,11 +144,7 @@ def n_cells(n_clips: int) -> int:
 
 
 def clip_vectors(corpus: Corpus, modality: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The clips of a corpus, some at a time, as an index takes them.
-
-    Yields:
-        Entries (n,) int64 and vectors (n, D) float32 of length 1; padding is left out.
-    """
+    """Entries (n,) int64 and vectors (n, D) float32 of length 1 of all clips, some at a time; padding is left out."""
     for block in corpus.blocks(ROWS_AT_A_TIME):
         unit = block.rows[:, modality].float() / block.norms[modality].unsqueeze(1)
         for run in block.runs:

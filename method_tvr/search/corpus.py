@@ -72,17 +72,15 @@ class ByLength:
         self.order = order if entries is None else entries[order]
         shapes = np.stack([n_clips, n_rows], axis=1)[order]
         self._n_clips = shapes[:, 0]
-        another = (shapes[1:] != shapes[:-1]).any(axis=1)
-        self._changes = np.flatnonzero(another) + 1  # positions where another shape begins
+        self._changes = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1  # where another shape begins
         self.bounds = np.concatenate([[0], np.cumsum(shapes[:, 1])])
         self._cut: tuple[int, list[tuple[slice, Runs]]] = (0, [])
 
     def blocks(self, max_rows: int) -> list[tuple[slice, Runs]]:
-        """All positions, some at a time; kept for the next pass, which has blocks of the same size as a rule.
+        """Positions of each block and the runs of their entries, rows counted from the block's first.
 
-        Returns:
-            For each block its positions, and the runs that their entries form, rows counted from the first of the
-            block; it has at most `max_rows`, unless it is but one entry.
+        A block has at most `max_rows`, unless it is but one entry. Blocks are kept for the next pass, which has blocks
+        of the same size as a rule.
         """
         if self._cut[0] != max_rows:
             self._cut = max_rows, list(self._blocks(max_rows))
@@ -94,17 +92,13 @@ class ByLength:
             first = self.bounds[position]
             end = max(position + 1, int(np.searchsorted(self.bounds, first + max_rows, side="right")) - 1)
             inside = self._changes[(self._changes > position) & (self._changes < end)]
-            yield (
-                slice(position, end),
-                Runs(
-                    Run(
-                        self.order[a:b],
-                        int(self._n_clips[a]),
-                        slice(int(self.bounds[a] - first), int(self.bounds[b] - first)),
-                    )
-                    for a, b in pairwise([position, *inside.tolist(), end])
-                ),
+            edges = [position, *inside.tolist(), end]
+            starts = (self.bounds[edges] - first).tolist()  # in rows
+            runs = Runs(
+                Run(self.order[a:b], int(self._n_clips[a]), slice(*rows))
+                for (a, b), rows in zip(pairwise(edges), pairwise(starts), strict=True)
             )
+            yield slice(position, end), runs
             position = end
 
 
@@ -122,20 +116,14 @@ class Corpus(ABC):
     Entry i has min(L_i + kernel // 2, max_ctx_l) rows. Those past its L_i clips are encodings of padding. No search
     returns them, but the boundary clips' scores need them, because the convolutions see past the end. A corpus may be
     any part of a larger one: entries are numbered within it.
-
-    Attributes:
-        n_clips: (Nv,) int64, the L_i.
-        n_rows: (Nv,) int64.
-        dtype: of rows, and what they are multiplied in; results are float32.
-        device: of rows; queries are there too.
-        block_rows: rows of a block that a search goes through it fastest by.
     """
 
-    n_clips: np.ndarray
-    n_rows: np.ndarray
-    dtype: torch.dtype
-    device: torch.device
-    block_rows = 1 << 12  # what was computed of a block is in a CPU's caches still when it is looked at next
+    n_clips: np.ndarray  # (Nv,) int64, the L_i
+    n_rows: np.ndarray  # (Nv,) int64
+    dtype: torch.dtype  # of rows, and what they are multiplied in; results are float32
+    device: torch.device  # of rows; queries are there too
+    # rows of the blocks that a search goes through it fastest by: what is computed of one stays in a CPU's caches
+    block_rows = 1 << 12
 
     def __len__(self) -> int:
         return len(self.n_clips)
@@ -150,14 +138,9 @@ class Corpus(ABC):
 
     @abstractmethod
     def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rows among which are those of some entries, and which are each entry's.
+        """Rows (R, M, D) of entries (Nq, V) int64, and of each entry the number of its first row and how many it has.
 
-        Args:
-            entries: (Nq, V) int64, any of them several times.
-
-        Returns:
-            Rows (R, M, D), R at most Nq * V times the most that an entry has, and of each entry the number of its first
-            row and how many it has, (Nq, V) int64.
+        There may be others among them, but R is at most Nq * V times the most that an entry has.
         """
 
     def expect(self, entries: np.ndarray) -> None:  # noqa: B027 (what is in memory is there already)

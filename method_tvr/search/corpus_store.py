@@ -69,15 +69,7 @@ class CorpusRecipe:
     def of(
         cls, model: str, config: ModelConfig, options: Mapping[str, Any], windows: Windows | None, dtype: str
     ) -> CorpusRecipe:
-        """What encoding would give.
-
-        Args:
-            model: digest of the model.
-            config: its sizes.
-            options: values by the names in `OPTIONS`; others are not looked at.
-            windows: how long videos are cut, if they are.
-            dtype: one of `DTYPES`.
-        """
+        """What encoding by the model of a digest would give; of `options`, those named in `OPTIONS` are looked at."""
         chosen = {name: options[name] for name in OPTIONS}
         overlap = windows.overlap if windows else 0
         return cls(model, config.modalities, config.hidden_size, dtype, **chosen, window_overlap=overlap)
@@ -98,27 +90,23 @@ class CorpusRecipe:
         return {name: value for name, value in asdict(self).items() if name != "window_overlap" or value}
 
     def check_same(self, wanted: CorpusRecipe, folder: Path) -> None:
-        """Refuse a corpus that was made in another way than is `wanted`.
-
-        Raises:
-            InputError: naming what differs.
-        """
+        """Raise an InputError that names what differs, where the corpus was made in another way than is `wanted`."""
         if [getattr(self, name) for name in MADE_BY] != [getattr(wanted, name) for name in MADE_BY]:
             raise InputError(
                 f"{folder}: was encoded by another model (digest {self.model[:12]}…, this one's is "
                 f"{wanted.model[:12]}…): give the model that encoded it, or encode again into another folder"
             )
-        overlaps = self.window_overlap, wanted.window_overlap
-        if bool(overlaps[0]) != bool(overlaps[1]):
-            there, here = ("windows" if overlap else "average" for overlap in overlaps)
+        ours, theirs = self.window_overlap, wanted.window_overlap
+        if bool(ours) != bool(theirs):
+            there, here = ("windows" if overlap else "average" for overlap in (ours, theirs))
             raise InputError(
                 f"{folder}: was encoded with --long_videos {there}, but this run has {here}: give the same, or encode "
                 "again into another folder"
             )
-        if overlaps[0] < overlaps[1]:
+        if ours < theirs:
             raise InputError(
-                f"{folder}: its windows share {overlaps[0]} clips, but spans of this run's --max_pred_l need "
-                f"{overlaps[1]}: give a smaller --max_pred_l, or encode again into another folder"
+                f"{folder}: its windows share {ours} clips, but spans of this run's --max_pred_l need {theirs}: give a "
+                "smaller --max_pred_l, or encode again into another folder"
             )
         for name in (*OPTIONS, "dtype"):
             there, here = getattr(self, name), getattr(wanted, name)
@@ -131,21 +119,14 @@ class CorpusRecipe:
 
 @dataclass(frozen=True)
 class Part:
-    """The videos of one part, in the order of their rows.
-
-    Attributes:
-        folder: where it is.
-        names, durations: (n,) vid_name and seconds.
-        n_clips, n_rows: (n,) int64; rows of a video that was cut are those of all its windows.
-        files: {file name: {"bytes": size, "sha256": digest}}.
-    """
+    """The n videos of one part, in the order of their rows."""
 
     folder: Path
     names: Sequence[str]
-    durations: Sequence[float]
-    n_clips: np.ndarray
-    n_rows: np.ndarray
-    files: dict[str, dict[str, Any]]
+    durations: Sequence[float]  # seconds
+    n_clips: np.ndarray  # (n,) int64
+    n_rows: np.ndarray  # (n,) int64; of a video that was cut, those of all its windows
+    files: dict[str, dict[str, Any]]  # {file name: {"bytes": size, "sha256": digest}}
 
 
 class MappedPart(NamedTuple):
@@ -160,25 +141,16 @@ class MappedPart(NamedTuple):
 
 
 class CorpusStore:
-    """The parts of an encoded corpus.
+    """The parts of an encoded corpus in a folder, in the order in which they were made, and what it was made with.
 
-    Args:
-        folder: of the corpus.
-
-    Attributes:
-        recipe: what it was made with.
-        parts: in the order in which they were made.
-        where: {vid_name: (number of its part, its number in it)}.
-
-    Raises:
-        InputError: (any method) it is none, of another format, damaged or truncated.
+    Any method raises an InputError if it is none, of another format, damaged or truncated.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.recipe = read_recipe(self.folder)
         self.parts = [_read_part(path, self.recipe) for path in _part_folders(self.folder)]
-        self.where: dict[str, tuple[int, int]] = {}
+        self.where: dict[str, tuple[int, int]] = {}  # of each video, number of its part and its number in it
         for number, part in enumerate(self.parts):
             for place, name in enumerate(part.names):
                 other, _ = self.where.setdefault(name, (number, place))
@@ -197,11 +169,7 @@ class CorpusStore:
         return len(self.where)
 
     def require(self, videos: Sequence[Video]) -> None:
-        """Check that all of these videos are there, as they are.
-
-        Raises:
-            InputError: naming the first that are not.
-        """
+        """Check that all of these videos are there, as they are."""
         absent = [video.vid_name for video in videos if video.vid_name not in self.where]
         if absent:
             raise InputError(
@@ -211,21 +179,15 @@ class CorpusStore:
         self.check_durations(videos)
 
     def check_durations(self, videos: Iterable[Video]) -> None:
-        """Refuse a corpus in which some of these names mean videos of other durations.
-
-        Raises:
-            InputError: naming the first of them.
-        """
+        """Refuse a corpus in which some of these names mean videos of other durations."""
         for video in videos:
-            if video.vid_name in self.where:
-                part, place = self.where[video.vid_name]
-                duration = self.parts[part].durations[place]
-                if duration != video.duration:
-                    raise InputError(
-                        f"{self.folder}: has a video {video.vid_name} of {duration} s, but the one asked for takes "
-                        f"{video.duration} s: it is another corpus, or the video has changed since: encode again into "
-                        "another folder"
-                    )
+            part, place = self.where.get(video.vid_name, (None, 0))
+            if part is not None and (duration := self.parts[part].durations[place]) != video.duration:
+                raise InputError(
+                    f"{self.folder}: has a video {video.vid_name} of {duration} s, but the one asked for takes "
+                    f"{video.duration} s: it is another corpus, or the video has changed since: encode again into "
+                    "another folder"
+                )
 
     def clip_counts(self, vid_names: Sequence[str]) -> list[int]:
         """How many clips each of these videos has, before any are averaged or cut; all have to be there."""
@@ -278,11 +240,7 @@ def write_recipe(folder: Path, recipe: CorpusRecipe) -> None:
 
 
 def read_recipe(folder: Path) -> CorpusRecipe:
-    """What a corpus was made with.
-
-    Raises:
-        InputError: there is none, or it is damaged or of another format.
-    """
+    """What a corpus was made with; an InputError says why where there is none, or one damaged or of another format."""
     path = folder / DESCRIPTION
     content = read_sealed(path, "give a folder that encode_corpus.py wrote, or encode again into another folder")
     version = content.pop("format_version", None)
@@ -357,8 +315,7 @@ def _describes_part(content: dict[str, Any], recipe: CorpusRecipe) -> bool:
 
 
 def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.memmap:
-    # copy on write: torch wants writable arrays, and nothing writes to these
-    array = map_npy(folder / name, shape, dtype, "c")
+    array = map_npy(folder / name, shape, dtype, "c")  # copy on write: torch wants writable arrays
     if array is None:
         raise InputError(f"{folder / name}: is no array of shape {shape} in {dtype}: {_remedy(folder)}")
     return array
@@ -379,7 +336,6 @@ def _check_norms(folder: Path, mapped: MappedPart) -> None:
 
 
 def _read_ahead(array: np.memmap, start: int, n_bytes: int) -> None:
-    """Have the system read `n_bytes` of an array's file, at least one, from the byte `start` of the array on."""
     assert isinstance(array.base, mmap.mmap)
     begin = array.offset % mmap.ALLOCATIONGRANULARITY + start  # a mapping starts with a page of the file
     page = begin // mmap.PAGESIZE * mmap.PAGESIZE
@@ -387,7 +343,6 @@ def _read_ahead(array: np.memmap, start: int, n_bytes: int) -> None:
 
 
 def _give_back(part: MappedPart) -> None:
-    """Give back the memory of a part's pages."""
     for array in part:
         assert isinstance(array.base, mmap.mmap)
         array.base.madvise(mmap.MADV_DONTNEED)

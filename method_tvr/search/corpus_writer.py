@@ -43,20 +43,13 @@ class CorpusWriter:
         numbers = [int(part.folder.name.removeprefix(PART_PREFIX)) for part in self.store.parts]
         self._next_number = max(numbers, default=-1) + 1
         self._added: set[str] = set()
-        self._begin_part()
-
-    def _begin_part(self) -> None:
-        self._videos: list[Video] = []
-        self._n_clips: list[int] = []
-        self._rows: list[torch.Tensor] = []
+        self._waiting: list[tuple[Video, int, torch.Tensor]] = []  # for the next part, with clips and rows
         self._bytes = 0
 
     def add(self, video: Video, n_clips: int, rows: torch.Tensor) -> None:
-        """Add a video.
+        """Add a video of `n_clips`.
 
         Args:
-            video: not in the corpus yet.
-            n_clips: L.
             rows: (R, M, D) float32 encodings of its clips and of the padding after them, on any device; of a video
                 that was cut, those of its windows one after another.
 
@@ -72,20 +65,14 @@ class CorpusWriter:
                 f"{video.vid_name}: its encodings are not finite numbers in {self.store.recipe.dtype}: {remedy}"
             )
         self._added.add(video.vid_name)
-        self._videos.append(video)
-        self._n_clips.append(n_clips)
-        self._rows.append(kept)
+        self._waiting.append((video, n_clips, kept))
         self._bytes += kept.nbytes
         if self._bytes >= self._part_bytes:
             self.finish_part()
 
     def finish_part(self) -> None:
-        """Write what has been added since the last part as a part of its own.
-
-        Raises:
-            InputError: it cannot be written; the parts before are whole.
-        """
-        if not self._videos:
+        """Write what has been added since the last part as a part of its own."""
+        if not self._waiting:
             return
         folder = self.store.folder
         try:
@@ -98,22 +85,21 @@ class CorpusWriter:
                 "make room and run the same command again, which encodes the videos that are missing"
             ) from err
         self._next_number += 1
-        self._begin_part()
+        self._waiting, self._bytes = [], 0
 
     def _write_part(self, folder: Path) -> None:
-        n_rows = [len(rows) for rows in self._rows]
-        order = np.lexsort((n_rows, self._n_clips)).tolist()
-        in_order = [self._rows[place] for place in order]
-        norms = torch.cat([row_norms(rows) for rows in in_order]).t().contiguous()
-        shape = (sum(n_rows), *in_order[0].shape[1:])
+        in_order = sorted(self._waiting, key=lambda added: (added[1], len(added[2])))
+        videos, n_clips, all_rows = zip(*in_order, strict=True)
+        norms = torch.cat([row_norms(rows) for rows in all_rows]).t().contiguous()
+        shape = (norms.shape[1], *all_rows[0].shape[1:])
         content = {
             "corpus": recipe_seal(self.store.recipe),
-            "names": [self._videos[place].vid_name for place in order],
-            "durations": [self._videos[place].duration for place in order],
-            "n_clips": [self._n_clips[place] for place in order],
-            "n_rows": [n_rows[place] for place in order],
+            "names": [video.vid_name for video in videos],
+            "durations": [video.duration for video in videos],
+            "n_clips": n_clips,
+            "n_rows": [len(rows) for rows in all_rows],
             "files": {
-                ROWS: _write_array(folder / ROWS, shape, self.store.recipe.dtype, (rows.numpy() for rows in in_order)),
+                ROWS: _write_array(folder / ROWS, shape, self.store.recipe.dtype, (rows.numpy() for rows in all_rows)),
                 NORMS: _write_array(folder / NORMS, tuple(norms.shape), "float32", [norms.numpy()]),
             },
         }
@@ -141,7 +127,6 @@ def adding_to(
     parts that have been written stay, and whole.
 
     Args:
-        folder: of the corpus.
         recipe: what the videos are encoded with; that of the corpus must be the same.
         part_bytes: size of a part's rows, about; memory grows with it.
 

@@ -19,16 +19,10 @@ from utils.tensor_utils import pad_sequences
 def encode_videos(
     model: ReLoCLNet, batches: Iterable[Batch], device: torch.device, trim_padding: bool = False
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Encode videos: h3 of all modalities, with the padded rows that boundary scores need.
+    """For each video, in their order, its number of clips L and its rows (R, M, D) float32: h3 of all modalities.
 
-    Args:
-        model: in evaluation mode, on `device`.
-        batches: of videos.
-        device: where encodings stay.
-        trim_padding: see `ReLoCLNet.encode_videos`; no padded row is kept then.
-
-    Yields:
-        For each video, in their order, its number of clips L and its rows (R, M, D) float32.
+    The model is in evaluation mode on the device, where encodings stay. Padded rows that boundary scores need are among
+    them, but with `trim_padding`, see `ReLoCLNet.encode_videos`, there are none.
     """
     reach = 0 if trim_padding else model.config.conv_kernel_size // 2
     for _, batch in batches:
@@ -50,12 +44,7 @@ def encode_corpus(
     trim_padding: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> EncodedCorpus:
-    """Encode videos once and keep them in memory.
-
-    Args:
-        model, batches, device, trim_padding: see `encode_videos`.
-        dtype: of the encoded corpus.
-    """
+    """Encode videos once, see `encode_videos`, and keep them in memory as `dtype`."""
     rows, n_clips = [], []
     for length, encoded in encode_videos(model, batches, device, trim_padding):
         rows.append(encoded.to(dtype))

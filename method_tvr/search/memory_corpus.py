@@ -20,9 +20,8 @@ class EncodedCorpus(Corpus):
 
     Args:
         rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
-        n_clips: (Nv,) the L_i.
         dtype: what rows are multiplied in. Less than float32 changes scores a little.
-        n_rows: (Nv,) the R_i, where `rows` are made one after another.
+        n_clips, n_rows: (Nv,) the L_i, and the R_i where `rows` are made one after another.
         kept: what rows are kept in, by default `dtype`; of another type, those in use are converted.
         device: where they are kept, by default where they are.
     """
@@ -40,10 +39,9 @@ class EncodedCorpus(Corpus):
         if n_rows is None:
             rows = list(rows)
             n_rows = np.array([len(of_entry) for of_entry in rows], dtype=np.int64)
-        self.n_rows = n_rows
-        self._by_length = ByLength(self.n_clips, self.n_rows)
+        self.n_rows, self._by_length = n_rows, ByLength(self.n_clips, n_rows)
         bounds = self._by_length.bounds
-        self._first_row = np.empty_like(self.n_rows)
+        self._first_row = np.empty_like(n_rows)
         self._first_row[self._by_length.order] = bounds[:-1]
         rows = iter(rows)
         some = next(rows)
@@ -63,7 +61,6 @@ class EncodedCorpus(Corpus):
         return self.rows[first : first + self.n_rows[entry]]
 
     def rows_of(self, entry: int) -> torch.Tensor:
-        """(R_i, M, D) rows of an entry, a view if they are kept as they are multiplied."""
         return self._kept_rows(entry).to(self.dtype)
 
     def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,7 +80,6 @@ class EncodedCorpus(Corpus):
         return rows, torch.cat([self._norms[:, s] for s in stretches], dim=1)
 
     def blocks(self, max_rows: int) -> Iterator[Block]:
-        """The whole corpus, some entries at a time; see `Corpus.blocks`."""
         bounds = self._by_length.bounds
         for positions, runs in self._by_length.blocks(max_rows):
             rows = slice(int(bounds[positions.start]), int(bounds[positions.stop]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,22 +21,14 @@ PARTS = ("entry", "p_start", "p_end")  # what the score is made of
 
 @dataclass
 class RankedRows:
-    """The rows of one task, best first.
+    """The rows of one task, best first, (Nq, K) each."""
 
-    Attributes:
-        video_idx: (Nq, K) int64.
-        st, ed: (Nq, K) seconds.
-        score: (Nq, K) float32.
-        count: (Nq,) how many of the K rows each query has; the rest means nothing.
-        entry, p_start, p_end: (Nq, K) see `Moments`, where they were asked for.
-    """
-
-    video_idx: np.ndarray
-    st: np.ndarray
+    video_idx: np.ndarray  # int64
+    st: np.ndarray  # seconds
     ed: np.ndarray
-    score: np.ndarray
-    count: np.ndarray
-    entry: np.ndarray | None = None
+    score: np.ndarray  # float32
+    count: np.ndarray  # (Nq,) how many of the K rows each query has; the rest means nothing
+    entry: np.ndarray | None = None  # this and the next two: see `Moments`, where they were asked for
     p_start: np.ndarray | None = None
     p_end: np.ndarray | None = None
 
@@ -47,9 +39,8 @@ class RankedRows:
 
         def joined(name: str) -> np.ndarray:
             arrays = [getattr(part, name) for part in parts]
-            missing = [widest - array.shape[1] for array in arrays]
             return np.concatenate(
-                [np.pad(a, ((0, 0), (0, n))) if n else a for a, n in zip(arrays, missing, strict=True)]
+                [np.pad(a, ((0, 0), (0, widest - a.shape[1]))) if a.shape[1] < widest else a for a in arrays]
             )
 
         columns = {name: joined(name) for name in parts[0]._columns()}
@@ -62,8 +53,7 @@ class RankedRows:
 
     def of_queries(self, rows: np.ndarray) -> RankedRows:
         """The rows of some queries, in the order given: (n,) numbers of queries."""
-        columns = {name: column[rows] for name, column in self._columns().items()}
-        return RankedRows(**columns, count=self.count[rows])
+        return self._changed(lambda column: column[rows], self.count[rows])
 
     def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
         """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
@@ -73,8 +63,7 @@ class RankedRows:
 
     def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
         """The first `n` rows of each query."""
-        columns = {name: column[:, :n] for name, column in self._columns().items()}
-        return RankedRows(**columns, count=np.minimum(self.count, n))
+        return self._changed(lambda column: column[:, :n], np.minimum(self.count, n))
 
     def padded(self) -> np.ndarray:
         """(Nq, K, 4) float64 [video_idx, st, ed, score], NaN past a query's last row."""
@@ -84,8 +73,10 @@ class RankedRows:
 
     def _select(self, keep: np.ndarray, n: int) -> RankedRows:
         order = np.argsort(~keep, axis=1, kind="stable")[:, :n]  # kept rows first, in their order
-        columns = {name: np.take_along_axis(column, order, axis=1) for name, column in self._columns().items()}
-        return RankedRows(**columns, count=np.minimum(keep.sum(axis=1), n))
+        return self._changed(lambda column: np.take_along_axis(column, order, axis=1), np.minimum(keep.sum(axis=1), n))
+
+    def _changed(self, change: Callable[[np.ndarray], np.ndarray], count: np.ndarray) -> RankedRows:
+        return RankedRows(**{name: change(column) for name, column in self._columns().items()}, count=count)
 
     def _columns(self) -> dict[str, np.ndarray]:
         """{name: (Nq, K)} of the columns that there are."""
@@ -93,28 +84,17 @@ class RankedRows:
         return {name: column for name, column in columns.items() if column is not None}
 
 
+@dataclass(frozen=True)
 class CorpusTimes:
-    """From entries and clips to video_idx and seconds; each entry may have a clip length of its own.
+    """From Nv entries and their clips to video_idx and seconds; each entry may have a clip length of its own.
 
-    Args:
-        video_idx: (Nv,) the index that predictions name each entry's video by.
-        clip_length: (Nv,) seconds of a clip of each entry.
-        first_clip: (Nv,) int64, clips of `clip_length` in the video before each entry; by default none. Given, entries
-            of one video may overlap: what they share is one moment.
-        end_offset: clips from the start of a moment's last clip to its end.
+    With a `first_clip`, entries of one video may overlap: what they share is one moment.
     """
 
-    def __init__(
-        self,
-        video_idx: np.ndarray,
-        clip_length: np.ndarray,
-        first_clip: np.ndarray | None = None,
-        end_offset: int = 0,
-    ) -> None:
-        self.video_idx = video_idx
-        self.clip_length = clip_length
-        self.first_clip = first_clip
-        self.end_offset = end_offset
+    video_idx: np.ndarray  # (Nv,) the index that predictions name each entry's video by
+    clip_length: np.ndarray  # (Nv,) seconds of a clip of each entry
+    first_clip: np.ndarray | None = None  # (Nv,) int64, clips in the video before each entry; by default none
+    end_offset: int = 0  # clips from the start of a moment's last clip to its end
 
     @classmethod
     def of_entries(cls, entries: Sequence[Entry], clip_length: np.ndarray, end_offset: int = 0) -> CorpusTimes:
@@ -168,13 +148,8 @@ def write_predictions(
         out.write(b'{"video2idx":' + orjson.dumps({video.vid_name: video.idx for video in videos}))
         for task, rows in rows_by_task.items():
             out.write(b',"%s":[' % task.encode())
-            for number, line in enumerate(_task_lines(queries, rows)):
-                out.write((b",\n" if number else b"") + line)
+            for number, query in enumerate(queries):
+                line = {"desc_id": query.desc_id, "desc": query.desc, "predictions": rows.of_query(number)}
+                out.write((b",\n" if number else b"") + orjson.dumps(line))
             out.write(b"]")
         out.write(b"}")
-
-
-def _task_lines(queries: Sequence[Query], rows: RankedRows) -> Iterator[bytes]:
-    for number, query in enumerate(queries):
-        predictions = rows.of_query(number)
-        yield orjson.dumps({"desc_id": query.desc_id, "desc": query.desc, "predictions": predictions})

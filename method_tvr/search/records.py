@@ -17,39 +17,24 @@ IMPOSSIBLE = -1.0  # score of a span that ends past its video
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What is searched for.
+    """What is searched for."""
 
-    Attributes:
-        q2c_alpha: a video's score s weighs exp(q2c_alpha * s).
-        max_vcmr_video: videos kept per query.
-        max_moments: moments kept per query.
-        min_pred_l, max_pred_l: clips from start to end boundary, min <= ed - st < max. Any band works.
-        query_block: queries answered at a time; memory grows with it (about 2 MB each), not with their total.
-        queries_per_pass: queries that one pass over the corpus serves, about; memory grows with it (20 KB each).
-        clip_block: about how many clips of the corpus are scored at a time; None: as suits the corpus and its device.
-    """
-
-    q2c_alpha: float = 30.0
-    max_vcmr_video: int = 100
-    max_moments: int = 200
-    min_pred_l: int = 2
+    q2c_alpha: float = 30.0  # a video's score s weighs exp(q2c_alpha * s)
+    max_vcmr_video: int = 100  # videos kept per query
+    max_moments: int = 200  # moments kept per query
+    min_pred_l: int = 2  # clips from start to end boundary, min <= ed - st < max; any band works
     max_pred_l: int = 16
-    query_block: int = 256
-    queries_per_pass: int = 1 << 12
-    clip_block: int | None = None
+    query_block: int = 256  # queries answered at a time; memory grows with it (2 MB each), not with their total
+    queries_per_pass: int = 1 << 12  # that one pass over the corpus serves, about; memory grows with it (20 KB each)
+    clip_block: int | None = None  # about how many clips are scored at a time; None: as suits the corpus and its device
 
 
 @dataclass
 class EncodedQueries:
-    """Queries as the corpus is compared with them.
+    """Nq queries as the corpus is compared with them, in each of M modalities."""
 
-    Attributes:
-        for_videos: (Nq, M, D) modular queries, unit length, for video scores; in each of M modalities.
-        for_spans: (Nq, M, D) projected queries, for clip similarity.
-    """
-
-    for_videos: torch.Tensor
-    for_spans: torch.Tensor
+    for_videos: torch.Tensor  # (Nq, M, D) modular queries, unit length, for video scores
+    for_spans: torch.Tensor  # (Nq, M, D) projected queries, for clip similarity
 
     @classmethod
     def build(
@@ -71,29 +56,25 @@ class EncodedQueries:
     def __len__(self) -> int:
         return len(self.for_videos)
 
-    def __getitem__(self, rows: slice) -> EncodedQueries:
+    def __getitem__(self, rows: slice | torch.Tensor) -> EncodedQueries:
         return EncodedQueries(self.for_videos[rows], self.for_spans[rows])
 
     def of(self, numbers: np.ndarray) -> EncodedQueries:
         """Some queries, in the order given."""
-        rows = to_device(numbers, self.for_videos.device)
-        return EncodedQueries(self.for_videos[rows], self.for_spans[rows])
+        return self[to_device(numbers, self.for_videos.device)]
 
 
 @dataclass
 class Shortlist:
-    """The best of a corpus for Nq queries, best first.
+    """The best of a corpus for Nq queries, best first; V and U are at most max_vcmr_video.
 
-    Attributes:
-        entries, entry_scores: (Nq, V) int64 and scores s, V <= max_vcmr_video: moments are looked for in these.
-        videos, video_scores: (Nq, U), U <= max_vcmr_video: the best entry of each of the best videos. The same, where
-            no video has several entries.
+    Where no video has several entries, entries and videos are the same.
     """
 
-    entries: torch.Tensor
-    entry_scores: torch.Tensor
-    videos: torch.Tensor
-    video_scores: torch.Tensor
+    entries: torch.Tensor  # (Nq, V) int64: moments are looked for in these
+    entry_scores: torch.Tensor  # (Nq, V) scores s
+    videos: torch.Tensor  # (Nq, U) int64, the best entry of each of the best videos
+    video_scores: torch.Tensor  # (Nq, U)
 
     def __getitem__(self, rows: slice) -> Shortlist:
         return Shortlist(self.entries[rows], self.entry_scores[rows], self.videos[rows], self.video_scores[rows])
@@ -101,29 +82,19 @@ class Shortlist:
 
 @dataclass
 class RankedVideos:
-    """Best videos of each query: entry (Nq, V) int64 and score (Nq, V) float32, exp(q2c_alpha * s).
+    """Best videos of each query. Where a video has several entries, it is named by the best of them."""
 
-    Where a video has several entries, it is named by the best of them.
-    """
-
-    entry: np.ndarray
-    score: np.ndarray
+    entry: np.ndarray  # (Nq, V) int64
+    score: np.ndarray  # (Nq, V) float32, exp(q2c_alpha * s)
 
 
 @dataclass
 class Moments:
-    """Ranked moments, best first; rows past a query's last one have entry `NO_ENTRY`.
+    """Ranked moments (Nq, K), best first; rows past a query's last one have entry `NO_ENTRY`."""
 
-    Attributes:
-        entry: (Nq, K) int64, entry of the corpus.
-        st, ed: (Nq, K) int64, start and end boundary in clips of the entry.
-        score: (Nq, K) float32, exp(q2c_alpha * the entry's score) * p_start * p_end.
-        p_start, p_end: (Nq, K) float32, probability that a moment starts and ends there, if it is in this entry.
-    """
-
-    entry: np.ndarray
-    st: np.ndarray
+    entry: np.ndarray  # int64, entry of the corpus
+    st: np.ndarray  # int64, start boundary in clips of the entry
     ed: np.ndarray
-    score: np.ndarray
-    p_start: np.ndarray
+    score: np.ndarray  # float32, exp(q2c_alpha * the entry's score) * p_start * p_end
+    p_start: np.ndarray  # float32, probability that a moment starts there, if it is in this entry
     p_end: np.ndarray

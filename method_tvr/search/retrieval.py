@@ -26,7 +26,7 @@ from method_tvr.search.records import (
     Shortlist,
 )
 from method_tvr.search.scoring import ON_CPU, ON_GPU, BestEntries, concatenated, video_scores
-from method_tvr.search.sharding import Shard
+from method_tvr.search.sharding import Shard, videos_of_shard
 from utils.tensor_utils import to_device, to_host
 
 
@@ -36,7 +36,6 @@ class Searcher:
     Args:
         corpus: what is searched, wherever its rows are; of several processes, the shard of this one.
         st_kernel, ed_kernel: (kernel,) weights of the start and end predictors.
-        settings: what is searched for.
         video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
         index: names the entries that are scored, and what it does not name is lost; None: all are. No video may have
             several entries then.
@@ -74,14 +73,10 @@ class Searcher:
     def search(
         self, queries: EncodedQueries, allowed: np.ndarray | None = None
     ) -> Iterator[tuple[Moments, RankedVideos]]:
-        """VCMR and VR of any number of queries, with as few passes over the corpus as the settings allow.
+        """VCMR and VR answers to each of `query_blocks`, with as few passes over the corpus as the settings allow.
 
         Args:
-            queries: what is asked.
             allowed: (Nv,) bool, entries to look at, at least one; None: all. A corpus in shards is searched whole.
-
-        Yields:
-            The answers to each of `query_blocks`.
         """
         blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
         for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
@@ -99,10 +94,10 @@ class Searcher:
 
     def _moments_in(self, queries: EncodedQueries, found: Shortlist) -> tuple[Moments, RankedVideos]:
         weights = self._weights(found.video_scores)
+        looked_at = found.entries, self._weights(found.entry_scores)
         if self._shard is not None:
-            moments = self.search_moments(queries, found.entries, self._weights(found.entry_scores))
-            return moments, RankedVideos(*to_host(found.videos, weights))
-        columns = self._best_moments(queries, found.entries, self._weights(found.entry_scores))
+            return self.search_moments(queries, *looked_at), RankedVideos(*to_host(found.videos, weights))
+        columns = self._best_moments(queries, *looked_at)
         *of_moments, videos, weights_there = to_host(*columns, found.videos, weights)
         return Moments(*of_moments), RankedVideos(videos, weights_there)
 
@@ -110,11 +105,9 @@ class Searcher:
 
     @torch.inference_mode()
     def find(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Shortlist:
-        """Best entries and videos of queries, in one pass over the corpus.
+        """Best entries and videos of queries, in one pass over the corpus; for `allowed` see `search`.
 
-        Args:
-            queries: Nq queries, at best `queries_per_pass` of them: memory grows with their number.
-            allowed: see `search`.
+        At best these are `queries_per_pass` queries: memory grows with their number.
         """
         if self.index is not None:
             found = self.index.best_entries(self.corpus, queries.for_videos, self.settings.max_vcmr_video, allowed)
@@ -134,8 +127,7 @@ class Searcher:
         """Best entries (Nq, V) and their scores; and the best of each video, where one may have several."""
         keep = self.settings.max_vcmr_video
         blocks = [queries.for_videos[rows].to(self.corpus.dtype) for rows in self.query_blocks(len(queries))]
-        best = [BestEntries(keep) for _ in blocks]
-        of_each = None
+        best, of_each = [BestEntries(keep) for _ in blocks], []
         if self._videos is not None:
             n_videos = len(np.unique(self._videos if allowed is None else self._videos[allowed]))
             of_each = [BestEntries(keep, self._video_of_entry, n_videos) for _ in blocks]
@@ -149,11 +141,9 @@ class Searcher:
                 chosen = to_device(inside, self.corpus.device)
             for number, video_queries in enumerate(blocks):
                 scores = video_scores(video_queries, block, self._way.pooled)[chosen]
-                best[number].add(entries[chosen], scores)
-                if of_each is not None:
-                    of_each[number].add(entries[chosen], scores)
-        found = concatenated([queries_best.result() for queries_best in best])
-        return found, None if of_each is None else concatenated([queries_best.result() for queries_best in of_each])
+                for kept in (best, of_each) if of_each else (best,):
+                    kept[number].add(entries[chosen], scores)
+        return concatenated(best), concatenated(of_each) if of_each else None
 
     @torch.inference_mode()
     def match_scores(self, queries: EncodedQueries, entry: int) -> torch.Tensor:
@@ -171,18 +161,16 @@ class Searcher:
         video_weights: torch.Tensor | None = None,
         one_video: bool = False,
     ) -> Moments:
-        """Best moments of a block of queries in the entries given for each.
+        """Best moments of a block of Nq queries in the entries (Nq, V) int64 given for each.
 
         Args:
-            queries: Nq queries.
-            entries: (Nq, V) int64.
             video_weights: (Nq, V) factor of each entry's moments, or None for 1.
             one_video: see `span_probabilities`.
         """
         if self._shard is None:
             return Moments(*to_host(*self._best_moments(queries, entries, video_weights, one_video)))
         weights = torch.ones(entries.shape, device=entries.device) if video_weights is None else video_weights
-        own = self._best_moments(queries, *self._shard.own_entries(entries, weights), one_video)
+        own = self._best_moments(queries, *videos_of_shard(entries, weights, self._shard.entries), one_video)
         return self._shard.merged_moments(Moments(*to_host(*own)), self.settings.max_moments)
 
     def _best_moments(
@@ -206,18 +194,14 @@ class Searcher:
     def span_probabilities(
         self, queries: EncodedQueries, entries: torch.Tensor, one_video: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Start and end probabilities of queries in entries.
+        """Start and end probabilities of Nq queries in entries (Nq, V) int64, and each entry's number of clips (Nq, V).
 
-        Args:
-            queries: Nq queries.
-            entries: (Nq, V) int64, those looked at for each.
-            one_video: a query's entries are parts of one video, which has one start and one end.
-
-        Returns:
-            P_st, P_ed: (Nq, V, L) softmax over the clips of each entry, or of the whole video, 0 past an entry's end;
-            and each entry's number of clips (Nq, V).
+        They are (Nq, V, L) each, a softmax over the clips of each entry, 0 past its end. With `one_video` a query's
+        entries are parts of one video, which has one start and one end: it is over the clips of all of them.
         """
-        similarity = self._clip_similarity(queries, entries)  # (Nq * V, L)
+        span_queries = (queries.for_spans / queries.for_spans.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
+        # (Nq * V, L) similarity with the rows of each query's entries, mean over modalities, 0 past them
+        similarity = self._way.clip_similarity(self.corpus, span_queries, entries)
         n_clips = self._n_clips[entries]
         length = similarity.shape[1]
         predictors = self._predictors[:length, :, :length].flatten(1)  # (L, 2 * L)
@@ -230,11 +214,6 @@ class Searcher:
         else:
             p_st, p_ed = logits.softmax(dim=-1).unbind(dim=2)
         return p_st, p_ed, n_clips
-
-    def _clip_similarity(self, queries: EncodedQueries, entries: torch.Tensor) -> torch.Tensor:
-        """(Nq * V, L) similarity of each query with the rows of its entries, mean over modalities, 0 past them."""
-        span_queries = (queries.for_spans / queries.for_spans.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
-        return self._way.clip_similarity(self.corpus, span_queries, entries)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
@@ -264,8 +243,7 @@ def best_spans(
     their spans are looked at one by one.
 
     Args:
-        p_st, p_ed: (Nq, V, L), anything past a video's clips is not read.
-        n_clips: (Nq, V).
+        p_st, p_ed: (Nq, V, L), anything past the video's clips, n_clips (Nq, V), is not read.
         settings: the band and `max_moments`.
 
     Returns:

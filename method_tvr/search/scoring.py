@@ -118,10 +118,9 @@ ON_GPU = Way(pooled_at_once, similarity_at_once)
 
 
 class BestEntries:
-    """The best entries for a block of queries, while a corpus goes by.
+    """The best `keep` entries for a block of queries, while a corpus goes by.
 
     Args:
-        keep: how many.
         video_of_entry: (Nv,) int64; of the entries of one video only the best is kept. None keeps any.
         n_videos: how many videos the entries that will be added are of, by default as many as there are.
     """
@@ -162,14 +161,7 @@ class BestEntries:
 def _best_of_each(
     entries: torch.Tensor, scores: torch.Tensor, videos: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All but the best entry of each video put out of the running.
-
-    Args:
-        entries, scores, videos: (Nq, n), in any order.
-
-    Returns:
-        Entries and scores in another order, scores -inf where there is a better entry.
-    """
+    """Entries and scores (Nq, n) in another order, scores -inf where there is a better entry of the video."""
     in_order = scores.argsort(dim=1, descending=True, stable=True)
     in_order = in_order.gather(1, videos.gather(1, in_order).argsort(dim=1, stable=True))
     videos = videos.gather(1, in_order)
@@ -179,6 +171,7 @@ def _best_of_each(
     return entries.gather(1, in_order), scores
 
 
-def concatenated(found: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What several blocks of queries found."""
-    return torch.cat([entries for entries, _ in found]), torch.cat([scores for _, scores in found])
+def concatenated(best: Sequence[BestEntries]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The results for several blocks of queries."""
+    entries, scores = zip(*(of_block.result() for of_block in best), strict=True)
+    return torch.cat(entries), torch.cat(scores)

@@ -23,13 +23,10 @@ FILLING = -1.0  # weight of a video that only fills a row up: its spans score be
 class Shard:
     """The part of a corpus that this process searches.
 
-    Attributes:
-        entries: of the corpus, those that are in it; none where there are more processes than videos: what is searched
-            in their place has no say.
-        ranks: the processes.
+    There are no entries in it where there are more processes than videos: what is searched in their place has no say.
     """
 
-    entries: range
+    entries: range  # of the corpus
     ranks: Ranks
 
     def merged_videos(
@@ -41,27 +38,17 @@ class Shard:
         best = merge_videos([named for named, _ in shares], [scored for _, scored in shares], keep)
         return best[0].to(entries.device), best[1].to(entries.device)
 
-    def own_entries(self, entries: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `videos_of_shard`."""
-        return videos_of_shard(entries, weights, self.entries)
-
     def merged_moments(self, own: Moments, keep: int) -> Moments:
-        """Best moments of the corpus out of those found in `own_entries` and, from the other processes, theirs."""
+        """Best moments of the corpus out of those found in `videos_of_shard` and, from the other processes, theirs."""
         return merge_moments(self.ranks.all_gather(moments_of_shard(own, self.entries)), keep)
 
 
 def merge_videos(
     entries: Sequence[torch.Tensor], scores: Sequence[torch.Tensor], keep: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best videos of the corpus out of the best ones of each shard.
+    """The `keep` best videos (Nq, V) of the corpus out of each shard's (Nq, V_i), or all it has; and their scores.
 
-    Args:
-        entries: per shard (Nq, V_i) int64, entries of the corpus; each shard's `keep` best, or all it has.
-        scores: per shard (Nq, V_i).
-        keep: videos kept per query.
-
-    Returns:
-        Entries (Nq, V) and scores (Nq, V), best first, V <= keep; equal scores in order of entry, whatever the shards.
+    They come best first; equal scores in order of entry, whatever the shards.
     """
     all_entries, in_order = torch.cat(list(entries), dim=1).sort(dim=1)
     all_scores = torch.cat(list(scores), dim=1).gather(1, in_order)
@@ -70,16 +57,10 @@ def merge_videos(
 
 
 def videos_of_shard(entries: torch.Tensor, weights: torch.Tensor, shard: range) -> tuple[torch.Tensor, torch.Tensor]:
-    """Those of each query's videos that a shard has, as `Searcher.search_moments` takes them.
+    """Those of each query's videos (Nq, V) that a shard has, (Nq, W) int64 in its own numbers, and their weights.
 
-    Args:
-        entries: (Nq, V) int64, entries of the corpus.
-        weights: (Nq, V) factor of each video's moments, not negative.
-        shard: the entries that it has, at least one.
-
-    Returns:
-        Entries (Nq, W) int64 of the shard and their weights (Nq, W), W as many as the query that has most of them, and
-        at least 1. Where a query has fewer, rows are filled up; `moments_of_shard` leaves out what is found there.
+    W is as many as the query has that has most of them, and at least 1. Where a query has fewer, rows are filled up;
+    `moments_of_shard` leaves out what is found there. Weights must not be negative, nor the shard empty.
     """
     inside = (entries >= shard.start) & (entries < shard.stop)
     width = max(1, int(inside.sum(dim=1).max()))
@@ -97,14 +78,9 @@ def moments_of_shard(moments: Moments, shard: range) -> Moments:
 
 
 def merge_moments(parts: Sequence[Moments], keep: int) -> Moments:
-    """The best moments of the corpus out of the best ones of each shard.
+    """The best `keep` moments of the corpus out of each shard's, whose entries are the corpus's.
 
-    Args:
-        parts: of the same queries, with entries of the corpus; each shard's `keep` best, or all it has.
-        keep: moments kept per query.
-
-    Returns:
-        At most `keep` moments a query, best first; equal scores in order of entry, start and end, whatever the shards.
+    They come best first; equal scores in order of entry, start and end, whatever the shards.
     """
     columns = [np.concatenate([getattr(part, one.name) for part in parts], axis=1) for one in fields(Moments)]
     entry, st, ed, score, *_ = columns

@@ -23,12 +23,7 @@ class StoredCorpus(Corpus):
 
     Rows come as float32 whatever they are kept in, and as copies or as views of the mapped files; in memory are only
     the rows in use, and some tens of bytes for each video. `open_corpus` may put them into a GPU's memory instead.
-
-    Args:
-        store: the corpus on disk.
-        vid_names: which of its videos, each once; all have to be there. All of them, those of a split, or a share:
-            several searchers may divide a store's videos among them.
-        device: where rows are needed.
+    Several searchers may divide a store's videos among them; each name is given once, and has to be there.
     """
 
     def __init__(self, store: CorpusStore, vid_names: Sequence[str], device: torch.device) -> None:
@@ -51,7 +46,6 @@ class StoredCorpus(Corpus):
             self._by_length[part] = ByLength(self.n_clips[entries], self.n_rows[entries], entries)
 
     def rows_of(self, entry: int) -> torch.Tensor:
-        """(R_i, M, D) rows of an entry."""
         return self._tensor(self._kept_rows(entry))
 
     def _kept_rows(self, entry: int) -> np.ndarray:
@@ -126,9 +120,6 @@ def open_corpus(store: CorpusStore, vid_names: Sequence[str], device: torch.devi
     """Videos of a corpus on disk as they are searched soonest: held on the GPU if there is one and they fit.
 
     What was decided is said on stderr. On a CPU nothing is: what was read stays in the system's file cache.
-
-    Args:
-        store, vid_names, device: see `StoredCorpus`.
     """
     corpus, free = StoredCorpus(store, vid_names, device), _free_bytes(device)
     if free is None:

@@ -14,27 +14,16 @@ from utils.basic_utils import InputError
 
 @dataclass(frozen=True)
 class Windows:
-    """How videos are cut that have more clips than the model takes.
+    """How videos are cut that have more clips than the model takes."""
 
-    Attributes:
-        size: clips of a window, the most that the model takes.
-        overlap: clips that windows next to each other share, or more.
-    """
-
-    size: int
-    overlap: int
+    size: int  # clips of a window, the most that the model takes
+    overlap: int  # clips that windows next to each other share, or more
 
     @classmethod
     def for_spans(cls, size: int, max_pred_l: int, kernel_size: int) -> Windows:
-        """Windows of which one holds each allowed span, with what the predictors see around it.
+        """Windows of which one holds each allowed span, with what predictors of a kernel size see around it.
 
-        Args:
-            size: clips of a window.
-            max_pred_l: spans are shorter than this many clips from boundary to boundary.
-            kernel_size: of the start and end predictors.
-
-        Raises:
-            InputError: such spans do not fit.
+        Spans are shorter than `max_pred_l` clips from boundary to boundary; an InputError says if they do not fit.
         """
         around = kernel_size // 2 * 2
         windows = cls(size, max(1, max_pred_l - 1 + around))
@@ -78,23 +67,18 @@ def most_sharing(entries: Sequence[Entry]) -> int:
         if entry.clips:
             starts.setdefault(entry.vid_name, []).append(entry.clips.start)
             size = len(entry.clips)
-    several = [1]
-    for of_video in map(np.array, starts.values()):
-        several.append(int((np.searchsorted(of_video, of_video + size) - np.arange(len(of_video))).max()))
-    return max(several)
+    of_each = map(np.array, starts.values())
+    return max((int((np.searchsorted(of, of + size) - np.arange(len(of))).max()) for of in of_each), default=1)
 
 
 def joined(
     entries: Sequence[Entry], encoded: Iterable[tuple[int, torch.Tensor]]
 ) -> Iterator[tuple[Video, int, torch.Tensor]]:
-    """Put the encoded windows of each video together again.
+    """Each video, its number of clips, and the rows of its windows one after another.
 
     Args:
         entries: as `Windows.cut` gives them.
         encoded: of each entry, its number of clips and its rows (R, M, D).
-
-    Yields:
-        Each video, its number of clips, and the rows of its windows one after another.
     """
     rows: list[torch.Tensor] = []
     for number, (entry, (n_clips, of_entry)) in enumerate(zip(entries, encoded, strict=True)):

@@ -28,18 +28,14 @@ INPUT_SIZES = ("visual_input_size", "sub_input_size")
 
 @dataclass
 class Checkpoint:
-    """What a `model.ckpt` holds; `made_by` is 'unknown' for files that do not say.
-
-    `training` is what a `last.ckpt` holds besides, see `TrainingState`; not checked beyond the digest.
-    `features` are the records of the files that the model was trained on; empty in older files.
-    """
+    """What a `model.ckpt` holds."""
 
     state: dict[str, torch.Tensor]
     config: ModelConfig
     epoch: int
-    made_by: str
-    training: dict[str, Any] | None = None
-    features: FeatureRecords = field(default_factory=dict)
+    made_by: str  # 'unknown' for files that do not say
+    training: dict[str, Any] | None = None  # of a `last.ckpt`, see `TrainingState`; not checked beyond the digest
+    features: FeatureRecords = field(default_factory=dict)  # of what it was trained on; empty in older files
 
     @property
     def has_record(self) -> bool:
@@ -71,11 +67,10 @@ def save_checkpoint(
 
 def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | None = None) -> dict[str, Any]:
     """What a checkpoint of the model holds, but for the digest; without `features` when nothing is known of them."""
-    known = {"features": features} if features else {}
     # files record which strings are one object, as a ctx_mode of "video" and the name of a modality may be or not
     config = {key: sys.intern(value) if type(value) is str else value for key, value in asdict(model.config).items()}
     return {
-        **known,
+        **({"features": features} if features else {}),
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         "model_cfg": config,
         "epoch": epoch,
@@ -87,13 +82,7 @@ def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | 
 def write_content(
     path: str | os.PathLike[str], content: dict[str, Any], previous: str | os.PathLike[str] | None = None
 ) -> None:
-    """Write what a checkpoint holds and its digest. Equal content gives equal files.
-
-    Args:
-        path: the file.
-        content: plain types and tensors.
-        previous: see `whole_file`.
-    """
+    """Write plain types and tensors and their digest, see `whole_file`. Equal content gives equal files."""
     # into memory first: torch puts a file's name into it, and has no clear error for a full disk
     buffer = io.BytesIO()
     torch.save({**content, "digest": content_digest(content)}, buffer)
@@ -118,7 +107,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if type(version) is not int or version != FORMAT_VERSION:
             raise ValueError(f"format_version {reprlib.repr(version)}, this code reads {FORMAT_VERSION}")
         # whatever has a state of training has a digest, which also bounds what that state can be
-        intact = _digest_fits(content) if "digest" in content else "training" not in content
+        saved = {name: value for name, value in content.items() if name != "digest"}
+        intact = bool(content["digest"] == content_digest(saved)) if "digest" in content else "training" not in content
         # a dict alone: torch obeys what other ones may carry besides
         state, model_cfg, epoch = dict(content["model"]), content["model_cfg"], int(content.get("epoch", -1))
         config = ModelConfig.from_dict(model_cfg)
@@ -129,7 +119,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         found = {str(name): tensor.shape for name, tensor in state.items()}
         if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > os.path.getsize(path):
             raise ValueError("its weights are more than the file can hold")
-        made_by, features = str(content.get("made_by", UNKNOWN)), _feature_records(content.get("features", {}))
+        made_by, features = str(content.get("made_by", UNKNOWN)), content.get("features", {})
+        if not isinstance(features, dict) or not all(isinstance(record, dict) for record in features.values()):
+            raise TypeError("its record of features is none")
+        records = {kind: properties(features[kind]) for kind in KINDS if kind in features}
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
             f"{path}: is not a ReLoCLNet checkpoint ({type(err).__name__}: {err}): "
@@ -143,19 +136,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if expected != found:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
-    return Checkpoint(state, config, epoch, made_by, content.get("training"), features)
+    return Checkpoint(state, config, epoch, made_by, content.get("training"), records)
 
 
 def _is_plain(name: str, value: Any) -> bool:
     """Whether a value of model_cfg is a number or a name, or the absent size of a modality that is not in use."""
     return type(value) in (bool, int, float, str) or (value is None and name in INPUT_SIZES)
-
-
-def _feature_records(saved: Any) -> FeatureRecords:
-    if not isinstance(saved, dict) or not all(isinstance(record, dict) for record in saved.values()):
-        raise TypeError("its record of features is none")
-    return {kind: properties(saved[kind]) for kind in KINDS if kind in saved}
-
-
-def _digest_fits(content: dict[str, Any]) -> bool:
-    return bool(content["digest"] == content_digest({name: content[name] for name in content if name != "digest"}))

@@ -31,12 +31,9 @@ TIMEOUT = timedelta(minutes=30)  # that one process may let the others wait, for
 
 
 class ProcessRanks(Ranks):
-    """The processes of a `torch.distributed` group, seen from one of them.
+    """The processes of a `torch.distributed` group, which meet in a store that all share, seen from one of them.
 
-    Args:
-        device: where this process computes. Tensors there are exchanged by NCCL or gloo, Python objects by gloo.
-        store: key-value store that all processes share, for the group to meet in.
-        rank, size: this process's number, and how many there are.
+    Tensors on the `device` where this process computes are exchanged by NCCL or gloo, Python objects by gloo.
     """
 
     def __init__(self, device: torch.device, store: dist.Store, rank: int, size: int) -> None:
@@ -86,10 +83,9 @@ class ProcessRanks(Ranks):
         return bool(flags)
 
     def broadcast(self, value: T) -> T:
-        values: list[Any] = [value]
+        values = [value]
         dist.broadcast_object_list(values, device=torch.device("cpu"))
-        sent: T = values[0]
-        return sent
+        return values[0]
 
     def gather(self, value: T) -> list[T]:
         gathered: list[Any] | None = [None] * self.size if self.is_main else None
@@ -120,10 +116,7 @@ class Watch:
     From each of the others a message is waited for that never comes. gloo's connection to it fails as soon as it has
     ended, however it did; a machine that is switched off ends no connection, and is not noticed.
 
-    Args:
-        store: as for `ProcessRanks`, with other keys.
-        rank, size: this process's number, and how many there are.
-        then: called when one is gone, in a thread, for each that goes.
+    `then` is called in a thread, for each that goes; the store is as for `ProcessRanks`, with other keys.
     """
 
     def __init__(self, store: dist.Store, rank: int, size: int, then: Callable[[], None]) -> None:

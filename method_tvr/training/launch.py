@@ -40,11 +40,7 @@ JOINING = timedelta(minutes=10)  # that processes may differ in when they begin
 def processes_to_launch(device_ids: Sequence[int]) -> int:
     """How many processes this one should start instead of itself: NGPU of them, or one for each of several devices.
 
-    Returns:
-        1 when one is enough, or when this one has been started as one of several.
-
-    Raises:
-        InputError: NGPU is not a number above 0, or differs from the number of devices.
+    1 when one is enough, or when this one has been started as one of several.
     """
     if "RANK" in os.environ:
         return 1
@@ -59,12 +55,7 @@ def processes_to_launch(device_ids: Sequence[int]) -> int:
 
 
 def launch(argv: Sequence[str], n: int) -> NoReturn:
-    """Run a Python command as `n` processes on this machine, and end as they end.
-
-    Args:
-        argv: script and arguments, as in `sys.argv`.
-        n: number of processes.
-    """
+    """Run a Python command, `argv` as in `sys.argv`, as `n` processes on this machine, and end as they end."""
     logging.disable(logging.ERROR)  # processes that fail say why themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // n)))
     config = LaunchConfig(
@@ -93,7 +84,7 @@ def launch(argv: Sequence[str], n: int) -> NoReturn:
 
 @contextmanager
 def started(device: int, device_ids: Sequence[int], tf32: bool = False) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the processes that this one was started with, if there are any, for the time of the block.
+    """Join the processes that this one was started with, if any, for a block: yields these, and this one's device.
 
     A process that is one of several ends with the block. Of several, only the main one prints. When the block raises on
     one of them, all end with an exit code that is not 0, and the one that raised first says why: as `command_line`
@@ -104,12 +95,6 @@ def started(device: int, device_ids: Sequence[int], tf32: bool = False) -> Itera
         device_ids: CUDA devices of several processes, in their order on each machine; `NUMBERED`: those with the
             processes' numbers.
         tf32: see `set_precision`.
-
-    Yields:
-        The processes, and this one's device.
-
-    Raises:
-        InputError: alone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield ALONE, choose_device(device, tf32)
@@ -136,7 +121,8 @@ def naming_lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as err:
-        if not _in_exchange(err):
+        frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(err.__traceback__)]
+        if not any(name.startswith("torch.distributed.") for name in frames):
             raise
         raise InputError(f"{LOST} ({first_line(err)})") from err
 
@@ -167,17 +153,10 @@ class _EndWhenLost:
 
     NCCL's kernels wait for a lost process for ever, the device for them, the main thread for the device, and no
     exception or signal handler reaches it. torch aborts only what takes longer than `distributed.TIMEOUT`.
-
-    Args:
-        store: as for `_first_to_fail`.
-        heard: where the message goes.
-
-    Attributes:
-        leaving: whether others may end from now on.
     """
 
     def __init__(self, store: dist.Store, heard: TextIO) -> None:
-        self.leaving = False
+        self.leaving = False  # whether others may end from now on
         self._store, self._heard, self._called = store, heard, threading.Lock()
 
     def __call__(self) -> None:
@@ -246,9 +225,3 @@ def _report(err: BaseException) -> int:
     except BaseException:
         traceback.print_exc()
     return 1
-
-
-def _in_exchange(err: BaseException) -> bool:
-    """Whether an error comes from what processes exchange."""
-    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(err.__traceback__)]
-    return any(name.startswith("torch.distributed.") for name in frames)

@@ -18,10 +18,6 @@ class LossMeter:
         self._off = torch.zeros((), device=device)
         self._batches = 0
 
-    @property
-    def _sums(self) -> dict[str, torch.Tensor]:
-        return dict(zip(LOSS_NAMES, self._sum_of_each.unbind(), strict=True))
-
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """The loss terms of a batch, by name; those that are off may be left out."""
         self._sum_of_each += torch.stack([losses.get(name, self._off) for name in LOSS_NAMES])
@@ -33,18 +29,15 @@ class LossMeter:
         return {name: total / max(1, self._batches) for name, total in sums}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": {name: total.clone() for name, total in self._sums.items()}, "batches": self._batches}
+        sums = zip(LOSS_NAMES, self._sum_of_each.clone().unbind(), strict=True)
+        return {"sums": {name: total.clone() for name, total in sums}, "batches": self._batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned.
-
-        Raises:
-            KeyError, TypeError, AttributeError, ValueError: it is something else.
-        """
+        """Go on from what `state_dict` returned; else KeyError, TypeError, AttributeError or ValueError are raised."""
         sums, batches = state["sums"], state["batches"]
         if type(batches) is not int or not 0 <= batches < MOST_BATCHES:
             raise ValueError("a number of batches that is none")
-        for name, total in self._sums.items():
+        for name, total in zip(LOSS_NAMES, self._sum_of_each.unbind(), strict=True):
             if sums[name].shape != total.shape or sums[name].dtype != total.dtype:
                 raise ValueError(f"a sum of {name} of {tuple(sums[name].shape)} {sums[name].dtype}")
             total.copy_(sums[name])

@@ -28,11 +28,7 @@ HOLD_S = 10.0  # a killed run's loading processes hold its folder for some secon
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a results folder for the time of the block.
-
-    Raises:
-        InputError: another process has it.
-    """
+    """Keep other processes out of a results folder for the time of the block; an InputError says if one has it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         busy = InputError(f"{folder}: another process is training in it: wait until it ends, or stop it")
@@ -43,11 +39,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 class RunLog(Closing):
-    """What a run reports, as a process takes it that does not write files: nothing is kept.
-
-    Args:
-        results_dir: the run's results folder.
-    """
+    """What a run reports, as a process takes it that does not write files: nothing is kept."""
 
     def __init__(self, results_dir: Path) -> None:
         self.dir = results_dir
@@ -83,15 +75,10 @@ class RunLog(Closing):
 
 
 class RunFiles(RunLog):
-    """The files in a run's results folder. No other process can have them until `close`.
+    """The files in a run's results folder, made here for a new run. No other process can have them until `close`.
 
-    Args:
-        results_dir: the folder, made here for a new run.
-        known: for a run that is resumed, what `lengths` returned when its state was saved: whatever was logged since
-            is cut off, because it will be logged again. None for a new run.
-
-    Raises:
-        InputError: the folder cannot be made, or another process has it.
+    For a run that is resumed, `known` is what `lengths` returned when its state was saved: whatever was logged since is
+    cut off, because it will be logged again. An InputError says why the folder cannot be made or had.
     """
 
     def __init__(self, results_dir: Path, known: Mapping[str, int] | None = None) -> None:
@@ -101,7 +88,11 @@ class RunFiles(RunLog):
 
         with ExitStack() as opened:
             if known is None:
-                self._make()
+                try:
+                    self.dir.mkdir(parents=True)
+                except OSError as err:
+                    remedy = "choose another --results_root or --exp_id"
+                    raise InputError(f"{self.dir}: cannot be made ({err.strerror}): {remedy}") from err
                 opened.enter_context(held(self.dir))
             else:
                 self._cut_back(known)
@@ -131,9 +122,8 @@ class RunFiles(RunLog):
     def lengths(self) -> dict[str, int]:
         self._writer.flush()
         lengths = {name: path.stat().st_size for name, path in self._logs().items()}
-        for name, length in lengths.items():
-            if self._synced.get(name) != length:
-                sync(self.dir / name)
+        for name, _ in lengths.items() - self._synced.items():
+            sync(self.dir / name)
         self._synced = lengths
         return lengths
 
@@ -154,23 +144,14 @@ class RunFiles(RunLog):
         self._opened.close()
 
     def write_not_finite(self, report: dict[str, Any]) -> Path:
-        path = super().write_not_finite(report)
-        write_json(report, path, indent=True)
-        return path
+        write_json(report, self.dir / NOT_FINITE, indent=True)
+        return self.dir / NOT_FINITE
 
     def discard(self) -> None:
         if has_state(self.dir) or (self.dir / NOT_FINITE).exists():
             return
         self.close()
         shutil.rmtree(self.dir)
-
-    def _make(self) -> None:
-        try:
-            self.dir.mkdir(parents=True)
-        except OSError as err:
-            raise InputError(
-                f"{self.dir}: cannot be made ({err.strerror}): choose another --results_root or --exp_id"
-            ) from err
 
     def _append(self, name: str, line: str) -> None:
         """Add a line whole: a disk that fills up leaves none of it."""
@@ -188,11 +169,7 @@ class RunFiles(RunLog):
         return {str(path.relative_to(self.dir)): path for path in paths if path.is_file()}
 
     def _check_ordinary(self) -> None:
-        """Refuse links, which may lead out of the folder, and pipes, which would be waited for.
-
-        Raises:
-            InputError: a log or a curve is one, or a folder where a file should be.
-        """
+        """Refuse links, which may lead out of the folder, and pipes, which would be waited for."""
         curves = self.dir / CURVES
         kinds = {self.dir / LOSS_LOG: (stat.S_ISREG,), self.dir / METRICS_LOG: (stat.S_ISREG,), curves: (stat.S_ISDIR,)}
         below = [] if curves.is_symlink() else curves.rglob("*")

@@ -16,12 +16,7 @@ import torch
 from method_tvr.dataset.annotations import Query
 from method_tvr.model import ReLoCLNet
 from method_tvr.optimization import BertAdam
-from method_tvr.training.checkpoint import (
-    Checkpoint,
-    checkpoint_content,
-    load_checkpoint,
-    write_content,
-)
+from method_tvr.training.checkpoint import Checkpoint, checkpoint_content, load_checkpoint, write_content
 from method_tvr.training.loss_meter import LossMeter
 from utils.basic_utils import InputError
 from utils.feature_files.provenance import FeatureRecords
@@ -52,44 +47,27 @@ class Place:
     epochs_without_better: int = 0
 
     def check(self) -> None:
-        """Refuse what no run can have come to.
-
-        Raises:
-            ValueError: it is that.
-        """
+        """Raise a ValueError for what no run can have come to."""
         counts = all(_is_count(number) for number in (self.epoch, self.step, self.epochs_without_better))
         if self.phase not in PHASES or not counts or type(self.best_score) is not float or math.isnan(self.best_score):
             raise ValueError("a place in a run that there is not")
 
     def __str__(self) -> str:
-        return (
-            self.phase
-            if self.phase in (Phase.UNTRAINED, Phase.INFERENCE, Phase.FINISHED)
-            else f"{self.phase}, epoch {self.epoch}, " + (f"{self.step} steps of it done")
-        )
+        within = self.phase in (Phase.TRAINING, Phase.EVALUATION)
+        return f"{self.phase}, epoch {self.epoch}, {self.step} steps of it done" if within else self.phase
 
 
 @dataclass
 class TrainingState:
-    """What a run holds besides its model.
-
-    Args:
-        place: where it is.
-        optimizer: the optimiser's state_dict.
-        meter: the epoch's `LossMeter.state_dict`.
-        negatives: state of the generator that the epoch's negatives are drawn with.
-        chance: states of the global generators, of each process.
-        log_lengths: of `RunFiles.lengths`.
-        queries: `queries_digest` of what it trains and is evaluated on.
-    """
+    """What a run holds besides its model."""
 
     place: Place
-    optimizer: dict[str, Any]
-    meter: dict[str, Any]
-    negatives: torch.Tensor
-    chance: list[RandomStates]
-    log_lengths: dict[str, int]
-    queries: str
+    optimizer: dict[str, Any]  # its state_dict
+    meter: dict[str, Any]  # the epoch's `LossMeter.state_dict`
+    negatives: torch.Tensor  # state of the generator that the epoch's negatives are drawn with
+    chance: list[RandomStates]  # of the global generators, of each process
+    log_lengths: dict[str, int]  # of `RunFiles.lengths`
+    queries: str  # `queries_digest` of what it trains and is evaluated on
 
     def to_plain(self) -> dict[str, Any]:
         """As plain types and tensors on the CPU."""
@@ -99,11 +77,7 @@ class TrainingState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
-        """Back from `to_plain`.
-
-        Raises:
-            KeyError, TypeError, AttributeError, ValueError: it is something else.
-        """
+        """Back from `to_plain`; of anything else it raises KeyError, TypeError, AttributeError or ValueError."""
         place, chance = Place(**plain["place"]), [RandomStates.from_plain(states) for states in plain["chance"]]
         place.check()
         if not is_cuda_state(plain["negatives"]):
@@ -134,9 +108,6 @@ class SavedRun:
 
         These are of the process with number `rank`. One that had none when the run was saved keeps its own, and so do
         the negatives of a run that was on the CPU and is on a GPU now, or the other way round.
-
-        Raises:
-            InputError: they are another run's.
         """
         try:
             model.load_state_dict(self.checkpoint.state)
@@ -147,7 +118,10 @@ class SavedRun:
             for states in self.state.chance[rank : rank + 1]:
                 states.give_back(device)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, LookupError) as err:
-            raise InputError(f"{self.path}: does not fit this run ({type(err).__name__}: {err}): {_REMEDY}") from err
+            raise InputError(
+                f"{self.path}: does not fit this run ({type(err).__name__}: {err}): was opt.json changed, or do "
+                "features have another size?"
+            ) from err
 
 
 def _is_count(value: Any) -> bool:
@@ -160,9 +134,6 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _on_cpu(item) for key, item in value.items()}
     return [_on_cpu(item) for item in value] if isinstance(value, list) else value
-
-
-_REMEDY = "was opt.json changed, or do features have another size?"
 
 
 def queries_digest(*splits: Sequence[Query]) -> str:
@@ -196,11 +167,8 @@ def has_state(folder: Path) -> bool:
 def load_saved_run(folder: Path) -> SavedRun | None:
     """The state in a results folder: last.ckpt, or previous.ckpt when a kill or damage has left no whole last.ckpt.
 
-    Returns:
-        None for a run that was stopped before it saved anything: it goes on at its beginning.
-
-    Raises:
-        InputError: there is nothing whole, or the folder is not one that can be gone on with.
+    None for a run that was stopped before it saved anything: it goes on at its beginning. An InputError says where
+    there is nothing whole, or the folder is not one that can be gone on with.
     """
     errors = []
     for path in (folder / LAST, folder / PREVIOUS):

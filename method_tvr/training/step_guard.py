@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,19 +25,12 @@ class NotFiniteError(InputError):
 
 @dataclass(frozen=True)
 class StepValues:
-    """What is known of a step once its gradients are there, all of it where the model is.
+    """What is known of a step once its gradients are there, all of it where the model is."""
 
-    Attributes:
-        names: of the parameters that have a gradient.
-        norms: (len(names),) of their gradients; one past float32 counts as not finite: clipping makes it 0.
-        losses: {name: scalar}, `loss_overall` among them.
-        finite: bool scalar, whether `loss_overall` and all norms are.
-    """
-
-    names: list[str]
-    norms: torch.Tensor
-    losses: dict[str, torch.Tensor]
-    finite: torch.Tensor
+    names: list[str]  # of the parameters that have a gradient
+    norms: torch.Tensor  # (len(names),) of these; one past float32 counts as not finite: clipping makes it 0
+    losses: dict[str, torch.Tensor]  # scalars by name, `loss_overall` among them
+    finite: torch.Tensor  # bool scalar, whether `loss_overall` and all norms are
 
     @classmethod
     def of(cls, names: list[str], norms: torch.Tensor, losses: dict[str, torch.Tensor]) -> StepValues:
@@ -58,8 +51,7 @@ class StepValues:
         return self._split(self.names, list(self.losses), joined, self.finite.clone())
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """What is needed to name a step once it turns out to be a bad one."""
 
     epoch: int
@@ -84,14 +76,9 @@ def not_finite(
     losses: dict[str, float],
     gradients: Sequence[str] = (),
 ) -> NotFiniteError:
-    """The error for a step.
+    """The error for a step, `number` within its epoch and from 0, in which `what` is not finite.
 
-    Args:
-        what: is not finite.
-        epoch, number: of the step, the number within its epoch and from 0.
-        queries: of its batch.
-        losses: its loss terms.
-        gradients: names of parameters whose gradient is not finite, as far as known.
+    `gradients` are names of parameters whose gradient is not, as far as known.
     """
     desc_ids, vid_names = [query.desc_id for query in queries], [query.vid_name for query in queries]
     report = {
@@ -116,9 +103,6 @@ class StepGuard:
     On the CPU each step is looked at before its update. On a GPU that would mean waiting for it, so steps are looked at
     `GPU_CHECK_EVERY` at a time, when as many more have been asked for and these have long been done: call `check`
     before anything is kept.
-
-    Args:
-        every: look after this many steps.
     """
 
     def __init__(self, every: int) -> None:
@@ -137,15 +121,9 @@ class StepGuard:
         return self.every == 1
 
     def watch(self, epoch: int, number: int, queries: Sequence[Query], values: StepValues) -> None:
-        """Take note of a step whose gradients are there.
+        """Take note of a step, `number` within its epoch, whose gradients are there; nobody writes to `values` later.
 
-        Args:
-            epoch, number: of the step, the number within its epoch and from 0.
-            queries: of its batch.
-            values: losses and norms; nobody writes to them later.
-
-        Raises:
-            NotFiniteError: this step, or one that was not looked at yet, is a bad one.
+        A NotFiniteError is raised if this step, or one that was not looked at yet, is a bad one.
         """
         self._unchecked.append(_Step(epoch, number, queries, values))
         if self.every == 1:
@@ -157,11 +135,7 @@ class StepGuard:
                 asked.look()
 
     def check(self) -> None:
-        """Look at the steps that were not looked at yet; waits for the device.
-
-        Raises:
-            NotFiniteError: for the first bad one.
-        """
+        """Look at the steps that were not looked at yet; waits for the device."""
         steps, self._unchecked = self._unchecked, []
         asked, self._asked = self._asked, None
         if asked is not None:

@@ -39,10 +39,7 @@ class StopSignals:
     Inside `postponed` they only set `asked`, for work that has something to save first.
 
     A main thread that waits for a device runs no Python until the device answers, and takes no notice of signals. With
-    `back_s` a thread beside it ends the process then: so long after the first signal, or at the second one.
-
-    Args:
-        back_s: seconds; None waits for the main thread, however long it is in a computation.
+    `back_s` a thread beside it ends the process then: so many seconds after the first signal, or at the second one.
     """
 
     def __init__(self, back_s: float | None = None) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,7 +37,6 @@ class TrainingStep:
     """Losses, gradients and the update of a batch.
 
     Args:
-        model, optimizer: what is trained.
         assemble: makes the tensors that the model takes of what a loader gave.
         negatives: generator that negatives are drawn with.
         trim_padding, amp_dtype, ranks: see `ReLoCLNet.forward`.
@@ -95,8 +93,7 @@ class TrainingStep:
             self.optimizer.gradient_norms()
 
 
-@dataclass(frozen=True)
-class _Recorded:
+class _Recorded(NamedTuple):
     """A step on the device: what it reads, how it is repeated, and what it writes."""
 
     inputs: dict[str, Any]
@@ -108,12 +105,8 @@ class GraphedStep:
     """Steps of a `TrainingStep` by CUDA graphs, one for each size of batch and each set of losses.
 
     The first step of a kind is a plain one, by which libraries set up what they need; the second is recorded. Graphs
-    share their memory: each is done with it before the next begins.
-
-    Args:
-        step: what is recorded.
-        device: a CUDA device.
-        insist: False goes on with plain steps, and says so, where steps cannot be recorded.
+    share their memory: each is done with it before the next begins. Where steps cannot be recorded, they go on as plain
+    ones, which is said, unless graphs are insisted on.
     """
 
     def __init__(self, step: TrainingStep, device: torch.device, insist: bool = False) -> None:
@@ -164,8 +157,7 @@ class GraphedStep:
             return values
 
         self._step.optimizer.zero_grad(set_to_none=True)  # gradients of a graph lie in its own memory
-        repeat, values = self._captured(step)
-        return _Recorded(inputs, repeat, values)
+        return _Recorded(inputs, *self._captured(step))
 
     def _captured(self, step: Callable[[], StepValues]) -> tuple[Callable[[], None], StepValues]:
         """Record what a function does on the device, without doing it: how it is repeated, and where its result is."""

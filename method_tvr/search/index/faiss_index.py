@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, import_backend, n_cells
 from method_tvr.search.corpus import Corpus
 from utils.basic_utils import InputError, first_line, progress, read_json, write_json
 from utils.whole_folder import part_folder, put_in_place
@@ -31,17 +31,11 @@ SEED = 2018
 
 @dataclass(frozen=True)
 class FaissRecipe:
-    """What an index depends on.
+    """What an index depends on."""
 
-    Attributes:
-        kind: one of `FAISS_KINDS`.
-        corpus: seal of the corpus and of the order of its entries.
-        pq_bytes: of a vector of `ivfpq`; divides D.
-    """
-
-    kind: str
-    corpus: str
-    pq_bytes: int = 48
+    kind: str  # flat, ivf, ivfsq or ivfpq
+    corpus: str  # seal of the corpus and of the order of its entries
+    pq_bytes: int = 48  # of a vector of `ivfpq`; divides D
 
     def factory_text(self, n_clips: int, size: int) -> str:
         """What faiss calls such an index over `n_clips` vectors of a size."""
@@ -59,20 +53,15 @@ class FaissRecipe:
 
 
 class FaissIndex(CandidateIndex):
-    """An index of faiss for each modality.
-
-    Args:
-        indexes: of each modality; what they call ids are entries.
-        settings: how far they look.
-    """
+    """An index of faiss for each modality; what they call ids are entries."""
 
     def __init__(self, indexes: Sequence[Any], settings: CandidateSettings) -> None:
-        self._faiss, self._indexes, self.settings = import_faiss(), indexes, settings
+        self._indexes, self.settings = indexes, settings
 
     def nearest_clips(
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        index, faiss, chosen = self._indexes[modality], self._faiss, {}
+        index, faiss, chosen = self._indexes[modality], import_faiss(), {}
         if allowed is not None:
             chosen["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if faiss.try_extract_index_ivf(index) is None:
@@ -86,29 +75,14 @@ class FaissIndex(CandidateIndex):
 
 
 def import_faiss() -> Any:
-    """The faiss package.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import faiss
-    except ImportError as err:
-        raise InputError(
-            f"--index faiss: needs faiss ({err}): "
-            "pip install -r method_tvr/search/index/requirements.txt -c constraints.txt"
-        ) from err
-    return faiss
+    """The faiss package."""
+    return import_backend("faiss", "faiss")
 
 
 def open_faiss_index(
     folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int, settings: CandidateSettings
 ) -> FaissIndex:
-    """The index in a folder, which is built first when it is not there or of another corpus.
-
-    Raises:
-        InputError: faiss is missing, or the index cannot be written or read.
-    """
+    """The index in a folder, which is built first when it is not there or of another corpus."""
     faiss = import_faiss()
     if not _is_of(folder, recipe):
         build(folder, recipe, corpus, n_modalities)
@@ -121,17 +95,12 @@ def open_faiss_index(
 
 
 def _is_of(folder: Path, recipe: FaissRecipe) -> bool:
-    if not (folder / DESCRIPTION).is_file():
-        return False
-    return bool(read_json(folder / DESCRIPTION) == {"format_version": FORMAT_VERSION, **asdict(recipe)})
+    path = folder / DESCRIPTION
+    return path.is_file() and bool(read_json(path) == {"format_version": FORMAT_VERSION, **asdict(recipe)})
 
 
 def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) -> None:
-    """Write an index over a corpus into a folder, in the place of what is there, whole or not at all.
-
-    Raises:
-        InputError: faiss is missing, or nothing can be written.
-    """
+    """Write an index over a corpus into a folder, in the place of what is there, whole or not at all."""
     faiss = import_faiss()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -160,12 +129,7 @@ def _filled(recipe: FaissRecipe, corpus: Corpus, modality: int) -> Any:
 
 
 def _train(index: Any, sample: np.ndarray) -> None:
-    """Find what vectors are reduced to, the cells of an inverted file, and how what is left in them is compressed.
-
-    Args:
-        index: of faiss, without vectors.
-        sample: (n, D) float32.
-    """
+    """Find what vectors are reduced to, the cells of an inverted file, and how what is left in them is compressed."""
     faiss = import_faiss()
     if isinstance(index, faiss.IndexPreTransform):
         reduction = faiss.downcast_VectorTransform(index.chain.at(0))
@@ -183,16 +147,10 @@ def _train(index: Any, sample: np.ndarray) -> None:
 
 
 def two_level_centres(sample: np.ndarray, n: int) -> np.ndarray:
-    """Centres of `n` cells, found in two steps: about sqrt(n) large cells, then small ones within each.
+    """(n, D) centres of cells of a sample (N, D) float32, N >= n, of length 1 but where there are as many as vectors.
 
-    That takes about sqrt(n) / 2 times fewer products than comparing all vectors with all centres.
-
-    Args:
-        sample: (N, D) float32; N >= n.
-        n: how many cells.
-
-    Returns:
-        (n, D) float32, of length 1 but where there are as many as vectors.
+    They are found in two steps: about sqrt(n) large cells, then small ones within each. That takes about sqrt(n) / 2
+    times fewer products than comparing all vectors with all centres.
     """
 
     def k_means(vectors: np.ndarray, k: int) -> Any:
@@ -216,8 +174,5 @@ def _file(modality: int) -> str:
 
 def _sample(corpus: Corpus, modality: int, n_clips: int, n: int) -> np.ndarray:
     """About `n` of the clips' vectors, drawn evenly."""
-    rng = np.random.default_rng(SEED)
-    drawn = []
-    for _, vectors in clip_vectors(corpus, modality):
-        drawn.append(vectors[rng.random(len(vectors)) < n / n_clips])
-    return np.concatenate(drawn)
+    rng, all_vectors = np.random.default_rng(SEED), (vectors for _, vectors in clip_vectors(corpus, modality))
+    return np.concatenate([vectors[rng.random(len(vectors)) < n / n_clips] for vectors in all_vectors])

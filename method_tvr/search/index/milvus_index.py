@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, n_cells
+from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, import_backend, n_cells
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import NO_ENTRY
 from utils.basic_utils import InputError, first_line, progress
@@ -24,13 +24,7 @@ INSERTED_AT_A_TIME = 4096
 
 
 class MilvusIndex(CandidateIndex):
-    """Collections of clips.
-
-    Args:
-        client: of Milvus.
-        collections: their names, one for each modality.
-        settings: how far they look.
-    """
+    """Collections of clips, named one for each modality, of a Milvus client."""
 
     def __init__(self, client: Any, collections: Sequence[str], settings: CandidateSettings) -> None:
         self._client, self._collections, self.settings = client, collections, settings
@@ -39,9 +33,7 @@ class MilvusIndex(CandidateIndex):
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         limit = min(self.settings.n_clips, MOST_HITS)
-        chosen: dict[str, Any] = {}
-        if allowed is not None:
-            chosen = {"filter": f"{ENTRY} in {np.flatnonzero(allowed).tolist()}"}
+        chosen = {} if allowed is None else {"filter": f"{ENTRY} in {np.flatnonzero(allowed).tolist()}"}
         name = self._collections[modality]
         with _naming_faults(f"collection {name}"):
             found = self._client.search(
@@ -61,21 +53,10 @@ class MilvusIndex(CandidateIndex):
 
 
 def import_milvus() -> Any:
-    """The pymilvus package.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import pymilvus
-
-        for name in ("pymilvus", "grpc"):  # of what users can do something about, an error speaks
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-    except ImportError as err:
-        raise InputError(
-            f"--index milvus: needs pymilvus ({err}): "
-            "pip install -r method_tvr/search/index/requirements.txt -c constraints.txt"
-        ) from err
+    """The pymilvus package, silenced: of what users can do something about, an error speaks."""
+    pymilvus = import_backend("milvus", "pymilvus")
+    for name in ("pymilvus", "grpc"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
 
 
@@ -98,12 +79,8 @@ def open_milvus_index(
     """The index at an address, which is built first where it is not there or was not finished.
 
     Args:
-        uri: a local file, or the address of a cluster.
-        token: what the cluster asks for.
+        uri, token: a local file, or the address of a cluster and what that asks for.
         seal: says which corpus it is; part of the collections' names, so that several corpora may share a Milvus.
-        corpus: what it is over.
-        n_modalities: of its rows.
-        settings: how far it looks.
 
     Raises:
         InputError: pymilvus is missing, or Milvus cannot be reached or complains.

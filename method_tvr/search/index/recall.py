@@ -15,17 +15,11 @@ TOP_VIDEOS = 100
 
 @dataclass(frozen=True)
 class IndexRecall:
-    """Shares from 0 to 1, over queries.
-
-    Attributes:
-        n_queries: how many were asked.
-        videos: of the exact search's first 100 videos (or as many as are kept).
-        first_moment: of queries whose exact first moment comes first here too.
-    """
+    """Shares from 0 to 1, over queries."""
 
     n_queries: int
-    videos: float
-    first_moment: float
+    videos: float  # of the exact search's first 100 videos (or as many as are kept)
+    first_moment: float  # of queries whose exact first moment comes first here too
 
     def __str__(self) -> str:
         return (
