@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.annotations import Entry, Query
-from method_tvr.dataset.cached_store import CachedStore, DeviceItems, span_labels
+from method_tvr.dataset.cached_store import span_labels
 from method_tvr.dataset.clip_times import ClipTimes
-from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.feature_store import FeatureStore, HeldItems
 from method_tvr.dataset.loading import Batch, prepare_batch_inputs
 
 
@@ -20,7 +20,7 @@ class StartEndDataset:
 
     def __init__(self, queries: Sequence[Query], features: FeatureStore, times: ClipTimes) -> None:
         self.queries, self.features, self.times = queries, features, times
-        self._held: DeviceItems | None = None
+        self._held: HeldItems | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -49,10 +49,10 @@ class StartEndDataset:
         held = self._on_device()
         return prepare_batch_inputs(batch, device, non_blocking=True) if held is None else held.inputs(batch)
 
-    def _on_device(self) -> DeviceItems | None:
+    def _on_device(self) -> HeldItems | None:
         """The items as a device that holds the features gathers them, if one does."""
-        if self._held is None and isinstance(self.features, CachedStore) and self.features.device is not None:
-            self._held = DeviceItems(self.features, self.queries, self._spans)
+        if self._held is None:
+            self._held = self.features.held(self.queries, self._spans)
         return self._held
 
     def _spans(self, queries: Sequence[Query], n_clips: Sequence[int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +12,11 @@ import torch
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_cache import packed_rows
 from method_tvr.dataset.feature_rows import DeviceRows, FeatureRows, length_mask, tef_of
-from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
+from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore, SpansOf
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
 SIZE_STEP = 16  # clips, between the sizes of trimmed batches where there are to be few
-
-SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]
 
 
 class CachedStore(FeatureStore):
@@ -180,6 +178,9 @@ class CachedStore(FeatureStore):
             "ctx_mask": length_mask(to_device(lengths, rows.device), padded_length),
             "ctx_lengths": torch.from_numpy(lengths),
         }
+
+    def held(self, queries: Sequence[Query], spans: SpansOf) -> DeviceItems | None:
+        return None if self.device is None else DeviceItems(self, queries, spans)
 
 
 class DeviceItems:

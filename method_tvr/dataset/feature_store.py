@@ -8,12 +8,12 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,19 @@ from utils.tensor_utils import pad_sequences
 TEF_SIZE = 2
 ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
+SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]  # of queries, given their videos' numbers of clips
+
+
+class HeldItems(Protocol):
+    """Training items that are on a device, and asked for by their numbers."""
+
+    def batch(self, indices: Sequence[int], ctx_length: int | None) -> dict[str, Any]:
+        """What a batch of N items is gathered by: numbers and sizes, with `ctx_lengths` (N,) on the host."""
+        ...
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The tensors of such a batch, those of a host batch, on the device."""
+        ...
 
 
 def uniform_sampling(features: np.ndarray, max_len: int) -> np.ndarray:
@@ -227,6 +240,10 @@ class FeatureStore(Closing):
                     f"{self.paths[m]}: has no features for {len(absent)} of {len(names)} videos: {first_few(absent)}: "
                     "was it extracted with another split?"
                 )
+
+    def held(self, queries: Sequence[Query], spans: SpansOf) -> HeldItems | None:
+        """Items of queries that have been required, where a device gathers them; `spans` are those of their moments."""
+        return None
 
     def settle(self, needed: int = 0) -> str | None:
         """Decide where the required features are, if that was left open; on disk it never is.
