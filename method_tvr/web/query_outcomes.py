@@ -56,7 +56,7 @@ class QueryOutcomes:
     def __init__(self, aligned: Aligned, sentences: Sequence[str], rule: Rule) -> None:
         self._aligned, self.sentences = aligned, list(sentences)
         self.of_task: Mapping[str, Outcomes] = all_outcomes(aligned, rule)
-        self.task = aligned.tasks[0]
+        self.task = next(iter(self.of_task))
         self.rule, self.iou_thds = rule, list(rule.iou_thds)
         self.vid_names = aligned.truth.vid_names
         self.desc_ids = aligned.truth.desc_ids
