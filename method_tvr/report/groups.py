@@ -22,7 +22,6 @@ class Grouping:
 
     Attributes:
         key: short name for links.
-        title: heading.
         note: how they are divided.
         names: of the groups, in the order in which they are shown.
         group_of: (Nq,) int64, the number of each query's group; -1: of none.
@@ -47,12 +46,7 @@ class Grouping:
 
 
 def groupings(queries: Sequence[Query], durations: Mapping[str, float]) -> list[Grouping]:
-    """All groupings that make sense for these queries.
-
-    Args:
-        queries: with moments.
-        durations: {vid_name: seconds}, where they are known.
-    """
+    """All groupings that make sense for queries with moments, and {vid_name: seconds} where these are known."""
     found = [by_type(queries), by_length(queries), by_position(queries, durations)]
     return [grouping for grouping in found if grouping is not None]
 

@@ -26,10 +26,8 @@ class Lane:
     """Spans that are shown in one line.
 
     Attributes:
-        name: what they are, to be read.
         kind: `ANNOTATED`; `RIGHT` or `WRONG`, which are shown before the annotated ones; `PREDICTED`, nobody knows how
             well.
-        spans: starts and ends in seconds.
         titles: what each is called when it is pointed at; none: nothing.
     """
 
@@ -41,13 +39,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class BoundaryCurve:
-    """Where a moment may have one of its boundaries.
-
-    Attributes:
-        name: `start` or `end`.
-        seconds: (L,) when it would be.
-        p: (L,) its probabilities.
-    """
+    """Where a moment may `start` or `end`, which is the name: (L,) seconds, and its probability at each."""
 
     name: str
     seconds: np.ndarray
@@ -60,7 +52,6 @@ class Timeline:
 
     Attributes:
         duration: of the video, in seconds.
-        lanes: from above.
         curves: each is drawn to its own highest value in HTML.
         ticks: texts below, evenly spaced from the start to the end.
         in_words: what all of it shows.
