@@ -39,18 +39,13 @@ class Wanted:
 
 
 class QueryOutcomes:
-    """Nq queries with their predictions and their outcomes.
-
-    Args:
-        aligned: predictions in the order of the annotations.
-        sentences: Nq.
-        rule: what counts as right.
+    """Nq queries with their predictions and their outcomes, in the order of the annotations.
 
     Attributes:
         task: whose ranks are shown: VCMR, or what the file has instead.
         of_task: {task: outcomes} of all tasks that the file has.
         types: the query types that there are.
-        rule: as given; iou_thds: its thresholds.
+        iou_thds: the rule's thresholds.
     """
 
     def __init__(self, aligned: Aligned, sentences: Sequence[str], rule: Rule) -> None:
@@ -73,11 +68,7 @@ class QueryOutcomes:
 
     @classmethod
     def read(cls, predictions: Path, annotations: Path, rule: Rule) -> QueryOutcomes:
-        """From a prediction file and the annotations of its split.
-
-        Raises:
-            InputError: one of them is not what it should be, or they do not fit.
-        """
+        """From a prediction file and the annotations of its split, or an `InputError` that says why they do not fit."""
         try:
             rows = read_jsonl(annotations)
             return cls(align(read_json(predictions), rows), [str(row.get("desc") or "") for row in rows], rule)
@@ -120,10 +111,7 @@ class QueryOutcomes:
         return [(start, end) for start, end in spans[~np.isnan(spans[:, 0])].tolist()]
 
     def predicted(self, number: int, n: int) -> list[tuple[str, float, float, float]]:
-        """The first `n` predictions of a query that have a rank: video, start and end in seconds, score.
-
-        In VR start and end mean nothing.
-        """
+        """The first `n` predictions of a query that have a rank: video, start and end in seconds (not in VR), score."""
         rows = self._rows[number]
         ranked: list[Any] = rows[self._aligned.have_rank(self.task, rows, number)][:n].tolist()
         return [(self._aligned.name_of[int(idx)], st, ed, score) for idx, st, ed, score in ranked]

@@ -13,7 +13,6 @@ from easydict import EasyDict
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
 from method_tvr.dataset.annotations import Video
-from method_tvr.search.answering import SpanCurves
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
@@ -29,10 +28,6 @@ class Service:
     Attributes:
         searcher: finds moments, and says how it came to them.
         batched: the same, for many at once.
-        media: files of the videos.
-        limits: of requests.
-        model_dir: the model's results folder.
-        opt: all options.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
         why_no_outcomes: what to do about that.
@@ -69,10 +64,6 @@ class Service:
             raise QuestionError(f"the sentence has {len(sentence)} characters: {self.limits.max_sentence} are allowed")
         return self.batched.search(sentence, min(top_k, self.limits.max_top_k), video, show, self.limits.timeout)
 
-    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
-        """Start and end probabilities of a sentence over each of some videos."""
-        return self.searcher.curves(sentence, vid_names)
-
     def annotated(self, sentence: str) -> dict[str, list[Span]]:
         """{vid_name: annotated moments} of the split's queries that say exactly this."""
         return {} if self.outcomes is None else self.outcomes.annotated_for(sentence)
@@ -88,14 +79,7 @@ class Service:
 
 
 def open_service(opt: EasyDict) -> Service:
-    """The service that options describe.
-
-    Args:
-        opt: from `parse_serve_options`.
-
-    Raises:
-        InputError: something is missing or does not fit.
-    """
+    """The service that options of `parse_serve_options` describe, or an `InputError`."""
     limits = Limits(rate=opt.max_rate, burst=max(1.0, BURST_S * opt.max_rate), max_queue=opt.max_queue)
     opt.max_before_nms = max(opt.max_before_nms, limits.max_top_k)
     searcher = open_searcher(opt)
