@@ -28,13 +28,9 @@ MOST_RESAMPLES = 10_000_000  # of which the smallest p is 0.0000001; more do not
 
 @dataclass(frozen=True)
 class Comparison:
-    """One recall of A and of B.
+    """One recall of A and of B, in %, such as 0.5-r1 of VCMR.
 
-    Attributes:
-        task, metric: as in `eval.eval_retrieval`, such as VCMR and 0.5-r1.
-        a, b: the recalls, %.
-        difference: A - B, with the interval and p of this recall alone.
-        corrected_p: p by Holm's method, for all that is compared together.
+    `difference` has the interval and p of this recall alone; `corrected_p`, by Holm's method, is for all of them.
     """
 
     task: str
@@ -69,17 +65,13 @@ def compare_outcomes(
     n_resamples: int = N_RESAMPLES,
     seed: int = SEED,
 ) -> list[list[Comparison]]:
-    """Compare the recalls of one submission with those of others.
+    """Compare the recalls of one submission with those of others; Holm's method corrects for all of them together.
 
     Args:
         a: {task: outcomes}.
-        others: the same of each other one, on the same queries in the same order. Tasks that `a` lacks, or that they
-            lack, are left out.
-        rule: thresholds and ks of the recalls.
+        others: the same of each other one, on the same queries in the same order. Tasks that only one of the two has
+            are left out.
         n_resamples, seed: see `paired_bootstrap`.
-
-    Returns:
-        The comparisons with each of the others. Holm's method corrects for all of them together.
     """
     alone = [list(_each_alone(a, b, rule, n_resamples, seed)) for b in others]
     corrected = iter(holm([comparison.difference.p for comparisons in alone for comparison in comparisons]))

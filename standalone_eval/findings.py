@@ -18,11 +18,7 @@ class Finding:
 
 
 class Findings:
-    """Defects by kind. Every one is counted; at most `max_lines` of a kind are written out (0: all).
-
-    Attributes:
-        errors, warnings: {kind: Finding}, in the order in which the kinds were first met.
-    """
+    """Defects by kind, as first met. Every one is counted; at most `max_lines` of a kind are written out (0: all)."""
 
     def __init__(self, max_lines: int = 10) -> None:
         self.max_lines = max_lines

@@ -68,16 +68,13 @@ def first_right_ranks(
     spans: npt.NDArray[np.floating],
     rule: Rule,
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """At which rank each query's first right prediction stands.
+    """{"{iou_thd}-": (Nq,) rank from 1 of each query's first right prediction, 0 where none is}, for VR {"": (Nq,)}.
 
     Args:
         task: VCMR, SVMR (only predictions on the right video have a rank) or VR (the video is all that counts).
         predictions: (Nq, K, 4) float64, [video_idx, st, ed, score] best first, NaN for padding.
         video_idx: (Nq,) the right video of each query.
         spans: (Nq, M, 2) annotated moments, see `right_moments`.
-
-    Returns:
-        {"{iou_thd}-": (Nq,) rank from 1, 0 where none is right}, for VR {"": (Nq,)}.
     """
     right_video = predictions[..., 0] == video_idx[:, None]  # (Nq, K)
     if task == "VR":
@@ -108,10 +105,9 @@ def hits_at_k(
     spans: npt.NDArray[np.floating],
     rule: Rule,
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which queries have a right prediction among their first k; for the arguments see `first_right_ranks`.
+    """Which queries have a right prediction among their first k: {"{iou_thd}-r{k}" or, for VR, "r{k}": (Nq,) bool}.
 
-    Returns:
-        {"{iou_thd}-r{k}": (Nq,) bool}, for VR {"r{k}": (Nq,) bool}.
+    For the arguments see `first_right_ranks`.
     """
     return hits_of_ranks(first_right_ranks(task, predictions, video_idx, spans, rule), rule.ks)
 

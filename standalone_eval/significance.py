@@ -21,12 +21,9 @@ _BLOCK_VALUES = 1 << 22  # counts that are in memory at a time
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better A is than B, and how sure that is.
+    """A - B in percent points, with its `LEVEL` percentile interval.
 
-    Attributes:
-        difference: A - B, in percent points.
-        low, high: `LEVEL` percentile interval of it.
-        p: probability, were A and B equally good, of a difference at least as far from 0; two-sided, never 0.
+    `p` is the probability, were A and B equally good, of a difference at least as far from 0; two-sided, never 0.
     """
 
     difference: float

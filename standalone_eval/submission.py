@@ -86,13 +86,9 @@ def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, 
 def read_predictions(
     task: str, entries: Any, video2idx: Mapping[str, int] | None, findings: Findings
 ) -> TaskPredictions:
-    """One task's list of {"desc_id", "desc", "predictions"} as arrays.
+    """One task's list of {"desc_id", "desc", "predictions"} as arrays; without `video2idx`, video_idx is not checked.
 
-    Args:
-        task: its name, for the messages.
-        entries: what the submission holds for the task.
-        video2idx: None leaves video_idx unchecked.
-        findings: takes every defect. What is malformed is left out of the result (entries) or NaN in it (rows).
+    Every defect is noted. What is malformed is left out of the result (entries) or NaN in it (rows).
     """
     desc_ids, lists = _read_entries(task, entries, findings)
     counts = np.array([len(rows) for rows in lists], dtype=np.int64)

@@ -40,11 +40,7 @@ RC: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],  # for the sizes of things; the page's font is written
     "font.size": 9,
     "text.parse_math": False,  # a name with two dollars in it is no formula
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "axes.spines.top": False,
@@ -158,6 +154,7 @@ def _finished(axes: Axes, n_series: int, key: str) -> str:
     )
     buffer = io.BytesIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    assert isinstance(axes.figure, Figure)
     axes.figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     root = ET.fromstring(buffer.getvalue())
     values = " ".join(value for element in root.iter() for value in element.attrib.values())

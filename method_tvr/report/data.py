@@ -23,12 +23,7 @@ MAX_FILES = 8  # that can be told apart in one chart
 
 @dataclass(frozen=True)
 class PredictionFile:
-    """One of the files of a report.
-
-    Attributes:
-        letter: what the report calls it: A, B, …
-        outcomes: {task: outcomes} at the rule's IoU thresholds and at `CURVE_IOU_THDS`.
-    """
+    """A file, which the report calls A, B, …; outcomes of each task at the rule's thresholds and `CURVE_IOU_THDS`."""
 
     letter: str
     path: Path
@@ -47,11 +42,9 @@ class ReportData:
 
     Attributes:
         dataset: its name and split, as far as they are known.
-        rule: what counts as right, and the recalls of the table.
-        queries: Nq of them, in the order of the annotations and of all outcomes.
+        queries: in the order of the annotations and of all outcomes.
         durations: {vid_name: seconds} of the videos for which they are known.
-        files: the first is what the report is about; the others are compared with it.
-        predictions: what the first file predicts.
+        files: the first is what the report is about, and whose predictions it has; the others are compared with it.
     """
 
     dataset: str
@@ -111,7 +104,10 @@ def read_report_data(
     rows, queries = read_jsonl(gt_path), load_queries(gt_path)
     files: list[PredictionFile] = []
     for letter, path in zip(ascii_uppercase, paths, strict=False):
-        aligned = _aligned(path, rows, gt_path)
+        try:
+            aligned = align(read_json(path), rows)
+        except BadInput as err:
+            raise InputError(f"{path}, against {gt_path}: {err}") from err
         modified = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
         if not files:
             predictions = aligned
@@ -131,13 +127,6 @@ def _run_of(path: Path, gt_path: Path | None, split: str | None) -> RunEvaluatio
     return None
 
 
-def _aligned(path: Path, rows: Sequence[dict[str, Any]], gt_path: Path) -> Aligned:
-    try:
-        return align(read_json(path), rows)
-    except BadInput as err:
-        raise InputError(f"{path}, against {gt_path}: {err}") from err
-
-
 def video_durations(
     rows: Sequence[Mapping[str, Any]], queries: Sequence[Query], video_duration_idx_path: Path | None
 ) -> dict[str, float]:
@@ -153,7 +142,7 @@ def video_durations(
     known = {
         name: float(seconds)
         for name, seconds in found.items()
-        if type(seconds) in (int, float) and 0 < seconds < float("inf")
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf")
     }
     if named - known.keys() and video_duration_idx_path is not None and video_duration_idx_path.is_file():
         for videos in load_videos(video_duration_idx_path).values():

@@ -19,13 +19,10 @@ from utils.basic_utils import InputError, command_line, read_json
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """What the predictions in a results folder are compared with.
+    """What the predictions in a results folder are compared with, and by which rule.
 
-    Attributes:
-        split: what was asked for, or the split that the run evaluates on.
-        rule: what counts as right, and the recalls that the run reports.
-        gt_path: annotations of the split.
-        video_duration_idx_path: durations of the videos, or None where the folder does not say.
+    `split` was asked for, or is what the run evaluates on; `gt_path` has its annotations; `video_duration_idx_path` has
+    durations of the videos, and is None where the folder does not say.
     """
 
     dset_name: str

@@ -133,5 +133,6 @@ def choose_examples(
         outcome = outcome_in_words(rows["VCMR"][query.desc_id], right[query.desc_id], query, name_of)
         examples[query.desc_id] = Example(query, Timeline(video.duration, lanes, curves), outcome)
     return {
-        kind: (hit and examples[hit.desc_id], miss and examples[miss.desc_id]) for kind, (hit, miss) in chosen.items()
+        kind: (examples[hit.desc_id] if hit else None, examples[miss.desc_id] if miss else None)
+        for kind, (hit, miss) in chosen.items()
     }

@@ -18,13 +18,9 @@ MAX_TYPES = 12  # shown one by one
 
 @dataclass(frozen=True)
 class Grouping:
-    """Queries divided into groups.
+    """Queries divided into groups, in the order in which these are shown; `key` is a short name for links.
 
-    Attributes:
-        key: short name for links.
-        note: how they are divided.
-        names: of the groups, in the order in which they are shown.
-        group_of: (Nq,) int64, the number of each query's group; -1: of none.
+    `group_of` (Nq,) int64 is the number of each query's group; -1: of none.
     """
 
     key: str

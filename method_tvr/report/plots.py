@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,12 +75,7 @@ def read_curves(log_dir: Path) -> dict[str, Curve]:
 
 
 def draw_run(
-    path: str | os.PathLike[str],
-    title: str,
-    curves: Mapping[str, Curve],
-    best_epoch: int,
-    examples: Examples,
-    iou_thd: float,
+    path: Path, title: str, curves: Mapping[str, Curve], best_epoch: int, examples: Examples, iou_thd: float
 ) -> None:
     """Write the picture of a run as PNG: curves above, timelines below.
 

@@ -201,9 +201,10 @@ def _add_unknown(app: FastAPI) -> None:
 
     @app.api_route("/api/{path:path}", methods=METHODS, include_in_schema=False)
     async def unknown(path: str) -> Response:
-        if f"/api/{path}" in methods:
-            return _wrong_method(methods[f"/api/{path}"])
-        return refusal(404, "there is nothing here: GET /api/docs says what there is")
+        allowed = methods.get(f"/api/{path}")
+        if allowed is None:
+            return refusal(404, "there is nothing here: GET /api/docs says what there is")
+        return _wrong_method(allowed)
 
     @app.api_route("/media/{path:path}", methods=METHODS, include_in_schema=False)
     async def unchangeable(path: str) -> Response:

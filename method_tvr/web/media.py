@@ -23,17 +23,8 @@ MEDIA_TYPES = {
 }
 
 
-class MediaFiles:
+class MediaFiles(dict[str, Path]):
     """{vid_name: its file, without links}. Names are looked up there, never joined to a path."""
-
-    def __init__(self, paths: dict[str, Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __contains__(self, vid_name: object) -> bool:
-        return vid_name in self._paths
 
     @classmethod
     def in_folder(cls, folder: str | Path, vid_names: Iterable[str]) -> MediaFiles:
@@ -57,7 +48,7 @@ class MediaFiles:
 
     def response(self, vid_name: str) -> Response:
         """The file of a video, or the part of it that is asked for; 404 when there is none."""
-        path = self._paths.get(vid_name)
+        path = self.get(vid_name)
         if path is None or path.resolve() != path or not path.is_file():  # a link may lie there since
             return refusal(404, "there is no file of this video")
         return _VideoResponse(path, media_type=MEDIA_TYPES[path.suffix.lower()])

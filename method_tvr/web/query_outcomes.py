@@ -24,7 +24,6 @@ class Wanted:
     """Which queries are looked for; `ANY`, None and "" leave a property open.
 
     Attributes:
-        query_type: v, t, vt, or what types the dataset has.
         iou_thd: the IoU from which a moment is right.
         hit: whether the first prediction is right, or is not.
         ranks: lowest and highest rank of the first right prediction, both included; 0 is the rank of none.
@@ -44,7 +43,7 @@ class QueryOutcomes:
     Attributes:
         task: whose ranks are shown: VCMR, or what the file has instead.
         of_task: {task: outcomes} of all tasks that the file has.
-        types: the query types that there are.
+        kinds, types: each query's type, "" where there are none; and the types that there are.
         iou_thds: the rule's thresholds.
     """
 
@@ -55,8 +54,8 @@ class QueryOutcomes:
         self.rule, self.iou_thds = rule, list(rule.iou_thds)
         self.vid_names = aligned.truth.vid_names
         self.desc_ids = aligned.truth.desc_ids
-        self._kinds = aligned.truth.types or [""] * len(self)
-        self.types = sorted({*self._kinds} - {""})
+        self.kinds = aligned.truth.types or [""] * len(self)
+        self.types = sorted({*self.kinds} - {""})
         self._rows = aligned.rows(self.task)
         self._numbers_of: dict[str, list[int]] = {}
         for number, sentence in enumerate(self.sentences):
@@ -75,10 +74,6 @@ class QueryOutcomes:
         except BadInput as err:
             raise InputError(f"{predictions}: {err}") from err
 
-    def type_of(self, number: int) -> str:
-        """A query's type; "" where there are none."""
-        return self._kinds[number]
-
     def ranks(self, iou_thd: float) -> np.ndarray:
         """(Nq,) int64: rank of the first right prediction, 0 where there is none."""
         return self.of_task[self.task].rank(iou_thd)
@@ -88,7 +83,7 @@ class QueryOutcomes:
         rank = self.ranks(wanted.iou_thd)
         chosen = np.ones(len(self), dtype=bool)
         if wanted.query_type != ANY:
-            chosen &= np.array([kind == wanted.query_type for kind in self._kinds])
+            chosen &= np.array([kind == wanted.query_type for kind in self.kinds])
         if wanted.hit is not None:
             chosen &= (rank == 1) == wanted.hit
         if wanted.ranks is not None:

@@ -26,8 +26,7 @@ class Service:
     """A model that is served.
 
     Attributes:
-        searcher: finds moments, and says how it came to them.
-        batched: the same, for many at once.
+        batched: the searcher, for many at once.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
         why_no_outcomes: what to do about that.
@@ -54,12 +53,7 @@ class Service:
         return {video.vid_name: video.duration for video in self.videos}
 
     def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[Moment]:
-        """The best moments for a sentence, within the limits.
-
-        Raises:
-            Busy: too many ask.
-            QuestionError: the sentence is blank or too long, or there is no such video or show.
-        """
+        """The best moments for a sentence, within the limits; raises `Busy`, or a `QuestionError` if it has a fault."""
         if len(sentence) > self.limits.max_sentence:
             raise QuestionError(f"the sentence has {len(sentence)} characters: {self.limits.max_sentence} are allowed")
         return self.batched.search(sentence, min(top_k, self.limits.max_top_k), video, show, self.limits.timeout)

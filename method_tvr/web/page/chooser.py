@@ -11,6 +11,7 @@ from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import message
 
 KEPT_S = 3600  # seconds after which what a visitor was shown is forgotten
+FORGOTTEN = message("This list was shown too long ago: ask or filter again, then choose.")
 # Cards are plain HTML: clicks, Enter and Space on one of them become an event with its number.
 ON_LOAD = """
 const chosen = (event) => {
@@ -36,11 +37,6 @@ def number_of(event: gr.EventData, n: int) -> int:
     return min(max(number, 0), n - 1) if isinstance(number, int) else 0
 
 
-def forgotten() -> str:
-    """What is said where something was chosen from a list that is no longer known."""
-    return message("This list was shown too long ago: ask or filter again, then choose.")
-
-
 class Chooser:
     """Cards of moments on the left, the chosen one on the right: `{name}-cards` and `{name}-details` in the page."""
 
@@ -52,12 +48,8 @@ class Chooser:
             with gr.Column(scale=2, min_width=320):
                 self.details = gr.HTML(elem_id=f"{name}-details")
         self.state = gr.State([], time_to_live=KEPT_S)
+        self.outputs: list[Any] = [self.cards, self.details, self.state]  # what `show` fills
         self.cards.select(self._choose, self.state, self.details, api_visibility="private", show_progress="hidden")
-
-    @property
-    def outputs(self) -> list[Any]:
-        """What `show` fills."""
-        return [self.cards, self.details, self.state]
 
     def show(self, moments: Sequence[ShownMoment]) -> tuple[str, str, list[ShownMoment]]:
         """The outputs that show moments; the first one is chosen, and does not play by itself."""
@@ -66,5 +58,5 @@ class Chooser:
 
     def _choose(self, moments: list[ShownMoment], event: gr.EventData) -> str:
         if not moments:
-            return forgotten()
+            return FORGOTTEN
         return self._view.details(moments[number_of(event, len(moments))], play=True)

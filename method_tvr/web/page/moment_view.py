@@ -73,12 +73,12 @@ class MomentView:
     def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], playable: Container[str]) -> None:
         self._subtitles, self._playable = subtitles, playable
 
-    def cards(self, shown: Sequence[ShownMoment], chosen: int = 0) -> str:
-        """All of them, to choose from."""
+    def cards(self, shown: Sequence[ShownMoment]) -> str:
+        """All of them, to choose from; the first one is chosen."""
         scores = [max(one.moment.score or 0.0, 0.0) for one in shown]
         best = max(scores, default=0.0) or 1.0
         shares = [score / best for score in scores]  # a negative score, as of logarithms, has no bar
-        return render("moments.html.j2", shown=shown, chosen=chosen, shares=shares)
+        return render("moments.html.j2", shown=shown, shares=shares)
 
     def details(self, shown: ShownMoment, play: bool) -> str:
         """One moment: its video from where it starts (by itself: `play`), its score's parts, and what is said in it."""

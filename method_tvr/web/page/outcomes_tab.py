@@ -11,7 +11,7 @@ import numpy as np
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.search.answering import SpanCurves
-from method_tvr.web.page.chooser import KEPT_S, Chooser, choosable, forgotten, number_of
+from method_tvr.web.page.chooser import FORGOTTEN, KEPT_S, Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import render
 from method_tvr.web.query_outcomes import ANY, QueryOutcomes, Wanted
@@ -84,7 +84,7 @@ class OutcomesTab:
 
     def _open(self, numbers: list[int], event: gr.EventData) -> tuple[str, str, str, list[ShownMoment]]:
         if not numbers:
-            return forgotten(), "", "", []
+            return FORGOTTEN, "", "", []
         number = numbers[number_of(event, len(numbers))]
         heading = render("query.html.j2", outcomes=self._outcomes, number=number)
         return heading, *self.chooser.show(self._moments(number))

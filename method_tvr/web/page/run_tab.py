@@ -35,13 +35,12 @@ def build_run_tab(model_dir: Path, outcomes: QueryOutcomes | None) -> None:
 def recall_table(outcomes: QueryOutcomes) -> str:
     """Recalls over all queries, and by their type where they have one."""
     rule, rows = outcomes.rule, []
-    k_of_types, kinds = min(rule.ks), [outcomes.type_of(number) for number in range(len(outcomes))]
+    k_of_types = min(rule.ks)
     for task, of_task in outcomes.of_task.items():
         hits = of_task.hits_at_k(rule)
-        by_type = recalls_by_type(hits, kinds) if outcomes.types else {}
-        prefixes = [""] if task == "VR" else [f"{iou_thd}-" for iou_thd in rule.iou_thds]
+        by_type = recalls_by_type(hits, outcomes.kinds) if outcomes.types else {}
         overall = recalls(hits)
-        for prefix in prefixes:
+        for prefix in of_task.ranks:
             of_all = [overall[f"{prefix}r{k}"] for k in rule.ks]
             of_types = [by_type[f"{kind}-{prefix}r{k_of_types}"] for kind in outcomes.types]
             rows.append((f"{task}, IoU {prefix[:-1]}" if prefix else task, of_all + of_types))
