@@ -6,13 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed
-
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 WIDTH, HEIGHT = 14.0, 5.75  # inches; one unit of the drawing is one inch
@@ -48,11 +44,9 @@ def box(
 ) -> None:
     """A rounded box with a title and, smaller and below it, a note."""
     (x, y), (width, height) = centre, size
-    rounding = min(width, height) / 2 if pill else 0.1
-    style = f"round,pad=0,rounding_size={rounding}"
-    line = "--" if dashed else "-"
+    style = f"round,pad=0,rounding_size={min(width, height) / 2 if pill else 0.1}"
     patch = FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=style)
-    patch.set(facecolor=tint(colour), edgecolor=colour, linewidth=1.6, linestyle=line, zorder=3)
+    patch.set(facecolor=tint(colour), edgecolor=colour, linewidth=1.6, linestyle="--" if dashed else "-", zorder=3)
     ax.add_patch(patch)
     if note:
         lines = note.count("\n") + 1
@@ -66,18 +60,16 @@ def group(ax: Axes, corner: Point, size: Point, title: str, colour: str, dashed:
     """A large pale frame with its title inside, at the top."""
     (x, y), (width, height) = corner, size
     patch = FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.15")
-    patch.set(
-        facecolor=tint(colour, 0.05), edgecolor=colour, linewidth=1.2, linestyle="--" if dashed else "-", zorder=1
-    )
+    line = "--" if dashed else "-"
+    patch.set(facecolor=tint(colour, 0.05), edgecolor=colour, linewidth=1.2, linestyle=line, zorder=1)
     ax.add_patch(patch)
     words(ax, (x + width / 2, y + height - 0.2), title, 12.5, colour, bold=True)
 
 
 def wire(ax: Axes, points: Sequence[Point], colour: str, head: bool = True, dashed: bool = False) -> None:
     """A line through `points`, with an arrow head at its end."""
-    (line,) = ax.plot(*zip(*points, strict=True), color=colour, linewidth=1.7, solid_joinstyle="round", zorder=2)
-    if dashed:
-        line.set_linestyle((0, (3, 2)))
+    style = (0, (3, 2)) if dashed else "-"
+    ax.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.7, solid_joinstyle="round", zorder=2)
     if head:
         arrow = {
             "arrowstyle": "-|>",
@@ -98,12 +90,12 @@ def dot(ax: Axes, at: Point, colour: str) -> None:
     ax.plot(*at, "o", color=colour, markersize=5.5, zorder=4)
 
 
-def draw_context_branch(ax: Axes, y: float, other_y: float, colour: str, title: str, note: str) -> None:
+def draw_context_branch(ax: Axes, y: float, other_y: float, colour: str, title: str) -> None:
     """One modality from its features to h3; `other_y` is the row of the modality it attends to."""
-    box(ax, (0.98, y), (1.76, 0.95), title, colour, note)
-    for x, text in [(2.66, "project,\nposition"), (3.94, "encoder 1"), (5.53, "cross\nattention"), (6.83, "encoder 2")]:
+    box(ax, (0.98, y), (1.76, 0.95), title, colour, "clip features,\nrelative time")
+    parts = "project,\nposition", "encoder 1", "cross\nattention", "encoder 2", "encoder 3"
+    for x, text in zip((2.66, 3.94, 5.53, 6.83, 8.4), parts, strict=True):
         box(ax, (x, y), (1.0, 0.7), text, colour)
-    box(ax, (8.4, y), (1.0, 0.7), "encoder 3", colour)
     for start, end in [(1.86, 2.16), (3.16, 3.44), (4.44, 5.03), (6.03, 6.33), (7.33, 7.9)]:
         wire(ax, [(start, y), (end, y)], colour)
     slope = 0.2 if other_y < y else -0.2
@@ -115,8 +107,8 @@ def draw_context(ax: Axes) -> None:
     """Video and subtitles, their cross attention, and where h2 and h3 are taken."""
     top, low = 5.2, 3.8
     middle = (top + low) / 2
-    draw_context_branch(ax, top, low, VIDEO, "Video", "clip features,\nrelative time")
-    draw_context_branch(ax, low, top, SUBTITLE, "Subtitles", "clip features,\nrelative time")
+    draw_context_branch(ax, top, low, VIDEO, "Video")
+    draw_context_branch(ax, low, top, SUBTITLE, "Subtitles")
     wire(ax, [(7.6, top), (7.6, 2.95)], TRAINING, dashed=True)
     wire(ax, [(9.2, top), (9.2, low)], SCORE, head=False)
     wire(ax, [(9.2, middle), (9.6, middle)], SCORE)
@@ -156,21 +148,15 @@ def draw_heads(ax: Axes) -> None:
     for y, text in [(4.93, "ranking loss"), (3.62, "span loss")]:
         box(ax, (13.18, y), (1.4, 0.5), text, TRAINING, dashed=True, pill=True)
         wire(ax, [(12.0, y), (12.48, y)], TRAINING, dashed=True)
-    box(
-        ax,
-        (12.15, 1.5),
-        (3.4, 1.0),
-        "moment score",
-        SCORE,
-        r"$P_{start} \cdot P_{end} \cdot \exp(\alpha \cdot$video score$)$",
-    )
+    formula = r"$P_{start} \cdot P_{end} \cdot \exp(\alpha \cdot$video score$)$"
+    box(ax, (12.15, 1.5), (3.4, 1.0), "moment score", SCORE, formula)
     wire(ax, [(11.5, 2.95), (11.5, 2.0)], SCORE)
     words(ax, (12.87, 0.5), "dashed: in training only", 12, TRAINING)
 
 
 def draw(path: Path) -> None:
     """Draw the model and write it to `path` as PNG."""
-    figure = plt.figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(BOTTOM, BOTTOM + HEIGHT))
     ax.axis("off")
@@ -178,7 +164,6 @@ def draw(path: Path) -> None:
     draw_query(ax)
     draw_heads(ax)
     figure.savefig(path, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    plt.close(figure)
 
 
 def main() -> None:

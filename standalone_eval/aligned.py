@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING or __package__:
-    from .check import MAX_PRED, read_submission
-    from .files import BadInput
-    from .findings import Findings
-    from .ground_truth import GroundTruth, read_ground_truth
-    from .submission import TaskPredictions
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from check import MAX_PRED, read_submission
-    from files import BadInput
-    from findings import Findings
-    from ground_truth import GroundTruth, read_ground_truth
-    from submission import TaskPredictions
+from .check import MAX_PRED, read_submission
+from .files import BadInput
+from .findings import Findings
+from .ground_truth import GroundTruth, read_ground_truth
+from .submission import TaskPredictions
 
 
 @dataclass(frozen=True)
@@ -30,25 +22,15 @@ class Aligned:
 
     Attributes:
         truth: the annotated queries.
-        video2idx: {vid_name: video_idx} of the submission.
+        name_of: {video_idx: vid_name} of the submission.
         video_idx: (Nq,) float64, the right video of each query.
-        predictions: {task: its predictions}, of the tasks that the submission has.
+        predictions: {task: its predictions}, of the tasks that the submission has, in the order VCMR, SVMR, VR.
     """
 
     truth: GroundTruth
-    video2idx: dict[str, int]
+    name_of: dict[int, str]
     video_idx: npt.NDArray[np.float64]
     predictions: dict[str, TaskPredictions]
-
-    @cached_property
-    def name_of(self) -> dict[int, str]:
-        """{video_idx: vid_name} of the submission."""
-        return {idx: name for name, idx in self.video2idx.items()}
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Those that the submission has, in the order VCMR, SVMR, VR."""
-        return tuple(self.predictions)
 
     def rows(self, task: str, max_pred: int = MAX_PRED) -> npt.NDArray[np.float64]:
         """(Nq, max_pred, 4) float64, [video_idx, st, ed, score] best first, NaN after a query's last prediction."""
@@ -64,8 +46,7 @@ def align(submission: Any, ground_truth: Sequence[dict[str, Any]]) -> Aligned:
 
     Args:
         submission: what its JSON file holds.
-        ground_truth: the annotations' rows, with answers; the queries must be the submission's, all of them and no
-            others.
+        ground_truth: the annotations' rows, with answers; the queries must be exactly the submission's.
 
     Raises:
         BadInput: one of them is malformed, or they do not fit; the message lists how.
@@ -77,4 +58,4 @@ def align(submission: Any, ground_truth: Sequence[dict[str, Any]]) -> Aligned:
     if findings.errors or truth is None:
         raise BadInput("\n".join([f"cannot evaluate: {findings.summary()}", *findings.lines()]))
     video_idx = np.array([video2idx[name] for name in truth.vid_names], dtype=np.float64)
-    return Aligned(truth, video2idx, video_idx, predictions)
+    return Aligned(truth, {idx: name for name, idx in video2idx.items()}, video_idx, predictions)

@@ -8,21 +8,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING or __package__:
-    from .files import BadInput, command_line, read_json, read_jsonl
-    from .findings import Findings, shorten
-    from .ground_truth import has_moments, read_desc_ids, read_ground_truth
-    from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from files import BadInput, command_line, read_json, read_jsonl
-    from findings import Findings, shorten
-    from ground_truth import has_moments, read_desc_ids, read_ground_truth
-    from submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
+if not __package__:  # run as a file, wherever this folder was copied
+    import as_package
+
+    __package__ = as_package.NAME
+
+from .files import BadInput, command_line, positive_int, read_json, read_jsonl
+from .findings import Findings, shorten
+from .ground_truth import has_moments, read_desc_ids, read_ground_truth
+from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
 
 MAX_PRED = 100  # predictions of a query that count
 
@@ -44,9 +43,6 @@ def check_submission(
         has_ground_truth: whether the split's answers are public (test_public's are not).
         vid_names: videos that its video2idx must hold, those of the ground truth.
         max_lines: at most so many examples are kept of each kind of defect (0: all).
-
-    Returns:
-        The findings; the submission is usable when `errors` is empty.
     """
     findings = Findings(max_lines)
     _, predictions = read_submission(submission, desc_ids, findings, tasks, vid_names)
@@ -54,7 +50,7 @@ def check_submission(
         _warn_about_rows(task_predictions, findings)
     if isinstance(submission, dict):
         surplus = [shorten(key) for key in submission if key not in (*TASKS, "video2idx")]
-        findings.warn(f"keys other than video2idx, {', '.join(TASKS)} are ignored", surplus, len(surplus))
+        findings.warn(f"keys other than video2idx, {', '.join(TASKS)} are ignored", surplus)
     if not has_ground_truth and "SVMR" in predictions:
         findings.warn("SVMR cannot be evaluated on a split without ground truth (test_public): leave it out")
     return findings
@@ -67,62 +63,51 @@ def read_submission(
     tasks: Sequence[str] | None = None,
     vid_names: Iterable[str] = (),
 ) -> tuple[dict[str, int], dict[str, TaskPredictions]]:
-    """The submission's video2idx and its tasks' predictions as arrays, every error noted.
-
-    Args:
-        submission, desc_ids, tasks, vid_names: see `check_submission`.
-        findings: takes the errors; with any, what is returned is incomplete.
-    """
+    """The submission's video2idx and its tasks' predictions as arrays; with any error noted they are incomplete."""
     if not isinstance(submission, dict):
-        findings.error(
-            'submission is not an object {"video2idx", "VCMR", "SVMR", "VR"}', [f"found {shorten(submission)}"]
-        )
+        kind = 'submission is not an object {"video2idx", "VCMR", "SVMR", "VR"}'
+        findings.error(kind, [f"found {shorten(submission)}"])
         return {}, {}
     for task in tasks or ():
         if task not in submission:
-            findings.error(
-                f"{task} is missing", ["the file of an inference with NMS has no VR"] if task == "VR" else ()
-            )
+            why = ["the file of an inference with NMS has no VR"] if task == "VR" else None
+            findings.error(f"{task} is missing", why)
     if not any(task in submission for task in TASKS):
         findings.error(f"no task: expected {', '.join(TASKS)}")
     video2idx = read_video2idx(submission, findings)
-    known_idx = None if video2idx is None else video2idx.values()
-    without_idx = [] if video2idx is None else sorted(set(vid_names) - video2idx.keys())
-    findings.error("video2idx has no entry for a video of the ground truth", without_idx, len(without_idx))
-    expected = None if desc_ids is None else list(desc_ids)
+    if video2idx is not None:
+        without_idx = sorted(set(vid_names) - video2idx.keys())
+        findings.error("video2idx has no entry for a video of the ground truth", without_idx)
+    asked = None if desc_ids is None else dict.fromkeys(desc_ids)
     predictions = {}
     for task in TASKS:
         if task in submission:
-            predictions[task] = read_predictions(task, submission[task], known_idx, findings)
-            _compare_desc_ids(predictions[task], expected, findings)
+            predictions[task] = read_predictions(task, submission[task], video2idx, findings)
+            _compare_desc_ids(predictions[task], asked, findings)
     return video2idx or {}, predictions
 
 
-def _compare_desc_ids(predictions: TaskPredictions, expected: Sequence[int] | None, findings: Findings) -> None:
+def _compare_desc_ids(predictions: TaskPredictions, asked: Mapping[int, None] | None, findings: Findings) -> None:
     """Note queries answered twice, not at all, or not asked."""
     task, counts = predictions.task, Counter(predictions.desc_ids)
     twice = [f"{desc_id} ({count} times)" for desc_id, count in counts.items() if count > 1]
-    findings.error(f"{task}: desc_id appears more than once", twice, len(twice))
-    if expected is None:
-        return
-    asked = dict.fromkeys(expected)
-    missing = [str(desc_id) for desc_id in asked if desc_id not in counts]
-    surplus = [str(desc_id) for desc_id in counts if desc_id not in asked]
-    findings.error(f"{task}: desc_id of the annotations has no entry", missing, len(missing))
-    findings.error(f"{task}: desc_id is not in the annotations (of another split?)", surplus, len(surplus))
+    findings.error(f"{task}: desc_id appears more than once", twice)
+    if asked is not None:
+        missing = [str(desc_id) for desc_id in asked if desc_id not in counts]
+        surplus = [str(desc_id) for desc_id in counts if desc_id not in asked]
+        findings.error(f"{task}: desc_id of the annotations has no entry", missing)
+        findings.error(f"{task}: desc_id is not in the annotations (of another split?)", surplus)
 
 
 def _warn_about_rows(predictions: TaskPredictions, findings: Findings) -> None:
     """Note what a prediction list may hold but hardly means to."""
     task, desc_ids, counts, rows = predictions.task, predictions.desc_ids, predictions.counts, predictions.rows
     long = np.flatnonzero(counts > MAX_PRED)
-    examples = (f"desc_id {desc_ids[query]}: {counts[query]} rows" for query in long)
-    findings.warn(f"{task}: more than {MAX_PRED} rows, the rest does not count", examples, len(long))
-    none = np.flatnonzero(counts == 0)
-    findings.warn(f"{task}: no predictions", (f"desc_id {desc_ids[query]}" for query in none), len(none))
+    examples = [f"desc_id {desc_ids[query]}: {counts[query]} rows" for query in long]
+    findings.warn(f"{task}: more than {MAX_PRED} rows, the rest does not count", examples)
+    findings.warn(f"{task}: no predictions", [f"desc_id {desc_ids[query]}" for query in np.flatnonzero(counts == 0)])
     st, ed = rows[:, 1], rows[:, 2]
-    what = "span" if task in MOMENT_TASKS else "video"
-    suspicious = {f"{what} appears more than once": _repeated(predictions)}
+    suspicious = {f"{'span' if task in MOMENT_TASKS else 'video'} appears more than once": _repeated(predictions)}
     if task in MOMENT_TASKS:
         suspicious["empty span (st = ed), never right"] = st == ed
         suspicious["reversed span (st > ed), never right"] = st > ed
@@ -147,10 +132,7 @@ def _repeated(predictions: TaskPredictions) -> np.ndarray:
 def check_files(
     submission_path: str, gt_path: str, tasks: Sequence[str] | None = None, max_lines: int = 10
 ) -> tuple[Any, list[dict[str, Any]], Findings]:
-    """Load a submission and the annotations it belongs to, and check the one against the other.
-
-    Returns:
-        The submission, the annotations' rows, and the findings about both.
+    """A submission, the rows of the annotations it belongs to, and the findings about both.
 
     Raises:
         BadInput: a file cannot be read or is not JSON.
@@ -173,6 +155,13 @@ def refuse_errors(findings: Findings, path: str, brief_warnings: bool = True) ->
         print(line, file=sys.stderr)
     if findings.errors:
         raise BadInput(f"{path}: {findings.summary()}")
+
+
+def add_recall_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say which recalls are computed: `--iou_thds`, `--ks` and `--max_pred`."""
+    parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
+    parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
+    parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
 
 
 @command_line

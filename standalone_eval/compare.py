@@ -9,35 +9,28 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING or __package__:
-    from .aligned import align
-    from .check import MAX_PRED, check_files, refuse_errors
-    from .files import BadInput, command_line, positive_int, write_json
-    from .metrics import Rule, recalls
-    from .outcomes import Outcomes, all_outcomes
-    from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from aligned import align
-    from check import MAX_PRED, check_files, refuse_errors
-    from files import BadInput, command_line, positive_int, write_json
-    from metrics import Rule, recalls
-    from outcomes import Outcomes, all_outcomes
-    from significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
+if not __package__:  # run as a file, wherever this folder was copied
+    import as_package
+
+    __package__ = as_package.NAME
+
+from .aligned import align
+from .check import add_recall_options, check_files, refuse_errors
+from .files import BadInput, command_line, positive_int, write_json
+from .metrics import Rule, recalls
+from .outcomes import Outcomes, all_outcomes
+from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
 
 MOST_RESAMPLES = 10_000_000  # of which the smallest p is 0.0000001; more do not fit into memory at some point
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One recall of A and of B.
+    """One recall of A and of B, in %, such as 0.5-r1 of VCMR.
 
-    Attributes:
-        task, metric: as in `eval.eval_retrieval`, such as VCMR and 0.5-r1.
-        a, b: the recalls, %.
-        difference: A - B, with the interval and p of this recall alone.
-        corrected_p: p by Holm's method, for all that is compared together.
+    `difference` has the interval and p of this recall alone; `corrected_p`, by Holm's method, is for all of them.
     """
 
     task: str
@@ -54,10 +47,15 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """What the saved file has of it."""
-        of_all = {"p_holm": self.corrected_p, "significant": self.significant}
-        interval = [round(self.difference.low, 2), round(self.difference.high, 2)]
-        points = round(self.difference.difference, 2)
-        return {"a": self.a, "b": self.b, "difference": points, "interval": interval, "p": self.difference.p} | of_all
+        return {
+            "a": self.a,
+            "b": self.b,
+            "difference": round(self.difference.difference, 2),
+            "interval": [round(self.difference.low, 2), round(self.difference.high, 2)],
+            "p": self.difference.p,
+            "p_holm": self.corrected_p,
+            "significant": self.significant,
+        }
 
 
 def compare_outcomes(
@@ -67,17 +65,13 @@ def compare_outcomes(
     n_resamples: int = N_RESAMPLES,
     seed: int = SEED,
 ) -> list[list[Comparison]]:
-    """Compare the recalls of one submission with those of others.
+    """Compare the recalls of one submission with those of others; Holm's method corrects for all of them together.
 
     Args:
         a: {task: outcomes}.
-        others: the same of each other one, on the same queries in the same order. Tasks that `a` lacks, or that they
-            lack, are left out.
-        rule: thresholds and ks of the recalls.
+        others: the same of each other one, on the same queries in the same order. Tasks that only one of the two has
+            are left out.
         n_resamples, seed: see `paired_bootstrap`.
-
-    Returns:
-        The comparisons with each of the others. All of them together are what Holm's method corrects for.
     """
     alone = [list(_each_alone(a, b, rule, n_resamples, seed)) for b in others]
     corrected = iter(holm([comparison.difference.p for comparisons in alone for comparison in comparisons]))
@@ -89,11 +83,10 @@ def _each_alone(
 ) -> Iterator[Comparison]:
     """The comparisons with one submission, p not corrected yet."""
     for task in (task for task in a if task in b):
-        hits = a[task].hits_at_k(rule), b[task].hits_at_k(rule)
-        recalls_a, recalls_b = (recalls(of_task) for of_task in hits)
-        for metric, hit in hits[0].items():
-            difference = paired_bootstrap(hit, hits[1][metric], n_resamples, seed)
-            yield Comparison(task, metric, recalls_a[metric], recalls_b[metric], difference, difference.p)
+        hits_a, hits_b = a[task].hits_at_k(rule), b[task].hits_at_k(rule)
+        for (metric, recall_a), recall_b in zip(recalls(hits_a).items(), recalls(hits_b).values(), strict=True):
+            difference = paired_bootstrap(hits_a[metric], hits_b[metric], n_resamples, seed)
+            yield Comparison(task, metric, recall_a, recall_b, difference, difference.p)
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
@@ -113,11 +106,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def read_outcomes(submission_path: str, gt_path: str, rule: Rule, max_pred: int) -> tuple[dict[str, Outcomes], int]:
-    """The outcomes of a submission's tasks, and how many queries there are.
-
-    Raises:
-        BadInput: the submission has errors (all are printed), or does not answer the annotations' queries.
-    """
+    """The outcomes of a submission's tasks, and how many queries there are; errors are printed and raise `BadInput`."""
     submission, ground_truth, findings = check_files(submission_path, gt_path)
     refuse_errors(findings, submission_path)
     return all_outcomes(align(submission, ground_truth), rule, max_pred=max_pred), len(ground_truth)
@@ -133,9 +122,7 @@ def main() -> None:
     parser.add_argument("b", metavar="B", help="another one, for the same queries")
     parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
     parser.add_argument("--save_path", help="where the comparison goes, JSON (default: it is only printed)")
-    parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
-    parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
-    parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
+    add_recall_options(parser)
     parser.add_argument("--n_resamples", type=positive_int, default=N_RESAMPLES, help="resamples of the bootstrap")
     parser.add_argument("--seed", type=int, default=SEED, help="of the resamples")
     args = parser.parse_args()

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING or __package__:
-    from .aligned import align
-    from .check import MAX_PRED, check_files, refuse_errors
-    from .files import command_line, positive_int, write_json
-    from .metrics import Rule, hits_at_k, recalls, recalls_by_type
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from aligned import align
-    from check import MAX_PRED, check_files, refuse_errors
-    from files import command_line, positive_int, write_json
-    from metrics import Rule, hits_at_k, recalls, recalls_by_type
+if not __package__:  # run as a file, wherever this folder was copied
+    import as_package
+
+    __package__ = as_package.NAME
+
+from .aligned import align
+from .check import MAX_PRED, add_recall_options, check_files, refuse_errors
+from .files import command_line, write_json
+from .metrics import Rule, hits_at_k, recalls, recalls_by_type
 
 
 def eval_retrieval(
@@ -38,11 +37,8 @@ def eval_retrieval(
             are rows of [video_idx, st, ed, score], st and ed in seconds, best first. The score is not looked at.
         ground_truth: one dict a query with desc_id, vid_name, ts ([st, ed], or a list of such spans) and, for recalls
             by query type, type. The queries must be the submission's, all of them and no others.
-        iou_thds: IoU thresholds for moments.
-        ks: a query counts for recall at k when a right prediction is among its first k.
+        iou_thds, ks, several_from, least_right: see `Rule`.
         max_pred: only so many predictions of a query are looked at.
-        several_from, least_right: a query with at least `several_from` annotated moments (as in DiDeMo) asks for a
-            prediction that is right for at least `least_right` of them.
 
     Returns:
         {task: {"{iou_thd}-r{k}" (VR: "r{k}"): percentage}}; if the queries have types also {"{task}_by_type":
@@ -56,7 +52,7 @@ def eval_retrieval(
     rule = Rule(iou_thds, ks, several_from, least_right)
     metrics: dict[str, dict[str, Any]] = {}
     by_type: dict[str, dict[str, Any]] = {}
-    for task in aligned.tasks:
+    for task in aligned.predictions:
         hits = hits_at_k(task, aligned.rows(task, max_pred), aligned.video_idx, truth.spans, rule)
         metrics[task] = recalls(hits)
         if truth.types is not None:
@@ -91,9 +87,7 @@ def main() -> None:
     parser.add_argument("--submission_path", required=True, help="prediction file, JSON")
     parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
     parser.add_argument("--save_path", required=True, help="where the metrics go, JSON")
-    parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
-    parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
-    parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
+    add_recall_options(parser)
     args = parser.parse_args()
     submission, ground_truth, findings = check_files(args.submission_path, args.gt_path)
     refuse_errors(findings, args.submission_path)

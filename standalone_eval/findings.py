@@ -18,35 +18,30 @@ class Finding:
 
 
 class Findings:
-    """Defects by kind. Every one is counted; at most `max_lines` of a kind are written out (0: all).
-
-    Attributes:
-        errors, warnings: {kind: Finding}, in the order in which the kinds were first met.
-    """
+    """Defects by kind, as first met. Every one is counted; at most `max_lines` of a kind are written out (0: all)."""
 
     def __init__(self, max_lines: int = 10) -> None:
         self.max_lines = max_lines
         self.errors: dict[str, Finding] = {}
         self.warnings: dict[str, Finding] = {}
 
-    def error(self, kind: str, examples: Iterable[str] = (), count: int | None = None) -> None:
-        """Note errors: `count` of them, by default as many as there are `examples` (or one without any)."""
+    def error(self, kind: str, examples: Iterable[str] | None = None, count: int | None = None) -> None:
+        """Note errors: `count` of them, by default as many as there are `examples`, or one where these are None."""
         self._note(self.errors, kind, examples, count)
 
-    def warn(self, kind: str, examples: Iterable[str] = (), count: int | None = None) -> None:
+    def warn(self, kind: str, examples: Iterable[str] | None = None, count: int | None = None) -> None:
         """Note warnings, in the same way as errors."""
         self._note(self.warnings, kind, examples, count)
 
-    def _note(self, where: dict[str, Finding], kind: str, examples: Iterable[str], count: int | None) -> None:
+    def _note(self, where: dict[str, Finding], kind: str, examples: Iterable[str] | None, count: int | None) -> None:
         if count is None:
-            examples = list(examples)
-            count = max(1, len(examples))
-        if count == 0:
-            return
-        finding = where.setdefault(kind, Finding())
-        finding.count += count
-        room = self.max_lines - len(finding.examples) if self.max_lines > 0 else None
-        finding.examples.extend(islice(examples, room))
+            examples = None if examples is None else list(examples)
+            count = 1 if examples is None else len(examples)
+        if count:
+            finding = where.setdefault(kind, Finding())
+            finding.count += count
+            room = self.max_lines - len(finding.examples) if self.max_lines > 0 else None
+            finding.examples.extend(islice(examples or (), room))
 
     def lines(self, brief_warnings: bool = False) -> list[str]:
         """The report: a line for each kind, its examples indented below (`brief_warnings`: those of errors alone)."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING or __package__:
-    from .findings import Findings, shorten
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from findings import Findings, shorten
+from .findings import Findings, shorten
 
 MAX_MOMENTS = 100  # of one query; all queries get room for as many as one of them has
 LARGEST_SECOND = float(np.finfo(np.float32).max)  # evaluation is in float32
@@ -24,8 +21,7 @@ class GroundTruth:
     """Nq annotated queries.
 
     Attributes:
-        desc_ids: Nq query ids.
-        vid_names: Nq names, the video each query was written for.
+        desc_ids, vid_names: Nq query ids, and names of the videos that the queries were written for.
         spans: (Nq, M, 2) float32 seconds, M the most moments annotated for one query; NaN where a query has fewer.
         types: Nq query types (in TVR v, t or vt), or None if the annotations have none.
     """
@@ -89,16 +85,14 @@ def _moments(ts: Any) -> list[Span] | None:
     """The annotated spans in `ts`, or None if there are none or any is malformed."""
     if not isinstance(ts, list) or not ts:
         return None
-    candidates = ts if isinstance(ts[0], list) else [ts]
-    moments = list(_spans(candidates)) if len(candidates) <= MAX_MOMENTS else [None]
-    return None if None in moments else [moment for moment in moments if moment is not None]
+    spans = ts if isinstance(ts[0], list) else [ts]
+    return [(st, ed) for st, ed in spans] if len(spans) <= MAX_MOMENTS and all(map(_is_span, spans)) else None
 
 
-def _spans(candidates: list[Any]) -> Iterator[Span | None]:
-    for span in candidates:
-        numbers = isinstance(span, list) and all(type(second) in (int, float) for second in span)
-        well_formed = numbers and len(span) == 2 and -LARGEST_SECOND <= span[0] <= span[1] <= LARGEST_SECOND
-        yield (span[0], span[1]) if well_formed else None
+def _is_span(span: Any) -> bool:
+    if not isinstance(span, list) or len(span) != 2 or not all(type(second) in (int, float) for second in span):
+        return False
+    return -LARGEST_SECOND <= span[0] <= span[1] <= LARGEST_SECOND
 
 
 def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING or __package__:
-    from .check import check_files, refuse_errors
-    from .files import command_line, whole_file
-    from .findings import shorten
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from check import check_files, refuse_errors
-    from files import command_line, whole_file
-    from findings import shorten
+if not __package__:  # run as a file, wherever this folder was copied
+    import as_package
+
+    __package__ = as_package.NAME
+
+from .check import check_files, refuse_errors
+from .files import command_line, whole_file
+from .findings import shorten
 
 MEMBERS = {  # the tasks the server expects of each split; SVMR needs the right videos, which test_public keeps secret
     "val": ("VCMR", "SVMR", "VR"),
@@ -33,11 +33,7 @@ def member_name(split: str) -> str:
 
 
 def checked_member(split: str, submission_path: str, gt_path: str) -> dict[str, Any]:
-    """The submission for a split: what was checked, of that split's tasks alone; tasks left out are said on stdout.
-
-    Raises:
-        BadInput: the file has errors (all are printed), or cannot be read.
-    """
+    """The checked submission of a split's tasks alone; what is left out is said on stdout, and errors as `BadInput`."""
     tasks = MEMBERS[split]
     submission, _, findings = check_files(submission_path, gt_path, tasks)
     refuse_errors(findings, submission_path)
@@ -64,10 +60,8 @@ def main() -> None:
     """Check the two files named on the command line and zip them."""
     parser = argparse.ArgumentParser(description="Build the CodaLab zip; both files are checked first (exit code 2).")
     for split, tasks in MEMBERS.items():
-        tasks_text = ", ".join(tasks)
-        parser.add_argument(
-            f"--{split}_submission", required=True, help=f"predictions on {split} with {tasks_text}, JSON"
-        )
+        what = f"predictions on {split} with {', '.join(tasks)}, JSON"
+        parser.add_argument(f"--{split}_submission", required=True, help=what)
         parser.add_argument(f"--{split}_gt_path", required=True, help=f"tvr_{split}_release.jsonl")
     parser.add_argument("--save_path", required=True, help="the zip to write")
     args = vars(parser.parse_args())

@@ -32,8 +32,7 @@ class Rule:
 def moment_iou(pred: npt.NDArray[np.floating], annotated: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Intersection over (max end - min start), in float32, as in TVRetrieval; 0 where that hull is empty.
 
-    Args:
-        pred, annotated: (..., 2) seconds, of shapes that broadcast together; NaN gives NaN.
+    `pred` and `annotated` are (..., 2) seconds, of shapes that broadcast together; NaN gives NaN.
     """
     st, ed = pred[..., 0].astype(np.float32), pred[..., 1].astype(np.float32)
     other_st, other_ed = annotated[..., 0].astype(np.float32), annotated[..., 1].astype(np.float32)
@@ -46,15 +45,11 @@ def moment_iou(pred: npt.NDArray[np.floating], annotated: npt.NDArray[np.floatin
 def right_moments(
     pred_spans: npt.NDArray[np.floating], spans: npt.NDArray[np.floating], rule: Rule
 ) -> npt.NDArray[np.bool_]:
-    """Whether each predicted span is right, whatever its video.
+    """Whether each predicted span is right, whatever its video: (T, Nq, K) bool, T thresholds.
 
     Args:
         pred_spans: (Nq, K, 2) seconds, NaN for padding.
         spans: (Nq, M, 2) annotated seconds, NaN where a query has fewer than M.
-        rule: thresholds, and what is asked where a query has several annotations.
-
-    Returns:
-        (T, Nq, K) bool, T thresholds.
     """
     agreeing = np.zeros((len(rule.iou_thds), *pred_spans.shape[:2]), dtype=np.int32)
     for m in range(spans.shape[1]):
@@ -73,17 +68,13 @@ def first_right_ranks(
     spans: npt.NDArray[np.floating],
     rule: Rule,
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """At which rank each query's first right prediction stands.
+    """{"{iou_thd}-": (Nq,) rank from 1 of each query's first right prediction, 0 where none is}, for VR {"": (Nq,)}.
 
     Args:
         task: VCMR, SVMR (only predictions on the right video have a rank) or VR (the video is all that counts).
         predictions: (Nq, K, 4) float64, [video_idx, st, ed, score] best first, NaN for padding.
         video_idx: (Nq,) the right video of each query.
         spans: (Nq, M, 2) annotated moments, see `right_moments`.
-        rule: thresholds.
-
-    Returns:
-        {"{iou_thd}-": (Nq,) rank from 1, 0 where none is right}, for VR {"": (Nq,)}.
     """
     right_video = predictions[..., 0] == video_idx[:, None]  # (Nq, K)
     if task == "VR":
@@ -114,14 +105,9 @@ def hits_at_k(
     spans: npt.NDArray[np.floating],
     rule: Rule,
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which queries have a right prediction among their first k.
+    """Which queries have a right prediction among their first k: {"{iou_thd}-r{k}" or, for VR, "r{k}": (Nq,) bool}.
 
-    Args:
-        task, predictions, video_idx, spans: see `first_right_ranks`.
-        rule: thresholds and ks.
-
-    Returns:
-        {"{iou_thd}-r{k}": (Nq,) bool}, for VR {"r{k}": (Nq,) bool}.
+    For the arguments see `first_right_ranks`.
     """
     return hits_of_ranks(first_right_ranks(task, predictions, video_idx, spans, rule), rule.ks)
 
@@ -137,12 +123,7 @@ def recalls(hits: dict[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
 
 
 def recalls_by_type(hits: dict[str, npt.NDArray[np.bool_]], types: Sequence[str]) -> dict[str, Any]:
-    """Recalls among the queries of each type, and the types' shares as `desc_type_ratio`, "v 74.32 t 8.85 …".
-
-    Args:
-        hits: see `hits_at_k`.
-        types: Nq query types.
-    """
+    """`recalls` among the queries of each type (Nq), and the types' shares as `desc_type_ratio`, "v 74.32 t 8.85 …"."""
     kinds = sorted(set(types), key=lambda kind: (_TYPE_ORDER.get(kind, len(_TYPE_ORDER)), kind))
     place = {kind: number for number, kind in enumerate(kinds)}
     kind_of = np.array([place[query_type] for query_type in types], dtype=np.int64)

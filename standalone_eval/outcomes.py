@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING or __package__:
-    from .aligned import Aligned
-    from .check import MAX_PRED
-    from .metrics import Rule, first_right_ranks, hits_of_ranks, is_hit, moment_iou, recalls
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from aligned import Aligned
-    from check import MAX_PRED
-    from metrics import Rule, first_right_ranks, hits_of_ranks, is_hit, moment_iou, recalls
+from .aligned import Aligned
+from .check import MAX_PRED
+from .metrics import Rule, first_right_ranks, hits_of_ranks, is_hit, moment_iou, recalls
 
 
 @dataclass(frozen=True)
@@ -24,10 +18,8 @@ class Outcomes:
     """The outcomes of Nq queries in one task, in the order of the annotations.
 
     Attributes:
-        task: VCMR, SVMR or VR.
-        ranks: {"{iou_thd}-": (Nq,) int64}, for VR {"": (Nq,)}: the rank, from 1, of each query's first right
-            prediction; 0 where none is. What is right is what `metrics.right_moments` says, so a query with several
-            annotated moments may ask for agreement with more than one of them.
+        ranks: {"{iou_thd}-": (Nq,) int64}, for VR {"": (Nq,)}: the rank, from 1, of each query's first prediction that
+            is right by `metrics.right_moments`; 0 where none is.
         video_rank: (Nq,) int64, the rank of the first prediction in the right video, whatever its moment; 0 where none
             is. In VR the same as `ranks`, in SVMR 1 or 0.
         first_iou: (Nq,) float32, IoU of the first prediction with the annotated moment that it agrees with best; 0
@@ -42,19 +34,11 @@ class Outcomes:
 
     @classmethod
     def of(cls, aligned: Aligned, task: str, rule: Rule, max_pred: int = MAX_PRED) -> Outcomes:
-        """The outcomes of one of a submission's tasks.
-
-        Args:
-            aligned: the submission and its annotations.
-            task: one of `aligned.tasks`.
-            rule: what counts as right; its ks are not looked at.
-            max_pred: only so many predictions of a query are looked at.
-        """
+        """The outcomes of one of a submission's tasks, of the first `max_pred` predictions of each query."""
         rows, video_idx, spans = aligned.rows(task, max_pred), aligned.video_idx, aligned.truth.spans
-        if task == "VR":
-            ranks = first_right_ranks(task, rows, video_idx, spans, rule)
-            return cls(task, ranks, ranks[""], np.full(len(rows), np.nan, dtype=np.float32))
         ranks = first_right_ranks(task, rows, video_idx, spans, rule)
+        if task == "VR":
+            return cls(task, ranks, ranks[""], np.full(len(rows), np.nan, dtype=np.float32))
         in_video = first_right_ranks("VR", rows, video_idx, spans, rule)[""]
         if task == "SVMR":  # predictions on other videos have no rank
             first = np.maximum(in_video, 1) - 1
@@ -66,11 +50,7 @@ class Outcomes:
         return cls(task, ranks, in_video, np.where(in_video == 1, best_iou, np.float32(0)))
 
     def rank(self, iou_thd: float | None = None) -> npt.NDArray[np.int64]:
-        """(Nq,) int64: `ranks` at one of the rule's thresholds; in VR the threshold is not looked at.
-
-        Raises:
-            KeyError: the rule has no such threshold.
-        """
+        """(Nq,) int64: `ranks` at one of the rule's thresholds; in VR the threshold is not looked at."""
         return self.ranks["" if self.task == "VR" else f"{iou_thd}-"]
 
     def hits(self, k: int, iou_thd: float | None = None) -> npt.NDArray[np.bool_]:
@@ -89,4 +69,4 @@ class Outcomes:
 
 def all_outcomes(aligned: Aligned, rule: Rule, max_pred: int = MAX_PRED) -> dict[str, Outcomes]:
     """{task: its outcomes}, of all tasks that a submission has; see `Outcomes.of`."""
-    return {task: Outcomes.of(aligned, task, rule, max_pred) for task in aligned.tasks}
+    return {task: Outcomes.of(aligned, task, rule, max_pred) for task in aligned.predictions}

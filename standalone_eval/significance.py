@@ -21,12 +21,9 @@ _BLOCK_VALUES = 1 << 22  # counts that are in memory at a time
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better A is than B, and how sure that is.
+    """A - B in percent points, with its `LEVEL` percentile interval.
 
-    Attributes:
-        difference: A - B, in percent points.
-        low, high: `LEVEL` percentile interval of it.
-        p: probability, were A and B equally good, of a difference at least as far from 0; two-sided, never 0.
+    `p` is the probability, were A and B equally good, of a difference at least as far from 0; two-sided, never 0.
     """
 
     difference: float
@@ -40,20 +37,18 @@ def paired_bootstrap(
 ) -> Difference:
     """Compare two systems that answered the same queries.
 
-    Queries are drawn again with replacement, as many as there are, and each brings the results of both systems. What a
-    resample's difference depends on is only how often each value of a - b was drawn; these numbers are multinomial, and
-    are drawn themselves instead of queries. For hits, whose differences are -1, 0 and 1, that takes three numbers a
-    resample.
+    Queries are drawn again with replacement, as many as there are, and each brings the results of both systems. A
+    resample's difference depends only on how often each value of a - b was drawn; these numbers are multinomial, and
+    are drawn themselves instead of queries: for hits, three numbers a resample.
 
     p counts the resamples whose difference is as far from the observed one as that is from 0 (Berg-Kirkpatrick et al.,
-    both sides), the observed sample being counted as one of them. Where a handful of queries differ at all, the
-    bootstrap, like any method that relies on many, is too sure of itself.
+    both sides), the observed sample being counted as one of them. Where only a handful of queries differ, the
+    bootstrap is too sure of itself.
 
     Args:
-        a, b: (Nq,) of one result a query, in the same order of queries: hits (0 or 1, bool), or real numbers where 1
-            stands for 100 %.
+        a, b: (Nq,) results in the same order of queries: hits, or real numbers where 1 stands for 100 %.
         n_resamples: more of them give smoother intervals and smaller possible p.
-        seed: of chance; equal input and seed give equal results.
+        seed: equal input and seed give equal results.
 
     Raises:
         ValueError: the systems did not answer the same number of queries, at least one, or a result is not finite.
@@ -91,11 +86,7 @@ def _resampled_totals(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values of several comparisons, corrected for there being several, by Holm's method.
-
-    The chance of even one false alarm among all comparisons stays below the level that corrected values are compared
-    with, however the comparisons depend on each other.
-    """
+    """p values of several comparisons, corrected for there being several, however they depend on each other."""
     order = np.argsort(p, kind="stable")
     steps = np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))

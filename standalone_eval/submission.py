@@ -6,18 +6,15 @@ a fast path (whole lists are looked at through their sets of types); row by row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING or __package__:
-    from .findings import Findings, shorten
-else:  # run as a file: this folder, wherever it was copied, is then the search path
-    from findings import Findings, shorten
+from .findings import Findings, shorten
 
 MOMENT_TASKS = ("VCMR", "SVMR")
 TASKS = (*MOMENT_TASKS, "VR")
@@ -31,8 +28,7 @@ class TaskPredictions:
     """The predictions of one task, all queries one below the other.
 
     Attributes:
-        task: VCMR, SVMR or VR.
-        desc_ids: one id per query, N of them.
+        desc_ids: N, one a query.
         counts: (N,) int64, rows of each query.
         rows: (R, 4) float64, [video_idx, st, ed, score]; NaN where a row was malformed.
     """
@@ -48,11 +44,7 @@ class TaskPredictions:
         return np.cumsum(self.counts) - self.counts
 
     def padded(self, desc_ids: Sequence[int], max_pred: int) -> npt.NDArray[np.float64]:
-        """The first `max_pred` predictions of each query, in the order of `desc_ids`, which must be the same ids.
-
-        Returns:
-            (Nq, max_pred, 4) float64, NaN after the last prediction of a query.
-        """
+        """(Nq, max_pred, 4) float64: each query's first rows, then NaN; `desc_ids` are the same in another order."""
         place = {desc_id: i for i, desc_id in enumerate(desc_ids)}
         query = np.repeat(np.array([place[desc_id] for desc_id in self.desc_ids], dtype=np.int64), self.counts)
         rank = np.arange(len(self.rows)) - np.repeat(self.starts, self.counts)
@@ -77,11 +69,13 @@ def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, 
         found = "missing" if "video2idx" not in submission else f"found {shorten(video2idx)}"
         findings.error("video2idx is not an object {vid_name: video_idx}", [found])
         return None
-    good = {name: idx for name, idx in video2idx.items() if isinstance(name, str) and _is_index(idx)}
-    bad = [name for name in video2idx if name not in good]
-    findings.error(
-        "video2idx: value is not an integer", (f"{shorten(n)}: {shorten(video2idx[n])}" for n in bad), len(bad)
-    )
+    good = {
+        name: idx
+        for name, idx in video2idx.items()
+        if isinstance(name, str) and _is_int(idx) and abs(int(idx)) <= _LARGEST_INDEX
+    }
+    bad = [f"{shorten(name)}: {shorten(idx)}" for name, idx in video2idx.items() if name not in good]
+    findings.error("video2idx: value is not an integer", bad)
     first: dict[int, str] = {}
     for name, idx in good.items():
         if first.setdefault(idx, name) != name:
@@ -89,23 +83,21 @@ def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, 
     return good
 
 
-def read_predictions(task: str, entries: Any, known_idx: Iterable[int] | None, findings: Findings) -> TaskPredictions:
-    """One task's list of {"desc_id", "desc", "predictions"} as arrays.
+def read_predictions(
+    task: str, entries: Any, video2idx: Mapping[str, int] | None, findings: Findings
+) -> TaskPredictions:
+    """One task's list of {"desc_id", "desc", "predictions"} as arrays; without `video2idx`, video_idx is not checked.
 
-    Args:
-        task: its name, for the messages.
-        entries: what the submission holds for the task.
-        known_idx: the values of video2idx; None leaves video_idx unchecked.
-        findings: takes every defect. What is malformed is left out of the result (entries) or NaN in it (rows).
+    Every defect is noted. What is malformed is left out of the result (entries) or NaN in it (rows).
     """
     desc_ids, lists = _read_entries(task, entries, findings)
     counts = np.array([len(rows) for rows in lists], dtype=np.int64)
-    values = _well_formed_rows(lists)
+    values = _well_formed(list(chain.from_iterable(lists)))
     malformed = np.zeros(int(counts.sum()), dtype=bool)
     if values is None:
         values, malformed = _checked_rows(task, desc_ids, lists, findings)
     predictions = TaskPredictions(task, desc_ids, counts, values)
-    _check_values(predictions, malformed, known_idx, findings)
+    _check_values(predictions, malformed, video2idx, findings)
     return predictions
 
 
@@ -134,14 +126,12 @@ def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int
     return desc_ids, lists
 
 
-def _well_formed_rows(lists: list[Sequence[Any]]) -> npt.NDArray[np.float64] | None:
-    """All rows as (R, 4) float64, or None when any of them is not four numbers."""
-    rows = list(chain.from_iterable(lists))
-    if not all(issubclass(kind, (list, tuple)) for kind in set(map(type, rows))):
+def _well_formed(rows: Sequence[Any]) -> npt.NDArray[np.float64] | None:
+    """Rows as (R, 4) float64, or None when any of them is not four numbers."""
+    if not all(issubclass(kind, (list, tuple)) for kind in set(map(type, rows))) or set(map(len, rows)) - {ROW_LENGTH}:
         return None
-    if set(map(len, rows)) - {ROW_LENGTH}:
-        return None
-    if not all(_is_number_type(kind) for kind in set(map(type, chain.from_iterable(rows)))):
+    kinds = set(map(type, chain.from_iterable(rows)))
+    if bool in kinds or not all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds):
         return None
     try:
         flat = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=ROW_LENGTH * len(rows))
@@ -157,11 +147,12 @@ def _checked_rows(
     values: list[Sequence[float]] = []
     malformed: list[bool] = []
     for desc_id, rows in zip(desc_ids, lists, strict=True):
+        all_well = _well_formed(rows) is not None
         for number, row in enumerate(rows, start=1):
-            well_formed = _is_row(row)
-            malformed.append(not well_formed)
-            values.append(row if well_formed else (np.nan,) * ROW_LENGTH)
-            if not well_formed:
+            well = all_well or _well_formed([row]) is not None
+            malformed.append(not well)
+            values.append(row if well else (np.nan,) * ROW_LENGTH)
+            if not well:
                 place = f"desc_id {desc_id}, row {number}: {shorten(row)}"
                 findings.error(f"{task}: row is not {ROW_FORM}, four numbers", [place])
     return np.array(values, dtype=np.float64).reshape(-1, ROW_LENGTH), np.array(malformed, dtype=bool)
@@ -170,7 +161,7 @@ def _checked_rows(
 def _check_values(
     predictions: TaskPredictions,
     malformed: npt.NDArray[np.bool_],
-    known_idx: Iterable[int] | None,
+    video2idx: Mapping[str, int] | None,
     findings: Findings,
 ) -> None:
     """Note NaN, infinite and unusably large numbers, and videos that are not in video2idx."""
@@ -180,8 +171,8 @@ def _check_values(
     usable = np.isfinite(rows).all(axis=1) & np.isfinite(times).all(axis=1)
     bad = ~usable & ~malformed
     findings.error(f"{task}: NaN, infinite or too large a number", predictions.places(bad), int(bad.sum()))
-    if known_idx is not None:
-        unknown = usable & ~_is_member(rows[:, 0], np.unique(np.fromiter(known_idx, dtype=np.float64)))
+    if video2idx is not None:
+        unknown = usable & ~_is_member(rows[:, 0], np.unique(np.fromiter(video2idx.values(), dtype=np.float64)))
         findings.error(f"{task}: video_idx is not in video2idx", predictions.places(unknown), int(unknown.sum()))
 
 
@@ -195,23 +186,3 @@ def _is_member(values: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) 
 
 def _is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _is_index(value: Any) -> bool:
-    return _is_int(value) and abs(int(value)) <= _LARGEST_INDEX
-
-
-def _is_number_type(kind: type) -> bool:
-    return issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool
-
-
-def _is_row(row: Any) -> bool:
-    if not isinstance(row, (list, tuple)) or len(row) != ROW_LENGTH:
-        return False
-    if not all(_is_number_type(type(value)) for value in row):
-        return False
-    try:
-        np.array(row, dtype=np.float64)
-    except OverflowError:  # an integer past float64
-        return False
-    return True

@@ -31,18 +31,10 @@ def allowed_spans(n_clips: int, min_pred_l: int, max_pred_l: int) -> np.ndarray:
 
 
 def hit_probability(n_right: np.ndarray, n_allowed: np.ndarray, n_videos: int, k: int) -> np.ndarray:
-    """Probability that one of k draws is right, for each query.
+    """(Nq,) float64: the probability that one of k draws from `n_videos` is right.
 
     How many of the k draws meet the query's video is binomial. Its spans come without repetition, so n of them all miss
-    with probability C(S - r, n) / C(S, n), S spans of which r are right.
-
-    Args:
-        n_right, n_allowed: (Nq,) int, spans of the query's own video that are right, and all that are allowed.
-        n_videos: videos that each draw chooses from.
-        k: draws.
-
-    Returns:
-        (Nq,) float64.
+    with probability C(S - r, n) / C(S, n), S spans (`n_allowed`, (Nq,) int) of which r (`n_right`) are right.
     """
     taken = np.arange(k)  # spans of the video that the list holds already
     left = np.maximum(n_allowed[:, None] - taken, 1)
@@ -67,9 +59,7 @@ def chance_level(
     Args:
         queries: with ground truth.
         n_clips: {vid_name: clips} of all videos of the corpus, as the model sees them.
-        times: of clips in seconds.
         min_pred_l, max_pred_l: the allowed band of span lengths.
-        rule: what counts as right, and the ks.
 
     Returns:
         {"VCMR" or "SVMR": {"{iou_thd}-r{k}": percentage}, "VR": {"r{k}": percentage}}, not rounded.

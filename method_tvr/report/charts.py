@@ -40,11 +40,7 @@ RC: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],  # for the sizes of things; the page's font is written
     "font.size": 9,
     "text.parse_math": False,  # a name with two dollars in it is no formula
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "axes.spines.top": False,
@@ -56,98 +52,14 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """What is drawn in one colour.
+    """What is drawn in one colour: heights in %.
 
-    Attributes:
-        label: for the legend.
-        style: number of its colour, dashes, marker and hatching: what it stands for has the same in all charts.
-        values: heights, %.
+    `style` numbers its colour, dashes, marker and hatching: what it stands for has the same in all charts.
     """
 
     label: str
     style: int
     values: Sequence[float]
-
-
-def line_chart(key: str, x: Sequence[float], series: Sequence[Series], x_label: str, ticks: Sequence[float]) -> str:
-    """Recalls over something.
-
-    Args:
-        key: begins the names of the chart's parts, which must differ from those of other charts of the page.
-        x: where the values are.
-        series: lines, each with as many values.
-        x_label: what x is.
-        ticks: x values that are named and marked. A logarithmic axis where they span more than a factor of ten.
-    """
-    with _style():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.add_subplot()
-        log = max(ticks) > 10 * min(ticks)
-        marked = [number for number, value in enumerate(x) if value in ticks]
-        for one in series:
-            style = one.style % N_STYLES
-            axes.plot(
-                x,
-                one.values,
-                linestyle=DASHES[style],
-                marker=MARKERS[style],
-                markersize=4,
-                markevery=marked,
-                linewidth=1.6,
-                color=SERIES_COLOURS[style],
-                label=one.label,
-            )
-        if log:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_xlabel(x_label)
-        axes.set_ylim(bottom=0)
-        _finish(axes, len(series))
-        return _as_html(figure, key)
-
-
-def bar_chart(key: str, names: Sequence[str], counts: Sequence[int], series: Sequence[Series]) -> str:
-    """Recalls in groups of queries, with 95 % intervals.
-
-    Args:
-        key: see `line_chart`.
-        names: of the groups.
-        counts: queries in each.
-        series: as many bars side by side in each group.
-    """
-    with _style():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.add_subplot()
-        width = 0.8 / len(series)
-        for number, one in enumerate(series):
-            style = one.style % N_STYLES
-            places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(names))]
-            axes.bar(
-                places,
-                one.values,
-                width * 0.92,
-                facecolor=SERIES_COLOURS[style],
-                edgecolor=INK,
-                linewidth=0.5,
-                hatch=HATCHES[style],
-                label=one.label,
-            )
-            for place, value, n in zip(places, one.values, counts, strict=True):
-                low, high = wilson_interval(value, n)
-                axes.plot([place, place], [low, high], color=INK, linewidth=1)
-                if len(series) * len(names) <= 12:  # more would not find room
-                    axes.text(place, high, f"{value:.1f}", ha="center", va="bottom", fontsize=7)
-        many = len(names) > 6
-        labels = [
-            f"{shorten(name, LONGEST_NAME, placeholder='…')}\nn = {n:,}" for name, n in zip(names, counts, strict=True)
-        ]
-        axes.set_xticks(range(len(names)), labels, fontsize=7, rotation=90 if many else 0)
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.set_ylim(bottom=0)
-        axes.margins(y=0.12)
-        _finish(axes, len(series))
-        return _as_html(figure, key)
 
 
 @contextmanager
@@ -157,7 +69,77 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _finish(axes: Axes, n_series: int) -> None:
+@_style()
+def line_chart(key: str, x: Sequence[float], series: Sequence[Series], x_label: str, ticks: Sequence[float]) -> str:
+    """Recalls over something.
+
+    Args:
+        key: begins the names of the chart's parts, which must differ from those of other charts of the page.
+        x, series: where the values are, and lines with as many values each.
+        ticks: x values that are named and marked. A logarithmic axis where they span more than a factor of ten.
+    """
+    axes = Figure(figsize=(WIDTH, HEIGHT), layout="constrained").add_subplot()
+    marked = [number for number, value in enumerate(x) if value in ticks]
+    for one in series:
+        style = one.style % N_STYLES
+        axes.plot(
+            x,
+            one.values,
+            linestyle=DASHES[style],
+            marker=MARKERS[style],
+            markersize=4,
+            markevery=marked,
+            linewidth=1.6,
+            color=SERIES_COLOURS[style],
+            label=one.label,
+        )
+    if max(ticks) > 10 * min(ticks):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel(x_label)
+    axes.set_ylim(bottom=0)
+    return _finished(axes, len(series), key)
+
+
+@_style()
+def bar_chart(key: str, names: Sequence[str], counts: Sequence[int], series: Sequence[Series]) -> str:
+    """Recalls in groups of queries with 95 % intervals, a bar of each series side by side; `key` as in `line_chart`."""
+    axes = Figure(figsize=(WIDTH, HEIGHT), layout="constrained").add_subplot()
+    width = 0.8 / len(series)
+    for number, one in enumerate(series):
+        style = one.style % N_STYLES
+        places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(names))]
+        axes.bar(
+            places,
+            one.values,
+            width * 0.92,
+            facecolor=SERIES_COLOURS[style],
+            edgecolor=INK,
+            linewidth=0.5,
+            hatch=HATCHES[style],
+            label=one.label,
+        )
+        for place, value, n in zip(places, one.values, counts, strict=True):
+            low, high = wilson_interval(value, n)
+            axes.plot([place, place], [low, high], color=INK, linewidth=1)
+            if len(series) * len(names) <= 12:  # more would not find room
+                axes.text(place, high, f"{value:.1f}", ha="center", va="bottom", fontsize=7)
+    labels = [
+        f"{shorten(name, LONGEST_NAME, placeholder='…')}\nn = {n:,}" for name, n in zip(names, counts, strict=True)
+    ]
+    axes.set_xticks(range(len(names)), labels, fontsize=7, rotation=90 if len(names) > 6 else 0)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.12)
+    return _finished(axes, len(series), key)
+
+
+def _finished(axes: Axes, n_series: int, key: str) -> str:
+    """The figure as an `svg` element without what only a file of its own needs; nothing in it refers to anything else.
+
+    Parts that are referred to are named after `key`, and colours are the page's.
+    """
     axes.set_ylabel("% of queries")
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.legend(
@@ -170,17 +152,10 @@ def _finish(axes: Axes, n_series: int) -> None:
         columnspacing=1.0,
         handletextpad=0.5,
     )
-
-
-def _as_html(figure: Figure, key: str) -> str:
-    """The figure as an `svg` element without what only a file of its own needs; nothing in it refers to anything else.
-
-    Parts that are referred to are named after `key`, and colours are the page's.
-    """
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    )
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    assert isinstance(axes.figure, Figure)
+    axes.figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     root = ET.fromstring(buffer.getvalue())
     values = " ".join(value for element in root.iter() for value in element.attrib.values())
     referred = set(re.findall(r"#(\w+)", values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from string import ascii_uppercase
@@ -23,14 +23,7 @@ MAX_FILES = 8  # that can be told apart in one chart
 
 @dataclass(frozen=True)
 class PredictionFile:
-    """One of the files of a report.
-
-    Attributes:
-        letter: what the report calls it: A, B, …
-        path: the file.
-        modified: when it was written.
-        outcomes: {task: outcomes} at the rule's IoU thresholds and at `CURVE_IOU_THDS`.
-    """
+    """A file, which the report calls A, B, …; outcomes of each task at the rule's thresholds and `CURVE_IOU_THDS`."""
 
     letter: str
     path: Path
@@ -49,12 +42,9 @@ class ReportData:
 
     Attributes:
         dataset: its name and split, as far as they are known.
-        gt_path: the annotations.
-        rule: what counts as right, and the recalls of the table.
-        queries: Nq of them, in the order of the annotations and of all outcomes.
+        queries: in the order of the annotations and of all outcomes.
         durations: {vid_name: seconds} of the videos for which they are known.
-        files: the first is what the report is about; the others are compared with it.
-        predictions: what the first file predicts.
+        files: the first is what the report is about, and whose predictions it has; the others are compared with it.
     """
 
     dataset: str
@@ -108,19 +98,22 @@ def read_report_data(
     gt_path = gt_path or (run.gt_path if run else None)
     if gt_path is None:
         raise InputError(f"{paths[0]}: lies in no results folder (with opt.json): give annotations, --gt GT.jsonl")
-    rule = Rule() if run is None else run.rule
-    rule = Rule(iou_thds or rule.iou_thds, ks or rule.ks, rule.several_from, rule.least_right)
+    rule = run.rule if run else Rule()
+    rule = replace(rule, iou_thds=iou_thds or rule.iou_thds, ks=ks or rule.ks)
+    at_all = replace(rule, iou_thds=sorted({*rule.iou_thds, *CURVE_IOU_THDS}))
     rows, queries = read_jsonl(gt_path), load_queries(gt_path)
-    at_all = Rule(sorted({*rule.iou_thds, *CURVE_IOU_THDS}), rule.ks, rule.several_from, rule.least_right)
-    files, predictions = [], None
+    files: list[PredictionFile] = []
     for letter, path in zip(ascii_uppercase, paths, strict=False):
-        aligned = _aligned(path, rows, gt_path)
+        try:
+            aligned = align(read_json(path), rows)
+        except BadInput as err:
+            raise InputError(f"{path}, against {gt_path}: {err}") from err
         modified = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        if not files:
+            predictions = aligned
         files.append(PredictionFile(letter, path, modified, all_outcomes(aligned, at_all)))
-        predictions = predictions or aligned
         if not files[0].outcomes.keys() & files[-1].outcomes.keys():
             raise InputError(f"{path}: has none of the tasks of {paths[0]} ({', '.join(files[0].outcomes)})")
-    assert predictions is not None
     durations = video_durations(rows, queries, run.video_duration_idx_path if run else None)
     return ReportData(dataset, gt_path, rule, queries, durations, files, predictions)
 
@@ -134,25 +127,15 @@ def _run_of(path: Path, gt_path: Path | None, split: str | None) -> RunEvaluatio
     return None
 
 
-def _aligned(path: Path, rows: Sequence[dict[str, Any]], gt_path: Path) -> Aligned:
-    try:
-        return align(read_json(path), rows)
-    except BadInput as err:
-        raise InputError(f"{path}, against {gt_path}: {err}") from err
-
-
 def video_durations(
     rows: Sequence[Mapping[str, Any]], queries: Sequence[Query], video_duration_idx_path: Path | None
 ) -> dict[str, float]:
-    """Seconds of the queries' videos: from the annotations, or else from a video2dur_idx file.
+    """{vid_name: seconds} of the queries' videos, as far as they are known.
 
     Args:
         rows: lines of the annotations, which may have `duration`.
         queries: the same, checked.
         video_duration_idx_path: looked into where the annotations do not say, if there is such a file.
-
-    Returns:
-        {vid_name: seconds}, without those that neither has.
     """
     named = {str(query.vid_name) for query in queries}
     found = {str(row.get("vid_name")): row.get("duration") for row in rows}

@@ -19,14 +19,10 @@ from utils.basic_utils import InputError, command_line, read_json
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """What the predictions in a results folder are compared with.
+    """What the predictions in a results folder are compared with, and by which rule.
 
-    Attributes:
-        dset_name: the dataset.
-        split: what was asked for, or the split that the run evaluates on.
-        rule: what counts as right, and the recalls that the run reports.
-        gt_path: annotations of the split.
-        video_duration_idx_path: durations of the videos, or None where the folder does not say.
+    `split` was asked for, or is what the run evaluates on; `gt_path` has its annotations; `video_duration_idx_path` has
+    durations of the videos, and is None where the folder does not say.
     """
 
     dset_name: str
@@ -37,12 +33,12 @@ class RunEvaluation:
 
 
 def run_evaluation(model_dir: Path, split: str | Path | None = None) -> RunEvaluation:
-    """How the predictions of a run are evaluated.
+    """How the predictions in a results folder are evaluated.
 
     Args:
-        model_dir: its results folder, with opt.json in it.
-        split: name of a split, or the path of a jsonl with annotations, which as a `Path` is taken for nothing else;
-            None means the split that the run evaluates on.
+        model_dir: the folder, with opt.json in it.
+        split: name of a split, or path of a jsonl with annotations, which as a `Path` is taken for nothing else; None
+            means the split that the run evaluates on.
 
     Raises:
         InputError: opt.json is not one of training, or says nothing of such a split.
@@ -58,11 +54,9 @@ def run_evaluation(model_dir: Path, split: str | Path | None = None) -> RunEvalu
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             raise InputError(f"{path}: {name} {values!r} is not a list of numbers: mend the file")
         recalls[name.removeprefix("recall_")] = values
-    if isinstance(split, Path):
-        annotations: str | None = str(split)
-    else:
-        split = str(saved.get("eval_split_name") or "val") if split is None else split
-        annotations = split if Path(split).is_file() else _annotation_path(saved, dataset, split)
+    split = str(saved.get("eval_split_name") or "val") if split is None else split
+    named = isinstance(split, Path) or Path(split).is_file()
+    annotations = str(split) if named else _annotation_path(saved, dataset, str(split))
     if annotations is None:
         raise InputError(f"{path}: says nothing of annotations of a split {split}: give the path of their jsonl")
     rule = Rule(**recalls, several_from=dataset.several_from, least_right=dataset.least_right)
@@ -79,11 +73,7 @@ def _annotation_path(saved: dict[str, Any], dataset: DatasetConfig, split: str) 
 
 
 def evaluation_options(model_dir: Path, split: str) -> list[str]:
-    """Annotations of a split, IoU thresholds and ks that belong to the predictions in a results folder.
-
-    Args:
-        model_dir, split: see `run_evaluation`, which says what is refused too.
-    """
+    """Annotations of a split, IoU thresholds and ks that belong to a folder's predictions; see `run_evaluation`."""
     found = run_evaluation(model_dir, split)
     words = ["--iou_thds", *map(str, found.rule.iou_thds), "--ks", *map(str, found.rule.ks)]
     return [*words, "--gt_path", str(found.gt_path)]

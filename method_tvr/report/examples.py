@@ -23,13 +23,7 @@ Row = Sequence[float]  # [video_idx, st, ed, score]
 
 @dataclass(frozen=True)
 class Example:
-    """One query in its own video.
-
-    Attributes:
-        query: what was asked, with the annotated moment.
-        timeline: of the video: annotated moments, then the best ones in this video, and where they may start and end.
-        outcome: of the query in the whole corpus.
-    """
+    """One query: its own video with annotated and best moments, and what became of it in the whole corpus."""
 
     query: Query
     timeline: Timeline
@@ -77,19 +71,16 @@ def outcome_in_words(rows: Sequence[Row], right: np.ndarray, query: Query, name_
 
 @torch.inference_mode()
 def span_curves(
-    model: ReLoCLNet,
-    queries: Sequence[Query],
-    evaluation: Evaluation,
+    model: ReLoCLNet, queries: Sequence[Query], evaluation: Evaluation
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Start and end probabilities of a few queries, each in its own video.
+    """Start and end probabilities of a few queries, encoded as one batch, over the L clips of each one's own video.
 
     Args:
         model: in evaluation mode, on the evaluation's device.
-        queries: with ground truth; they are encoded as one batch.
-        evaluation: of their split.
+        queries: with ground truth.
 
     Returns:
-        For each query (p_st, p_ed), each (L,) over the video's clips.
+        For each query (p_st, p_ed), each (L,).
     """
     features, device = evaluation.features, evaluation.device
     videos = {video.vid_name: video for video in evaluation.split.videos}
@@ -109,23 +100,15 @@ def span_curves(
 
 
 def choose_examples(
-    model: ReLoCLNet,
-    evaluation: Evaluation,
-    predictions: Mapping[str, Any],
-    iou_thd: float,
-    n_moments: int,
+    model: ReLoCLNet, evaluation: Evaluation, predictions: Mapping[str, Any], iou_thd: float, n_moments: int
 ) -> Examples:
     """The queries that `first_right_and_wrong` names by their outcomes in VCMR.
 
     Args:
         model: in evaluation mode, on the evaluation's device.
-        evaluation: of the split.
         predictions: the content of a prediction file with VCMR and SVMR.
         iou_thd: IoU from which a moment is right.
         n_moments: best moments shown of the query's video.
-
-    Returns:
-        {query type: (first right one, first wrong one)}, None where there is none.
     """
     split = evaluation.split
     videos = {video.vid_name: video for video in split.videos}
@@ -149,8 +132,7 @@ def choose_examples(
         curves = BoundaryCurve("start", starts, p_st), BoundaryCurve("end", ends, p_ed)
         outcome = outcome_in_words(rows["VCMR"][query.desc_id], right[query.desc_id], query, name_of)
         examples[query.desc_id] = Example(query, Timeline(video.duration, lanes, curves), outcome)
-    return {kind: (_of(examples, hit), _of(examples, miss)) for kind, (hit, miss) in chosen.items()}
-
-
-def _of(examples: Mapping[int, Example], query: Query | None) -> Example | None:
-    return None if query is None else examples[query.desc_id]
+    return {
+        kind: (examples[hit.desc_id] if hit else None, examples[miss.desc_id] if miss else None)
+        for kind, (hit, miss) in chosen.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from method_tvr.dataset.annotations import Query
 from method_tvr.report.data import ReportData
 from method_tvr.report.timeline import ANNOTATED, RIGHT, WRONG, Lane, Timeline
-from standalone_eval.metrics import Rule, moment_iou, right_moments
+from standalone_eval.metrics import moment_iou, right_moments
 from standalone_eval.outcomes import Outcomes
 
 N_ENTRIES, N_PREDICTIONS = 12, 5
@@ -34,13 +34,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Entry:
-    """One query.
+    """One query, with its first predictions.
 
     Attributes:
-        query: with its annotated moments.
         duration: seconds of its video, None where not known.
         ranks: {letter of file: rank of the truth, 0: not among the predictions}.
-        predictions: the first ones.
         timeline: the annotated moments, then the best predictions in the right video.
     """
 
@@ -53,15 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some of the queries that fared alike.
-
-    Attributes:
-        key: short name for links.
-        title, note: their outcome.
-        n_queries: all of them.
-        share: % of all queries.
-        entries: those shown.
-    """
+    """Queries that fared alike: how many, their share in %, and entries of those shown; `key` is for links."""
 
     key: str
     title: str
@@ -72,12 +62,10 @@ class Gallery:
 
 
 def by_outcome(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.bool_]]:
-    """Queries by their outcomes in one task: each belongs to one of hit, near, found and miss.
+    """{outcome: (Nq,) bool} of one task: each query has one of these outcomes.
 
-    Returns:
-        {name: (Nq,) bool}: `hit`, right at rank 1; `near`, in VCMR the right video but another moment at rank 1, in the
-        other tasks right at ranks 2 to 10; `found`, in VCMR right at ranks 2 to 10 behind another video; `miss`, the
-        rest.
+    `hit`: right at rank 1; `near`: in VCMR the right video but another moment at rank 1, in the other tasks right at
+    ranks 2 to 10; `found`: in VCMR right at ranks 2 to 10 behind another video; `miss`: the rest.
     """
     rank = outcomes.rank(iou_thd)
     hit, among = rank == 1, (rank > 1) & (rank <= FOUND_BY)
@@ -89,23 +77,22 @@ def by_outcome(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.b
 
 def galleries(data: ReportData) -> list[Gallery]:
     """Hits, near misses and misses of the first file's main task, some of each."""
-    moment = f" at IoU {data.main_iou_thd:g}"
+    moment = "" if data.main_task == "VR" else f" at IoU {data.main_iou_thd:g}"
     vcmr = data.main_task == "VCMR"
-    behind = f"right at ranks 2 to {FOUND_BY}{'' if data.main_task == 'VR' else moment}"
+    behind = f"right at ranks 2 to {FOUND_BY}{moment}"
     texts = {
-        "hit": ("Hits", f"right at rank 1{'' if data.main_task == 'VR' else moment}"),
+        "hit": ("Hits", f"right at rank 1{moment}"),
         "near": ("Near misses", f"the right video at rank 1, but not the moment{moment}" if vcmr else behind),
         "found": ("Found later", f"{behind}, another video at rank 1"),
         "miss": ("Misses", f"not among the first {FOUND_BY}{', another video at rank 1' if vcmr else ''}"),
     }
-    found = []
-    maker = _EntryMaker(data)
+    found, rows = [], data.predictions.rows(data.main_task)
     for key, mask in by_outcome(data.first.outcomes[data.main_task], data.main_iou_thd).items():
         numbers = np.flatnonzero(mask)
         shown = [] if key == "found" else spread(numbers, data.queries, N_ENTRIES)
         title, note = texts[key]
-        share = 100 * len(numbers) / len(data.queries)
-        found.append(Gallery(key, title, note, len(numbers), share, [maker.entry(number) for number in shown]))
+        entries = [_entry(data, number, rows[number]) for number in shown]
+        found.append(Gallery(key, title, note, len(numbers), 100 * len(numbers) / len(data.queries), entries))
     return found
 
 
@@ -113,8 +100,7 @@ def spread(numbers: npt.NDArray[np.int64], queries: Sequence[Query], n: int) -> 
     """`n` of some queries, evenly spaced when these are ordered by type, video and desc_id: nobody chooses them."""
 
     def place(number: int) -> tuple[str, str, int]:
-        query = queries[number]
-        return query.type or "", query.vid_name or "", query.desc_id
+        return queries[number].type or "", queries[number].vid_name or "", queries[number].desc_id
 
     ordered = sorted(numbers.tolist(), key=place)
     if len(ordered) <= n:
@@ -122,51 +108,42 @@ def spread(numbers: npt.NDArray[np.int64], queries: Sequence[Query], n: int) -> 
     return [ordered[i] for i in np.linspace(0, len(ordered) - 1, n).round().astype(int)]
 
 
-class _EntryMaker:
-    """Makes entries of queries from what the first file predicts in the main task."""
+def _entry(data: ReportData, number: int, rows: npt.NDArray[np.float64]) -> Entry:
+    """Of the query with this number, which has these predictions."""
+    query, task = data.queries[number], data.main_task
+    ranks = {
+        file.letter: int(file.outcomes[task].rank(data.main_iou_thd)[number])
+        for file in data.files
+        if task in file.outcomes
+    }
+    predictions = _predictions(data, number, rows)
+    duration = data.durations.get(str(query.vid_name))
+    in_video = [one for one in predictions if one.in_video and task != "VR"][:N_PREDICTIONS]
+    lanes = [Lane("annotated", ANNOTATED, query.annotated)]
+    for one in in_video:
+        kind, sign = (RIGHT, "✓") if one.right else (WRONG, "✗")
+        lanes.append(Lane(f"rank {one.rank} {sign}", kind, [(one.st, one.ed)]))
+    end = duration or max(ed for lane in lanes for _, ed in lane.spans) or 1.0
+    words = _in_words(query, in_video, end, task)
+    timeline = Timeline(end, lanes, ticks=("0 s", f"{end:.1f} s"), in_words=words)
+    return Entry(query, duration, ranks, predictions[:N_PREDICTIONS], timeline)
 
-    def __init__(self, data: ReportData) -> None:
-        self._data = data
-        self._rows = data.predictions.rows(data.main_task)
 
-    def entry(self, number: int) -> Entry:
-        """Of the query with this number."""
-        data, query = self._data, self._data.queries[number]
-        ranks = {
-            file.letter: int(file.outcomes[data.main_task].rank(data.main_iou_thd)[number])
-            for file in data.files
-            if data.main_task in file.outcomes
-        }
-        predictions = self._predictions(number)
-        duration = data.durations.get(str(query.vid_name))
-        in_video = [one for one in predictions if one.in_video and data.main_task != "VR"][:N_PREDICTIONS]
-        lanes = [Lane("annotated", ANNOTATED, query.annotated)]
-        for one in in_video:
-            kind, sign = (RIGHT, "✓") if one.right else (WRONG, "✗")
-            lanes.append(Lane(f"rank {one.rank} {sign}", kind, [(one.st, one.ed)]))
-        end = duration or max(ed for lane in lanes for _, ed in lane.spans) or 1.0
-        words = _in_words(query, in_video, end, data.main_task)
-        timeline = Timeline(end, lanes, ticks=("0 s", f"{end:.1f} s"), in_words=words)
-        return Entry(query, duration, ranks, predictions[:N_PREDICTIONS], timeline)
-
-    def _predictions(self, number: int) -> list[Prediction]:
-        """All that a query has and that have a rank."""
-        rows, truth, rule = self._rows[number], self._data.predictions.truth, self._data.rule
-        in_video = rows[:, 0] == self._data.predictions.video_idx[number]
-        counted = self._data.predictions.have_rank(self._data.main_task, rows, number)
-        spans = truth.spans[number : number + 1]
-        right = in_video
-        if self._data.main_task != "VR":
-            one = Rule((self._data.main_iou_thd,), rule.ks, rule.several_from, rule.least_right)
-            right = in_video & right_moments(rows[None, :, 1:3], spans, one)[0, 0]
-        iou = np.fmax.reduce(moment_iou(rows[:, None, 1:3], spans), axis=1) * in_video
-        name_of = self._data.predictions.name_of
-        return [
-            Prediction(rank, name_of[int(row[0])], bool(own), row[1], row[2], row[3], float(fit), bool(is_right))
-            for rank, (row, own, fit, is_right) in enumerate(
-                zip(rows[counted].tolist(), in_video[counted], iou[counted], right[counted], strict=True), start=1
-            )
-        ]
+def _predictions(data: ReportData, number: int, rows: npt.NDArray[np.float64]) -> list[Prediction]:
+    """All that have a rank."""
+    aligned = data.predictions
+    spans = aligned.truth.spans[number : number + 1]
+    in_video = right = rows[:, 0] == aligned.video_idx[number]
+    if data.main_task != "VR":
+        rule = replace(data.rule, iou_thds=(data.main_iou_thd,))
+        right = in_video & right_moments(rows[None, :, 1:3], spans, rule)[0, 0]
+    iou = np.fmax.reduce(moment_iou(rows[:, None, 1:3], spans), axis=1) * in_video
+    counted = aligned.have_rank(data.main_task, rows, number)
+    shown = zip(rows[counted].tolist(), in_video[counted], iou[counted], right[counted], strict=True)
+    return [
+        Prediction(rank, aligned.name_of[int(idx)], bool(own), st, ed, score, float(fit), bool(is_right))
+        for rank, ((idx, st, ed, score), own, fit, is_right) in enumerate(shown, start=1)
+    ]
 
 
 def _in_words(query: Query, in_video: Sequence[Prediction], end: float, task: str) -> str:

@@ -18,14 +18,9 @@ MAX_TYPES = 12  # shown one by one
 
 @dataclass(frozen=True)
 class Grouping:
-    """Queries divided into groups.
+    """Queries divided into groups, in the order in which these are shown; `key` is a short name for links.
 
-    Attributes:
-        key: short name for links.
-        title: heading.
-        note: how they are divided.
-        names: of the groups, in the order in which they are shown.
-        group_of: (Nq,) int64, the number of each query's group; -1: of none.
+    `group_of` (Nq,) int64 is the number of each query's group; -1: of none.
     """
 
     key: str
@@ -47,12 +42,7 @@ class Grouping:
 
 
 def groupings(queries: Sequence[Query], durations: Mapping[str, float]) -> list[Grouping]:
-    """All groupings that make sense for these queries.
-
-    Args:
-        queries: with moments.
-        durations: {vid_name: seconds}, where they are known.
-    """
+    """All groupings that make sense for queries with moments, and {vid_name: seconds} where these are known."""
     found = [by_type(queries), by_length(queries), by_position(queries, durations)]
     return [grouping for grouping in found if grouping is not None]
 

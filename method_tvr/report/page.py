@@ -39,27 +39,17 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart and its numbers.
-
-    Attributes:
-        title: what it shows.
-        svg: the chart, an `svg` element.
-        header, rows: the numbers, as cells of a table.
-    """
+    """A chart, as an `svg` element, and its numbers: those of `series` at each of `names`, which are of a kind."""
 
     title: str
     svg: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    kind: str
+    names: Sequence[str]
+    series: Sequence[Series]
 
 
 def render(data: ReportData, made: datetime) -> str:
-    """The page.
-
-    Args:
-        data: what it shows.
-        made: when.
-    """
+    """The page, made at a time."""
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     others = data.files[1:]
     comparisons = compare_outcomes(data.first.outcomes, [file.outcomes for file in others], data.rule)
@@ -74,9 +64,7 @@ def render(data: ReportData, made: datetime) -> str:
         n_comparisons=sum(map(len, comparisons)),
         n_resamples=N_RESAMPLES,
         curves={"over-iou": list(panels_over_iou(data)), "over-k": list(panels_over_k(data))},
-        groups=[
-            (grouping, list(panels_of_groups(data, grouping))) for grouping in groupings(data.queries, data.durations)
-        ],
+        groups=[(each, list(panels_of_groups(data, each))) for each in groupings(data.queries, data.durations)],
         galleries=galleries(data),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -86,11 +74,11 @@ def render(data: ReportData, made: datetime) -> str:
 
 def panels_over_iou(data: ReportData) -> Iterator[Panel]:
     """Recall over the IoU threshold: a chart for each task and, where files are compared, each k."""
+    ks = {f"R@{k}": k for k in CURVE_KS}
     for task in (task for task in data.first.outcomes if task in MOMENT_TASKS):
-        ks = {f"R@{k}": k for k in CURVE_KS}
         for title, lines in _charts(data, task, task, ks, lambda one, k: _recalls(one, [k], CURVE_IOU_THDS)):
             svg = line_chart(_key("iou", title), CURVE_IOU_THDS, lines, "IoU threshold", CURVE_IOU_THDS)
-            yield _panel(f"{title} over IoU", svg, "IoU", [f"{iou_thd:g}" for iou_thd in CURVE_IOU_THDS], lines)
+            yield Panel(f"{title} over IoU", svg, "IoU", [f"{iou_thd:g}" for iou_thd in CURVE_IOU_THDS], lines)
 
 
 def panels_over_k(data: ReportData) -> Iterator[Panel]:
@@ -102,7 +90,7 @@ def panels_over_k(data: ReportData) -> Iterator[Panel]:
         for title, lines in _charts(data, task, task, iou_thds, lambda one, thd: _recalls(one, ALL_KS, [thd])):
             svg = line_chart(_key("k", title), ALL_KS, lines, "k", CURVE_KS)
             at_ticks = [Series(line.label, line.style, [line.values[k - 1] for k in CURVE_KS]) for line in lines]
-            yield _panel(f"{title} over k", svg, "k", [str(k) for k in CURVE_KS], at_ticks)
+            yield Panel(f"{title} over k", svg, "k", [str(k) for k in CURVE_KS], at_ticks)
 
 
 def panels_of_groups(data: ReportData, grouping: Grouping) -> Iterator[Panel]:
@@ -117,30 +105,21 @@ def panels_of_groups(data: ReportData, grouping: Grouping) -> Iterator[Panel]:
         for title, bars in _charts(data, task, name, ks, shares):
             svg = bar_chart(_key(grouping.key, title), grouping.names, grouping.counts, bars)
             names = [f"{group} (n = {n:,})" for group, n in zip(grouping.names, grouping.counts, strict=True)]
-            yield _panel(title, svg, "group", names, bars)
+            yield Panel(title, svg, "group", names, bars)
 
 
 def _charts(
-    data: ReportData,
-    task: str,
-    name: str,
-    variants: Mapping[str, V],
-    values: Callable[[Outcomes, V], Sequence[float]],
+    data: ReportData, task: str, name: str, variants: Mapping[str, V], values: Callable[[Outcomes, V], Sequence[float]]
 ) -> Iterator[tuple[str, list[Series]]]:
     """Titles and series: of one file all variants in one chart, of several files a chart for each variant."""
     if len(data.files) == 1:
         first = data.first.outcomes[task]
         yield name, [Series(label, i, values(first, variant)) for i, (label, variant) in enumerate(variants.items())]
         return
+    having_it = [(number, file) for number, file in enumerate(data.files) if task in file.outcomes]
     for label, variant in variants.items():
-        yield (
-            f"{name}, {label}",
-            [
-                Series(file.letter, number, values(file.outcomes[task], variant))
-                for number, file in enumerate(data.files)
-                if task in file.outcomes
-            ],
-        )
+        series = [Series(file.letter, number, values(file.outcomes[task], variant)) for number, file in having_it]
+        yield f"{name}, {label}", series
 
 
 def _recalls(outcomes: Outcomes, ks: Sequence[int], iou_thds: Sequence[float | None]) -> Sequence[float]:
@@ -150,8 +129,3 @@ def _recalls(outcomes: Outcomes, ks: Sequence[int], iou_thds: Sequence[float | N
 
 def _key(kind: str, title: str) -> str:
     return f"{kind}-" + re.sub(r"\W+", "-", title)
-
-
-def _panel(title: str, svg: str, first: str, names: Sequence[str], series: Sequence[Series]) -> Panel:
-    rows = [[name, *(f"{one.values[i]:.2f}" for one in series)] for i, name in enumerate(names)]
-    return Panel(title, svg, [first, *(one.label for one in series)], rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,10 +51,7 @@ class Curve:
 
 
 def read_curves(log_dir: Path) -> dict[str, Curve]:
-    """All scalars that training logged.
-
-    Args:
-        log_dir: `tensorboard_log` of a results folder.
+    """All scalars that training logged into the `tensorboard_log` of a results folder.
 
     Returns:
         {tag: Curve}: `Train/loss_overall`, `Eval_Loss/loss_overall`, …; of curves that share a tag, as recalls do,
@@ -79,22 +75,14 @@ def read_curves(log_dir: Path) -> dict[str, Curve]:
 
 
 def draw_run(
-    path: str | os.PathLike[str],
-    title: str,
-    curves: Mapping[str, Curve],
-    best_epoch: int,
-    examples: Examples,
-    iou_thd: float,
+    path: Path, title: str, curves: Mapping[str, Curve], best_epoch: int, examples: Examples, iou_thd: float
 ) -> None:
     """Write the picture of a run as PNG: curves above, timelines below.
 
     Args:
         path: the file, replaced whole.
-        title: headline.
-        curves: from `read_curves`.
-        best_epoch: epoch of the model that was kept.
-        examples: from `choose_examples`.
-        iou_thd: IoU from which a moment is right in them.
+        curves: from `read_curves`, with `best_epoch`, that of the model that was kept.
+        examples: from `choose_examples`, with `iou_thd`, the IoU from which a moment is right in them.
     """
     timelines_height = NOTE_HEIGHT + ROW_HEIGHT * len(examples)
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
@@ -113,20 +101,17 @@ def draw_curves(figure: SubFigure, curves: Mapping[str, Curve], best_epoch: int)
     losses, at_1, at_10 = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.055, right=0.985, top=0.83, bottom=0.26, wspace=0.2)
     for name, colour in LOSS_COLOURS.items():
-        label = name.removeprefix("loss_")
         width = 2.2 if name == "loss_overall" else 1.4
-        _draw_curve(losses, curves.get(f"Train/{name}"), colour, "-", label, width)
+        _draw_curve(losses, curves.get(f"Train/{name}"), colour, "-", name.removeprefix("loss_"), width)
         _draw_curve(losses, curves.get(f"Eval_Loss/{name}"), colour, ":", None, width)
     losses.set(title="Losses, weights applied (solid: train, dotted: val)", ylabel="loss (log scale)")
     losses.set_yscale("symlog", linthresh=1e-3)  # FrameCL may fall below 0
     for ax, k in ((at_1, 1), (at_10, 10)):
-        for task, colour in TASK_COLOURS.items():
-            if task == "VR":
-                _draw_curve(ax, curves.get(f"Eval/VR/r{k}"), colour, "-", "VR")
-                continue
+        for task in ("VCMR", "SVMR"):
             for iou_thd, line in iou_styles(curves).items():
                 curve = curves.get(f"Eval/{task}-{iou_thd}/{iou_thd}-r{k}")
-                _draw_curve(ax, curve, colour, line, f"{task}, IoU {iou_thd}")
+                _draw_curve(ax, curve, TASK_COLOURS[task], line, f"{task}, IoU {iou_thd}")
+        _draw_curve(ax, curves.get(f"Eval/VR/r{k}"), TASK_COLOURS["VR"], "-", "VR")
         ax.set(title=f"Recall at {k} on val", ylabel="% of queries")
         ax.set_ylim(bottom=0)
     for ax in (losses, at_1, at_10):
@@ -168,14 +153,14 @@ def draw_timelines(figure: SubFigure, examples: Examples, iou_thd: float) -> Non
     known_first = [*(kind for kind in TYPE_NAMES if kind in examples), *(examples.keys() - TYPE_NAMES.keys())]
     for row, kind in enumerate(known_first):
         for column, (example, outcome) in enumerate(zip(examples[kind], (RIGHT, WRONG), strict=True)):
-            if example is None:
-                ax = figure.add_subplot(grid[row, column])
-                ax.axis("off")
-                ax.text(0.5, 0.5, f"no query of type {kind} is {outcome} at rank 1", ha="center", color=INK)
-            else:
+            if example is not None:
                 curves = _draw_example(figure, grid[row, column], example)
                 if row == 0 and column == 0:
                     _draw_legend(figure, curves, iou_thd)
+                continue
+            ax = figure.add_subplot(grid[row, column])
+            ax.axis("off")
+            ax.text(0.5, 0.5, f"no query of type {kind} is {outcome} at rank 1", ha="center", color=INK)
     note = (
         "Chosen by rule, not by eye: for each query type, the first query of val in file order whose best moment in "
         f"the whole corpus (VCMR, after NMS) is right at IoU {iou_thd} (left), and the first whose best moment is "

@@ -28,13 +28,6 @@ N_MOMENTS = 5  # predictions shown in a timeline
 Recalls = Mapping[str, Mapping[str, float]]  # {task: {"{iou_thd}-r{k}" or "r{k}": percentage}}
 
 
-def chance_recalls(evaluation: Evaluation, min_pred_l: int, max_pred_l: int) -> Recalls:
-    """Chance level on a split, see `chance_level`."""
-    split, features = evaluation.split, evaluation.features
-    n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
-    return chance_level(split.queries, n_clips, evaluation.times, min_pred_l, max_pred_l, evaluation.rule)
-
-
 def untrained_recalls(config: ModelConfig, evaluation: Evaluation) -> Sequence[Recalls]:
     """Recalls of models that were initialised and never trained, one for each of `UNTRAINED_SEEDS`."""
     runs = []
@@ -54,52 +47,45 @@ def mean_recalls(runs: Sequence[Recalls]) -> Recalls:
 
 
 def recall_table(columns: Mapping[str, Recalls], baseline: str, compared: str) -> str:
-    """Recalls side by side.
+    """Recalls side by side, as lines of text: a row for each task, IoU threshold and k, percentages below the titles.
 
     Args:
-        columns: {title: recalls}; the first one names the rows, a later one may lack some.
+        columns: {title: recalls}; a later one than the baseline's may lack some.
         baseline, compared: titles; the last column says how many times the baseline the compared one is.
-
-    Returns:
-        Lines of text: a row for each task, IoU threshold and k, percentages below the titles.
     """
-    times = f"{compared} / {baseline}"
-    widths = [max(len(title), 8) for title in (*columns, times)]
-    titles = "".join(f"  {title:>{width}}" for title, width in zip((*columns, times), widths, strict=True))
-    lines = [f"{'':22}{titles}"]
+    titles = [*columns, f"{compared} / {baseline}"]
+
+    def line(label: str, cells: Sequence[str]) -> str:
+        return f"{label:22}" + "".join(
+            f"  {cell:>{max(len(title), 8)}}" for title, cell in zip(titles, cells, strict=True)
+        )
+
+    lines = [line("", titles)]
     for task, recalls in columns[baseline].items():
         lines.append("")
         for name, expected in recalls.items():
             iou_thd, _, k = name.rpartition("r")
             label = f"{task:4}  " + (f"IoU {iou_thd.rstrip('-')}  " if iou_thd else " " * 9) + f"R@{k}"
-            values = [column.get(task, {}).get(name) for column in columns.values()]
-            cells = [
-                *("–" if value is None else f"{value:.3f}" if title == baseline else f"{value:.2f}"
-                  for title, value in zip(columns, values, strict=True)),
-                f"{columns[compared][task][name] / expected:.1f}" if expected else "–",
-            ]  # fmt: skip
-            lines.append(
-                f"{label:22}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-            )
+            cells = []
+            for title, column in columns.items():
+                value = column.get(task, {}).get(name)
+                cells.append("–" if value is None else f"{value:.{3 if title == baseline else 2}f}")
+            times = f"{columns[compared][task][name] / expected:.1f}" if expected else "–"
+            lines.append(line(label, [*cells, times]))
     return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Compare a trained model with untrained ones and with chance")
-    parser.add_argument("--model_dir", required=True, help="results folder of the training run")
-    parser.add_argument("--metrics", required=True, help="its recalls on val, as standalone_eval saved them")
-    parser.add_argument("--nms_metrics", required=True, help="the same after NMS")
-    parser.add_argument("--nms_predictions", required=True, help="its predictions on val after NMS, VCMR and SVMR")
-    parser.add_argument("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
-    return parser
 
 
 @command_line
 @named_when_out_of_memory({}, ())
 def main() -> None:
     """Command line of the quickstart's last stage."""
-    args = build_parser().parse_args()
+    parser = argparse.ArgumentParser(description="Compare a trained model with untrained ones and with chance")
+    parser.add_argument("--model_dir", required=True, help="results folder of the training run")
+    parser.add_argument("--metrics", required=True, help="its recalls on val, as standalone_eval saved them")
+    parser.add_argument("--nms_metrics", required=True, help="the same after NMS")
+    parser.add_argument("--nms_predictions", required=True, help="its predictions on val after NMS, VCMR and SVMR")
+    parser.add_argument("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
+    args = parser.parse_args()
     metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
     predictions = read_json(args.nms_predictions)
     opt = inference_options(args.model_dir, device=args.device)
@@ -111,8 +97,10 @@ def main() -> None:
 
         print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
         untrained = untrained_recalls(trained.checkpoint.config, evaluation)
+        n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
+        band = opt.min_pred_l, opt.max_pred_l
         columns = {
-            "chance": chance_recalls(evaluation, opt.min_pred_l, opt.max_pred_l),
+            "chance": chance_level(split.queries, n_clips, evaluation.times, *band, evaluation.rule),
             "untrained": mean_recalls(untrained),
             "trained": metrics,
             "trained, NMS": nms_metrics,

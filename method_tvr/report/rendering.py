@@ -29,12 +29,7 @@ def shown(text: object) -> str:
 
 
 def renderer(folder: Path, **filters: Callable[..., Any]) -> Callable[..., Markup]:
-    """A function that fills a template of a folder: `render(template, **values)`.
-
-    Args:
-        folder: with the templates.
-        **filters: that they use, besides `shown`.
-    """
+    """A function that fills a folder's templates, which may use `shown` and `filters`: `render(template, **values)`."""
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,

@@ -24,15 +24,9 @@ def write_report(
     iou_thds: Sequence[float] | None = None,
     ks: Sequence[int] | None = None,
 ) -> Path:
-    """Write a report, whole or not at all.
+    """Write a report, whole or not at all; returns its path, by default beside the first file.
 
-    Args:
-        paths: the prediction file that it is about, and others that this one is compared with.
-        out: the page; by default beside the first file.
-        gt_path, split, iou_thds, ks: see `read_report_data`.
-
-    Returns:
-        The page's path.
+    For the other arguments see `read_report_data`.
 
     Raises:
         InputError: a file or the page's path cannot be used, or a package is missing.
@@ -57,8 +51,9 @@ def write_report(
     return target
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line entry."""
     parser = argparse.ArgumentParser(
         description="Write a report about a prediction file as one HTML page, and compare it with others."
     )
@@ -68,13 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="the page (default: PREDICTIONS_report.html beside the first file)")
     parser.add_argument("--iou_thds", type=float, nargs="+", help="IoU thresholds (default: the run's)")
     parser.add_argument("--ks", type=positive_int, nargs="+", help="k of recall at k (default: the run's)")
-    return parser
-
-
-@command_line
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line entry."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     target = write_report(args.predictions, args.out, args.gt, args.split, args.iou_thds, args.ks)
     print(f"{target} ({file_size(target)})")
 

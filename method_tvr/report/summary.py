@@ -15,11 +15,7 @@ Metrics = dict[str, dict[str, Any]]
 
 
 def final_metrics(model_dir: str, nms: bool) -> Metrics:
-    """The metrics that the evaluation at the end of training left in a results folder.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The metrics that the evaluation at the end of training left in a results folder, or an `InputError`."""
     found = [p for p in Path(model_dir).glob("inference_*_metrics.json") if ("_nms_thd_" in p.name) == nms]
     if not found:
         raise InputError(f"{model_dir}: has no inference_*_metrics.json: let the run finish, or run inference.sh on it")

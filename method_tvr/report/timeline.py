@@ -23,14 +23,9 @@ CURVES_HEIGHT = 34  # pixels
 
 @dataclass(frozen=True)
 class Lane:
-    """Spans that are shown in one line.
+    """Spans, in seconds, that are shown in one line; `titles` say what each is called when it is pointed at.
 
-    Attributes:
-        name: what they are, to be read.
-        kind: `ANNOTATED`; `RIGHT` or `WRONG`, which are shown before the annotated ones; `PREDICTED`, nobody knows how
-            well.
-        spans: starts and ends in seconds.
-        titles: what each is called when it is pointed at; none: nothing.
+    Their kind is `ANNOTATED`; `RIGHT` or `WRONG`, shown before the annotated ones; `PREDICTED`, nobody knows how well.
     """
 
     name: str
@@ -41,13 +36,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class BoundaryCurve:
-    """Where a moment may have one of its boundaries.
-
-    Attributes:
-        name: `start` or `end`.
-        seconds: (L,) when it would be.
-        p: (L,) its probabilities.
-    """
+    """Where a moment may `start` or `end`, which is the name: (L,) seconds, and its probability at each."""
 
     name: str
     seconds: np.ndarray
@@ -56,14 +45,9 @@ class BoundaryCurve:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Lanes one below the other over a video, and curves above them.
+    """Lanes one below the other over a video of a duration in seconds, and curves above them.
 
-    Attributes:
-        duration: of the video, in seconds.
-        lanes: from above.
-        curves: each is drawn to its own highest value in HTML.
-        ticks: texts below, evenly spaced from the start to the end.
-        in_words: what all of it shows.
+    In HTML each curve is drawn to its own highest value; `ticks` are texts below, evenly spaced from start to end.
     """
 
     duration: float

@@ -86,13 +86,7 @@ class Problem(BaseModel):
 
 
 def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A `Problem` as a response.
-
-    Args:
-        status: HTTP's code for it.
-        message: what is wrong and what would help.
-        headers: that go with it.
-    """
+    """A `Problem`, what is wrong and what would help, as a response."""
     return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 

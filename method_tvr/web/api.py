@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from method_tvr.ask.searcher import QuestionError
-from method_tvr.dataset.annotations import Video
 from method_tvr.web.answers import (
     MAX_LISTED,
     MAX_NAME,
@@ -31,7 +29,7 @@ from method_tvr.web.answers import (
     refusal,
 )
 from method_tvr.web.batching import Busy
-from method_tvr.web.guards import HostGuard, OriginGuard, PageGuard, RateGuard, names_of
+from method_tvr.web.guards import Guard, foreign_host, foreign_origin, names_of, needless_path, too_often
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
 from method_tvr.web.service import Service
@@ -66,10 +64,11 @@ ListLimit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="videos to lis
 def create_app(service: Service) -> FastAPI:
     """The API of a service, with all that guards it, as `GET /api/docs` says."""
     limits = service.limits
+    rate = f" A client may ask {limits.rate:g} times a second, {limits.burst:g} times at once." if limits.rate else ""
     app = FastAPIOffline(
         title="Moment retrieval",
         version="1",
-        description=_description(limits),
+        description=DESCRIPTION.format(limits=limits, rate=rate),
         docs_url="/api/docs",
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -79,10 +78,10 @@ def create_app(service: Service) -> FastAPI:
             Middleware(SecurityHeaders),
             Middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout),
             Middleware(OwnErrors),
-            Middleware(HostGuard, names=names_of(service.opt.host)),
-            Middleware(PageGuard),
-            Middleware(OriginGuard),
-            Middleware(RateGuard, limiter=RateLimiter(limits.rate, limits.burst)),
+            Middleware(Guard, refuse=foreign_host(names_of(service.opt.host))),
+            Middleware(Guard, refuse=needless_path),
+            Middleware(Guard, refuse=foreign_origin),
+            Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst))),
         ],
     )
     _add_refusals(app)
@@ -93,15 +92,16 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _description(limits: Limits) -> str:
-    rate = f" A client may ask {limits.rate:g} times a second, {limits.burst:g} times at once." if limits.rate else ""
-    return DESCRIPTION.format(limits=limits, rate=rate)
-
-
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     """What a documentation says about refusals."""
-    example = {code: {"application/json": {"example": {"error": PROBLEMS[code]}}} for code in codes}
-    return {code: {"model": Problem, "description": PROBLEMS[code], "content": example[code]} for code in codes}
+    return {
+        code: {
+            "model": Problem,
+            "description": PROBLEMS[code],
+            "content": {"application/json": {"example": {"error": PROBLEMS[code]}}},
+        }
+        for code in codes
+    }
 
 
 def _add_refusals(app: FastAPI) -> None:
@@ -172,18 +172,13 @@ async def _question(request: Request, limits: Limits) -> Question:
 def _add_lists(app: FastAPI, service: Service) -> None:
     @app.get("/api/videos", response_model=Videos, responses=_problems(422, 429), summary="The videos searched")
     async def videos(prefix: ListPrefix = "", limit: ListLimit = 100) -> Videos:
-        return _listed(service.videos, prefix, limit)
+        found = [video for video in service.videos if video.vid_name.startswith(prefix)]
+        first = [ListedVideo(vid_name=video.vid_name, duration=video.duration) for video in found[:limit]]
+        return Videos(n_videos=len(found), videos=first)
 
     @app.get("/api/health", response_model=Health, responses=_problems(429), summary="Whether questions are answered")
     async def health() -> Health:
-        ready, model = service.batched.ready, service.model_dir.name
-        return Health(ready=ready, model=model, n_videos=len(service.videos))
-
-
-def _listed(videos: Sequence[Video], prefix: str, limit: int) -> Videos:
-    found = [video for video in videos if video.vid_name.startswith(prefix)]
-    first = [ListedVideo(vid_name=video.vid_name, duration=video.duration) for video in found[:limit]]
-    return Videos(n_videos=len(found), videos=first)
+        return Health(ready=service.batched.ready, model=service.model_dir.name, n_videos=len(service.videos))
 
 
 def _add_media(app: FastAPI, service: Service) -> None:

@@ -29,10 +29,7 @@ class _Request:
 class BatchedSearcher:
     """Finds moments for sentences of many threads, which wait in a bounded queue for the one that searches.
 
-    Args:
-        searcher: what searches; others may use it meanwhile.
-        max_queue: requests that may wait.
-        max_batch: sentences searched for together.
+    At most `max_queue` requests wait, and `max_batch` are searched for together; others may use the searcher meanwhile.
     """
 
     def __init__(self, searcher: MomentSearcher, max_queue: int = 256, max_batch: int = 32) -> None:
@@ -56,11 +53,7 @@ class BatchedSearcher:
         show: str | None = None,
         timeout: float | None = None,
     ) -> list[Moment]:
-        """The best moments for a sentence, as `MomentSearcher.search` finds them; waits for them.
-
-        Args:
-            sentence, top_k, video, show: as there.
-            timeout: seconds to wait at most; None: as long as it takes.
+        """The best moments for a sentence, as `MomentSearcher.search` finds them; waits `timeout` seconds at most.
 
         Raises:
             Busy: too many wait already, or it took too long.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from urllib.parse import urlsplit
 
@@ -22,83 +23,57 @@ PAGE_PATHS = frozenset(
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+Refuse = Callable[[Scope, Headers], Response | None]  # the answer to what must not get through; None: it may
+
+
 class Guard:
-    """Lets requests through that it has nothing against.
+    """Answers http requests that it refuses, and lets all else through to an app."""
 
-    Args:
-        app: what they are let through to.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    def refuse(self, scope: Scope, headers: Headers) -> Response | None:
-        """The answer to a request that must not get through; None for others."""
-        raise NotImplementedError
+    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
+        self._app, self._refuse = app, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self.refuse(scope, Headers(scope=scope)) if scope["type"] == "http" else None
+        refused = self._refuse(scope, Headers(scope=scope)) if scope["type"] == "http" else None
         await (refused or self._app)(scope, receive, send)
 
 
-class HostGuard(Guard):
-    """Refuses host names that are not the server's: a page of another site, whose name was made to point here.
+def foreign_host(names: AbstractSet[str] | None) -> Refuse:
+    """Refuses host names not among these (None: any): pages of other sites, whose name was made to point here."""
 
-    Args:
-        app: what others are let through to.
-        names: the server's, without ports; None: any.
-    """
-
-    def __init__(self, app: ASGIApp, names: AbstractSet[str] | None) -> None:
-        super().__init__(app)
-        self._names = names
-
-    def refuse(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._names is None or _without_port(headers.get("host", "")) in self._names:
+    def refuse(scope: Scope, headers: Headers) -> Response | None:
+        if names is None or _without_port(headers.get("host", "")) in names:
             return None
         return refusal(400, "Host: this server does not go by that name: use the address that it printed")
 
+    return refuse
 
-class OriginGuard(Guard):
+
+def needless_path(scope: Scope, headers: Headers) -> Response | None:
+    """Refuses all of Gradio's own but what the page needs: no uploads, no files, no API besides ours."""
+    if scope["path"] in PAGE_PATHS or scope["path"].startswith(PAGE_FOLDERS):
+        return None
+    return refusal(404, "there is nothing here: the page is at /, the API at /api/docs")
+
+
+def foreign_origin(scope: Scope, headers: Headers) -> Response | None:
     """Refuses what pages of other sites ask, for whom the answers are not meant."""
-
-    def refuse(self, scope: Scope, headers: Headers) -> Response | None:
-        origin = headers.get("origin")
-        if origin is None or not is_asking(scope) or _place(origin) == headers.get("host", "").lower():
-            return None
-        return refusal(403, "Origin: pages of other sites may not ask: ask from a program, or from this server's page")
+    origin = headers.get("origin")
+    if origin is None or not is_asking(scope) or _place(origin) == headers.get("host", "").lower():
+        return None
+    return refusal(403, "Origin: pages of other sites may not ask: ask from a program, or from this server's page")
 
 
-class RateGuard(Guard):
-    """Refuses clients that ask more often than they may. A client is an address that connects.
+def too_often(limiter: RateLimiter) -> Refuse:
+    """Refuses clients, which are addresses that connect, that ask more often than they may."""
 
-    Args:
-        app: what others are let through to.
-        limiter: knows how often.
-    """
-
-    def __init__(self, app: ASGIApp, limiter: RateLimiter) -> None:
-        super().__init__(app)
-        self._limiter = limiter
-
-    def refuse(self, scope: Scope, headers: Headers) -> Response | None:
-        if not is_asking(scope):
-            return None
+    def refuse(scope: Scope, headers: Headers) -> Response | None:
         client = scope.get("client")
-        seconds = math.ceil(self._limiter.wait_s(client[0] if client else ""))
+        seconds = math.ceil(limiter.wait_s(client[0] if client else "")) if is_asking(scope) else 0
         if not seconds:
             return None
         return refusal(429, f"too many requests: ask again in {seconds} s", {"Retry-After": str(seconds)})
 
-
-class PageGuard(Guard):
-    """Lets nothing of Gradio's own through but what the page needs: no uploads, no files, no API besides ours."""
-
-    def refuse(self, scope: Scope, headers: Headers) -> Response | None:
-        path = scope["path"]
-        if path in PAGE_PATHS or path.startswith(PAGE_FOLDERS):
-            return None
-        return refusal(404, "there is nothing here: the page is at /, the API at /api/docs")
+    return refuse
 
 
 def is_asking(scope: Scope) -> bool:

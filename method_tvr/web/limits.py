@@ -17,9 +17,7 @@ class Limits:
     """What a server answers at most.
 
     Attributes:
-        max_sentence: characters of a sentence.
-        max_top_k: moments of an answer.
-        max_body: bytes of a request's body.
+        max_sentence, max_top_k, max_body: characters of a sentence, moments of an answer, bytes of a request's body.
         rate: requests a second of one client in the long run; 0: any.
         burst: requests of one client at once, after it has been quiet for a while.
         max_queue: sentences that wait to be searched for.
@@ -44,7 +42,6 @@ class RateLimiter:
         rate: tokens a second; 0: nobody is ever refused.
         burst: tokens of a full bucket, at least 1.
         clock: seconds, never going back.
-        max_clients: buckets kept.
     """
 
     def __init__(

@@ -23,21 +23,8 @@ MEDIA_TYPES = {
 }
 
 
-class MediaFiles:
-    """Which file shows a video. Names are looked up in a list, never joined to a path.
-
-    Args:
-        paths: {vid_name: its file, without links}.
-    """
-
-    def __init__(self, paths: dict[str, Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __contains__(self, vid_name: object) -> bool:
-        return vid_name in self._paths
+class MediaFiles(dict[str, Path]):
+    """{vid_name: its file, without links}. Names are looked up there, never joined to a path."""
 
     @classmethod
     def in_folder(cls, folder: str | Path, vid_names: Iterable[str]) -> MediaFiles:
@@ -50,21 +37,18 @@ class MediaFiles:
             InputError: the folder cannot be listed.
         """
         root, wanted, suffixes = Path(folder).resolve(), set(vid_names), list(MEDIA_TYPES)
-        found: dict[str, tuple[int, Path]] = {}
-        for path in sorted(_files_below(root, folder)):
-            if path.suffix.lower() not in MEDIA_TYPES:
-                continue
-            rank = suffixes.index(path.suffix.lower())
-            for name in {path.stem, path.name} & wanted:
+        found: dict[str, Path] = {}
+        listed = [path for path in sorted(_files_below(root, folder)) if path.suffix.lower() in MEDIA_TYPES]
+        for path in sorted(listed, key=lambda path: suffixes.index(path.suffix.lower())):
+            for name in ({path.stem, path.name} & wanted) - found.keys():
                 target = path.resolve()
-                inside = target.is_relative_to(root) and target.is_file() and target.suffix.lower() in MEDIA_TYPES
-                if inside and (name not in found or rank < found[name][0]):
-                    found[name] = rank, target
-        return cls({name: path for name, (_, path) in found.items()})
+                if target.is_relative_to(root) and target.is_file() and target.suffix.lower() in MEDIA_TYPES:
+                    found[name] = target
+        return cls(found)
 
     def response(self, vid_name: str) -> Response:
         """The file of a video, or the part of it that is asked for; 404 when there is none."""
-        path = self._paths.get(vid_name)
+        path = self.get(vid_name)
         if path is None or path.resolve() != path or not path.is_file():  # a link may lie there since
             return refusal(404, "there is no file of this video")
         return _VideoResponse(path, media_type=MEDIA_TYPES[path.suffix.lower()])

@@ -38,11 +38,7 @@ SECURITY_HEADERS = {
 
 
 class SecurityHeaders:
-    """Puts headers on every answer by which browsers keep to this server alone.
-
-    Args:
-        app: what answers.
-    """
+    """Puts headers on every answer by which browsers keep to this server alone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,11 +53,7 @@ class SecurityHeaders:
 
 
 class OwnErrors:
-    """Answers 500 when something fails, and says why in the log alone.
-
-    Args:
-        app: what may fail.
-    """
+    """Answers 500 when something fails, and says why in the log alone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -87,11 +79,6 @@ class BodyLimit:
     """Refuses bodies of more bytes than allowed, said beforehand or not, and those that do not arrive in time.
 
     Who is answered before all of a body has arrived is disconnected, so that nobody reads the rest.
-
-    Args:
-        app: what reads bodies.
-        max_bytes: of a body.
-        timeout: seconds that a body may take.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
@@ -116,12 +103,7 @@ class BodyLimit:
 
 
 class _Body:
-    """A request's body as it arrives.
-
-    Attributes:
-        expected: whether there is more to come.
-        too_large: what is said of one that is.
-    """
+    """A request's body as it arrives; `expected`: there is more to come."""
 
     def __init__(self, receive: Receive, expected: bool, max_bytes: int, timeout: float) -> None:
         self._receive, self._left, self._timeout = receive, max_bytes, timeout

@@ -27,9 +27,7 @@ UNUSABLE = (
 def open_outcomes(opt: EasyDict) -> tuple[QueryOutcomes | None, str]:
     """Queries of the split with predictions, or None and what to do about it.
 
-    Args:
-        opt: `predictions` names a file; None: the newest of inference without NMS in the model's folder, or what
-            training left there.
+    `opt.predictions` names a file; None: the newest of inference without NMS in the model's folder, or of training.
 
     Raises:
         InputError: the file that was named, or its annotations, cannot be used.

@@ -24,7 +24,6 @@ class Wanted:
     """Which queries are looked for; `ANY`, None and "" leave a property open.
 
     Attributes:
-        query_type: v, t, vt, or what types the dataset has.
         iou_thd: the IoU from which a moment is right.
         hit: whether the first prediction is right, or is not.
         ranks: lowest and highest rank of the first right prediction, both included; 0 is the rank of none.
@@ -39,29 +38,24 @@ class Wanted:
 
 
 class QueryOutcomes:
-    """Nq queries with their predictions and their outcomes.
-
-    Args:
-        aligned: predictions in the order of the annotations.
-        sentences: Nq.
-        rule: what counts as right.
+    """Nq queries with their predictions and their outcomes, in the order of the annotations.
 
     Attributes:
         task: whose ranks are shown: VCMR, or what the file has instead.
         of_task: {task: outcomes} of all tasks that the file has.
-        types: the query types that there are.
-        rule: as given; iou_thds: its thresholds.
+        kinds, types: each query's type, "" where there are none; and the types that there are.
+        iou_thds: the rule's thresholds.
     """
 
     def __init__(self, aligned: Aligned, sentences: Sequence[str], rule: Rule) -> None:
         self._aligned, self.sentences = aligned, list(sentences)
         self.of_task: Mapping[str, Outcomes] = all_outcomes(aligned, rule)
-        self.task = aligned.tasks[0]
+        self.task = next(iter(self.of_task))
         self.rule, self.iou_thds = rule, list(rule.iou_thds)
         self.vid_names = aligned.truth.vid_names
         self.desc_ids = aligned.truth.desc_ids
-        self._kinds = aligned.truth.types or [""] * len(self)
-        self.types = sorted({*self._kinds} - {""})
+        self.kinds = aligned.truth.types or [""] * len(self)
+        self.types = sorted({*self.kinds} - {""})
         self._rows = aligned.rows(self.task)
         self._numbers_of: dict[str, list[int]] = {}
         for number, sentence in enumerate(self.sentences):
@@ -73,20 +67,12 @@ class QueryOutcomes:
 
     @classmethod
     def read(cls, predictions: Path, annotations: Path, rule: Rule) -> QueryOutcomes:
-        """From a prediction file and the annotations of its split.
-
-        Raises:
-            InputError: one of them is not what it should be, or they do not fit.
-        """
+        """From a prediction file and the annotations of its split, or an `InputError` that says why they do not fit."""
         try:
             rows = read_jsonl(annotations)
             return cls(align(read_json(predictions), rows), [str(row.get("desc") or "") for row in rows], rule)
         except BadInput as err:
             raise InputError(f"{predictions}: {err}") from err
-
-    def type_of(self, number: int) -> str:
-        """A query's type; "" where there are none."""
-        return self._kinds[number]
 
     def ranks(self, iou_thd: float) -> np.ndarray:
         """(Nq,) int64: rank of the first right prediction, 0 where there is none."""
@@ -97,7 +83,7 @@ class QueryOutcomes:
         rank = self.ranks(wanted.iou_thd)
         chosen = np.ones(len(self), dtype=bool)
         if wanted.query_type != ANY:
-            chosen &= np.array([kind == wanted.query_type for kind in self._kinds])
+            chosen &= np.array([kind == wanted.query_type for kind in self.kinds])
         if wanted.hit is not None:
             chosen &= (rank == 1) == wanted.hit
         if wanted.ranks is not None:
@@ -120,10 +106,7 @@ class QueryOutcomes:
         return [(start, end) for start, end in spans[~np.isnan(spans[:, 0])].tolist()]
 
     def predicted(self, number: int, n: int) -> list[tuple[str, float, float, float]]:
-        """The first `n` predictions of a query that have a rank: video, start and end in seconds, score.
-
-        In VR start and end mean nothing.
-        """
+        """The first `n` predictions of a query that have a rank: video, start and end in seconds (not in VR), score."""
         rows = self._rows[number]
         ranked: list[Any] = rows[self._aligned.have_rank(self.task, rows, number)][:n].tolist()
         return [(self._aligned.name_of[int(idx)], st, ed, score) for idx, st, ed, score in ranked]

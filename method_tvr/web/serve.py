@@ -25,11 +25,7 @@ SHUTDOWN_S = 5  # for what is being answered when the server is told to end
 
 
 def check_packages() -> None:
-    """See that what only a server needs is there, without importing it.
-
-    Raises:
-        InputError: a package is missing.
-    """
+    """Raise an `InputError` if a package that only a server needs is missing, without importing it."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(

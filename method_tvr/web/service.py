@@ -13,7 +13,6 @@ from easydict import EasyDict
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
 from method_tvr.dataset.annotations import Video
-from method_tvr.search.answering import SpanCurves
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
@@ -27,12 +26,7 @@ class Service:
     """A model that is served.
 
     Attributes:
-        searcher: finds moments, and says how it came to them.
-        batched: the same, for many at once.
-        media: files of the videos.
-        limits: of requests.
-        model_dir: the model's results folder.
-        opt: all options.
+        batched: the searcher, for many at once.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
         why_no_outcomes: what to do about that.
@@ -59,19 +53,10 @@ class Service:
         return {video.vid_name: video.duration for video in self.videos}
 
     def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[Moment]:
-        """The best moments for a sentence, within the limits.
-
-        Raises:
-            Busy: too many ask.
-            QuestionError: the sentence is blank or too long, or there is no such video or show.
-        """
+        """The best moments for a sentence, within the limits; raises `Busy`, or a `QuestionError` if it has a fault."""
         if len(sentence) > self.limits.max_sentence:
             raise QuestionError(f"the sentence has {len(sentence)} characters: {self.limits.max_sentence} are allowed")
         return self.batched.search(sentence, min(top_k, self.limits.max_top_k), video, show, self.limits.timeout)
-
-    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
-        """Start and end probabilities of a sentence over each of some videos."""
-        return self.searcher.curves(sentence, vid_names)
 
     def annotated(self, sentence: str) -> dict[str, list[Span]]:
         """{vid_name: annotated moments} of the split's queries that say exactly this."""
@@ -88,14 +73,7 @@ class Service:
 
 
 def open_service(opt: EasyDict) -> Service:
-    """The service that options describe.
-
-    Args:
-        opt: from `parse_serve_options`.
-
-    Raises:
-        InputError: something is missing or does not fit.
-    """
+    """The service that options of `parse_serve_options` describe, or an `InputError`."""
     limits = Limits(rate=opt.max_rate, burst=max(1.0, BURST_S * opt.max_rate), max_queue=opt.max_queue)
     opt.max_before_nms = max(opt.max_before_nms, limits.max_top_k)
     searcher = open_searcher(opt)

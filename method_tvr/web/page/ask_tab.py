@@ -10,7 +10,7 @@ from method_tvr.ask.moments import Moment
 from method_tvr.web.batching import Busy
 from method_tvr.web.page.chooser import Chooser
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
-from method_tvr.web.page.rendering import render
+from method_tvr.web.page.rendering import message
 from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError
@@ -19,12 +19,7 @@ N_EXAMPLES = 6
 
 
 class AskTab:
-    """Built inside a `gr.Blocks`.
-
-    Args:
-        service: answers.
-        view: shows moments.
-    """
+    """Built inside a `gr.Blocks`."""
 
     def __init__(self, service: Service, view: MomentView) -> None:
         self._service = service
@@ -66,21 +61,16 @@ class AskTab:
             truth = self._service.annotated(asked)
             shown = self._shown(asked, found, truth)
         except (InputError, Busy) as err:
-            return str(render("message.html.j2", text=str(err), kind="problem")), "", "", []
+            return message(str(err)), "", "", []
         note = f"This is a query of the split; its moment is in {', '.join(truth)}."
-        message = str(render("message.html.j2", text=note, kind="note")) if truth else ""
-        return message, *self.chooser.show(shown)
+        return message(note, "note") if truth else "", *self.chooser.show(shown)
 
     def _shown(self, sentence: str, found: Sequence[Moment], truth: Mapping[str, Sequence[Span]]) -> list[ShownMoment]:
         names = list(dict.fromkeys(moment.vid_name for moment in found))
-        curves = dict(zip(names, self._service.curves(sentence, names), strict=True))
-        return [
-            ShownMoment(
-                str(rank),
-                moment,
-                self._service.durations[moment.vid_name],
-                truth.get(moment.vid_name, ()),
-                curves[moment.vid_name],
-            )
-            for rank, moment in enumerate(found, start=1)
-        ]
+        curves = dict(zip(names, self._service.searcher.curves(sentence, names), strict=True))
+        durations = self._service.durations
+        shown = []
+        for rank, moment in enumerate(found, start=1):
+            name = moment.vid_name
+            shown.append(ShownMoment(str(rank), moment, durations[name], truth.get(name, ()), curves[name]))
+        return shown

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
-from method_tvr.web.page.rendering import render
+from method_tvr.web.page.rendering import message
 
 KEPT_S = 3600  # seconds after which what a visitor was shown is forgotten
+FORGOTTEN = message("This list was shown too long ago: ask or filter again, then choose.")
 # Cards are plain HTML: clicks, Enter and Space on one of them become an event with its number.
 ON_LOAD = """
 const chosen = (event) => {
@@ -36,19 +37,8 @@ def number_of(event: gr.EventData, n: int) -> int:
     return min(max(number, 0), n - 1) if isinstance(number, int) else 0
 
 
-def forgotten() -> str:
-    """What is said where something was chosen from a list that is no longer known."""
-    text = "This list was shown too long ago: ask or filter again, then choose."
-    return str(render("message.html.j2", text=text, kind="problem"))
-
-
 class Chooser:
-    """Cards of moments on the left, the chosen one on the right.
-
-    Args:
-        view: shows moments.
-        name: of its elements in the page: `{name}-cards`, `{name}-details`.
-    """
+    """Cards of moments on the left, the chosen one on the right: `{name}-cards` and `{name}-details` in the page."""
 
     def __init__(self, view: MomentView, name: str) -> None:
         self._view = view
@@ -58,19 +48,15 @@ class Chooser:
             with gr.Column(scale=2, min_width=320):
                 self.details = gr.HTML(elem_id=f"{name}-details")
         self.state = gr.State([], time_to_live=KEPT_S)
+        self.outputs: list[Any] = [self.cards, self.details, self.state]  # what `show` fills
         self.cards.select(self._choose, self.state, self.details, api_visibility="private", show_progress="hidden")
-
-    @property
-    def outputs(self) -> list[Any]:
-        """What `show` fills."""
-        return [self.cards, self.details, self.state]
 
     def show(self, moments: Sequence[ShownMoment]) -> tuple[str, str, list[ShownMoment]]:
         """The outputs that show moments; the first one is chosen, and does not play by itself."""
-        details = str(self._view.details(moments[0], play=False)) if moments else ""
-        return str(self._view.cards(moments)), details, list(moments)
+        details = self._view.details(moments[0], play=False) if moments else ""
+        return self._view.cards(moments), details, list(moments)
 
     def _choose(self, moments: list[ShownMoment], event: gr.EventData) -> str:
         if not moments:
-            return forgotten()
-        return str(self._view.details(moments[number_of(event, len(moments))], play=True))
+            return FORGOTTEN
+        return self._view.details(moments[number_of(event, len(moments))], play=True)

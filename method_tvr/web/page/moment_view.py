@@ -68,30 +68,20 @@ def boundary_curves(curves: SpanCurves | None) -> list[BoundaryCurve]:
 
 
 class MomentView:
-    """Shows moments.
-
-    Args:
-        subtitles: {vid_name: lines {"text", "start", "end"}}.
-        playable: names of the videos that have a file.
-    """
+    """Shows moments, with {vid_name: subtitle lines {"text", "start", "end"}}, and videos where these are playable."""
 
     def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], playable: Container[str]) -> None:
         self._subtitles, self._playable = subtitles, playable
 
-    def cards(self, shown: Sequence[ShownMoment], chosen: int = 0) -> Markup:
-        """All of them, to choose from."""
+    def cards(self, shown: Sequence[ShownMoment]) -> str:
+        """All of them, to choose from; the first one is chosen."""
         scores = [max(one.moment.score or 0.0, 0.0) for one in shown]
         best = max(scores, default=0.0) or 1.0
         shares = [score / best for score in scores]  # a negative score, as of logarithms, has no bar
-        return render("moments.html.j2", shown=shown, chosen=chosen, shares=shares)
+        return render("moments.html.j2", shown=shown, shares=shares)
 
-    def details(self, shown: ShownMoment, play: bool) -> Markup:
-        """One moment: its video from where it starts, what its score is made of, and what is said in it.
-
-        Args:
-            shown: which.
-            play: whether the video starts by itself.
-        """
+    def details(self, shown: ShownMoment, play: bool) -> str:
+        """One moment: its video from where it starts (by itself: `play`), its score's parts, and what is said in it."""
         moment = shown.moment
         start, end = moment.start, moment.end
         lines = [

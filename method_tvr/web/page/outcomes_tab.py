@@ -11,7 +11,7 @@ import numpy as np
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.search.answering import SpanCurves
-from method_tvr.web.page.chooser import KEPT_S, Chooser, choosable, forgotten, number_of
+from method_tvr.web.page.chooser import FORGOTTEN, KEPT_S, Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import render
 from method_tvr.web.query_outcomes import ANY, QueryOutcomes, Wanted
@@ -27,13 +27,7 @@ ORDERS = ("as annotated", "best rank first", "worst rank first")
 
 
 class OutcomesTab:
-    """Built inside a `gr.Blocks`.
-
-    Args:
-        service: for the curves of a query.
-        outcomes: queries and predictions.
-        view: shows moments.
-    """
+    """Built inside a `gr.Blocks`."""
 
     def __init__(self, service: Service, outcomes: QueryOutcomes, view: MomentView) -> None:
         self._service, self._outcomes = service, outcomes
@@ -71,36 +65,29 @@ class OutcomesTab:
         self.first_page = (lambda: self._list(0, *(one.value for one in self.filters)), listed)
 
     def _list(
-        self,
-        page: int,
-        query_type: Any,
-        iou_thd: Any,
-        outcome: Any,
-        ranks: Any,
-        words: str | None,
-        order: Any,
+        self, page: int, query_type: Any, iou_thd: Any, outcome: Any, ranks: Any, words: str | None, order: Any
     ) -> tuple[str, int, list[int]]:
         thd = _chosen(iou_thd, self._outcomes.iou_thds)
         hit = {ANY: None, HIT: True, MISS: False}[_chosen(outcome, (ANY, HIT, MISS))]
         kind, order = _chosen(query_type, (ANY, *self._outcomes.types)), _chosen(order, ORDERS)
         wanted = Wanted(kind, thd, hit, RANKS[_chosen(ranks, tuple(RANKS))], words or "")
         numbers = self._outcomes.select(wanted)
-        rank = self._outcomes.ranks(thd)[numbers]
-        rank = np.where(rank == 0, np.iinfo(np.int64).max, rank)
         if order != ORDERS[0]:
+            rank = self._outcomes.ranks(thd)[numbers]
+            rank = np.where(rank == 0, np.iinfo(np.int64).max, rank)
             numbers = numbers[np.argsort(rank if order == ORDERS[1] else -rank, kind="stable")]
         page = min(max(page, 0), max(0, len(numbers) - 1) // PAGE_SIZE)
         first = page * PAGE_SIZE
         shown = numbers[first : first + PAGE_SIZE].tolist()
         table = render("queries.html.j2", outcomes=self._outcomes, numbers=shown, first=first, found=len(numbers))
-        return str(table), page, shown
+        return table, page, shown
 
     def _open(self, numbers: list[int], event: gr.EventData) -> tuple[str, str, str, list[ShownMoment]]:
         if not numbers:
-            return forgotten(), "", "", []
+            return FORGOTTEN, "", "", []
         number = numbers[number_of(event, len(numbers))]
         heading = render("query.html.j2", outcomes=self._outcomes, number=number)
-        return str(heading), *self.chooser.show(self._moments(number))
+        return heading, *self.chooser.show(self._moments(number))
 
     def _moments(self, number: int) -> list[ShownMoment]:
         """The annotated moments of a query, then what was predicted for it."""
@@ -112,24 +99,17 @@ class OutcomesTab:
             spans += [(name, (st, ed)) for name, st, ed, _ in found]
         names = list(dict.fromkeys([own, *(name for name, *_ in found)]))
         durations, curves = self._durations(names, spans), self._curves(outcomes.sentences[number], names)
-        truth = [
-            ShownMoment("annotated", Moment(own, *span), durations[own], annotated, curves.get(own))
-            for span in annotated
-        ]
+
+        def shown(rank: str, moment: Moment) -> ShownMoment:
+            name = moment.vid_name
+            return ShownMoment(rank, moment, durations[name], annotated if name == own else (), curves.get(name))
+
+        truth = [shown("annotated", Moment(own, *span)) for span in annotated]
         whole = outcomes.task == "VR"  # which names videos alone
         predicted = [
             Moment(name, 0.0 if whole else st, durations[name] if whole else ed, score) for name, st, ed, score in found
         ]
-        return truth + [
-            ShownMoment(
-                str(rank),
-                moment,
-                durations[moment.vid_name],
-                annotated if moment.vid_name == own else (),
-                curves.get(moment.vid_name),
-            )
-            for rank, moment in enumerate(predicted, start=1)
-        ]
+        return truth + [shown(str(rank), moment) for rank, moment in enumerate(predicted, start=1)]
 
     def _durations(self, names: Sequence[str], spans: Sequence[tuple[str, Span]]) -> dict[str, float]:
         """{vid_name: seconds}; of a video that is not searched, until where the last of these spans ends."""
@@ -141,7 +121,7 @@ class OutcomesTab:
         """{vid_name: curves} of the videos that are searched; none of a sentence that cannot be looked for."""
         searched = [name for name in names if name in self._service.durations]
         try:
-            return dict(zip(searched, self._service.curves(sentence, searched), strict=True))
+            return dict(zip(searched, self._service.searcher.curves(sentence, searched), strict=True))
         except QuestionError:  # it is blank, or nothing in it is a word
             return {}
 

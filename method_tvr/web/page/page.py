@@ -9,7 +9,7 @@ import gradio as gr
 from method_tvr.web.page.ask_tab import AskTab
 from method_tvr.web.page.moment_view import MomentView
 from method_tvr.web.page.outcomes_tab import OutcomesTab
-from method_tvr.web.page.rendering import render
+from method_tvr.web.page.rendering import message, render
 from method_tvr.web.page.run_tab import build_run_tab
 from method_tvr.web.service import Service
 
@@ -30,15 +30,14 @@ def build_page(service: Service) -> gr.Blocks:
     view = MomentView(service.subtitles, service.media)
     name = service.model_dir.resolve().name
     with gr.Blocks(title=f"Moments: {name}", analytics_enabled=False) as page:
-        gr.HTML(str(render("heading.html.j2", name=name, n_videos=len(service.videos))))
+        gr.HTML(render("heading.html.j2", name=name, n_videos=len(service.videos)))
         with gr.Tab("Ask", id="ask"):
             AskTab(service, view)
         with gr.Tab("Mistakes", id="mistakes"):
             if service.outcomes is None:
-                gr.HTML(str(render("message.html.j2", text=service.why_no_outcomes, kind="note")))
+                gr.HTML(message(service.why_no_outcomes, "note"))
             else:
-                browser = OutcomesTab(service, service.outcomes, view)
-                fill, outputs = browser.first_page
+                fill, outputs = OutcomesTab(service, service.outcomes, view).first_page
                 page.load(fill, None, outputs, api_visibility="private", show_progress="hidden")
         with gr.Tab("Run", id="run"):
             build_run_tab(service.model_dir, service.outcomes)

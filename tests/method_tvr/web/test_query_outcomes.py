@@ -91,7 +91,7 @@ def test_a_query_has_its_annotated_moment_and_its_predictions(outcomes):
     assert outcomes.predicted(1, 2) == [("friends_02", 10, 20, 1.0), ("friends_01", 10, 16.5, 0.9)]
     assert outcomes.predicted(0, 9) == [("friends_01", 10, 20, 1.0), ("friends_01", 30, 40, 0.9)]
     assert outcomes.types == ["t", "v", "vt"]
-    assert [outcomes.type_of(number) for number in range(4)] == ["v", "vt", "t", "v"]
+    assert outcomes.kinds[:4] == ["v", "vt", "t", "v"]
 
 
 @pytest.mark.parametrize(
