@@ -1,9 +1,11 @@
-"""Makes this folder a package, whatever it is called, for those of its files that are run as scripts (PEP 366)."""
+"""Makes this folder a package, whatever it is called, for those of its files that are run as scripts."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 NAME = "standalone_eval"
+SCRIPT = ModuleSpec(f"{NAME}.script", None)  # what a script has to be for its relative imports: one of the package
 sys.modules[NAME] = ModuleType(NAME)
 sys.modules[NAME].__path__ = [str(Path(__file__).parent)]

@@ -16,7 +16,7 @@ import numpy as np
 if not __package__:  # run as a file, wherever this folder was copied
     import as_package
 
-    __package__ = as_package.NAME
+    __spec__ = as_package.SCRIPT
 
 from .files import BadInput, command_line, positive_int, read_json, read_jsonl
 from .findings import Findings, shorten

@@ -13,7 +13,7 @@ from typing import Any
 if not __package__:  # run as a file, wherever this folder was copied
     import as_package
 
-    __package__ = as_package.NAME
+    __spec__ = as_package.SCRIPT
 
 from .aligned import align
 from .check import MAX_PRED, add_recall_options, check_files, refuse_errors

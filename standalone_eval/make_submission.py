@@ -14,7 +14,7 @@ from typing import Any
 if not __package__:  # run as a file, wherever this folder was copied
     import as_package
 
-    __package__ = as_package.NAME
+    __spec__ = as_package.SCRIPT
 
 from .check import check_files, refuse_errors
 from .files import command_line, whole_file
