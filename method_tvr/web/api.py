@@ -78,7 +78,7 @@ def create_app(service: Service) -> FastAPI:
             Middleware(SecurityHeaders),
             Middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout),
             Middleware(OwnErrors),
-            Middleware(Guard, refuse=foreign_host(names_of(service.opt.host))),
+            Middleware(Guard, refuse=foreign_host(names_of(service.host))),
             Middleware(Guard, refuse=needless_path),
             Middleware(Guard, refuse=foreign_origin),
             Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst))),

@@ -56,15 +56,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def greeting(service: Service, port: int) -> str:
+def greeting(service: Service, port: int, videos_dir: str | None) -> str:
     """What the user is told: where the page is, and who else can open it."""
     from method_tvr.web.guards import is_loopback
 
-    host, lines = service.opt.host, []
+    host, lines = service.host, []
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     here = f"[{here}]" if ":" in here else here
-    if service.opt.videos is not None:
-        lines.append(f"files of {len(service.media)} of {len(service.videos)} videos found in {service.opt.videos}")
+    if videos_dir is not None:
+        lines.append(f"files of {len(service.media)} of {len(service.videos)} videos found in {videos_dir}")
     if not is_loopback(host):
         lines.append(
             f"warning: --host {host}: whoever reaches port {port} of this machine can ask and see the videos; there is "
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with redirect_stdout(sys.stderr):  # progress
             service = open_service(opt)
         with closing(service):
-            print(greeting(service, listening.getsockname()[1]), flush=True)
+            print(greeting(service, listening.getsockname()[1], opt.videos), flush=True)
             run(service, listening)
 
 

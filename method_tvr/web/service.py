@@ -26,6 +26,7 @@ class Service:
     """A model that is served.
 
     Attributes:
+        host: the address or name that is listened at.
         batched: the searcher, for many at once.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
@@ -37,7 +38,7 @@ class Service:
     media: MediaFiles
     limits: Limits
     model_dir: Path
-    opt: EasyDict
+    host: str
     subtitles: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     outcomes: QueryOutcomes | None = None
     why_no_outcomes: str = ""
@@ -81,4 +82,4 @@ def open_service(opt: EasyDict) -> Service:
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
     subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)
     batched = BatchedSearcher(searcher, limits.max_queue)
-    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt, subtitles, outcomes, why_not)
+    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt.host, subtitles, outcomes, why_not)

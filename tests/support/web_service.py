@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from easydict import EasyDict
 from fastapi.testclient import TestClient
 
 from method_tvr.web.app import assemble
@@ -33,8 +32,7 @@ def service_of(
     batched = BatchedSearcher(searcher, limits.max_queue)
     names = [video.vid_name for video in searcher.videos]
     files = MediaFiles({}) if media is None else MediaFiles.in_folder(media, names)
-    options = EasyDict(host=host, videos=media)
-    service = Service(searcher, batched, files, limits, Path("/secret/place/model-1"), options, outcomes=outcomes)
+    service = Service(searcher, batched, files, limits, Path("/secret/place/model-1"), host, outcomes=outcomes)
     yield service
     searcher.gate.set()
     service.close()

@@ -236,6 +236,6 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(folder, 
 )
 def test_a_host_that_others_reach_is_warned_about(host, address, warned):
     with service_of(StubSearcher(), host=host) as service:
-        greeting = serve.greeting(service, 81)
+        greeting = serve.greeting(service, 81, None)
     assert f"open {address} " in greeting
     assert ("there is no password" in greeting) is warned
