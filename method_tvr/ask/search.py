@@ -16,7 +16,7 @@ from easydict import EasyDict
 
 from method_tvr.ask.moments import Moment, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher
-from method_tvr.config import SEARCH_MEMORY, parse_search_options
+from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
 
@@ -127,7 +127,7 @@ def run(opt: EasyDict) -> None:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of searching."""
-    opt = parse_search_options(argv)
+    opt = parse_inference_options(argv, SEARCH)
     if opt.query_file is not None or opt.query is not None:
         raise InputError("--query and --query_file are inference.sh's: write the sentences after the model's folder")
     with named_when_out_of_memory(opt, SEARCH_MEMORY):

@@ -23,7 +23,7 @@ from method_tvr.ask.encode_corpus import add_videos
 from method_tvr.ask.indexes import open_index
 from method_tvr.ask.moments import Moment, shortened
 from method_tvr.ask.text_models import TextModel, open_text_model
-from method_tvr.config import search_options
+from method_tvr.config import SEARCH, inference_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import Preparation
 from method_tvr.inputs import Inputs
@@ -86,7 +86,7 @@ class MomentSearcher:
         Raises:
             InputError: something is missing or does not fit.
         """
-        return open_searcher(search_options(model_dir, **{"eval_split_name": split, **options}))
+        return open_searcher(inference_options(model_dir, SEARCH, **{"eval_split_name": split, **options}))
 
     @overload
     def search(
@@ -226,7 +226,7 @@ def open_searcher(opt: EasyDict) -> MomentSearcher:
     """The searcher that options describe; videos that are not encoded yet are encoded first.
 
     Args:
-        opt: from `parse_search_options` or `parse_serve_options`.
+        opt: from `parse_inference_options` for `SEARCH` or `SERVE`.
 
     Raises:
         InputError: something is missing or does not fit.

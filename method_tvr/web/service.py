@@ -91,7 +91,7 @@ def open_service(opt: EasyDict) -> Service:
     """The service that options describe.
 
     Args:
-        opt: from `parse_serve_options`.
+        opt: from `parse_inference_options` for `SERVE`.
 
     Raises:
         InputError: something is missing or does not fit.
