@@ -337,7 +337,7 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
 
 
 def _with_defaults(options: Mapping[str, Option], given: Mapping[str, Any]) -> EasyDict:
-    return EasyDict({name: option.default for name, option in options.items()} | given)
+    return EasyDict({**{name: option.default for name, option in options.items()}, **given})
 
 
 def _check(options: Mapping[str, Option], opt: EasyDict) -> None:
