@@ -1,20 +1,21 @@
 """Every option once: name, default, help, bounds, and where it comes from; and the options of a program's run.
 
-A run's options are one EasyDict, `opt`, whose entries are what opt.json records.
+A run's options are one EasyDict, `opt`, whose entries are what opt.json records. What was typed, {name: value}, goes
+before them; then come opt.json, the dataset and defaults, and all of it is checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from easydict import EasyDict
 
 from method_tvr.dataset.clip_times import AUTO, LABEL_RULES
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
-from method_tvr.options import parsing
+from method_tvr.options import rules
 from method_tvr.options.row import (
     ABOVE_0,
     ABOVE_0_AT_MOST_1,
@@ -25,6 +26,7 @@ from method_tvr.options.row import (
     NOT_NEGATIVE,
     NOT_NEGATIVE_OR_OFF,
     OWN,
+    SAVED,
     SEARCH,
     SERVE,
     TRAIN,
@@ -36,10 +38,19 @@ from method_tvr.options.row import (
     Table,
     as_typed,
     needing_memory,
+    options_of,
     typed,
 )
 from method_tvr.options.rules import dataset_of
-from method_tvr.options.saved import check_name_part, find_model_dir, find_path, load_options, save_options
+from method_tvr.options.saved import (
+    check_name_part,
+    find_model_dir,
+    find_path,
+    keep_to_known_places,
+    load_known,
+    load_options,
+    save_options,
+)
 from method_tvr.options.values import (
     AVERAGE,
     CTX_MODES,
@@ -52,12 +63,13 @@ from method_tvr.options.values import (
 )
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import Rule
+from utils.basic_utils import InputError, StrPath
 
 __all__ = [
-    "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "OPTIONS", "RESUMED_MEMORY", "SEARCH_MEMORY", "TRAINING_MEMORY",
-    "dataset_of", "evaluation_rule", "final_inference_options", "find_model_dir", "find_path",
-    "inference_options", "load_options", "parse_inference_options", "parse_search_options", "parse_serve_options",
-    "parse_train_options", "save_options", "search_options", "settings_of",
+    "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "INFERENCE", "OPTIONS", "RESUMED_MEMORY", "SEARCH", "SEARCH_MEMORY",
+    "SERVE", "TRAIN", "TRAINING_MEMORY", "dataset_of", "evaluation_rule", "final_inference_options", "find_model_dir",
+    "find_path", "inference_options", "load_options", "parse_inference_options", "parse_train_options", "save_options",
+    "settings_of",
 ]  # fmt: skip
 
 Settings = TypeVar("Settings")
@@ -269,71 +281,116 @@ RESUMED_MEMORY = [name for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESU
 
 
 def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
-    """Options of a training run, with the dataset's defaults filled in.
-
-    Args:
-        argv: the command line, by default the program's.
+    """Options of a training run, typed by default on the program's command line, with the dataset's defaults filled in.
 
     Raises:
         InputError: options are missing or do not go together.
     """
-    return parsing.training_options(OPTIONS, typed(OPTIONS, TRAIN, argv))
+    options, given = options_of(OPTIONS, TRAIN), typed(OPTIONS, TRAIN, argv)
+    opt = _with_defaults(options, given)
+    if opt.resume is not None:
+        return _resumed_options(options, opt, given)
+    if not opt.exp_id:
+        raise InputError("--exp_id is missing: name this run, for example --exp_id reloclnet")
+    if opt.dset_name is None:
+        raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
+    dataset = dataset_of(opt)
+    opt.update({name: value for name, value in dataset.recipe.items() if name not in given})
+    if dataset.recipe_note:
+        values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)
+        print(f"note: the recipe of {dataset.name}, {values}, {dataset.recipe_note}", file=sys.stderr)
+    # a dataset's own evaluation annotations would not fit other training files
+    rules.finish(opt, given, keep_without_eval="train_path" in given and "eval_path" not in given)
+    _check(options, opt)
+    rules.check_training(opt)
+    return opt
 
 
-def parse_inference_options(argv: Sequence[str] | None = None, **values: Any) -> EasyDict:
-    """Options of an inference run: typed ones, then those of the model folder's opt.json, then defaults.
+def parse_inference_options(argv: Sequence[str] | None = None, program: str = INFERENCE, /, **values: Any) -> EasyDict:
+    """Options of inference, a search or a server: typed ones, then those of the model folder's opt.json, then defaults.
 
     Args:
         argv: the command line, by default the program's.
+        program: `INFERENCE`, `SEARCH` or `SERVE`.
         **values: the program's own, before which typed ones go.
 
     Raises:
         InputError: no such model folder, or options do not go together.
     """
-    return parsing.inference_options(OPTIONS, as_typed(OPTIONS, INFERENCE, values) | typed(OPTIONS, INFERENCE, argv))
+    return _inference_options(program, as_typed(OPTIONS, program, values) | typed(OPTIONS, program, argv))
 
 
-def parse_search_options(argv: Sequence[str] | None = None) -> EasyDict:
-    """Options of a search, found as those of an inference run are.
-
-    Raises:
-        InputError: no such model folder, or options do not go together.
-    """
-    return parsing.inference_options(OPTIONS, typed(OPTIONS, SEARCH, argv), SEARCH)
-
-
-def parse_serve_options(argv: Sequence[str] | None = None) -> EasyDict:
-    """Options of a server, found as those of an inference run are.
-
-    Raises:
-        InputError: no such model folder, or options do not go together.
-    """
-    return parsing.inference_options(OPTIONS, typed(OPTIONS, SERVE, argv), SERVE)
-
-
-def inference_options(model_dir: str | Path, **values: Any) -> EasyDict:
+def inference_options(model_dir: StrPath, program: str = INFERENCE, /, **values: Any) -> EasyDict:
     """What `parse_inference_options` gives where values are typed; None is as if it was not.
 
     Raises:
         InputError: there is no such option or model folder, or values cannot be typed or do not go together.
     """
-    return parsing.inference_options(OPTIONS, as_typed(OPTIONS, INFERENCE, {"model_dir": model_dir, **values}))
-
-
-def search_options(model_dir: str | Path, **values: Any) -> EasyDict:
-    """What `parse_search_options` gives where values are typed; None is as if it was not.
-
-    Raises:
-        InputError: there is no such option or model folder, or values cannot be typed or do not go together.
-    """
-    return parsing.inference_options(OPTIONS, as_typed(OPTIONS, SEARCH, {"model_dir": model_dir, **values}), SEARCH)
+    return _inference_options(program, as_typed(OPTIONS, program, {"model_dir": model_dir, **values}))
 
 
 def final_inference_options(opt: EasyDict) -> EasyDict:
     """Options of the evaluation that ends a training run: its own as far as opt.json does not say them, and NMS too."""
-    values = parsing.handed_over(OPTIONS, opt)
+    values = {name: opt[name] for name, one in options_of(OPTIONS, TRAIN).items() if one.inference in (MOVABLE, OWN)}
     values |= {"nms_thd": opt.final_nms_thd, "tasks": opt.eval_tasks_at_training}
     return inference_options(opt.results_dir, **values)
+
+
+def _with_defaults(options: Mapping[str, Option], given: Mapping[str, Any]) -> EasyDict:
+    return EasyDict({**{name: option.default for name, option in options.items()}, **given})
+
+
+def _check(options: Mapping[str, Option], opt: EasyDict) -> None:
+    for name, option in options.items():
+        option.check(opt[name])
+    rules.check_together(opt)
+
+
+def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mapping[str, Any]) -> EasyDict:
+    """Options of the run in the results folder `opt.resume`, changed by what was typed.
+
+    `resume` and `results_dir` of what comes back are the folder.
+    """
+    folder = find_model_dir(opt.resume, opt.results_root)
+    saved = load_known(folder, options)
+    for name in sorted(given):
+        if not options[name].on_resume and name in saved and opt[name] != saved[name]:
+            raise InputError(
+                f"--{name} {opt[name]}: the run in {folder} was started with {saved[name]}, and would be "
+                "another one: leave the option out, or start a new run"
+            )
+    opt.update({name: value for name, value in saved.items() if name not in given})
+    if opt.dset_name not in DATASETS:
+        raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
+    opt.resume = opt.results_dir = folder
+    rules.finish(opt, given, keep_without_eval=True)
+    _check(options, opt)
+    keep_to_known_places(opt, saved, given, folder)
+    return opt
+
+
+def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
+    options = options_of(OPTIONS, program)
+    opt = _with_defaults(options, given)
+    opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
+    saved = load_known(opt.model_dir, options_of(OPTIONS, TRAIN))
+    for name, value in saved.items():
+        if options[name].inference in (SAVED, MOVABLE) and name not in given:
+            opt[name] = value
+    if opt.dset_name not in DATASETS:
+        raise InputError(f"{opt.model_dir}/opt.json: dset_name {opt.dset_name!r} is unknown: give --dset_name")
+    dataset = dataset_of(opt)
+    if dataset.root is None:  # which spans to look for is said nowhere else
+        opt.update({name: saved.get(name) for name in ("min_pred_l", "max_pred_l") if name not in given})
+    if "eval_path" not in given:
+        splits = {dataset.split_name(name) for name in (saved.get("eval_split_name", ""), opt.eval_split_name)}
+        opt.eval_path = saved.get("eval_path") if len(splits) == 1 else None
+    opt.eval_id = opt.eval_id or opt.exp_id
+    rules.check_program(opt, given, program)
+    rules.finish(opt, given)
+    _check(options, opt)
+    keep_to_known_places(opt, saved, {*given, "train_path"}, opt.model_dir)  # inference reads no training queries
+    return opt
 
 
 def settings_of(kind: type[Settings], opt: EasyDict) -> Settings:

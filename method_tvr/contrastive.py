@@ -53,14 +53,13 @@ def frame_cl(
 ) -> torch.Tensor:
     """FrameCL: clips inside the moment against the other clips of the same video (ReLoCLNet, section 3.4).
 
+    The mean over the batch, and modalities, of (expectation over negatives - expectation over positives).
+
     Args:
         similarity: (N, L) dot product of each query with the clips of its own video; or (M, N, L), of M modalities.
         match_labels: (N, L), 1 on the clips of the moment.
         mask: (N, L), 1 on clips that exist.
         measure: the estimator of mutual information, one of `MEASURES`.
-
-    Returns:
-        Scalar, mean over the batch, and modalities, of (expectation over negatives - expectation over positives).
     """
     positive_part, negative_part = MEASURES[measure]
     positives = match_labels.to(similarity.dtype)
@@ -99,11 +98,7 @@ def frame_cl_video_to_video(
 def video_cl(scores: torch.Tensor) -> torch.Tensor:
     """VideoCL: each query with its video against all other pairs of the batch (MIL-NCE, Miech et al. 2020).
 
-    Args:
-        scores: (N, N), query i against video j; matching pairs on the diagonal.
-
-    Returns:
-        Scalar: mean of logsumexp(row i and column i together) - scores[i, i].
+    (N, N) scores of query i against video j -> mean of logsumexp(row i and column i together) - scores[i, i].
     """
     both_ways = torch.cat([scores, scores.t()], dim=1)  # (N, 2N)
     return F.cross_entropy(both_ways, torch.arange(len(scores), device=scores.device))  # logsumexp - scores[i, i]
@@ -134,16 +129,12 @@ def draw_negatives(scores: torch.Tensor, pool_size: int | None, generator: torch
 def ranking_loss(
     scores: torch.Tensor, negatives: torch.Tensor, margin: float, ranking_loss_type: str = "hinge"
 ) -> torch.Tensor:
-    """Push each row's diagonal score above its drawn negative's.
+    """Push each row's diagonal score above its drawn negative's: (…).
 
     Args:
         scores: (…, N, N); queries by videos for `loss_neg_ctx`, transposed for `loss_neg_q`.
         negatives: (…, N) columns from `draw_negatives`.
-        margin: of the hinge.
         ranking_loss_type: `hinge`, mean max(0, margin + neg - pos), or `lse`, mean log(1 + exp(neg - pos)).
-
-    Returns:
-        (…).
     """
     gap = scores.gather(-1, negatives.unsqueeze(-1)).squeeze(-1) - scores.diagonal(dim1=-2, dim2=-1)
     loss = (margin + gap).clamp(min=0) if ranking_loss_type == "hinge" else F.softplus(gap)
@@ -161,11 +152,11 @@ def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torc
     directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
     negatives = draw_negatives(directed, pool_size, generator)
     losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
-    return {name: _weighted(weight, loss) for (name, weight), loss in zip(weights.items(), losses, strict=True)}
-
-
-def _weighted(weight: float, loss: torch.Tensor) -> torch.Tensor:
-    return loss if weight == 1 else weight * loss
+    # a weight of 1 is left out: one kernel less
+    return {
+        name: loss if weight == 1 else weight * loss
+        for (name, weight), loss in zip(weights.items(), losses, strict=True)
+    }
 
 
 def span_loss(st_logits: torch.Tensor, ed_logits: torch.Tensor, st_ed_indices: torch.Tensor) -> torch.Tensor:

@@ -48,36 +48,21 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split with all that answering its queries and judging the answers takes.
-
-    Attributes:
-        split, features: queries, videos and where their features come from.
-        device: where models compute.
-        ranks: the processes that do it together.
-        source_of: encodes videos with a model, or finds them encoded.
-        times: of clips in seconds.
-        search: what is searched for.
-        query_bsz: queries encoded at a time.
-        trim_padding: see `ReLoCLNet.encode_videos`.
-        rule: what counts as right, and the recalls that are reported.
-        by_type: report recalls by type of query too, where all have one.
-        nms_thd: write predictions after temporal NMS at this IoU as well; `OFF`.
-        max_before_nms: moments that NMS looks at.
-    """
+    """A split with all that answering its queries and judging the answers takes."""
 
     split: EvalSplit
-    features: FeatureStore
-    device: torch.device
-    ranks: Ranks
-    source_of: Callable[[ReLoCLNet], VideoSource]
+    features: FeatureStore  # of its queries and videos
+    device: torch.device  # where models compute
+    ranks: Ranks  # the processes that do it together
+    source_of: Callable[[ReLoCLNet], VideoSource]  # encodes videos with a model, or finds them encoded
     times: ClipTimes
     search: SearchSettings
-    query_bsz: int
-    trim_padding: bool
-    rule: Rule
-    by_type: bool
-    nms_thd: float
-    max_before_nms: int
+    query_bsz: int  # queries encoded at a time
+    trim_padding: bool  # see `ReLoCLNet.encode_videos`
+    rule: Rule  # what counts as right, and the recalls that are reported
+    by_type: bool  # report recalls by type of query too, where all have one
+    nms_thd: float  # write predictions after temporal NMS at this IoU as well; `OFF`
+    max_before_nms: int  # moments that NMS looks at
 
 
 def evaluation_of(
@@ -88,12 +73,9 @@ def evaluation_of(
     ranks: Ranks = ALONE,
     source_of: Callable[[ReLoCLNet], VideoSource] | None = None,
 ) -> Evaluation:
-    """How options say that a split is evaluated.
+    """How options say that a split is evaluated; see `Evaluation`.
 
-    Args:
-        opt: search, loading and evaluation options.
-        split, features, device, ranks, source_of: see `Evaluation`; None encodes videos when they are searched, long
-            ones averaged down.
+    By default videos are encoded when they are searched, long ones averaged down.
     """
     encoding = settings_of(Encoding, opt)
     return Evaluation(
@@ -118,7 +100,6 @@ def predict(model: ReLoCLNet, evaluation: Evaluation, tasks: Sequence[str]) -> d
 
     Args:
         model: in evaluation mode, on the evaluation's device.
-        evaluation: of which split, and how.
         tasks: of VCMR, SVMR and VR. SVMR alone encodes only the videos that queries are about.
 
     Returns:
@@ -142,11 +123,10 @@ def answer_tasks(
     """Answer queries of a split, encoded and as annotated; see `predict`."""
     parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
     if "VCMR" in parts or "VR" in parts:
-        for moments, videos in answerer.search(queries):
-            if "VCMR" in parts:
-                parts["VCMR"].append(moments)
-            if "VR" in parts:
-                parts["VR"].append(videos)
+        for found in answerer.search(queries):
+            for task, rows in zip(("VCMR", "VR"), found, strict=True):
+                if task in parts:
+                    parts[task].append(rows)
     if "SVMR" in parts:
         parts["SVMR"].append(answerer.search_in(queries, [str(query.vid_name) for query in asked]))
     return {task: RankedRows.concatenate(rows) for task, rows in parts.items()}
@@ -165,14 +145,7 @@ def mean_losses(
 ) -> dict[str, float]:
     """{loss term: its mean over the batches of a split}, of a model in evaluation mode.
 
-    Args:
-        model, device: which, and where.
-        dataset: of the split.
-        batch_size: queries a batch.
-        trim_padding: see `ReLoCLNet.encode_videos`.
-        settings: loss weights in force.
-        negatives: what negatives are drawn with.
-        ranks: the processes that do it together.
+    `settings` are the loss weights in force, and `negatives` what negatives are drawn with.
     """
     meter, loader = LossMeter(device), BatchLoader(dataset, batch_size, trim_padding, ranks=ranks)
     batches = copied_ahead(loader, device)
@@ -208,7 +181,7 @@ def evaluate_split(
     """Predict, write the prediction file and, with ground truth, its metrics; both again after NMS if asked for.
 
     Args:
-        model, evaluation, tasks: see `predict`; the main process writes the files.
+        model, evaluation, tasks: see `predict`.
         path: prediction file; the others are named after it: `…_metrics.json`, `…_nms_thd_{thd}.json` and so on.
 
     Returns:
@@ -236,34 +209,22 @@ def _write(rows: dict[str, RankedRows], evaluation: Evaluation, path: Path) -> d
 
 
 def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None) -> dict[str, dict[str, Any]]:
-    """Inference as the command line does it.
+    """Inference with options of `parse_inference_options`, as the command line does it; see `evaluate_split`.
 
-    Args:
-        opt: from `parse_inference_options`.
-        ranks: the processes that do it together.
-        device: where this one computes, by default where the options say.
-
-    Returns:
-        Metrics as `evaluate_split` returns them.
+    `device` is where this process computes, by default where the options say.
     """
     trained = open_model(opt, ranks, device)
     store = None if opt.encoded_corpus is None else trained.open_store(opt.encoded_corpus)
-    windows, device = trained.windows, trained.device
-    opened = trained.open_features(average=windows is None) if store is None else trained.open_query_features()
-    with opened as features:
+    with trained.open_features(with_context=store is None) as features:
         split = trained.inputs.eval_split(features)
         if store is not None:
             require_videos(store, split.videos, split.name)
         tasks = _tasks(opt.tasks, split, opt.eval_path)
         name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
         path = trained.model_dir / name
-        model = trained.model
-        if store is None:
-            source = encoded_now(model, features, trained.encoding, device, windows)
-        else:
-            source = encoded_before(store, device)
-        evaluation = evaluation_of(opt, split, features, device, ranks, lambda _: source)
-        metrics = evaluate_split(model, evaluation, tasks, path)
+        source = trained.source(features) if store is None else encoded_before(store, trained.device)
+        evaluation = evaluation_of(opt, split, features, trained.device, ranks, lambda _: source)
+        metrics = evaluate_split(trained.model, evaluation, tasks, path)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
     if metrics:
         print(metrics_table(metrics))
@@ -280,14 +241,12 @@ def require_videos(store: CorpusStore, videos: Sequence[Video], split_name: str)
 
 def _tasks(asked: Sequence[str] | None, split: EvalSplit, path: str) -> list[str]:
     """The tasks that were asked for, by default all that the queries of a file allow."""
-    if split.has_ground_truth:
-        return list(asked or TASKS)
-    if "SVMR" in (asked or ()):
+    if "SVMR" in (asked or ()) and not split.has_ground_truth:
         raise InputError(
             f"{path}: SVMR looks for the moment in a given video, but the queries of {split.name} name none: "
             "leave SVMR out of --tasks"
         )
-    return list(asked or [task for task in TASKS if task != "SVMR"])
+    return list(asked or (task for task in TASKS if task != "SVMR" or split.has_ground_truth))
 
 
 def run_together(opt: EasyDict, run: Callable[[EasyDict, Ranks, torch.device], object]) -> None:

@@ -12,7 +12,6 @@ from method_tvr.dataset.annotations import Query, Video, load_queries, load_vide
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
-from method_tvr.dset_configs import DATASETS
 from method_tvr.model import MODALITIES
 from utils.basic_utils import InputError, first_few
 
@@ -70,26 +69,29 @@ class Inputs:
         """The clips of the videos, in seconds."""
         return ClipTimes(self.clip_length, self.label_rule)
 
-    def ensure_dataset(self) -> None:
-        """Generate the dataset on first use when it is one that can be generated."""
-        DATASETS[self.dset_name].ensure()
+    def open_features(
+        self, device: torch.device, with_queries: bool = True, with_context: bool = True, average: bool = True
+    ) -> FeatureStore:
+        """The features of queries and videos, for a model on a device; False leaves the files of either alone.
 
-    def open_features(self, device: torch.device, with_queries: bool = True, average: bool = True) -> FeatureStore:
-        """The features of queries and videos.
-
-        Args:
-            device: the model's.
-            with_queries: False leaves the file of query features alone.
-            average: see `FeatureStore`.
+        Those of queries alone are each needed once, and read from their file. For `average` see `FeatureStore`.
         """
-        parts = self.ctx_mode.split("_")
+        parts, on_gpu, text = self.ctx_mode.split("_"), device.type == "cuda", not self.no_norm_tfeat
         paths = {"video": self.vid_feat_path, "sub": self.sub_bert_path}
-        described = self._described(device, with_queries)
-        described["context_paths"] = {m: find_path(str(paths[m])) for m in MODALITIES if m in parts}
-        described |= {"use_tef": "tef" in parts, "average": average}
-        if self.feature_cache == "disk":
+        described: dict[str, Any] = {
+            "context_paths": {m: find_path(str(paths[m])) for m in MODALITIES if m in parts and with_context},
+            "query_path": find_path(self.desc_bert_path) if with_queries else None,
+            "normalize": {"video": not self.no_norm_vfeat, "sub": text, "query": text},
+            "max_ctx_l": self.max_ctx_l,
+            "max_desc_l": self.max_desc_l,
+            "use_tef": "tef" in parts,
+            "sizes": {"video": self.vid_feat_size, "sub": self.sub_feat_size, "query": self.q_feat_size},
+            "average": average,
+            "num_workers": self.num_workers,
+            "pin_memory": on_gpu and not self.no_pin_memory,
+        }
+        if self.feature_cache == "disk" or not with_context:
             return FeatureStore(**described)
-        on_gpu = device.type == "cuda"
         return CachedStore(
             **described,
             dtype=self.cache_dtype,
@@ -99,32 +101,10 @@ class Inputs:
             may_hold=device if on_gpu and self.feature_cache == "auto" else None,
         )
 
-    def open_query_features(self, device: torch.device) -> FeatureStore:
-        """The features of queries alone; each is needed once, and read from its file."""
-        return FeatureStore(**self._described(device, with_queries=True), context_paths={}, use_tef=False)
-
-    def _described(self, device: torch.device, with_queries: bool) -> dict[str, Any]:
-        """What opening features of any kind takes."""
-        text = not self.no_norm_tfeat
-        return {
-            "query_path": find_path(self.desc_bert_path) if with_queries else None,
-            "normalize": {"video": not self.no_norm_vfeat, "sub": text, "query": text},
-            "max_ctx_l": self.max_ctx_l,
-            "max_desc_l": self.max_desc_l,
-            "sizes": {"video": self.vid_feat_size, "sub": self.sub_feat_size, "query": self.q_feat_size},
-            "num_workers": self.num_workers,
-            "pin_memory": device.type == "cuda" and not self.no_pin_memory,
-        }
-
     def train_queries(self, features: FeatureStore) -> list[Query]:
-        """Training queries, all with a moment and with features.
-
-        Raises:
-            InputError: naming file, line and key.
-        """
-        videos = load_videos(find_path(self.video_duration_idx_path))
+        """Training queries, all with a moment and with features; an `InputError` names file, line and key."""
         path = find_path(str(self.train_path))
-        queries = load_queries(path, videos)
+        queries = load_queries(path, load_videos(find_path(self.video_duration_idx_path)))
         if not queries[0].has_moment:
             raise InputError(f"{path}: has no ground truth (vid_name and ts) to train on: give the training split")
         queries = queries[: max(1, round(len(queries) * self.data_ratio))]
@@ -134,20 +114,12 @@ class Inputs:
         return queries
 
     def listed_videos(self) -> list[Video]:
-        """The videos of the split, in file order.
-
-        Raises:
-            InputError: there are none.
-        """
+        """The videos of the split, in file order; an `InputError` where there are none."""
         videos = list(self._videos_of_splits()[self.eval_split_name].values())
         return videos[: DEBUG_BATCHES * self.eval_context_bsz] if self.debug else videos
 
     def eval_split(self, features: FeatureStore) -> EvalSplit:
-        """Queries and videos of the split, all with features.
-
-        Raises:
-            InputError: naming file, line and key.
-        """
+        """Queries and videos of the split, all with features; an `InputError` names file, line and key."""
         splits, name = self._videos_of_splits(), self.eval_split_name
         if self.eval_path is None:
             raise InputError(f"--eval_path is missing: {self.dset_name} has no queries of its own for split {name}")

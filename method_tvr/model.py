@@ -97,12 +97,7 @@ class EncodedVideos(NamedTuple):
 
 
 class ReLoCLNet(nn.Module):
-    """Query, video and subtitle encoders with contrastive training.
-
-    Args:
-        config: sizes and loss weights.
-        generator: source of the initial weights; None draws from torch's global one.
-    """
+    """Query, video and subtitle encoders with contrastive training; the initial weights are drawn with `generator`."""
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -134,7 +129,7 @@ class ReLoCLNet(nn.Module):
 
     @property
     def span_kernels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, 1, kernel) weights of the start and of the end predictor: how far around a clip they see."""
+        """(1, 1, kernel) weights of the start and of the end predictor."""
         return self.merged_st_predictor.weight, self.merged_ed_predictor.weight
 
     @property
@@ -149,14 +144,11 @@ class ReLoCLNet(nn.Module):
     # ---------------------------------------------------------------- encoders
 
     def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Encode queries into one vector per modality (modular queries).
+        """Modular queries, one vector per modality: {modality: (N, D)}, the `video_query` and the `sub_query`.
 
         Args:
             query_feat: (N, Lq, Dq) token features.
             query_mask: (N, Lq), 1 on tokens that exist.
-
-        Returns:
-            {modality: (N, D)}: the `video_query` and the `sub_query`.
         """
         tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
         hidden = hide(query_mask, self.dtype).unsqueeze(1)
@@ -176,9 +168,6 @@ class ReLoCLNet(nn.Module):
         Args:
             ctx_feats: {modality: (N, L, Dm)} clip features, tef included.
             ctx_mask: (N, L), 1 on clips that exist; modalities share their clips.
-
-        Returns:
-            {modality: ContextEncoding}.
         """
         hidden = hide(ctx_mask, self.dtype).unsqueeze(1)
         if len(self.modalities) > 1:
@@ -202,10 +191,8 @@ class ReLoCLNet(nn.Module):
         that exist come out the same. Those at the end of a video then see a similarity of 0 past it, where the
         reference's see that of padding, which depends on how far the batch is padded.
 
-        Args:
-            batch: `{modality}_feat` (N, L, Dm), `ctx_mask` (N, L), and on the CPU `ctx_lengths` (N,), as
-                `StartEndDataset` makes them.
-            trim_padding: see above.
+        The batch has `{modality}_feat` (N, L, Dm), `ctx_mask` (N, L), and on the CPU `ctx_lengths` (N,), as
+        `StartEndDataset` makes them.
         """
         mask = batch["ctx_mask"]
         encoded = []
@@ -236,13 +223,7 @@ class ReLoCLNet(nn.Module):
     ) -> torch.Tensor:
         """Score of every query with every video: best cosine over clips, averaged over modalities.
 
-        Args:
-            query: {modality: (Nq, D)}.
-            h3: {modality: (Nv, L, D)}.
-            ctx_mask: (Nv, L).
-
-        Returns:
-            (Nq, Nv) `q2ctx_scores`.
+        {modality: (Nq, D)}, {modality: (Nv, L, D)} and (Nv, L) -> (Nq, Nv) `q2ctx_scores`.
         """
         queries = torch.stack([query[m] for m in self.modalities])  # (M, Nq, D)
         unit = queries / (torch.linalg.vector_norm(queries, dim=-1, keepdim=True) + EPS)
@@ -274,15 +255,9 @@ class ReLoCLNet(nn.Module):
     def span_logits(
         self, query: Mapping[str, torch.Tensor], h3: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Start and end logits of each query in its own video.
+        """Start and end logits of each query in its own video, `MASKED` on clips that do not exist.
 
-        Args:
-            query: {modality: (N, D)}.
-            h3: {modality: (N, L, D)}.
-            ctx_mask: (N, L).
-
-        Returns:
-            st_logits, ed_logits: (N, L), `MASKED` on clips that do not exist.
+        {modality: (N, D)}, {modality: (N, L, D)} and (N, L) -> st_logits and ed_logits, (N, L).
         """
         projected = self.span_queries(query)
         similarity = mean_of([own_products(projected[m], h3[m]) for m in self.modalities])  # (N, L)
@@ -357,9 +332,7 @@ class ReLoCLNet(nn.Module):
         Args:
             query: {modality: (n, D)}, the queries of these videos.
             queries: {modality: (N, D)}, all queries of the batch.
-            groups: the videos.
             n_clips: L of the batch.
-            settings: says which losses are on.
 
         Returns:
             Of each query with its own video (n, L): `st_logits`, `ed_logits`, `{modality}_clips` (dot products with

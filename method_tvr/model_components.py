@@ -47,13 +47,10 @@ class Dropout(nn.Dropout):
 
 
 def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """What is added to attention scores so that only `visible` keys get weight: 0 there, -inf elsewhere.
+    """What is added to attention scores (of `dtype`) so that only keys get weight where `visible` (…, L) is 1 or True.
 
-    Made once for all layers that look at the same keys: on a GPU each would turn its mask into this.
-
-    Args:
-        visible: (…, L), 1 (or True) on keys that may be seen, 0 elsewhere.
-        dtype: of the scores.
+    0 there, -inf elsewhere. Made once for all layers that look at the same keys: on a GPU each would turn its mask into
+    this.
     """
     length = visible.shape[-1]
     # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
@@ -198,15 +195,9 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, query: torch.Tensor, key_value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Attend from `query` to `key_value`.
+        """Attend from `query` (N, Lq, D) to `key_value` (N, Lk, D): (N, Lq, D), heads concatenated.
 
-        Args:
-            query: (N, Lq, D).
-            key_value: (N, Lk, D), both keys and values.
-            hidden: (N, 1 or Lq, Lk), what hides keys from a query, see `hide`.
-
-        Returns:
-            (N, Lq, D), heads concatenated.
+        `hidden` (N, 1 or Lq, Lk) hides keys from a query, see `hide`.
         """
         if key_value is query:
             q, k, v = _side_by_side(query, self.query, self.key, self.value)
@@ -287,11 +278,7 @@ def computing_in(module: nn.Module, dtype: torch.dtype | None) -> Iterator[None]
 
     On the CPU by torch's autocast. On a GPU, which spends more time on autocast's hundreds of conversions than on the
     products, all parameters are copied at once, and the module is as one of that type: norms and sums between layers
-    too, as in the mixed precision of FSDP.
-
-    Args:
-        module: what computes.
-        dtype: bfloat16; None changes nothing.
+    too, as in the mixed precision of FSDP. None changes nothing.
     """
     parameters = [(part, name, p) for part in module.modules() for name, p in part._parameters.items() if p is not None]
     if dtype is None or not parameters[0][2].is_cuda:
@@ -309,13 +296,9 @@ def computing_in(module: nn.Module, dtype: torch.dtype | None) -> Iterator[None]
 
 
 def pool_clips(similarity: torch.Tensor) -> torch.Tensor:
-    """A video's score from the similarities of its clips: the best one's. In training and in search alike.
+    """(…, L) similarities of a video's clips -> (…) its score, the best one's. In training and in search alike.
 
-    Args:
-        similarity: (…, L); clips that do not exist have a very low one, or are left out.
-
-    Returns:
-        (…).
+    Clips that do not exist have a very low one, or are left out.
     """
     return similarity.amax(dim=-1)
 

@@ -73,10 +73,9 @@ class Trainer(Closing):
     """One training run, whose features and files are open until it is closed.
 
     Args:
-        opt: options from `parse_train_options`, with `results_dir`.
+        opt: from `parse_train_options`, with `results_dir`.
         saved: for a run that is resumed, where it goes on; None: at its beginning.
         signals: what SIGTERM and Ctrl-C are told to.
-        ranks: the processes that train together.
         device: where this one computes, by default where the options say.
 
     Raises:
@@ -165,12 +164,10 @@ class Trainer(Closing):
             raise
 
     def _run(self) -> None:
-        where = str(self.device)
-        if self.ranks.size > 1:
-            where = f"{self.ranks.size} processes, the main one on {where}"
+        several = f"{self.ranks.size} processes, the main one on " if self.ranks.size > 1 else ""
         print(
             f"{count_parameters(self.model):,} parameters, {len(self.train_set):,} training queries, "
-            f"{self.steps_per_epoch} steps an epoch, on {where}; results in {self.files.dir}"
+            f"{self.steps_per_epoch} steps an epoch, on {several}{self.device}; results in {self.files.dir}"
         )
         if self.resumed:
             print(f"going on with {self.place}", flush=True)
@@ -207,11 +204,15 @@ class Trainer(Closing):
             try:
                 self._step(whole, batch, weights)
             except NotFiniteError:
-                if before is not None:
-                    self._save_as_before_step(*before)
+                if before is not None:  # the step ended before its update, but has drawn from the generators
+                    chance, negatives = before
+                    chance.give_back(self.device)
+                    self.negatives.set_state(negatives)
+                    self._save()
                 raise
-            asked = self.ranks.any(self.signals.asked is not None)
-            if asked or self._save_is_due():
+            asked, every = self.ranks.any(self.signals.asked is not None), self.settings.save_every
+            due = every > 0 and self.place.step < self.steps_per_epoch and self.optimizer.steps_done % every == 0
+            if asked or due:
                 self._save()
             if asked:  # else a signal that came since then ends all together after the next step
                 self.signals.raise_if_asked(anyone=True)
@@ -247,7 +248,13 @@ class Trainer(Closing):
             self._save_best(epoch)
         else:
             self._evaluate_losses(epoch)
-            self._keep_if_better(epoch, self._evaluate(epoch))
+            score = self._evaluate(epoch)
+            if score > self.place.best_score:
+                self.place.best_score, self.place.epochs_without_better = score, 0
+                self._save_best(epoch)
+                self.files.keep_latest()
+            else:
+                self.place.epochs_without_better += 1
         waited = self.place.epochs_without_better
         stops = OFF != self.settings.max_es_cnt < waited
         if stops:
@@ -264,10 +271,6 @@ class Trainer(Closing):
         """A new epoch's losses; its negatives are drawn by its own number."""
         self.negatives.manual_seed(named_seed(self.settings.seed, f"negatives/{self.place.epoch}"))
         return LossMeter(self.device)
-
-    def _save_is_due(self) -> bool:
-        every = self.settings.save_every
-        return every > 0 and self.place.step < self.steps_per_epoch and self.optimizer.steps_done % every == 0
 
     def _save(self) -> None:
         """Write all that the run needs to go on from here."""
@@ -289,12 +292,6 @@ class Trainer(Closing):
     def _save_best(self, epoch: int) -> None:
         if self.ranks.is_main:
             save_checkpoint(self.files.dir / BEST, self.model, epoch, self.feature_records)
-
-    def _save_as_before_step(self, chance: RandomStates, negatives: torch.Tensor) -> None:
-        """Save after a step that ended before its update; it has drawn from the generators that had these states."""
-        chance.give_back(self.device)
-        self.negatives.set_state(negatives)
-        self._save()
 
     def _go_on_from(self, saved: SavedRun) -> None:
         if saved.state.queries != self.queries_digest:
@@ -337,15 +334,6 @@ class Trainer(Closing):
         recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in first.items())
         print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
         return score
-
-    def _keep_if_better(self, epoch: int, score: float) -> None:
-        if score <= self.place.best_score:
-            self.place.epochs_without_better += 1
-            return
-        self.place.best_score = score
-        self.place.epochs_without_better = 0
-        self._save_best(epoch)
-        self.files.keep_latest()
 
 
 def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch.device | None = None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import find_path, settings_of
+from method_tvr.config import dataset_of, find_path, settings_of
 from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
@@ -29,7 +29,7 @@ from method_tvr.search.stored_corpus import open_corpus
 from method_tvr.search.windows import Windows
 from method_tvr.start_end_dataset import StartEndEvalDataset
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
-from utils.basic_utils import InputError, progress
+from utils.basic_utils import InputError, StrPath, progress
 from utils.model_utils import choose_device
 from utils.ranks import ALONE, Ranks
 
@@ -40,7 +40,7 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     """Open the model in the results folder `opt.model_dir`, and generate its dataset if it is one that can be.
 
     Args:
-        opt: from `parse_inference_options` or its like.
+        opt: from `parse_inference_options`.
         ranks: the processes that use it together.
         device: where this one computes, by default where the options say.
 
@@ -57,7 +57,7 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
             "or leave the option out"
         )
     if ranks.is_main:
-        inputs.ensure_dataset()
+        dataset_of(opt).ensure()
     ranks.barrier()
     for name in ("max_ctx_l", "max_desc_l"):  # the model has positions for so many
         most = getattr(checkpoint.config, name)
@@ -84,23 +84,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model and how it is used; see `open_model`.
+    """A model and how it is used; see `open_model`."""
 
-    Attributes:
-        model_dir: its results folder.
-        checkpoint: its weights, and what is known of its training.
-        device: where it computes.
-        inputs: what it reads.
-        encoding: how it encodes videos.
-        windows: how long videos are cut; None averages them down.
-    """
-
-    model_dir: Path
-    checkpoint: Checkpoint
-    device: torch.device
-    inputs: Inputs
-    encoding: Encoding
-    windows: Windows | None
+    model_dir: Path  # its results folder
+    checkpoint: Checkpoint  # its weights, and what is known of its training
+    device: torch.device  # where it computes
+    inputs: Inputs  # what it reads
+    encoding: Encoding  # how it encodes videos
+    windows: Windows | None  # how long videos are cut; None averages them down
 
     @cached_property
     def model(self) -> ReLoCLNet:
@@ -108,53 +99,38 @@ class TrainedModel:
         return self.checkpoint.build_model(self.device)
 
     @contextmanager
-    def open_features(self, with_queries: bool = True, average: bool = True) -> Iterator[FeatureStore]:
-        """The features that the options name, which must be such as the model was trained on.
-
-        Args:
-            with_queries: False leaves the file of query features alone.
-            average: see `FeatureStore`.
+    def open_features(self, with_queries: bool = True, with_context: bool = True) -> Iterator[FeatureStore]:
+        """The features that the options name, which must be such as the model was trained on; False leaves some out.
 
         Raises:
             InputError: naming the feature file or the option.
         """
-        with self.inputs.open_features(self.device, with_queries, average) as features:
-            self._check(features)
-            yield features
-
-    @contextmanager
-    def open_query_features(self) -> Iterator[FeatureStore]:
-        """Features of queries alone, for videos that are encoded already.
-
-        Raises:
-            InputError: see `open_features`.
-        """
-        with self.inputs.open_query_features(self.device) as features:
-            self._check(features)
-            yield features
-
-    def _check(self, features: FeatureStore) -> None:
-        """Refuse features of other sizes or another making than the model was trained on."""
-        features.note_unknown_files()
         config, model_dir = self.checkpoint.config, str(self.model_dir)
-        tef = TEF_SIZE if features.use_tef else 0
-        trained_on = {"query": config.query_input_size, **{m: config.input_sizes[m] - tef for m in config.modalities}}
-        for kind, size in features.sizes.items():
-            if size != trained_on[kind]:
-                raise InputError(
-                    f"{features.paths[kind]}: features are {size} wide, but the model in {model_dir} was "
-                    f"trained on {trained_on[kind]}: give the features it was trained on"
-                )
-        check_trained_on(self.checkpoint.features, features, model_dir)
-        note_not_compared(self.checkpoint.features, self.checkpoint.has_record, features, model_dir)
-        check_clip_length(features, self.inputs.clip_times)
+        with self.inputs.open_features(self.device, with_queries, with_context, self.windows is None) as features:
+            features.note_unknown_files()
+            tef = TEF_SIZE if features.use_tef else 0
+            expected = {"query": config.query_input_size, **{m: n - tef for m, n in config.input_sizes.items()}}
+            for kind, size in features.sizes.items():
+                if size != expected[kind]:
+                    raise InputError(
+                        f"{features.paths[kind]}: features are {size} wide, but the model in {model_dir} was "
+                        f"trained on {expected[kind]}: give the features it was trained on"
+                    )
+            check_trained_on(self.checkpoint.features, features, model_dir)
+            note_not_compared(self.checkpoint.features, self.checkpoint.has_record, features, model_dir)
+            check_clip_length(features, self.inputs.clip_times)
+            yield features
+
+    def source(self, features: FeatureStore) -> VideoSource:
+        """Videos that are encoded when they are first searched."""
+        return encoded_now(self.model, features, self.encoding, self.device, self.windows)
 
     def recipe(self, dtype: str) -> CorpusRecipe:
         """What the encodings of videos depend on, kept in a number type."""
         options = {**vars(self.inputs), **vars(self.encoding)}
         return CorpusRecipe.of(self.checkpoint.model_digest(), self.checkpoint.config, options, self.windows, dtype)
 
-    def open_store(self, folder: str | Path) -> CorpusStore:
+    def open_store(self, folder: StrPath) -> CorpusStore:
         """The encoded corpus in a folder, which must be what encoding with this model and its options would give.
 
         Raises:
@@ -168,32 +144,19 @@ class TrainedModel:
 def encoded_now(
     model: ReLoCLNet, features: FeatureStore, encoding: Encoding, device: torch.device, windows: Windows | None = None
 ) -> VideoSource:
-    """Videos that a model encodes when they are first searched.
-
-    Args:
-        model: in evaluation mode, on `device`.
-        features: of the videos.
-        encoding: how.
-        device: where encodings are compared.
-        windows: how long videos are cut; None averages them down.
-    """
-    trim_padding = encoding.trim_padding
+    """Videos that a model in evaluation mode encodes when they are first searched; None averages long ones down."""
+    trim_padding, dtype = encoding.trim_padding, RETRIEVAL_DTYPES[encoding.retrieval_dtype]
 
     def corpus_of(entries: Sequence[Entry]) -> Corpus:
         dataset = StartEndEvalDataset([], entries, features, "context")
         batches = progress(BatchLoader(dataset, encoding.eval_context_bsz, trim_padding), "encoding videos")
-        return encode_corpus(model, batches, device, trim_padding, RETRIEVAL_DTYPES[encoding.retrieval_dtype])
+        return encode_corpus(model, batches, device, trim_padding, dtype)
 
     return VideoSource(encoding.max_ctx_l, windows, features.clip_counts, corpus_of)
 
 
 def encoded_before(store: CorpusStore, device: torch.device) -> VideoSource:
-    """Videos of an encoded corpus on disk.
-
-    Args:
-        store: has them all.
-        device: where encodings are compared.
-    """
+    """Videos of an encoded corpus on disk, which are compared on a device."""
 
     def corpus_of(entries: Sequence[Entry]) -> Corpus:
         return open_corpus(store, list(dict.fromkeys(entry.vid_name for entry in entries)), device)

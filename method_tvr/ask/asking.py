@@ -2,7 +2,8 @@
 
 python method_tvr/ask/asking.py --model_dir MODEL_DIR [--query SENTENCE …] [--query_file FILE.txt] [any option]
 
-`inference.sh` and inference.py call it where there is a --query.
+`inference.sh` and inference.py call it where there is a --query. The file is {"split", "text_model", "answers":
+[{"query", "moments": [{"vid_name", "start", "end", "score"}, …]}, …]}: seconds, best first.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 import torch
 from easydict import EasyDict
 
-from method_tvr.ask.moments import Moment, moments_table, shortened, show_any_language
+from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher
-from method_tvr.ask.text_models import TextModel, open_text_model
+from method_tvr.ask.text_models import open_text_model
 from method_tvr.config import find_path, parse_inference_options
 from method_tvr.inference import require_videos, run_together
 from method_tvr.search.answering import open_answerer
-from method_tvr.trained_model import encoded_before, encoded_now, open_model, search_settings
+from method_tvr.trained_model import encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, command_line, read_bytes, write_json
 from utils.ranks import ALONE, Ranks
 
@@ -28,26 +29,21 @@ from utils.ranks import ALONE, Ranks
 def run_asking(
     opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None
 ) -> tuple[MomentSearcher, list[list[Moment]]]:
-    """Answer new sentences over the videos of a split, as the command line does it.
+    """Answer new sentences over the videos of a split, with options of `parse_inference_options`.
 
-    Args:
-        opt: from `parse_inference_options`.
-        ranks: the processes that do it together; the main one encodes the sentences.
-        device: where this one computes, by default where the options say.
-
-    Returns:
-        What answers more of them, and what was found.
+    Of several processes the main one encodes the sentences. `device` is where this one computes, by default where the
+    options say. Returns what answers more sentences, and what was found.
     """
     sentences = read_sentences(opt.query, opt.query_file)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     trained = open_model(opt, ranks, device)
     text_model = open_text_model(trained, opt.text_model) if ranks.is_main else None
-    videos, windows = trained.inputs.listed_videos(), trained.windows
+    videos = trained.inputs.listed_videos()
     with ExitStack() as opened:
         if opt.encoded_corpus is None:
-            features = opened.enter_context(trained.open_features(with_queries=False, average=windows is None))
+            features = opened.enter_context(trained.open_features(with_queries=False))
             features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
-            source = encoded_now(trained.model, features, trained.encoding, trained.device, windows)
+            source = trained.source(features)
         else:
             store = trained.open_store(opt.encoded_corpus)
             require_videos(store, videos, opt.eval_split_name)
@@ -58,7 +54,9 @@ def run_asking(
     found = searcher.find(searcher.encode(sentences), opt.top_k)
     if ranks.is_main:
         path = Path(opt.model_dir) / f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_answers.json"
-        write_answers(path, sentences, found, opt.eval_split_name, text_model)
+        name = text_model.name if text_model else None
+        answers = list(map(answer_json, sentences, found))
+        write_json({"split": opt.eval_split_name, "text_model": name, "answers": answers}, path, indent=True)
         show_any_language()
         for sentence, moments in zip(sentences, found, strict=True):
             print(f"\n{shortened(sentence)}\n{moments_table(moments)}")
@@ -87,25 +85,6 @@ def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
     if not sentences:
         raise InputError(f"{path}: has no sentences: write one a line")
     return sentences
-
-
-def write_answers(
-    path: Path,
-    sentences: Sequence[str],
-    found: Sequence[Sequence[Moment]],
-    split_name: str,
-    text_model: TextModel | None,
-) -> None:
-    """Write answers as JSON, whole or not at all: {"split", "text_model", "answers": [{"query", "moments": […]}, …]}.
-
-    Moments are {"vid_name", "start", "end", "score"} in seconds, best first.
-    """
-    name = text_model.name if text_model else None
-    answers = [
-        {"query": sentence, "moments": [moment.as_json() for moment in moments]}
-        for sentence, moments in zip(sentences, found, strict=True)
-    ]
-    write_json({"split": split_name, "text_model": name, "answers": answers}, path, indent=True)
 
 
 @command_line

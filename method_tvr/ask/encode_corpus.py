@@ -39,13 +39,11 @@ def add_videos(trained: TrainedModel, out: str) -> None:
     with adding_to(out, trained.recipe(STORED_DTYPES[encoding.retrieval_dtype])) as writer:
         writer.store.check_durations(videos)
         new = [video for video in videos if video.vid_name not in writer.store.where]
-        if len(new) < len(videos):
-            print(
-                f"{len(videos) - len(new)} of {len(videos)} videos are in {out} already: encoding the other {len(new)}"
-            )
+        if there := len(videos) - len(new):
+            print(f"{there} of {len(videos)} videos are in {out} already: encoding the other {len(new)}")
         if new:
             windows = writer.store.recipe.windows
-            with trained.open_features(with_queries=False, average=windows is None) as features:
+            with trained.open_features(with_queries=False) as features:
                 features.require([], (video.vid_name for video in new), find_path(inputs.video_duration_idx_path))
                 names = [video.vid_name for video in new]
                 entries = windows.cut(new, features.clip_counts(names)) if windows else list(map(Entry, new))

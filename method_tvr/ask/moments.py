@@ -14,27 +14,24 @@ MAX_SHOWN = 100  # characters of a sentence or of a video's name
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment, and where it was asked for what its score is made of.
-
-    Attributes:
-        vid_name: its video.
-        start, end: in seconds.
-        score: exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`; None of a moment that nobody scored.
-        match: {modality: cosine of the sentence and the clip of the video that is most like it}.
-        p_start, p_end: probability that a moment for the sentence starts and ends there, if it is in this video.
-    """
+    """A moment, and where it was asked for what its score is made of."""
 
     vid_name: str
-    start: float
+    start: float  # seconds
     end: float
-    score: float | None = None
-    match: Mapping[str, float] | None = None
-    p_start: float | None = None
-    p_end: float | None = None
+    score: float | None = None  # exp(q2c_alpha * mean of `match`) * `p_start` * `p_end`; None where nobody scored it
+    match: Mapping[str, float] | None = None  # {modality: cosine of the sentence and the video's clip most like it}
+    p_start: float | None = None  # probability that a moment for the sentence starts there, if it is in this video
+    p_end: float | None = None  # and that it ends there
 
     def as_json(self) -> dict[str, Any]:
         """The fields that are known, for a JSON object."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def answer_json(sentence: str, moments: Sequence[Moment]) -> dict[str, Any]:
+    """A sentence and its moments, for a JSON object."""
+    return {"query": sentence, "moments": [moment.as_json() for moment in moments]}
 
 
 def moments_table(moments: Sequence[Moment]) -> str:

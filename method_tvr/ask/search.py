@@ -14,9 +14,9 @@ from pathlib import Path
 import orjson
 from easydict import EasyDict
 
-from method_tvr.ask.moments import Moment, moments_table, shortened, show_any_language
+from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher
-from method_tvr.config import SEARCH_MEMORY, parse_search_options
+from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
 
@@ -28,7 +28,7 @@ def print_found(sentences: Sequence[str], found: Sequence[Sequence[Moment]], as_
     """Print answers: tables, or one line of JSON for each sentence."""
     for sentence, moments in zip(sentences, found, strict=True):
         if as_json:
-            print(orjson.dumps({"query": sentence, "moments": [moment.as_json() for moment in moments]}).decode())
+            print(orjson.dumps(answer_json(sentence, moments)).decode())
         else:
             print(f"\n{shortened(sentence)}\n{moments_table(moments)}")
 
@@ -105,7 +105,6 @@ def use_history() -> None:
 
 def run(opt: EasyDict) -> None:
     """Answer the sentences that were typed, or ask for some."""
-    sentences, as_json = list(opt.sentences), opt.json
     if opt.measure_index is not None:
         with redirect_stdout(sys.stderr):
             recall = measure_index(opt)
@@ -114,20 +113,20 @@ def run(opt: EasyDict) -> None:
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
     show_any_language()
-    if sentences:
+    if opt.sentences:
         with redirect_stdout(sys.stderr):  # progress
-            found = searcher.search(sentences, opt.top_k, opt.video, opt.show)
-        print_found(sentences, found, as_json)
+            found = searcher.search(opt.sentences, opt.top_k, opt.video, opt.show)
+        print_found(opt.sentences, found, opt.json)
         return
     if sys.stdin.isatty():
         use_history()
-    Prompt(searcher, opt.top_k, opt.video, opt.show, as_json).run()
+    Prompt(searcher, opt.top_k, opt.video, opt.show, opt.json).run()
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of searching."""
-    opt = parse_search_options(argv)
+    opt = parse_inference_options(argv, SEARCH)
     if opt.query_file is not None or opt.query is not None:
         raise InputError("--query and --query_file are inference.sh's: write the sentences after the model's folder")
     with named_when_out_of_memory(opt, SEARCH_MEMORY):

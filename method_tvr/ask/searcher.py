@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import overload
 
 import numpy as np
@@ -23,7 +23,7 @@ from method_tvr.ask.encode_corpus import add_videos
 from method_tvr.ask.indexes import open_index
 from method_tvr.ask.moments import Moment, shortened
 from method_tvr.ask.text_models import TextModel, open_text_model
-from method_tvr.config import search_options
+from method_tvr.config import SEARCH, inference_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import Preparation
 from method_tvr.inputs import Inputs
@@ -35,7 +35,7 @@ from method_tvr.search.index.recall import IndexRecall, index_recall
 from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
 from method_tvr.search.records import EncodedQueries
 from method_tvr.trained_model import TrainedModel, encoded_before, open_model, search_settings
-from utils.basic_utils import InputError, first_few
+from utils.basic_utils import InputError, StrPath, first_few
 from utils.ranks import ALONE, Ranks
 
 
@@ -74,7 +74,7 @@ class MomentSearcher:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, model_dir: str | Path, split: str = "val", **options: object) -> MomentSearcher:
+    def open(cls, model_dir: StrPath, split: str = "val", **options: object) -> MomentSearcher:
         """Load a model and its encoded videos, which are encoded first where they are not.
 
         Args:
@@ -86,7 +86,7 @@ class MomentSearcher:
         Raises:
             InputError: something is missing or does not fit.
         """
-        return open_searcher(search_options(model_dir, **{"eval_split_name": split, **options}))
+        return open_searcher(inference_options(model_dir, SEARCH, **{"eval_split_name": split, **options}))
 
     @overload
     def search(
@@ -122,11 +122,7 @@ class MomentSearcher:
         return found[0] if isinstance(sentences, str) else found
 
     def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
-        """Start and end probabilities of a sentence over each of some videos.
-
-        Raises:
-            QuestionError: the sentence is blank, or there is no such video.
-        """
+        """Start and end probabilities of a sentence over each of some videos; errors as of `search`."""
         check_asked([sentence])
         for name in vid_names:
             self._allowed(name, None)
@@ -134,14 +130,9 @@ class MomentSearcher:
             return self.answerer.curves_of(self.encode([sentence]), vid_names)
 
     def encode(self, sentences: Sequence[str]) -> EncodedQueries:
-        """Sentences as the model encodes them.
-
-        Raises:
-            QuestionError: a sentence has no words.
-        """
-        return self.encode_features(
-            self._ranks.broadcast(self._token_features(sentences) if self._ranks.is_main else [])
-        )
+        """Sentences as the model encodes them; a `QuestionError` where one has no words."""
+        features = self._token_features(sentences) if self._ranks.is_main else []
+        return self.encode_features(self._ranks.broadcast(features))
 
     def encode_features(self, features: Sequence[np.ndarray]) -> EncodedQueries:
         """Queries of (Lq, D) prepared token features each, as the model encodes them."""
@@ -154,31 +145,26 @@ class MomentSearcher:
     ) -> list[list[Moment]]:
         """The best moments for each encoded query: at most `top_k`, as many as the answerer keeps, and with NMS 100.
 
-        Args:
-            queries: Nq queries.
-            top_k: moments of each at most.
-            allowed: see `Answerer.search`.
-            with_parts: also say what scores are made of, which only a process that searches alone knows.
+        For `allowed` see `Answerer.search`. Only a process that searches alone knows what scores are made of.
         """
         rows = RankedRows.concatenate([moments for moments, _ in self.answerer.search(queries, allowed, with_parts)])
         if self._nms_thd != OFF:
             rows = rows.after_nms(self._nms_thd, rows.score.shape[1])
         best = rows.best(top_k)
-        if not with_parts:
-            return [self._moments(best, number) for number in range(len(queries))]
-        return [self._moments_with_parts(best, number, queries) for number in range(len(queries))]
+        return [self._moments(best, number, queries, with_parts) for number in range(len(queries))]
 
-    def _moments(self, rows: RankedRows, number: int) -> list[Moment]:
-        found = rows.of_query(number)
-        return [Moment(self._name_of[int(idx)], start, end, score) for idx, start, end, score in found]
-
-    def _moments_with_parts(self, rows: RankedRows, number: int, queries: EncodedQueries) -> list[Moment]:
-        query, match, moments = queries[number : number + 1], {}, []
-        for idx, start, end, score, entry, p_start, p_end in rows.of_query(number, (*COLUMNS, *PARTS)):
-            if entry not in match:
-                scores = self.answerer.searcher.match_scores(query, int(entry))[0].tolist()
-                match[entry] = dict(zip(self._model.modalities, scores, strict=True))
-            moments.append(Moment(self._name_of[int(idx)], start, end, score, match[entry], p_start, p_end))
+    def _moments(self, rows: RankedRows, number: int, queries: EncodedQueries, with_parts: bool) -> list[Moment]:
+        match: dict[float, dict[str, float]] = {}
+        moments = []
+        for idx, start, end, score, *parts in rows.of_query(number, (*COLUMNS, *PARTS) if with_parts else COLUMNS):
+            moment = Moment(self._name_of[int(idx)], start, end, score)
+            if parts:
+                entry, p_start, p_end = parts
+                if entry not in match:
+                    scores = self.answerer.searcher.match_scores(queries[number : number + 1], int(entry))[0].tolist()
+                    match[entry] = dict(zip(self._model.modalities, scores, strict=True))
+                moment = replace(moment, match=match[entry], p_start=p_start, p_end=p_end)
+            moments.append(moment)
         return moments
 
     def _token_features(self, sentences: Sequence[str]) -> list[np.ndarray]:
@@ -211,31 +197,24 @@ class MomentSearcher:
 
 
 def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
-    """Refuse what no search can answer, before anything is computed.
-
-    Raises:
-        QuestionError: a sentence is blank, or no moment is asked for.
-    """
+    """Refuse what no search can answer, before anything is computed, by a `QuestionError`."""
     if top_k < 1:
         raise QuestionError(f"top_k {top_k} must be above 0")
     if any(not sentence.strip() for sentence in sentences):
         raise QuestionError("a sentence is blank: write what to look for")
 
 
-def open_searcher(opt: EasyDict) -> MomentSearcher:
+def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentSearcher:
     """The searcher that options describe; videos that are not encoded yet are encoded first.
 
     Args:
-        opt: from `parse_search_options` or `parse_serve_options`.
+        opt: from `parse_inference_options` for `SEARCH` or `SERVE`.
+        trained: its model, if it is open already.
 
     Raises:
         InputError: something is missing or does not fit.
     """
-    return _searcher_of(open_model(opt), opt)
-
-
-def _searcher_of(trained: TrainedModel, opt: EasyDict) -> MomentSearcher:
-    """A searcher of a model that is open; see `open_searcher`."""
+    trained = trained or open_model(opt)
     text_model, folder = open_text_model(trained, opt.text_model), opt.encoded_corpus
     if folder is None:
         folder = str(trained.model_dir / f"encoded_{opt.eval_split_name}")
@@ -258,8 +237,8 @@ def measure_index(opt: EasyDict) -> IndexRecall:
     if opt.index == "exact":
         raise InputError("--measure_index: --index exact looks at everything: name another index")
     trained = open_model(opt)
-    searcher = _searcher_of(trained, opt)
-    with trained.open_query_features() as features:
+    searcher = open_searcher(opt, trained)
+    with trained.open_features(with_context=False) as features:
         queries = trained.inputs.eval_split(features).queries[: opt.measure_index]
         prepared = [features.query(query.desc_id) for query in queries]
     return index_recall(searcher.answerer.searcher, searcher.encode_features(prepared))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,74 +32,33 @@ COMPARED = ("weights", "layer")  # what has to be that of the record; a model ma
 LAYER = re.compile(r"-?\d{1,3}")
 
 
-class TextModel(Protocol):
-    """What encodes sentences.
+@dataclass(frozen=True)
+class TextModel:
+    """What encodes sentences."""
 
-    Attributes:
-        name: what it is called.
-        size: of a token's features.
-        max_tokens: a sentence's tokens after these are cut.
-    """
-
-    name: str
-    size: int
-    max_tokens: int
-
-    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        """(n_tokens, size) float32 for each sentence."""
-        ...
-
-    def n_tokens(self, sentences: Sequence[str]) -> list[int]:
-        """How many tokens each sentence has, before any are cut."""
-        ...
+    name: str  # what it is called
+    size: int  # of a token's features
+    max_tokens: int  # a sentence's tokens after these are cut
+    encode: Callable[[Sequence[str]], list[np.ndarray]]  # (n_tokens, size) float32 for each sentence
+    n_tokens: Callable[[Sequence[str]], list[int]]  # of each sentence, before any are cut
 
 
-class MiniTextModel:
-    """The word table that made the mini corpus.
-
-    Args:
-        seed: of the corpus.
-        size: of its query features.
-    """
-
-    max_tokens = sys.maxsize
-
-    def __init__(self, seed: int, size: int) -> None:
-        self.name, self.size = f"the mini corpus' word table, seed {seed}", size
-        self._words = WordVectors(seed, size)
-
-    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        return [self._words.encode(sentence) for sentence in sentences]
-
-    def n_tokens(self, sentences: Sequence[str]) -> list[int]:
-        return [len(tokenise(sentence)) for sentence in sentences]
-
-
-class LanguageModel:
-    """A hidden layer of a language model.
-
-    Args:
-        name: what the user calls it.
-        encoder: the model, loaded.
-    """
-
-    def __init__(self, name: str, encoder: TextEncoder) -> None:
-        self.name, self.size, self.max_tokens = name, encoder.size, encoder.max_tokens
-        self._encoder = encoder
-
-    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        return self._encoder.encode(sentences)
-
-    def n_tokens(self, sentences: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in self._encoder.tokenizer.ids(sentences)]
+def mini_text_model(seed: int, size: int) -> TextModel:
+    """The word table that made the mini corpus of a seed, whose query features are of that size."""
+    words = WordVectors(seed, size)
+    return TextModel(
+        name=f"the mini corpus' word table, seed {seed}",
+        size=size,
+        max_tokens=sys.maxsize,
+        encode=lambda sentences: [words.encode(sentence) for sentence in sentences],
+        n_tokens=lambda sentences: [len(tokenise(sentence)) for sentence in sentences],
+    )
 
 
 def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
     """The text model that encodes sentences as the queries were that a model was trained on.
 
-    Args:
-        trained: the model; where its checkpoint has no record, those of its feature files are looked at.
-        name: what `--text_model` says; None: nothing.
+    `name` is what `--text_model` says. Where the checkpoint has no record, those of the feature files are looked at.
 
     Raises:
         InputError: nothing says which it is, the user has not agreed to it, it cannot be loaded, or it is another.
@@ -108,16 +68,17 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
     if name is None:
         seed = None if "model" in record else _mini_seed(trained.inputs)
         if seed is not None:
-            return MiniTextModel(seed, size)
+            return mini_text_model(seed, size)
         unknown = f"neither the model in {trained.model_dir} nor {queries} says which one it was"
         name = _agreed_name(record.get("model"), unknown)
-    model = LanguageModel(name, _load(name, record, trained.device))
-    if model.size != size:
+    encoder = _load(name, record, trained.device)
+    if encoder.size != size:
         raise InputError(
-            f"--text_model {name}: its tokens have {model.size} features, but the model in {trained.model_dir} was "
+            f"--text_model {name}: its tokens have {encoder.size} features, but the model in {trained.model_dir} was "
             f"trained on {size}: give the text model that made those"
         )
-    return model
+    ids = encoder.tokenizer.ids
+    return TextModel(name, size, encoder.max_tokens, encoder.encode, lambda sentences: list(map(len, ids(sentences))))
 
 
 def _said_by(path: str) -> dict[str, Any]:
@@ -169,9 +130,8 @@ def _load(name: str, record: Mapping[str, Any], device: torch.device) -> TextEnc
     if type(max_length) is int:
         known["max_length"] = max_length
     encoder = TextEncoder(name, device=device, **known)
-    ours = encoder.properties()
     compared = {key: record[key] for key in COMPARED if key in record}
-    for key, here, there in contradictions(ours, compared):
+    for key, here, there in contradictions(encoder.properties(), compared):
         raise InputError(
             f"--text_model {name}: is not what made the query features: {key} {here} (theirs: {there}): give the text "
             "model that made them"

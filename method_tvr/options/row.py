@@ -41,22 +41,13 @@ class NumberOr:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What numbers an option takes; words are not looked at.
+    """What numbers an option takes; words are not looked at."""
 
-    Attributes:
-        rule: said to users after "must".
-        hold: whether a number is within.
-    """
-
-    rule: str
+    rule: str  # said to users after "must"
     hold: Callable[[float], bool]
 
     def __call__(self, name: str, value: Any) -> None:
-        """Refuse a number, or a list with a number, that is out of bounds.
-
-        Raises:
-            InputError: naming the option.
-        """
+        """Refuse a number, or a list with a number, that is out of bounds."""
         numbers = value if isinstance(value, list) else [value]
         if not all(isinstance(number, str) or self.hold(number) for number in numbers):
             raise InputError(f"--{name} {' '.join(map(str, numbers))} must {self.rule}")
@@ -71,39 +62,23 @@ NOT_NEGATIVE_OR_OFF = Bounds(f"not be negative, except for {OFF}, which switches
 
 @dataclass(frozen=True)
 class Option:
-    """One option.
+    """One option."""
 
-    Attributes:
-        name: as in `opt` and opt.json; `--name` on the command line.
-        default: None: the option may be without a value, or its default depends on others (`rules.finish`).
-        help: for `--help`, which adds the default.
-        bounds: refuses a value by raising an `InputError` that names the option; called with name and value.
-        type: makes a value of a text, by default the default's own type.
-        choices: all that is accepted.
-        metavar: what `--help` calls the value.
-        nargs: `+` for lists; `*` for lists that are typed without the name.
-        repeatable: typing it again adds to a list.
-        negatable: a switch that has a `--no-name` too.
-        required: it has to be typed.
-        inference: where inference has it from unless it is typed: `SAVED`, `MOVABLE`, `OWN` or `UNSHARED`.
-        on_resume: whether a resumed run may have another value.
-        memory: (the work whose device memory it decides, how soon to lower it): `SEARCH` is a part of `INFERENCE`,
-            and that of `TRAIN`.
-    """
-
-    name: str
-    default: Any
-    help: str
-    bounds: Callable[[str, Any], None] | None = None
-    type: Callable[[str], Any] | None = None
+    name: str  # as in `opt` and opt.json; `--name` on the command line
+    default: Any  # None: the option may be without a value, or its default depends on others (`rules.finish`)
+    help: str  # for `--help`, which adds the default
+    bounds: Callable[[str, Any], None] | None = None  # called with name and value, refuses it by an `InputError`
+    type: Callable[[str], Any] | None = None  # makes a value of a text, by default the default's own type
     choices: Sequence[str] | None = None
-    metavar: str | None = None
-    nargs: str | None = None
-    repeatable: bool = False
-    negatable: bool = False
-    required: bool = False
-    inference: str = SAVED
-    on_resume: bool = False
+    metavar: str | None = None  # what `--help` calls the value
+    nargs: str | None = None  # `+` for lists; `*` for lists that are typed without the name
+    repeatable: bool = False  # typing it again adds to a list
+    negatable: bool = False  # a switch that has a `--no-name` too
+    required: bool = False  # it has to be typed
+    inference: str = SAVED  # where inference has it from unless it is typed
+    on_resume: bool = False  # whether a resumed run may have another value
+    # (the work whose device memory it decides, how soon to lower it); `SEARCH` is a part of `INFERENCE`, and that of
+    # `TRAIN`
     memory: tuple[str, int] | None = None
 
     @property
@@ -147,18 +122,13 @@ class Option:
         )
 
     def of_value(self, value: Any) -> Any:
-        """What a value from a program is as if it had been typed.
-
-        Raises:
-            InputError: it cannot be typed.
-        """
+        """What a value from a program is as if it had been typed; an `InputError` if it cannot be."""
         if self.is_switch:
             if isinstance(value, bool):
                 return value
             raise InputError(f"--{self.name} {value!r} is not what it takes: True or False")
         if self.nargs or self.repeatable:
-            items = list(value) if isinstance(value, list | tuple) else [value]
-            return [self._item(item) for item in items]
+            return [self._item(item) for item in (value if isinstance(value, list | tuple) else [value])]
         return self._item(value)
 
     def _item(self, value: Any) -> Any:
@@ -172,11 +142,7 @@ class Option:
         return made
 
     def check(self, value: Any) -> None:
-        """Refuse a value that is out of bounds.
-
-        Raises:
-            InputError: naming the option.
-        """
+        """Refuse a value that is out of bounds."""
         if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
             raise InputError(f"--{self.name} {value} is not a finite number below {LARGEST_NUMBER}")
         if self.bounds is not None and value is not None:
@@ -203,14 +169,10 @@ def options_of(table: Table, program: str) -> dict[str, Option]:
 def needing_memory(table: Table, work: str) -> tuple[str, ...]:
     """Names of the options that decide how much of a device's memory the work needs, best to lower first."""
     nested = (SEARCH, INFERENCE, TRAIN)
+    options = [option for group in table for option in group.options]
+    ranked = [(*option.memory, option.name) for option in options if option.memory is not None]
     parts = nested[: nested.index(work) + 1]
-    ranked = [
-        (option.memory[1], option.name)
-        for group in table
-        for option in group.options
-        if option.memory is not None and option.memory[0] in parts
-    ]
-    return tuple(name for _, name in sorted(ranked))
+    return tuple(name for _, name in sorted((order, name) for part, order, name in ranked if part in parts))
 
 
 def typed(table: Table, program: str, argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from easydict import EasyDict
 
 from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
+from method_tvr.options.row import INFERENCE, SERVE
 from method_tvr.options.values import CTX_MODES, WINDOWS
 from utils.basic_utils import InputError
 
@@ -22,12 +23,9 @@ def dataset_of(opt: EasyDict) -> DatasetConfig:
 
 
 def finish(opt: EasyDict, typed: Collection[str], keep_without_eval: bool = False) -> None:
-    """Fill in what depends on the dataset and on other options.
+    """Fill in what depends on the dataset and on other options, where these are None.
 
-    Args:
-        opt: all options; None is what is to be filled in.
-        typed: names of those that were typed.
-        keep_without_eval: leave out the dataset's own evaluation annotations.
+    `keep_without_eval` leaves out the dataset's own evaluation annotations.
     """
     _name_device(opt, typed)
     dataset = dataset_of(opt)
@@ -64,11 +62,7 @@ def _name_device(opt: EasyDict, typed: Collection[str]) -> None:
 
 
 def check_together(opt: EasyDict) -> None:
-    """Refuse options of any program that do not go together; each alone is within its bounds.
-
-    Raises:
-        InputError: naming the options.
-    """
+    """Refuse options of any program that do not go together; each alone is within its bounds."""
     parts = opt.ctx_mode.split("_")
     if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
         raise InputError(
@@ -122,34 +116,26 @@ def check_training(opt: EasyDict) -> None:
         )
 
 
-def check_asking(opt: EasyDict, typed: Collection[str]) -> None:
-    """Refuse options of sentences that inference is asked where it answers a split's queries, and the reverse."""
-    asked = opt.query is not None or opt.query_file is not None
-    if asked and "tasks" in typed:
-        raise InputError("--tasks: are those of the split's queries, which --query is asked instead of: leave one out")
-    if not asked and {"top_k", "text_model"} & set(typed):
-        name = min({"top_k", "text_model"} & set(typed))
-        raise InputError(f"--{name}: is for sentences that are asked: give --query or --query_file too")
-
-
-def check_encoded(opt: EasyDict, typed: Collection[str]) -> None:
-    """Refuse a number type for a corpus that has one."""
+def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
+    """Refuse what inference, a search or a server cannot do, or not together."""
     if opt.encoded_corpus is not None and "retrieval_dtype" in typed:
         raise InputError(
             f"--retrieval_dtype {opt.retrieval_dtype}: {opt.encoded_corpus} is kept in the number type that it was "
             "encoded with: leave the option out"
         )
-
-
-def check_index(opt: EasyDict) -> None:
-    """Refuse an index of windows."""
-    if opt.index != "exact" and opt.long_videos == WINDOWS:
+    asked = opt.query is not None or opt.query_file is not None
+    if program == INFERENCE:
+        for_asking = {"top_k", "text_model"} & set(typed)
+        if asked and "tasks" in typed:
+            raise InputError(
+                "--tasks: are those of the split's queries, which --query is asked instead of: leave one out"
+            )
+        if not asked and for_asking:
+            raise InputError(f"--{min(for_asking)}: is for sentences that are asked: give --query or --query_file too")
+    elif opt.index != "exact" and opt.long_videos == WINDOWS:
         raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
-
-
-def check_serving(opt: EasyDict) -> None:
-    """Refuse what a server cannot do anything with."""
-    if opt.query is not None or opt.query_file is not None:
-        raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
-    if opt.videos is not None and not Path(opt.videos).is_dir():
-        raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
+    if program == SERVE:
+        if asked:
+            raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
+        if opt.videos is not None and not Path(opt.videos).is_dir():
+            raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")

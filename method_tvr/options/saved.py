@@ -10,12 +10,12 @@ import os
 import re
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from method_tvr.options.row import Option
-from utils.basic_utils import PROJECT_ROOT, InputError, first_few, read_json, write_json
+from utils.basic_utils import PROJECT_ROOT, InputError, StrPath, first_few, read_json, write_json
 
 FEATURE_FILES = ("vid_feat_path", "sub_bert_path", "desc_bert_path")
 FILES = (*FEATURE_FILES, "video_duration_idx_path", "train_path", "eval_path")
@@ -33,10 +33,7 @@ def find_path(path: str) -> Path:
 def find_model_dir(model_dir: str, results_root: str) -> str:
     """The results folder that `model_dir` means: a path, a name under `results_root`, or a pattern of either.
 
-    Of several matches the newest is taken, and said aloud.
-
-    Raises:
-        InputError: nothing matches.
+    Of several matches the newest is taken, and said aloud; of none there is an `InputError`.
     """
     bases = list(dict.fromkeys((Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")))
     for base in bases:
@@ -49,10 +46,8 @@ def find_model_dir(model_dir: str, results_root: str) -> str:
             if len(matches) > 1:
                 print(f"{len(matches)} results folders match {model_dir}: taking the newest, {newest}")
             return str(newest)
-    looked_in = ", ".join(str(base) for base in bases)
-    raise InputError(
-        f"{model_dir}: no such results folder (looked in {looked_in}): give a path or a name that is there"
-    )
+    places = ", ".join(map(str, bases))
+    raise InputError(f"{model_dir}: no such results folder (looked in {places}): give a path or a name that is there")
 
 
 def _started(results_dir: Path) -> tuple[str, float]:
@@ -61,17 +56,13 @@ def _started(results_dir: Path) -> tuple[str, float]:
     return time_in_name[0] if time_in_name else "", results_dir.stat().st_mtime
 
 
-def save_options(opt: Mapping[str, Any], results_dir: str | Path) -> None:
+def save_options(opt: Mapping[str, Any], results_dir: StrPath) -> None:
     """Write opt.json into the results folder."""
     write_json(dict(opt), Path(results_dir) / "opt.json", indent=True)
 
 
 def load_options(model_dir: str) -> dict[str, Any]:
-    """Read a results folder's opt.json.
-
-    Raises:
-        InputError: it is missing or not an object.
-    """
+    """Read a results folder's opt.json; an `InputError` where it is missing or not an object."""
     path = Path(model_dir) / "opt.json"
     saved = read_json(path, "give a results folder that training made, with opt.json and model.ckpt in it")
     if not isinstance(saved, dict):
@@ -83,7 +74,7 @@ def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
     """Read the options of a results folder's opt.json that are known, and warn of the others.
 
     Raises:
-        InputError: as `load_options` does; or the command line would refuse a value, which is named.
+        InputError: it cannot be read, or the command line would refuse a value, which is named.
     """
     saved, path = load_options(model_dir), Path(model_dir) / "opt.json"
     for name, value in saved.items():
@@ -96,11 +87,7 @@ def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
 
 
 def check_name_part(option: str, value: str) -> None:
-    """Refuse a value that becomes part of a file's name, but would lead to another folder or is too long.
-
-    Raises:
-        InputError: naming the option.
-    """
+    """Refuse a value that becomes part of a file's name, but would lead to another folder or is too long."""
     if "/" in value or "\\" in value or ".." in value or not value.isprintable():
         raise InputError(
             f"--{option} {value!r} becomes part of file names: leave out slashes, '..' and control characters"
@@ -109,17 +96,12 @@ def check_name_part(option: str, value: str) -> None:
         raise InputError(f"--{option} {value!r} becomes part of file names: make it shorter ({MAX_NAME_BYTES} bytes)")
 
 
-def keep_to_known_places(opt: dict[str, Any], saved: Mapping[str, Any], typed: set[str], folder: str) -> None:
+def keep_to_known_places(opt: dict[str, Any], saved: Mapping[str, Any], typed: Collection[str], folder: str) -> None:
     """Say which files far from here are read because opt.json names them, and see to it that nothing is written there.
 
     Features are packed into caches beside their files. Beside far files that only happens where there is a cache
-    already, or when it was asked for; elsewhere such features are read from disk item by item.
-
-    Args:
-        opt: all options, those of opt.json included; `feature_cache` and `feature_cache_dir` may be changed.
-        saved: content of opt.json.
-        typed: names of the options that were typed.
-        folder: where opt.json lies.
+    already, or when it was asked for; elsewhere such features are read from disk item by item. `feature_cache` and
+    `feature_cache_dir` of `opt` are changed to that end; `folder` is that of opt.json, and `saved` what it says.
     """
     path = Path(folder) / "opt.json"
     taken = {name: opt[name] for name in FILES if name not in typed and opt.get(name) and opt[name] == saved.get(name)}

@@ -13,7 +13,7 @@ from contextlib import closing, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from method_tvr.config import SEARCH_MEMORY, parse_serve_options
+from method_tvr.config import SEARCH_MEMORY, SERVE, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
 
@@ -95,7 +95,7 @@ def run(service: Service, listening: socket.socket) -> None:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of serving."""
-    opt = parse_serve_options(argv)
+    opt = parse_inference_options(argv, SERVE)
     check_packages()
     from method_tvr.web.service import open_service
 

@@ -74,7 +74,7 @@ class Service:
 
 
 def open_service(opt: EasyDict) -> Service:
-    """The service that options of `parse_serve_options` describe, or an `InputError`."""
+    """The service that options of `parse_inference_options` for `SERVE` describe, or an `InputError`."""
     limits = Limits(rate=opt.max_rate, burst=max(1.0, BURST_S * opt.max_rate), max_queue=opt.max_queue)
     opt.max_before_nms = max(opt.max_before_nms, limits.max_top_k)
     searcher = open_searcher(opt)

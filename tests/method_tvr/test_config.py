@@ -10,6 +10,7 @@ import pytest
 
 from method_tvr.config import (
     OPTIONS,
+    SEARCH,
     find_model_dir,
     find_path,
     inference_options,
@@ -17,7 +18,6 @@ from method_tvr.config import (
     parse_inference_options,
     parse_train_options,
     save_options,
-    search_options,
 )
 from method_tvr.options.row import ALL_PROGRAMS, SAVED, TRAIN, options_of, typed
 from utils.basic_utils import PROJECT_ROOT, InputError
@@ -409,7 +409,7 @@ def test_the_newest_run_is_the_one_that_began_last_whatever_was_touched_since(tm
 
 @pytest.mark.parametrize(
     "module",
-    ["config", "dset_configs", *(f"options.{name}" for name in ("parsing", "row", "rules", "saved", "values"))],
+    ["config", "dset_configs", *(f"options.{name}" for name in ("row", "rules", "saved", "values"))],
 )
 def test_reading_options_needs_no_torch(module):
     check = f"import sys, method_tvr.{module}; sys.exit('torch' in sys.modules)"
@@ -422,7 +422,7 @@ def test_values_of_a_program_are_read_as_typed_ones(model_dir):
     assert inference_options(
         Path(folder), device="2", tf32=True, debug=False, query=["a", "b"], clip_length="auto", lr=1, text_model=None
     ) == parse_inference_options(["--model_dir", folder, *typed_ones])
-    assert search_options(folder, index="faiss").index == "faiss"
+    assert inference_options(folder, SEARCH, index="faiss").index == "faiss"
     assert parse_inference_options(["--model_dir", folder, "--bsz", "3"], bsz=4, n_epoch=5).bsz == 3
 
 

@@ -202,7 +202,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_and_may_evaluate_less_at_a_time(st
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_keep_if_better", full)
+        patch.setattr(Trainer, "_save_best", full)
         ended, folder = start()
     assert ended.code == 2
     assert "a resumed run takes --eval_context_bsz, --retrieval_bsz, --feature_cache anew\n" in ended.err

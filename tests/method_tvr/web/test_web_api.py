@@ -22,7 +22,7 @@ pytest.importorskip("fastapi_offline", reason=REASON)
 
 from fastapi.testclient import TestClient
 
-from method_tvr.config import parse_serve_options
+from method_tvr.config import SERVE, parse_inference_options
 from method_tvr.web.answers import Question
 from method_tvr.web.app import assemble
 from method_tvr.web.limits import Limits
@@ -90,7 +90,7 @@ def test_health_says_what_is_served_and_not_where_it_lies(client):
 
 def test_a_real_model_gives_the_searchers_own_answers(tiny_model, tmp_path):
     folder = Path(shutil.copytree(tiny_model, tmp_path / "run"))
-    service = open_service(parse_serve_options(["--model_dir", str(folder), "--device", "-1"]))
+    service = open_service(parse_inference_options(["--model_dir", str(folder), "--device", "-1"], SERVE))
     with TestClient(assemble(service), base_url="http://localhost") as client:
         wanted = service.searcher.search("Omar laughs.", top_k=100)
         answer = client.post("/api/search", json={"sentence": "Omar laughs.", "top_k": 100}).json()
