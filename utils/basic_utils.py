@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
@@ -41,7 +40,7 @@ class Closing:
     def __enter__(self: C) -> C:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
@@ -66,7 +65,7 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def named_when_full(path: str | os.PathLike[str]) -> Iterator[None]:
+def named_when_full(path: StrPath) -> Iterator[None]:
     """Make a disk that fills up inside the block an `InputError` that names `path`, what is being written there."""
     try:
         yield
@@ -77,17 +76,11 @@ def named_when_full(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], previous: str | os.PathLike[str] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends well.
+def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends well; `InputError` if there is no room.
 
-    A kill, an error or a power cut at any moment leaves either the old file or the new one, never half of one.
-
-    Args:
-        path: the file.
-        previous: where the old file is kept, if there is one. A kill between the two renamings leaves it there alone.
-
-    Raises:
-        InputError: there is no room for it; the old file stays.
+    A kill, an error or a power cut at any moment leaves either the old file or the new one, never half of one. The old
+    one is kept as `previous`, if that is given: a kill between the two renamings leaves it there alone.
     """
     target = Path(path)
     with named_when_full(target):
@@ -114,7 +107,7 @@ def make_ordinary(path: Path, mode: int) -> None:
     path.chmod(mode & ~umask)
 
 
-def sync(path: str | os.PathLike[str]) -> None:
+def sync(path: StrPath) -> None:
     """Wait until the content of a file, or the names in a folder, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -126,21 +119,21 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def write_json(data: Any, path: str | os.PathLike[str], indent: bool = False) -> None:
+def write_json(data: Any, path: StrPath, indent: bool = False) -> None:
     """Write `data` (numpy scalars and arrays allowed) as JSON, whole or not at all."""
     option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
     with whole_file(path) as part:
         part.write_bytes(orjson.dumps(data, option=option))
 
 
-def write_jsonl(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+def write_jsonl(rows: Iterable[dict[str, Any]], path: StrPath) -> None:
     """Write one JSON object a line, whole or not at all."""
     with whole_file(path) as part, open(part, "wb") as out:
         for row in rows:
             out.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
 
 
-def read_bytes(path: str | os.PathLike[str], remedy: str = "check the path") -> bytes:
+def read_bytes(path: StrPath, remedy: str = "check the path") -> bytes:
     """Read a file, or raise `InputError` saying why it cannot be read and the `remedy`.
 
     Pipes and devices are refused: they may have no end, or never begin.
@@ -153,23 +146,18 @@ def read_bytes(path: str | os.PathLike[str], remedy: str = "check the path") -> 
         raise InputError(f"{path}: cannot be read ({err.strerror}): {remedy}") from err
 
 
-def read_json(path: str | os.PathLike[str], remedy: str = "check the path") -> Any:
-    """Load a JSON file.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
+def read_json(path: StrPath, remedy: str = "check the path") -> Any:
+    """Load a JSON file; `InputError` when it is missing or is not JSON."""
     try:
         return orjson.loads(read_bytes(path, remedy))
     except orjson.JSONDecodeError as err:
         raise InputError(f"{path}: is not valid JSON ({err}): was it written whole?") from err
 
 
-def read_jsonl(path: str | os.PathLike[str], remedy: str = "check the path") -> list[dict[str, Any]]:
+def read_jsonl(path: StrPath, remedy: str = "check the path") -> list[dict[str, Any]]:
     """Load a file of one JSON object a line: row i is line i + 1.
 
-    Raises:
-        InputError: the file is missing or empty, or a line is not a JSON object (the line is named).
+    `InputError` when it is missing or empty, or a line, which is named, is not a JSON object.
     """
     rows = []
     for number, line in enumerate(read_bytes(path, remedy).rstrip().splitlines(), start=1):
@@ -197,13 +185,10 @@ def first_few(names: Sequence[Any], limit: int = 5) -> str:
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: float = 15.0) -> Iterator[T]:
-    """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere.
-
-    A single item has no progress to show.
-    """
+    """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if total == 1:
+    if total == 1:  # has no progress to show
         yield from items
         return
     if sys.stderr.isatty():

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 MOST_VALUES = 1_000_000  # far more than any checkpoint has: lists that hold each other can stand for endlessly many
-
 MOST_DEPTH = 50  # of values in values
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import InputError, write_json
+from utils.basic_utils import InputError, StrPath, write_json
 
 
 def release_path(out: Path, prefix: str, split: str) -> Path:
@@ -41,12 +41,8 @@ def entries_of(folder: Path, remedy: str) -> list[Path]:
         raise InputError(f"{folder}: cannot be read ({err.strerror}): {remedy}") from err
 
 
-def usable_folder(out: str | os.PathLike[str]) -> Path:
-    """The output folder, made if need be.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
+def usable_folder(out: StrPath) -> Path:
+    """The output folder, made if need be; `InputError` when it cannot be made or written to."""
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,11 +54,7 @@ def usable_folder(out: str | os.PathLike[str]) -> Path:
 
 
 def named_folder(out: str) -> Path:
-    """A `usable_folder` whose name can begin those of files; absolute, so that printed commands work from anywhere.
-
-    Raises:
-        InputError: it cannot be made or written to, or has no such name.
-    """
+    """A `usable_folder` whose name can begin those of files, or `InputError`; absolute, for commands to be printed."""
     folder = usable_folder(out).resolve()
     if not re.fullmatch(r"[\w.-]+", folder.name):
         raise InputError(f"--out {out}: its name begins the names of all files: letters, digits, _ . and - only")

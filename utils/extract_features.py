@@ -20,9 +20,9 @@ from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import check_agreement, write_annotations
 from utils.own_corpus.layout import Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
-from utils.own_corpus.queries import LeftOut, check_names, fit_to_videos, other_durations, past_the_end, read_queries
+from utils.own_corpus.queries import check_names, fit_to_videos, other_durations, parted, past_the_end, read_queries
 from utils.own_corpus.splits import divide, in_both
-from utils.own_corpus.steps import Steps, content_stamp
+from utils.own_corpus.steps import Steps
 from utils.own_corpus.summary import told
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
@@ -35,6 +35,7 @@ from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
 from utils.video_feature.pipeline import Looking
+from utils.whole_folder import file_digest
 
 SCRIPT = "utils/extract_features.py"
 MAX_CTX_L = 128  # clips of a video that a model takes in by default
@@ -43,8 +44,7 @@ MAX_CTX_L = 128  # clips of a video that a model takes in by default
 def make_dataset(opt: argparse.Namespace) -> NewDataset:
     """Make all files of a dataset as the options of `main` ask, going on from what is there.
 
-    Raises:
-        InputError: something given is wrong, or no video can be used.
+    `InputError` when something given is wrong, or no video can be used.
     """
     _check_numbers(opt)
     queries = read_queries(opt.queries)
@@ -140,12 +140,8 @@ def _extract_queries(dataset: NewDataset) -> None:
         return
     rows = [{"desc_id": query.desc_id, "desc": query.desc} for query in dataset.queries]
     report = extract_queries(rows, dataset.models.text, dataset.layout.query)
-    dataset.left_out += [
-        LeftOut(query, report.failed[str(query.desc_id)])
-        for query in dataset.queries
-        if str(query.desc_id) in report.failed
-    ]
-    dataset.queries = [query for query in dataset.queries if str(query.desc_id) not in report.failed]
+    dataset.queries, failed = parted(dataset.queries, lambda query: report.failed.get(str(query.desc_id)))
+    dataset.left_out += failed
     dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens, by desc_id", report.cut)
     late = past_the_end(dataset.queries, dataset.durations)
     dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
@@ -154,7 +150,8 @@ def _extract_queries(dataset: NewDataset) -> None:
 def _make_sub_clips(dataset: NewDataset) -> None:
     """Encode subtitle lines, and pool their tokens to clips."""
     opt, layout, text = dataset.opt, dataset.layout, dataset.models.text
-    made_of: dict[str, Any] = {"subtitles": content_stamp(layout.subtitles), "video": file_stamp(layout.video)}
+    # not a stamp of the subtitles, which are written anew in every run
+    made_of: dict[str, Any] = {"subtitles": file_digest(layout.subtitles)[:16], "video": file_stamp(layout.video)}
     made_of |= text.properties() | {"max_length": SUB_LENGTH}
     if not dataset.steps.is_done(layout.sub, made_of):
         encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, text.device, opt.text_batch_size, opt.bf16)
@@ -190,12 +187,9 @@ def _finish(dataset: NewDataset) -> None:
     dataset.note(both, in_both(splits))
     others = other_durations(dataset.queries, dataset.durations)
     dataset.note('queries whose "duration" is not that of their video, and was replaced', [q.where for q in others])
+    remedies = "another number: --max_ctx_l; inference can search them in windows: --long_videos windows"
     long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
-    dataset.note(
-        f"videos of more than {MAX_CTX_L} clips, averaged down to so many (another number: --max_ctx_l; inference can "
-        "search them in windows: --long_videos windows)",
-        long,
-    )
+    dataset.note(f"videos of more than {MAX_CTX_L} clips, averaged down to so many ({remedies})", long)
     features = [layout.video, layout.sub, *([layout.query] if dataset.queries else [])]
     write_manifest(
         layout.out,
@@ -212,9 +206,8 @@ def _finish(dataset: NewDataset) -> None:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see `--help`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     add = parser.add_argument_group("what there is").add_argument
     add("--videos", required=True, metavar="DIR", help="video files, or a folder of pictures for each video")
     add("--subtitles", metavar="DIR", help=".srt or .vtt files called as the videos; without it all is silent")
@@ -241,11 +234,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--text_batch_size", type=int, default=64, help="sentences at a time; default 64")
     add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
     add("--bf16", action="store_true", help="the text model computes in bfloat16: faster, features are rounded")
-    add(
-        "--remove_intermediate",
-        action="store_true",
-        help="remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning",
-    )
+    remove = "remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning"
+    add("--remove_intermediate", action="store_true", help=remove)
     opt = parser.parse_args(argv)
     with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
         print(told(make_dataset(opt)))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json, write_jsonl
+from utils.basic_utils import PROJECT_ROOT, InputError, StrPath, command_line, progress, write_json, write_jsonl
 from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
 from utils.mini_corpus.annotations import generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
@@ -71,7 +70,7 @@ class MiniSettings(FeatureSettings):
 TINY = MiniSettings(n_train=20, n_val=10, n_test=5, vid_feat_size=24, text_feat_size=16)
 
 
-def generate(out: str | os.PathLike[str], settings: MiniSettings | None = None) -> dict[str, Any]:
+def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, Any]:
     """Generate a corpus; killed at any moment, it is simply generated again.
 
     Args:

@@ -31,12 +31,7 @@ class TooOldError(InputError):
 def choose_device(device: int, tf32: bool | None = None) -> torch.device:
     """CUDA device `device` when it is there, else the CPU, said aloud; -1 asks for the CPU.
 
-    Args:
-        device: its number.
-        tf32: see `use_cuda`.
-
-    Raises:
-        InputError: it is there, but does not work.
+    `InputError` when it is there, but does not work. For `tf32`, see `use_cuda`.
     """
     if device < 0:
         return torch.device("cpu")
@@ -124,10 +119,7 @@ def _add_on(number: int) -> None:
 def named_when_out_of_memory(opt: Mapping[str, Any], names: Sequence[str], more: str = "") -> Iterator[None]:
     """Make CUDA memory that runs out an `InputError` that says how much was asked for, and which options need less.
 
-    Args:
-        opt: the program's options.
-        names: those of them that decide how much memory is needed.
-        more: said at the end.
+    Those `names` of the program's options `opt` decide how much is needed; `more` is said at the end.
     """
     try:
         yield

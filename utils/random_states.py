@@ -57,11 +57,7 @@ class RandomStates:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> RandomStates:
-        """Back from `to_plain`.
-
-        Raises:
-            KeyError, TypeError, AttributeError, ValueError: it is something else.
-        """
+        """Back from `to_plain`; KeyError, TypeError, AttributeError or ValueError when it is something else."""
         python, numpy, cuda = plain["python"], plain["numpy"], plain["cuda"]
         *words, place = _integers(python["words"], N_WORDS + 1)
         key, pos = _integers(numpy["state"]["key"], N_WORDS), numpy["state"]["pos"]
@@ -87,10 +83,9 @@ class RandomStates:
 
 
 def check_torch_state(state: Any) -> None:
-    """Refuse what is no state of a generator of torch on the CPU.
+    """Refuse, by TypeError or ValueError, what is no state of a generator of torch on the CPU.
 
-    Raises:
-        TypeError, ValueError: it is none; torch would refuse it, or read past its words.
+    torch would refuse it, or read past its words.
     """
     own = torch.Generator().get_state()
     if not isinstance(state, torch.Tensor) or (state.dtype, state.shape) != (own.dtype, own.shape):

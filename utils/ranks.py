@@ -17,13 +17,10 @@ class BatchShare:
     """A process's rows of a batch, and how the rows of all become the whole batch's. Alone, they are the batch.
 
     N rows of the whole batch, n of this process.
-
-    Attributes:
-        batch: the share, with clips padded as in the whole batch, as `StartEndDataset` makes batches.
     """
 
     def __init__(self, batch: Mapping[str, torch.Tensor]) -> None:
-        self.batch = batch
+        self.batch = batch  # the share, clips padded as in the whole batch, as `StartEndDataset` makes batches
 
     def gather_queries(self, query: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """{modality: (n, D)} -> {modality: (N, D)}, for use with the videos of this process alone.
@@ -45,14 +42,10 @@ class Ranks:
     """What a training process knows of the others and exchanges with them.
 
     All processes must make the same calls in the same order.
-
-    Attributes:
-        rank: number of this process, from 0.
-        size: number of processes.
     """
 
-    rank = 0
-    size = 1
+    rank = 0  # number of this process
+    size = 1  # number of processes
 
     @property
     def is_main(self) -> bool:
@@ -93,11 +86,7 @@ class Ranks:
         return [value]
 
     def check_equal(self, tensors: Iterable[torch.Tensor], what: str) -> None:
-        """Make sure that tensors, such as the parameters, are bit for bit the same on all processes.
-
-        Raises:
-            InputError: they are not; `what` names them.
-        """
+        """`InputError` when tensors, which `what` names, are not bit for bit the same on all processes."""
 
 
 ALONE = Ranks()

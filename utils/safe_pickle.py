@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from utils.basic_utils import InputError, first_line
+from utils.basic_utils import InputError, StrPath, first_line
 
 BYTEARRAY = pickle.BYTEARRAY8[0]  # makes room before it reads
 
@@ -56,11 +56,10 @@ class _RestrictedPickle:
         return _RestrictedUnpickler(file, **kwargs).load()
 
 
-def load_safely(path: str | os.PathLike[str]) -> Any:
-    """What a checkpoint holds, tensors on the CPU, without running any code that it may carry.
+def load_safely(path: StrPath) -> Any:
+    """What a checkpoint holds, tensors on the CPU, with no code run that it may carry.
 
-    Raises:
-        InputError: it is truncated, foreign, or asks for code.
+    `InputError` when it is truncated, foreign, or asks for code.
     """
     try:
         _refuse_other_forms(path)
@@ -74,7 +73,7 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
         ) from err
 
 
-def _refuse_other_forms(path: str | os.PathLike[str]) -> None:
+def _refuse_other_forms(path: StrPath) -> None:
     """Refuse what torch.load would hand to code that trusts its input, or unpack whatever comes out.
 
     torch.jit.load runs what is in a TorchScript archive, and can write files; old tar archives are extracted, and may

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from utils.basic_utils import StrPath
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -41,6 +42,6 @@ def size_text(n_bytes: int) -> str:
     return f"{size:.1f} GB"
 
 
-def file_size(path: str | os.PathLike[str]) -> str:
+def file_size(path: StrPath) -> str:
     """The size of a file, or `-` when there is none."""
     return size_text(Path(path).stat().st_size) if Path(path).is_file() else "-"

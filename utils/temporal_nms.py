@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+Floats: TypeAlias = npt.NDArray[np.floating]
+Integers: TypeAlias = npt.NDArray[np.integer]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
 _BLOCK_ELEMENTS = 1 << 16  # queries x spans handled together: the temporaries then stay in the processor's cache
 
 
-def temporal_iou(
-    st: npt.NDArray[np.floating],
-    ed: npt.NDArray[np.floating],
-    other_st: npt.NDArray[np.floating],
-    other_ed: npt.NDArray[np.floating],
-) -> npt.NDArray[np.floating]:
-    """Intersection over the hull of two spans, as in TVRetrieval: the hull is max end - min start.
+def temporal_iou(st: Floats, ed: Floats, other_st: Floats, other_ed: Floats) -> Floats:
+    """Intersection over the hull of two spans, as in TVRetrieval: the hull is max end - min start, IoU 0 where empty.
 
-    Args:
-        st, ed, other_st, other_ed: seconds, of shapes that broadcast together.
-
-    Returns:
-        IoU of the broadcast shape; 0 where the hull is empty.
+    All are in seconds, of shapes that broadcast together.
     """
     intersection = np.maximum(np.minimum(ed, other_ed) - np.maximum(st, other_st), 0)
     hull = np.maximum(ed, other_ed) - np.minimum(st, other_st)
     return np.divide(intersection, hull, out=np.zeros_like(hull), where=hull != 0)
 
 
-def nms_keep(
-    st: npt.NDArray[np.floating],
-    ed: npt.NDArray[np.floating],
-    valid: npt.NDArray[np.bool_],
-    nms_thd: float,
-    group: npt.NDArray[np.integer] | None = None,
-) -> npt.NDArray[np.bool_]:
+def nms_keep(st: Floats, ed: Floats, valid: Bools, nms_thd: float, group: Integers | None = None) -> Bools:
     """Mark the spans that survive greedy NMS, each query apart from the others.
 
     Going down a row, a span is dropped when its IoU with a kept one before it is greater than `nms_thd`.
@@ -65,13 +55,10 @@ def nms_keep(
     return keep
 
 
-def _groups_by_size(
-    group: npt.NDArray[np.integer],
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+def _groups_by_size(group: Integers) -> Iterator[tuple[Integers, Bools]]:
     """Runs of equal values within the rows (Nq, K), those of several, and of about the same number, together.
 
-    Yields:
-        (G, n) places in the flattened rows, those of each run in their order, and which of them belong to it.
+    Yields (G, n) places in the flattened rows, those of each run in their order, and which of them belong to it.
     """
     first = np.ones(group.shape, dtype=bool)
     first[:, 1:] = group[:, 1:] != group[:, :-1]
@@ -86,9 +73,7 @@ def _groups_by_size(
         width *= 2
 
 
-def _suppress(
-    st: npt.NDArray[np.float64], ed: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], nms_thd: float
-) -> None:
+def _suppress(st: Floats, ed: Floats, keep: Bools, nms_thd: float) -> None:
     """Clear in `keep` (Nq, K) every span that a kept one before it in its row suppresses, some rows at a time."""
     block = max(1, _BLOCK_ELEMENTS // max(1, keep.shape[1]))
     for row in range(0, len(keep), block):
@@ -106,15 +91,11 @@ def _suppress(
 def temporal_non_maximum_suppression(
     predictions: Sequence[Sequence[float]], nms_threshold: float, max_after_nms: int = 100
 ) -> list[Sequence[float]]:
-    """Greedy NMS of one list of moments, as in TVRetrieval.
+    """The rows that survive greedy NMS, as in TVRetrieval, best first and `max_after_nms` at most.
 
     Args:
         predictions: rows of [st, ed, score], in any order; of equal scores the earlier row goes first.
         nms_threshold: IoU (see `temporal_iou`) above which the row with the lower score is dropped.
-        max_after_nms: at most so many rows are returned.
-
-    Returns:
-        The rows that survive, best first. A single prediction is returned as it is.
     """
     if len(predictions) <= 1:
         return list(predictions)

@@ -9,14 +9,9 @@ import torch
 
 
 def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack (L_i, D) arrays, zeros after each one's end.
+    """Stack N arrays (L_i, D) of one D and dtype, zeros after each one's end, by default to the longest.
 
-    Args:
-        sequences: N arrays (L_i, D) of one D and dtype.
-        length: padded length, by default that of the longest.
-
-    Returns:
-        (N, length, D) tensor, and its mask (N, length) float32, 1 on rows that exist.
+    Returns (N, length, D), and its mask (N, length) float32, 1 on rows that exist.
     """
     lengths = [len(sequence) for sequence in sequences]
     length = max(lengths) if length is None else length

@@ -35,8 +35,7 @@ NPY_START = 10  # bytes of an npy file before its text: magic number, version, l
 def lock_file(folder: Path) -> Iterator[int]:
     """The file `.lock` in a folder, to be given to `lock`; made when it is not there.
 
-    Raises:
-        OSError: it cannot be opened. No link that leads elsewhere is followed, and no pipe waited for.
+    `OSError` when it cannot be opened: no link that leads elsewhere is followed, and no pipe waited for.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     handle = os.open(folder / LOCK, flags, 0o666)
@@ -49,20 +48,13 @@ def lock_file(folder: Path) -> Iterator[int]:
 def lock(
     handle: int, place: Path, busy: InputError | str, no_locks: str | None = None, patience_s: float = 0.0
 ) -> bool:
-    """Keep other processes out until the handle is closed.
+    """Keep other processes out until the handle, of a file or folder, is closed; False where there are no locks.
 
     Args:
-        handle: of a file or folder.
-        place: what is locked, for the note.
+        handle, place: what is locked, and what to call it in the note.
         busy: for when another process is in: an error, raised after `patience_s`, or a note, said before waiting for
             as long as it takes.
         no_locks: what the user has to see to where the file system knows no locks, for a note; None for none.
-
-    Returns:
-        False where the file system knows no locks.
-
-    Raises:
-        InputError: `busy`.
     """
     end = time.monotonic() + patience_s
     while True:
@@ -85,11 +77,7 @@ def lock(
 
 @contextmanager
 def part_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder in `parent` for `put_in_place`; whatever is there under its name when the block ends is removed.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """A new folder in `parent` for `put_in_place`; whatever is there under its name when the block ends is removed."""
     part = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield part
@@ -98,16 +86,10 @@ def part_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None) -> None:
-    """Rename a finished folder of files, once they would survive a power cut.
+    """Give a finished folder of files, of `part_folder`, its name beside it, once they would survive a power cut.
 
-    Args:
-        part: of `part_folder`.
-        folder: its new name, in the same folder.
-        gives_way: whether a folder of that name is to be replaced; one that is not stays, and the new one is not
-            needed. None where there must be none.
-
-    Raises:
-        OSError: it cannot be done.
+    Whether a folder of that name is to be replaced is asked of `gives_way`; one that is not stays, and the new one is
+    not needed. Without `gives_way` there must be none; `OSError` if there is.
     """
     for path in part.iterdir():
         sync(path)
@@ -143,11 +125,7 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
-    """Read what `write_sealed` wrote.
-
-    Raises:
-        InputError: it is missing or damaged; the message ends with the `remedy`.
-    """
+    """Read what `write_sealed` wrote; `InputError`, which ends with the `remedy`, when it is missing or damaged."""
     sealed = read_json(path, remedy)
     try:
         content, said = sealed["content"], sealed["sha256"]
@@ -180,9 +158,6 @@ def map_npy(path: Path, shape: Sequence[int], dtype: str, mode: Literal["r", "c"
     """The array in an npy file, mapped; None when it is not exactly the file that such an array makes.
 
     numpy would interpret the text in the file; ours is always the same but for the blanks that fill it up.
-
-    Raises:
-        OSError: it cannot be read.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())

@@ -12,12 +12,9 @@ FILES = {"train.json": "train", "val_1.json": "val", "val_2.json": "test"}  # th
 
 
 def read(folder: Path, reader: Reader) -> dict[str, Split]:
-    """Read those of the files that are there.
+    """Read those of the files that are there; `InputError` when none is, or one is not JSON of this kind.
 
     A query's number is its place among all sentences of its file, from 1.
-
-    Raises:
-        InputError: none is there, or one is not JSON of this kind.
     """
     for source in reader.open(folder, FILES):
         number = 1

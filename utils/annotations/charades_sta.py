@@ -19,14 +19,9 @@ FORM = "VIDEO start end##sentence"
 
 
 def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
-    """Read those of the files that are there.
+    """Read those of the files that are there; about `val_share` of the training videos, 0 for none, become val.
 
     A query's number is its line, from 1, in train and in what is held out of it alike.
-
-    Args:
-        folder: where the files lie.
-        reader: takes what they say.
-        val_share: of the training videos, about how many are held out as val; 0 for none.
 
     Raises:
         InputError: no annotations or no table are there, one cannot be read, or train or val would have no queries.
@@ -63,18 +58,16 @@ def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
 def _take_line(reader: Reader, source: Source, line: str, number: int, seconds: dict[str, float]) -> None:
     where = f"{source.path}, line {number}"
     head, separator, sentence = line.partition("##")
-    fields = head.split()
     try:
-        name, start, end = fields[0], float(fields[1]), float(fields[2])
-        well_formed = bool(separator) and len(fields) == 3
-    except (IndexError, ValueError):
-        well_formed = False
-    if not well_formed:
+        name, start, end = head.split() if separator else []
+        moment = float(start), float(end)
+    except ValueError:
         reader.wrong(where, f"{reprlib.repr(line.rstrip())} is not {FORM!r}")
-    elif name not in seconds:
+        return
+    if name not in seconds:
         reader.wrong(where, f"video {name} has no length in {' or '.join(TABLES)} beside it")
     elif reader.video(name, seconds[name], where):
-        reader.query(source, number, name, sentence, [(start, end)], where)
+        reader.query(source, number, name, sentence, [moment], where)
 
 
 def _read_table(path: Path, reader: Reader, seconds: dict[str, float]) -> None:

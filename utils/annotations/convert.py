@@ -28,15 +28,10 @@ SHOWN = 10
 
 
 def read(dataset: str, folder: Path, val_share: float = VAL_SHARE) -> tuple[Reader, dict[str, Split]]:
-    """Read and check the annotation files in a folder.
+    """Read and check the annotation files of one of `DATASETS` in a folder, where they have their own names.
 
-    Args:
-        dataset: one of `DATASETS`.
-        folder: where they lie, under their own names.
-        val_share: of the training videos of a dataset without val, about how many become val.
-
-    Raises:
-        InputError: no file is there, or what is there is not of the public form.
+    Of the training videos of a dataset without val, about `val_share` become val. `InputError` when no file is there,
+    or what is there is not of the public form.
     """
     if not folder.is_dir():
         raise InputError(f"--in {folder}: is not a folder: give the one with the annotation files")
@@ -58,8 +53,7 @@ def read(dataset: str, folder: Path, val_share: float = VAL_SHARE) -> tuple[Read
 def keep_with_features(splits: Mapping[str, Split], path: Path) -> tuple[dict[str, Split], list[str]]:
     """Splits without the videos that a feature file lacks, and without their queries; and the names of these videos.
 
-    Raises:
-        InputError: the file cannot be read, or has no video of a split.
+    `InputError` when the file cannot be read, or has no video of a split.
     """
     with FeatureFile(path) as features:
         lacking = features.missing(_videos(splits))
@@ -76,15 +70,7 @@ def write(
 ) -> list[Path]:
     """Write queries, durations and a record, all or none of them; returns the files.
 
-    Args:
-        dataset: one of `DATASETS`.
-        out: the folder, which is there; its name begins the files' names.
-        reader: what the files said.
-        splits: what goes into each split.
-        without_features: videos that were left out for want of features, for the record.
-
-    Raises:
-        InputError: there is no room for them.
+    The name of the folder `out`, which is there, begins theirs. `InputError` when there is no room for them.
     """
     idx_of = {name: idx for idx, name in enumerate(dict.fromkeys(_videos(splits)))}
     durations = {
@@ -111,18 +97,11 @@ def _videos(splits: Mapping[str, Split]) -> Iterator[str]:
 def _row(query: Query, durations: Mapping[str, float], several: bool) -> dict[str, Any]:
     """A line of a release file; `several`: queries of this dataset have a moment from each of several people."""
     moments = [list(moment) for moment in query.moments]
-    return {
-        "desc_id": query.desc_id,
-        "desc": query.desc,
-        "vid_name": query.vid_name,
-        "duration": durations[query.vid_name],
-        "ts": moments if several else moments[0],
-    }
+    about = {"desc_id": query.desc_id, "desc": query.desc, "vid_name": query.vid_name}
+    return {**about, "duration": durations[query.vid_name], "ts": moments if several else moments[0]}
 
 
-def _record(
-    dataset: str, reader: Reader, splits: Mapping[str, Split], without_features: Sequence[str]
-) -> dict[str, Any]:
+def _record(dataset: str, reader: Reader, splits: Mapping[str, Split], lacking: Sequence[str]) -> dict[str, Any]:
     """What was made of what: counts, and all that was left out."""
     read_files = {
         source.path.name: {
@@ -136,7 +115,7 @@ def _record(
     }
     written = {name: {"videos": len(split.videos), "queries": len(split.queries)} for name, split in splits.items()}
     about = {"made_by": SCRIPT, "dataset": dataset}
-    return {**about, "read": read_files, "written": written, "without_features": list(without_features)}
+    return {**about, "read": read_files, "written": written, "without_features": list(lacking)}
 
 
 def _left_out(sources: Sequence[Source]) -> list[str]:
@@ -179,12 +158,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("dataset", choices=DATASETS)
     add("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
     add("--out", required=True, help="folder to write into, such as data/anet_cap")
-    add(
-        "--val_share",
-        type=float,
-        default=VAL_SHARE,
-        help="charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)",
-    )
+    val = "charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)"
+    add("--val_share", type=float, default=VAL_SHARE, help=val)
     add("--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries")
     args = parser.parse_args(argv)
     if not 0 <= args.val_share < 1:

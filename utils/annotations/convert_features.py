@@ -28,21 +28,13 @@ NUMBERS = ("frame_rate", "clip_length", "max_length")  # properties that are num
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the features.
+    """What became of the features."""
 
-    Attributes:
-        done: keys written.
-        rows: least and most rows of one of them.
-        width: their size.
-        not_asked: how many of the source's were not among the videos.
-        lacking: videos that the source does not have.
-    """
-
-    done: list[str]
-    rows: tuple[int, int]
+    done: list[str]  # keys written
+    rows: tuple[int, int]  # least and most of one of them
     width: int
-    not_asked: int
-    lacking: list[str]
+    not_asked: int  # how many of the source's were not among the videos
+    lacking: list[str]  # videos that the source does not have
 
 
 def renamed(key: str, add_prefix: str = "", remove_prefix: str = "") -> str:
@@ -59,14 +51,12 @@ def convert(
     kind: str = "video",
     known: Mapping[str, Plain] | None = None,
 ) -> Report:
-    """Write the features of a source, whole or not at all.
+    """Write the features of a source to the h5 file `out`, whole or not at all.
 
     Args:
-        source: what to read.
-        out: the h5 file.
         rename: from the source's keys to those in `out`.
         videos: the only keys of `out` to write; all if None.
-        kind: of the features, see `utils.feature_files.provenance`.
+        kind: see `utils.feature_files.provenance`.
         known: properties of `utils.feature_files.provenance.DECISIVE`, which go before what the source says of itself.
 
     Raises:
@@ -114,11 +104,7 @@ def _keys(source: FeatureFile | NpyFolder, rename: Callable[[str], str]) -> dict
 
 
 def videos_of(path: str) -> list[str]:
-    """Names of all videos in a video2dur_idx file.
-
-    Raises:
-        InputError: it is not of that form.
-    """
+    """Names of all videos in a video2dur_idx file; `InputError` when it is not of that form."""
     content = read_json(path, "give the video2dur_idx file that convert.py wrote")
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):
         raise InputError(f"{path}: expected {{split: {{vid_name: [duration, video_idx]}}}}: is this the right file?")
@@ -126,7 +112,6 @@ def videos_of(path: str) -> list[str]:
 
 
 def _properties(texts: Sequence[str]) -> dict[str, Plain]:
-    """`NAME=VALUE` texts as properties."""
     known: dict[str, Plain] = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -149,13 +134,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--remove_prefix", default="", help="taken from the names that have it")
     add("--videos", help="video2dur_idx json: convert its videos only, and list those without features")
     add("--kind", choices=KINDS, default="video", help="what they are of (default: %(default)s)")
-    add(
-        "--about",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"what is known of what made them, kept in the file: {', '.join(DECISIVE)}",
-    )
+    about = f"what is known of what made them, kept in the file: {', '.join(DECISIVE)}"
+    add("--about", nargs="+", default=[], metavar="NAME=VALUE", help=about)
     return parser.parse_args(argv)
 
 

@@ -17,12 +17,9 @@ MAX_SEGMENTS = 6  # videos were cut to half a minute
 
 
 def read(folder: Path, reader: Reader) -> dict[str, Split]:
-    """Read those of the files that are there.
+    """Read those of the files that are there; `InputError` when none is, or one is not JSON of this kind.
 
     A query's number is its annotation_id. A video lasts as many segments as it has.
-
-    Raises:
-        InputError: none is there, or one is not JSON of this kind.
     """
     for source in reader.open(folder, FILES):
         for place, content in enumerate(read_public_json(source.path, list), start=1):

@@ -20,14 +20,7 @@ _DAMAGED = (
 
 
 class NpyFolder(Closing):
-    """Checked reading of `DIR/KEY.npy`.
-
-    Args:
-        path: the folder; other files and folders in it are not looked at.
-
-    Raises:
-        InputError: it is no folder, or has no such file.
-    """
+    """Checked reading of `DIR/KEY.npy`, beside which other files and folders may lie; `InputError` if there is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,17 +41,9 @@ class NpyFolder(Closing):
         return {}
 
     def read(self, key: str, width: int | None = None) -> np.ndarray:
-        """Read one file.
+        """(rows, D) float32, finite, of one file; axes of length 1 between the first and the last are taken out.
 
-        Args:
-            key: its name without suffix.
-            width: expected feature size D, or None for any.
-
-        Returns:
-            (rows, D) float32, finite. Axes of length 1 between the first and the last are taken out.
-
-        Raises:
-            FeatureError: it is damaged, or not an array of that kind.
+        `FeatureError` when it is damaged or not an array of that kind, of D = `width` if that is given.
         """
         name = key + SUFFIX
         try:  # mapped, so that a made up shape is found out before there is memory for it
@@ -67,9 +52,8 @@ class NpyFolder(Closing):
             raise FeatureError(self.path, name, f"cannot be read ({first_line(err)}): copy it again") from err
         flat = array.ndim >= 2 and all(length == 1 for length in array.shape[1:-1])
         if not flat or array.dtype.kind != "f" or not array.size:
-            raise FeatureError(
-                self.path, name, f"expected floats of shape (rows, size), found {array.dtype} {array.shape}"
-            )
+            found = f"found {array.dtype} {array.shape}"
+            raise FeatureError(self.path, name, f"expected floats of shape (rows, size), {found}")
         if array.shape[-1] > MAX_WIDTH:
             raise FeatureError(self.path, name, f"is {array.shape[-1]} wide, expected at most {MAX_WIDTH}: pool it")
         if width is not None and array.shape[-1] != width:

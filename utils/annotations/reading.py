@@ -35,29 +35,17 @@ class Query:
 
 @dataclass
 class Source:
-    """One annotation file, and what became of what it says.
-
-    Attributes:
-        path: where it lies.
-        number: its place among the dataset's files, from 1, whichever of them are there.
-        split: that it is used as.
-        videos: names in the order of the file, those whose queries were all left out too.
-        queries: those that are kept.
-        n_read: queries in the file.
-        n_clamped: moments that reached past an end of their video.
-        furthest: seconds by which they did, at most.
-        left_out: (place in the file, reason) of queries and annotations that were left out.
-    """
+    """One annotation file, and what became of what it says."""
 
     path: Path
-    number: int
-    split: str
-    videos: dict[str, None] = field(default_factory=dict)
-    queries: list[Query] = field(default_factory=list)
-    n_read: int = 0
-    n_clamped: int = 0
-    furthest: float = 0.0
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    number: int  # its place among the dataset's files, from 1, whichever of them are there
+    split: str  # that it is used as
+    videos: dict[str, None] = field(default_factory=dict)  # in the file's order, also those with no query kept
+    queries: list[Query] = field(default_factory=list)  # those that are kept
+    n_read: int = 0  # queries in the file
+    n_clamped: int = 0  # moments that reached past an end of their video
+    furthest: float = 0.0  # seconds by which they did, at most
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (place in the file, reason)
 
 
 @dataclass(frozen=True)
@@ -74,27 +62,17 @@ class Split:
 
 
 class Reader:
-    """Takes what the files of a dataset say, one query at a time.
-
-    Attributes:
-        durations: seconds by video; the first that a file says of a video holds.
-        differing: videos of which a later file says another duration.
-        sources: what has been read.
-    """
+    """Takes what the files of a dataset say, one query at a time."""
 
     def __init__(self) -> None:
-        self.durations: dict[str, float] = {}
-        self.differing: dict[str, None] = {}
-        self.sources: list[Source] = []
+        self.durations: dict[str, float] = {}  # seconds by video; the first that a file says of it holds
+        self.differing: dict[str, None] = {}  # videos of which a later file says another duration
+        self.sources: list[Source] = []  # what has been read
         self._wrong: list[str] = []
         self._seen: dict[int, str] = {}
 
     def open(self, folder: Path, files: Mapping[str, str]) -> list[Source]:
-        """Begin with those of a dataset's annotation files, {name: split}, that are in a folder.
-
-        Raises:
-            InputError: none is.
-        """
+        """Begin with those of a dataset's annotation files, {name: split}, that are in a folder; one has to be."""
         found = there(folder, list(files))
         sources = [Source(folder / name, i, split) for i, (name, split) in enumerate(files.items(), start=1)]
         self.sources = [source for source in sources if source.path in found]
@@ -127,11 +105,9 @@ class Reader:
         """Take a query, or note what is wrong with it, or list it as left out.
 
         Args:
-            source: the file it is in.
-            number: its own in the file, from 0 to `IDS_PER_FILE` - 1.
+            source, number: the file it is in, and its own number there, below `IDS_PER_FILE`.
             vid_name: a video that `video` has taken.
-            desc: the sentence.
-            moments: (start, end) in seconds, as they were read.
+            desc, moments: the sentence, and (start, end) in seconds, as they were read.
             where: its place in the file, for messages.
         """
         source.n_read += 1
@@ -175,11 +151,7 @@ class Reader:
         return None
 
     def check(self) -> None:
-        """Refuse what had a wrong form.
-
-        Raises:
-            InputError: naming the first places, and how many there are.
-        """
+        """Refuse what had a wrong form: the `InputError` names the first places, and how many there are."""
         if self._wrong:
             raise InputError(f"these places have to be mended first:{indented(self._wrong)}")
 
@@ -212,11 +184,7 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
 
 
 def there(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Those of a dataset's files that are in a folder.
-
-    Raises:
-        InputError: none is.
-    """
+    """Those of a dataset's files that are in a folder; `InputError` when none is."""
     found = [folder / name for name in names if (folder / name).exists()]
     if not found:
         raise InputError(f"{folder}: has none of {', '.join(names)}: {WHERE_FROM}")

@@ -8,13 +8,12 @@ It reads files of video, subtitle and query features alike; rows are clips or to
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, first_few, progress, write_json
+from utils.basic_utils import InputError, StrPath, command_line, first_few, progress, write_json
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import DECISIVE, contradictions, properties
 from utils.tables import aligned
@@ -38,36 +37,22 @@ def row_cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Comparison:
-    """What is found in two feature files.
-
-    Args:
-        paths: of both, ours first.
-        widths: feature size of both.
-        n_keys: arrays of both.
-        only_ours, only_theirs: keys that the other lacks.
-        lengths: (ours, theirs) by key, of those that differ in their numbers of rows.
-        cosine_of: mean cosine by key, of the rows that both have; None when all are zero in both. Empty when widths
-            differ.
-        cosines: (N,) of all these rows together, without those that are all zero in both.
-        n_both_zero, n_one_zero: rows that are all zero in both files, and in one.
-        norms: (N, 2) L2 norms of the rows that are not zero in both.
-        largest_difference: of any two values.
-        records: decisive properties of both, and what made them.
-    """
+    """What is found in two feature files; of pairs, ours is first."""
 
     paths: tuple[str, str]
-    widths: tuple[int, int]
+    widths: tuple[int, int]  # feature sizes
     n_keys: tuple[int, int]
-    only_ours: list[str]
+    only_ours: list[str]  # keys that the other lacks
     only_theirs: list[str]
-    records: tuple[dict[str, Any], dict[str, Any]]
-    lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
+    records: tuple[dict[str, Any], dict[str, Any]]  # decisive properties, and what made them
+    lengths: dict[str, tuple[int, int]] = field(default_factory=dict)  # of keys that differ in their numbers of rows
+    # mean cosine of the rows that both have, None when all are zero in both; no key at all when widths differ
     cosine_of: dict[str, float | None] = field(default_factory=dict)
-    cosines: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    n_both_zero: int = 0
+    cosines: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (N,) of all rows that are not zero in both
+    n_both_zero: int = 0  # rows that are all zero in both files
     n_one_zero: int = 0
-    norms: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    largest_difference: float = 0.0
+    norms: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (N, 2) L2 norms of the rows in `cosines`
+    largest_difference: float = 0.0  # of any two values
 
     @property
     def worst(self) -> list[tuple[str, float]]:
@@ -113,13 +98,11 @@ def summary(values: np.ndarray) -> dict[str, float] | None:
     return {"mean": float(values.mean()), **dict(zip(QUANTILES, quantiles.tolist(), strict=True))}
 
 
-def compare(ours: str | os.PathLike[str], theirs: str | os.PathLike[str]) -> Comparison:
+def compare(ours: StrPath, theirs: StrPath) -> Comparison:
     """Compare two feature files; one key at a time is in memory, and one number for each row.
 
-    Of keys that differ in their numbers of rows, the first ones that both have are compared.
-
-    Raises:
-        InputError: a file cannot be read, or they have no key in common.
+    Of keys that differ in their numbers of rows, the first ones that both have are compared. `InputError` when a file
+    cannot be read, or they have no key in common.
     """
     with FeatureFile(ours) as a, FeatureFile(theirs) as b:
         return _compare((a, b))

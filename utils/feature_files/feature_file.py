@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from utils.basic_utils import Closing, InputError, first_line, whole_file
+from utils.basic_utils import Closing, InputError, StrPath, first_line, whole_file
 
 FORMAT_VERSION = 1
 MAX_WIDTH = 1 << 17  # the widest features that people extract are 2048x7x7
@@ -51,12 +51,10 @@ class FeatureWriter:
 
 
 @contextmanager
-def new_feature_file(path: str | os.PathLike[str], **made_by: str | int | float | bool) -> Iterator[FeatureWriter]:
-    """Write a feature file whole or not at all.
+def new_feature_file(path: StrPath, **made_by: str | int | float | bool) -> Iterator[FeatureWriter]:
+    """Write a feature file whole or not at all: `path` is replaced when the block ends without an error.
 
-    Args:
-        path: target `.h5` file; it is replaced when the block ends without an error.
-        made_by: what made the features (tool, model, clip_length, seed …), kept as attributes of the file.
+    What made the features (tool, model, clip_length, seed …) is kept as attributes of the file.
     """
     with whole_file(path) as part, h5py.File(part, "w", libver="latest") as h5_file:
         h5_file.attrs["format_version"] = FORMAT_VERSION
@@ -68,18 +66,13 @@ class FeatureFile(Closing):
     """Checked reading of one h5 feature file.
 
     The file is opened on first use in each process, so that objects can be handed to data loader workers. It is closed
-    by `close` and not when it happens to be forgotten: as long as it is open, nobody can write to it.
+    by `close` and not when it happens to be forgotten: as long as it is open, nobody can write to it. In files with a
+    group for each key instead of a dataset, `inner` is the dataset in each group, such as `c3d_features`.
 
-    Args:
-        path: the `.h5` file.
-        inner: for files with a group for each key instead of a dataset, the name of the dataset in each group, such
-            as `c3d_features`.
-
-    Raises:
-        InputError: (any method) the file is missing, truncated or not h5, or a key or array is not as it should be.
+    Any method raises `InputError` when the file is missing, truncated or not h5, or a key or array is not as it should.
     """
 
-    def __init__(self, path: str | os.PathLike[str], inner: str | None = None) -> None:
+    def __init__(self, path: StrPath, inner: str | None = None) -> None:
         self.path = Path(path)
         self._inner = inner
         self._h5: h5py.File | None = None
@@ -124,11 +117,7 @@ class FeatureFile(Closing):
             raise InputError(f"{self.path}: its keys cannot be read ({first_line(err)}): the file is damaged") from err
 
     def feature_keys(self) -> list[str]:
-        """Keys of two-dimensional arrays: features, and not what says more about them, such as `-mask`.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Keys, one at least, of two-dimensional arrays: features, and not what says more of them, such as `-mask`."""
         keys = [key for key in self.keys() if len(self.shape(key)) == 2]
         if not keys:
             raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
@@ -144,9 +133,8 @@ class FeatureFile(Closing):
         try:
             return dict(self._open().attrs)
         except _DAMAGED as err:
-            raise InputError(
-                f"{self.path}: its attributes cannot be read ({first_line(err)}): the file is damaged"
-            ) from err
+            what = f"its attributes cannot be read ({first_line(err)})"
+            raise InputError(f"{self.path}: {what}: the file is damaged") from err
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array without reading it."""
@@ -161,15 +149,11 @@ class FeatureFile(Closing):
         raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
 
     def read(self, key: str, width: int | None = None, rows: range | None = None) -> np.ndarray:
-        """Read a feature array, or some rows of it.
+        """(rows, D) float32, finite: the feature array of a vid_name or desc_id, rows >= 1, or some rows of it.
 
         Args:
-            key: vid_name or desc_id.
             width: expected feature size D, or None for any.
             rows: consecutive ones, the only ones to be read; as many of them as there are.
-
-        Returns:
-            (rows, D) float32, finite; rows >= 1 of a whole array.
         """
         which = () if rows is None else slice(rows.start, rows.stop)
         array = self._load(self._features(key, width), key, which).astype(np.float32, copy=False)
@@ -237,19 +221,18 @@ class FeatureFile(Closing):
 
     def _dataset(self, key: str) -> h5py.Dataset:
         """A dataset that lies in this file itself; nothing else is opened, which may be any file or device."""
-        with self._naming(key):
-            found = self._own_object(self._open(), key, key)
-            if self._inner is not None:
-                if not isinstance(found, h5py.Group):
-                    raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a group with {self._inner}")
-                found = self._own_object(found, self._inner, key)
-            if isinstance(found, h5py.Group):
-                raise FeatureError(self.path, key, "is a Group, not a feature array: name the dataset inside to read")
-            if not isinstance(found, h5py.Dataset):
-                raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a feature array")
-            if found.is_virtual or found.external:  # asked before its shape, which may be that of another file
-                raise FeatureError(self.path, key, "has its values in other files: copy them into this one")
-            return found
+        found = self._own_object(self._open(), key, key)
+        if self._inner is not None:
+            if not isinstance(found, h5py.Group):
+                raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a group with {self._inner}")
+            found = self._own_object(found, self._inner, key)
+        if isinstance(found, h5py.Group):
+            raise FeatureError(self.path, key, "is a Group, not a feature array: name the dataset inside to read")
+        if not isinstance(found, h5py.Dataset):
+            raise FeatureError(self.path, key, f"is a {type(found).__name__}, not a feature array")
+        if found.is_virtual or found.external:  # asked before its shape, which may be that of another file
+            raise FeatureError(self.path, key, "has its values in other files: copy them into this one")
+        return found
 
     def _own_object(self, group: h5py.Group, name: str, key: str) -> Any:
         """What `name` means in a group, if that lies in this file."""

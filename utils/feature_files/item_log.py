@@ -31,19 +31,12 @@ _SYNC_EVERY_S = 2.0  # of the work since then, a power cut may take; a kill take
 
 @dataclass(frozen=True)
 class Item:
-    """A group of arrays in the file.
+    """A group of arrays in the file."""
 
-    Args:
-        source: what the group was made from, as the writer described it.
-        about: plain values kept with it.
-        arrays: (dtype, shape, place of the first byte, CRC-32 of the bytes) of each by its key.
-        end: place behind the last byte.
-    """
-
-    source: str
-    about: dict[str, Any]
-    arrays: dict[str, tuple[str, tuple[int, ...], int, int]]
-    end: int
+    source: str  # what the group was made from, as the writer described it
+    about: dict[str, Any]  # plain values kept with it
+    arrays: dict[str, tuple[str, tuple[int, ...], int, int]]  # dtype, shape, place of first byte, CRC-32 of each by key
+    end: int  # place behind the last byte
 
     @property
     def keys(self) -> list[str]:
@@ -53,13 +46,7 @@ class Item:
 class ItemLog:
     """Appends groups of arrays to a file and reads them back; one process at a time.
 
-    Args:
-        path: of the file, made when it is not there. What a kill or a power cut left of a last group is cut off.
-
-    Attributes:
-        items: the groups by name; of two with one name, the later.
-        was_cut: whether something was cut off, as it never is after a clean end.
-        damaged: what is not as it was written and not among `items`: names, and lines of the index that say none.
+    The file is made when it is not there. What a kill or a power cut left of a last group is cut off.
 
     Raises:
         InputError: it or its index is no plain file, or cannot be read and written.
@@ -67,13 +54,13 @@ class ItemLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.items: dict[str, Item] = {}
-        self.damaged: list[str] = []
+        self.items: dict[str, Item] = {}  # the groups by name; of two with one name, the later
+        self.damaged: list[str] = []  # what is not as it was written: names, and lines of the index that say none
         try:
             with ExitStack() as opened:
                 self._arrays = _open(path, opened)
                 self._index = _open(path.with_name(path.name + INDEX_SUFFIX), opened)
-                self.was_cut = self._load()
+                self.was_cut = self._load()  # as never after a clean end
                 self._opened = opened.pop_all()
         except OSError as err:
             raise InputError(
@@ -90,8 +77,7 @@ class ItemLog:
     def append(self, name: str, arrays: Mapping[str, np.ndarray], source: str, about: Mapping[str, Any]) -> None:
         """Add a group of booleans, integers or floats, which replaces one of that name; see `Item`.
 
-        Raises:
-            InputError: there is no room; the groups before stay as they were.
+        `InputError` when there is no room; the groups before stay as they were.
         """
         forms = {}
         with named_when_full(self.path):

@@ -39,13 +39,10 @@ def made_with(script: str, kind: str, packages: Sequence[str], **properties: Pla
 
     Args:
         script: what writes it, as a path in the repository, `utils/video_feature/extract_frame_features.py`.
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or `ValueError`.
         packages: distributions whose versions matter, such as `torch`; those that are not installed are left out.
         properties: those of `DECISIVE` that are known and whatever else should be known of the file; None for unknown.
-
-    Raises:
-        ValueError: `kind` is none of `KINDS`.
-        TypeError: a property is not a string, number or boolean.
+            `TypeError` for what is not a string, number or boolean.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
@@ -57,11 +54,9 @@ def made_with(script: str, kind: str, packages: Sequence[str], **properties: Pla
 def made_from(
     sources: Sequence[Mapping[str, Any]], script: str, kind: str, packages: Sequence[str], **properties: Plain | None
 ) -> dict[str, Plain]:
-    """The record of a file that is made out of others; it keeps the versions that theirs name.
+    """The record, see `made_with`, of a file made out of others; it keeps the versions that their attributes name.
 
-    Args:
-        sources: attributes of the files it is made from.
-        script, kind, packages, properties: see `made_with`. Decisive properties of the sources are not taken over.
+    Decisive properties of the sources are not taken over.
     """
     record = made_with(script, kind, packages, **properties)
     texts = [*(_readable(source.get("versions")) for source in sources), record.get("versions")]
@@ -104,8 +99,7 @@ def _readable(value: Any) -> Property | None:
 def contradictions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(property, our value, their value) of each decisive property that both records have and that differs.
 
-    Args:
-        ours, theirs: attributes of feature files or what `properties` gave. Numbers may differ by rounding to float32.
+    They are attributes of feature files or what `properties` gave. Numbers may differ by rounding to float32.
     """
     mine, other = properties(ours), properties(theirs)
     both = [(name, mine[name], other[name]) for name in mine if name in other]
@@ -135,8 +129,7 @@ def _text(value: Property) -> str:
 def weights_digest(state_dict: Mapping[str, Any]) -> str:
     """16 hex digits that stand for the weights of a model, however and in which order a file holds them.
 
-    Args:
-        state_dict: that of the model once its weights are loaded, so that the names are the model's own.
+    The state dict is that of the model once its weights are loaded, so that the names are the model's own.
     """
     # here, because torch takes seconds to import, which tools that only convert files need not spend
     from utils.content_digest import content_digest

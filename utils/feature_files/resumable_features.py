@@ -24,13 +24,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import orjson
 
-from utils.basic_utils import InputError, first_few, named_when_full, read_json, write_json
+from utils.basic_utils import InputError, StrPath, first_few, named_when_full, read_json, write_json
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.item_log import Item, ItemLog
 from utils.whole_folder import lock
@@ -44,12 +43,8 @@ _UNREADABLE = "unreadable"  # source of what stands in the folder for a damaged 
 Scalar = str | int | float | bool
 
 
-def file_stamp(path: str | os.PathLike[str]) -> str:
-    """What tells whether a file has changed: its size and time of change; for a folder, those of its files.
-
-    Raises:
-        InputError: it is not there.
-    """
+def file_stamp(path: StrPath) -> str:
+    """What tells whether a file, which has to be there, has changed: its size and time; of a folder, its files'."""
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name) if os.path.isdir(path) else [Path(path)]
         stats = [entry.stat() for entry in entries]
@@ -79,23 +74,17 @@ class Extraction:
             extracted with another recipe is discarded, with a note.
         attributes: of the finished file, see `utils.feature_files.provenance`; the recipe if None.
 
-    Attributes:
-        failures: {name: reason} of this run.
-
     Raises:
         InputError: another process is extracting into it, the folder beside it is something else, or nothing can be
             written there.
     """
 
     def __init__(
-        self,
-        out_h5: str | os.PathLike[str],
-        recipe: Mapping[str, Scalar],
-        attributes: Mapping[str, Scalar] | None = None,
+        self, out_h5: StrPath, recipe: Mapping[str, Scalar], attributes: Mapping[str, Scalar] | None = None
     ) -> None:
         self.path = Path(out_h5)
         self.folder = self.path.with_name(self.path.name + FOLDER_SUFFIX)
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {}  # {name: reason} of this run
         self._recipe: dict[str, Any] = orjson.loads(orjson.dumps(dict(recipe)))  # as it is read back
         self._attributes = dict(recipe if attributes is None else attributes)
         self._asked: dict[str, str] = {}
@@ -112,9 +101,7 @@ class Extraction:
         self._tell_what_is_there()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         with self._opened:
             try:
                 if kind is None:
@@ -143,16 +130,11 @@ class Extraction:
         return self._item(name).about
 
     def put(
-        self,
-        name: str,
-        arrays: Mapping[str, np.ndarray],
-        source: str = "",
-        about: Mapping[str, Scalar] | None = None,
+        self, name: str, arrays: Mapping[str, np.ndarray], source: str = "", about: Mapping[str, Scalar] | None = None
     ) -> None:
         """Keep an item; when this returns, no kill takes it away.
 
         Args:
-            name: of the item.
             arrays: numbers of any shape by their key in the file, which is the name or begins with it.
             source: as for `done`.
             about: plain values to keep with it, such as a duration.
@@ -198,18 +180,15 @@ class Extraction:
     def _discard_other_recipe(self) -> None:
         """Begin the folder, or empty it when what it holds was made in another way."""
         path = self.folder / RECIPE
-        there = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
-        if not path.exists():
-            if there:
-                raise InputError(f"{self.folder}: is not what an extraction left: move it away, or name another output")
-            write_json(self._recipe, path)
-            return
-        theirs = read_json(path)
-        if theirs == self._recipe:
-            return
-        _note(f"{self.folder}: starts anew, what is there was made with {_differences(self._recipe, theirs)}")
-        for path_of_items in self.folder.glob(f"{ITEMS}*"):
-            path_of_items.unlink()
+        if path.exists():
+            theirs = read_json(path)
+            if theirs == self._recipe:
+                return
+            _note(f"{self.folder}: starts anew, what is there was made with {_differences(self._recipe, theirs)}")
+            for path_of_items in self.folder.glob(f"{ITEMS}*"):
+                path_of_items.unlink()
+        elif any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
+            raise InputError(f"{self.folder}: is not what an extraction left: move it away, or name another output")
         write_json(self._recipe, path)
 
     def _earlier_file(self, opened: ExitStack) -> FeatureFile | None:
@@ -249,17 +228,14 @@ class Extraction:
         items = {
             name: {"keys": item.keys, "source": item.source, "about": item.about} for name, item in in_order.items()
         }
-        keys = Counter(key for item in items.values() for key in item["keys"])
-        twice = [key for key, count in keys.items() if count > 1]
-        if twice:
+        keys = Counter(key for item in in_order.values() for key in item.keys)
+        if twice := [key for key, count in keys.items() if count > 1]:
             raise InputError(
                 f"{self.path}: two items have a key {twice[0]}: rename one, and run the same command again"
             )
         record = {"recipe": self._recipe, "items": items, "failed": self.failures}
-        with (
-            named_when_full(self.path),
-            new_feature_file(self.path, **self._attributes, **{ATTRIBUTE: orjson.dumps(record).decode()}) as h5,
-        ):
+        about = {**self._attributes, ATTRIBUTE: orjson.dumps(record).decode()}
+        with named_when_full(self.path), new_feature_file(self.path, **about) as h5:
             for key, array in self._arrays(names):
                 h5.put(key, array)
 

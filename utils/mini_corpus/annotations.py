@@ -6,7 +6,6 @@ they exist to run the whole pipeline at TVR's real scale, and results on them sa
 
 from __future__ import annotations
 
-import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, first_few, progress, read_json, read_jsonl
+from utils.basic_utils import InputError, StrPath, first_few, progress, read_json, read_jsonl
 from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
 from utils.mini_corpus.features import ROLES, VideoSpace, n_clips, overlap, subtitle_features
 from utils.mini_corpus.files import FeatureSettings, count_split, feature_paths, new_corpus_features, settings_record
@@ -33,8 +32,8 @@ Durations = dict[str, dict[str, float]]  # {split: {vid_name: seconds}}
 
 
 def generate_for_annotations(
-    annotations: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    annotations: StrPath,
+    out: StrPath,
     settings: FeatureSettings,
     prefix: str | None = None,
     splits: Sequence[str] | None = None,

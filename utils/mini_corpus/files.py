@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, read_json
+from utils.basic_utils import InputError, StrPath, read_json
 from utils.dataset_files import manifest_path
 from utils.feature_files.feature_file import FeatureWriter, new_feature_file
 from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
@@ -150,7 +149,7 @@ def settings_record(settings: FeatureSettings) -> dict[str, Any]:
     return {"made_by": MADE_BY, "generator_version": GENERATOR_VERSION, "settings": plain}
 
 
-def is_complete(out: str | os.PathLike[str], prefix: str) -> bool:
+def is_complete(out: StrPath, prefix: str) -> bool:
     """Whether a corpus is there whole, each file with the size it was written with."""
     folder = Path(out)
     path = manifest_path(folder, prefix)

@@ -21,11 +21,7 @@ def badly_timed(
 ) -> dict[str, str]:
     """Videos that have far more or fewer frames than their duration has room for, each with what is wrong.
 
-    Args:
-        frames_h5: `{vid_name: (n_frames, D)}`.
-        durations: seconds, by vid_name.
-        frame_rate: frames looked at, a second.
-        clip_length: seconds.
+    The file is `{vid_name: (n_frames, D)}`; durations and clip_length are in seconds, frame_rate in frames a second.
     """
     wrong = {}
     with FeatureFile(frames_h5) as frames:
@@ -47,12 +43,8 @@ def write_clips(
         names: videos that both files have.
         frames_h5: `{vid_name: (n_frames, D1)}`, with its frame_rate in its attributes.
         i3d_h5: `{vid_name: (n_windows, D2)}`, one window a clip; None for frames alone.
-        out_h5: the file to write.
         clip_length: seconds.
         pool: "max" or "avg", of frames.
-
-    Raises:
-        InputError: a file is damaged.
     """
     with ExitStack() as opened:
         frames, *others = (opened.enter_context(FeatureFile(path)) for path in (frames_h5, i3d_h5) if path is not None)

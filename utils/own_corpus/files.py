@@ -17,12 +17,10 @@ AGAIN = "run the same command again"
 
 
 def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> list[Path]:
-    """Write the queries of each split and the videos' durations.
+    """Write the queries of each split and the videos' durations; returns the files.
 
-    A video's index is its place among all names, sorted.
-
-    Returns:
-        The files. Queries of splits that an earlier run wrote and this one does not have are removed.
+    A video's index is its place among all names, sorted. Queries of splits that an earlier run wrote and this one does
+    not have are removed.
     """
     idx_of = {name: idx for idx, name in enumerate(sorted(durations))}
     written = []
@@ -35,9 +33,10 @@ def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Ma
         for name, split in splits.items()
     }
     write_json(of_splits, layout.durations)
-    for name in _of_earlier_run(layout):
-        if name.endswith("_release.jsonl") and "/" not in name and layout.out / name not in written:
-            (layout.out / name).unlink(missing_ok=True)
+    if layout.manifest.is_file():  # of an earlier run
+        for name in read_json(layout.manifest, "remove it, and run the same command again").get("files", {}):
+            if name.endswith("_release.jsonl") and "/" not in name and layout.out / name not in written:
+                (layout.out / name).unlink(missing_ok=True)
     return [*written, layout.durations]
 
 
@@ -49,19 +48,8 @@ def _row(query: Query, durations: Mapping[str, float]) -> dict[str, Any]:
     return row
 
 
-def _of_earlier_run(layout: Layout) -> list[str]:
-    """Names of the files that an earlier run recorded."""
-    if not layout.manifest.is_file():
-        return []
-    return list(read_json(layout.manifest, "remove it, and run the same command again").get("files", {}))
-
-
 def check_agreement(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> dict[str, int]:
-    """Number of clips by vid_name, after a check that all files speak of the same videos, clips and queries.
-
-    Raises:
-        InputError: they do not.
-    """
+    """Number of clips by vid_name; `InputError` when not all files speak of the same videos, clips and queries."""
     names = sorted(durations)
     n_clips = {}
     with FeatureFile(layout.video) as video, FeatureFile(layout.sub) as sub:

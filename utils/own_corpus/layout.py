@@ -18,22 +18,13 @@ def split_name(split: str) -> str:
 
 
 class Layout:
-    """Paths of the dataset in a folder, by what made its features.
+    """Paths of the dataset in the folder `out`, whose name begins those of all files, by what made its features.
 
     Args:
-        out: the folder; its name begins the names of all files.
         image, text: what to call the models.
         i3d: what to call the I3D features beside the image model's, "" where there are none.
         pool: how frames and tokens become clips.
         clip_length: seconds.
-
-    Attributes:
-        video, sub: features, a row a clip; those of videos are called as TVR's with the default models.
-        query: features, a row a token.
-        intermediate: folder of what only a continued or repeated run needs: features of
-        frames, i3d_windows and sub_tokens;
-        subtitles: lines as text;
-        steps: what the conversions were made of.
     """
 
     def __init__(self, out: Path, image: str, text: str, i3d: str, pool: str, clip_length: float) -> None:
@@ -41,15 +32,16 @@ class Layout:
         self.durations, self.manifest = durations_path(out, out.name), manifest_path(out, out.name)
         features, clips = out / f"{out.name}_feature_release", f"cl-{clip_length:g}.h5"
         beside = f"_{i3d}_avg_cat" if i3d else ""
+        # features, a row a clip; those of videos are called as TVR's with the default models
         self.video = features / "video_feature" / f"{out.name}_{image}_rgb_{pool}{beside}_{clips}"
         self.sub = features / "bert_feature" / f"{out.name}_sub_{text}_{pool}_{clips}"
-        self.query = features / "bert_feature" / f"{out.name}_query_{text}.h5"
-        self.intermediate = out / f"{out.name}_intermediate"
+        self.query = features / "bert_feature" / f"{out.name}_query_{text}.h5"  # a row a token
+        self.intermediate = out / f"{out.name}_intermediate"  # what only a continued or repeated run needs
         self.frames = self.intermediate / f"frames_{image}.h5"
         self.i3d_windows = self.intermediate / f"windows_{i3d}.h5"
-        self.subtitles = self.intermediate / "subtitles.jsonl"
+        self.subtitles = self.intermediate / "subtitles.jsonl"  # lines as text
         self.sub_tokens = self.intermediate / f"sub_tokens_{text}.h5"
-        self.steps = self.intermediate / "steps.json"
+        self.steps = self.intermediate / "steps.json"  # what the conversions were made of
 
     def release(self, split: str) -> Path:
         """The queries of a split."""

@@ -31,46 +31,24 @@ class Models:
 
 @dataclass
 class NewDataset:
-    """A dataset in the making.
+    """A dataset in the making."""
 
-    Args:
-        opt: options of `utils/extract_features.py`.
-        layout: where its files lie.
-        models: what makes its features.
-        steps: those that are done.
-        videos: file or folder by vid_name, of all that were found.
-        queries: those that are in it, as far as is known.
-
-    Attributes:
-        failed: reasons by vid_name, of videos that are in no file.
-        durations: seconds by vid_name, of videos that have features.
-        n_clips: by vid_name.
-        left_out: queries that are in no file.
-        without_file: videos that have no subtitle file.
-        notes: sentences on what is worth knowing.
-        splits: its videos and queries.
-    """
-
-    opt: argparse.Namespace
+    opt: argparse.Namespace  # options of `utils/extract_features.py`
     layout: Layout
     models: Models
     steps: Steps
-    videos: dict[str, Path]
-    queries: list[Query]
-    failed: dict[str, str] = field(default_factory=dict)
-    durations: dict[str, float] = field(default_factory=dict)
-    n_clips: dict[str, int] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-    without_file: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    videos: dict[str, Path]  # file or folder by vid_name, of all that were found
+    queries: list[Query]  # those that are in it, as far as is known
+    failed: dict[str, str] = field(default_factory=dict)  # reasons by vid_name, of videos that are in no file
+    durations: dict[str, float] = field(default_factory=dict)  # seconds by vid_name, of videos that have features
+    n_clips: dict[str, int] = field(default_factory=dict)  # by vid_name
+    left_out: list[LeftOut] = field(default_factory=list)  # queries that are in no file
+    without_file: list[str] = field(default_factory=list)  # videos that have no subtitle file
+    notes: list[str] = field(default_factory=list)  # sentences on what is worth knowing
     splits: dict[str, Split] = field(default_factory=dict)
 
     def fail(self, failed: Mapping[str, str]) -> None:
-        """Take videos out, each with its reason.
-
-        Raises:
-            InputError: none is left.
-        """
+        """Take videos out, each with its reason; `InputError` when none is left."""
         self.failed.update(failed)
         self.durations = {name: length for name, length in self.durations.items() if name not in self.failed}
         if not self.durations:

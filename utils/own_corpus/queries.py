@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,23 +29,15 @@ _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}")
 
 @dataclass(frozen=True)
 class Query:
-    """A line of a query file.
+    """A line of a query file; None is what it does not say."""
 
-    Attributes:
-        where: file and line.
-        desc_id: as the line says, else a number made of sentence, video and times: the same in every run.
-        ts: (start, end) in seconds, None when it has none.
-        split: as the line says, None when it does not.
-        content: all that the line says.
-    """
-
-    where: str
-    desc_id: int
+    where: str  # file and line
+    desc_id: int  # as the line says, else a number made of sentence, video and times: the same in every run
     desc: str
     vid_name: str | None
-    ts: tuple[float, float] | None
+    ts: tuple[float, float] | None  # (start, end) in seconds
     split: str | None
-    content: dict[str, Any]
+    content: dict[str, Any]  # all that the line says
 
 
 @dataclass(frozen=True)
@@ -60,11 +52,7 @@ class LeftOut:
 
 
 def read_queries(paths: Sequence[str | Path]) -> list[Query]:
-    """Read and check query files.
-
-    Raises:
-        InputError: a file cannot be read, or lines are wrong: the message names the first of them.
-    """
+    """Read and check query files; `InputError` when one cannot be read, or for wrong lines, naming the first."""
     queries: list[Query] = []
     wrong: list[str] = []
     for path in paths:
@@ -147,11 +135,7 @@ def _disagreements(queries: Sequence[Query]) -> list[str]:
 
 
 def check_names(queries: Sequence[Query], videos: Iterable[str]) -> None:
-    """Refuse queries of which none is about one of the videos: their names must mean something else.
-
-    Raises:
-        InputError: naming a query's video and a file's.
-    """
+    """Refuse queries of which none is about one of the videos: their names must mean something else."""
     there = set(videos)
     named = [query for query in queries if query.vid_name is not None]
     if named and not any(query.vid_name in there for query in named):
@@ -166,14 +150,16 @@ def fit_to_videos(
 ) -> tuple[list[Query], list[LeftOut]]:
     """The queries that the videos allow, and the others.
 
-    Args:
-        queries: all of them.
-        durations: seconds by vid_name, of the videos that have features.
-        failed: reasons by vid_name, of those that have not.
+    Seconds and reasons are by vid_name, of the videos that have features and of those that have not.
     """
-    reasons = [_hindrance(query, durations, failed) for query in queries]
-    kept = [query for query, reason in zip(queries, reasons, strict=True) if reason is None]
-    return kept, [LeftOut(query, reason) for query, reason in zip(queries, reasons, strict=True) if reason is not None]
+    return parted(queries, lambda query: _hindrance(query, durations, failed))
+
+
+def parted(queries: Sequence[Query], hindrance: Callable[[Query], str | None]) -> tuple[list[Query], list[LeftOut]]:
+    """The queries that nothing hinders, and the others."""
+    reasons = [(query, hindrance(query)) for query in queries]
+    kept = [query for query, reason in reasons if reason is None]
+    return kept, [LeftOut(query, reason) for query, reason in reasons if reason is not None]
 
 
 def _hindrance(query: Query, durations: Mapping[str, float], failed: Mapping[str, str]) -> str | None:

@@ -22,13 +22,9 @@ def divide(queries: Sequence[Query], videos: Iterable[str], val_share: float) ->
     """Put queries and videos into splits.
 
     A query is in the split that it names. Others with times go where their video goes, to train or val, by the video's
-    name alone: in all but the smallest datasets it stays where it is when others are added. Others without times are
-    all in test_public, and look in all videos. The last split, `all`, has every video and no query.
-
-    Args:
-        queries: those that fit the videos.
-        videos: names of all that have features.
-        val_share: of the videos that queries without a split name, about how many go to val.
+    name alone: in all but the smallest datasets it stays where it is when others are added. About `val_share` of those
+    videos go to val. Others without times are all in test_public, and look in all videos. The last split, `all`, has
+    every video and no query.
     """
     names = sorted(videos)
     undecided = sorted({q.vid_name for q in queries if q.split is None and q.ts is not None and q.vid_name})

@@ -11,23 +11,15 @@ from typing import Any
 
 from utils.basic_utils import read_json, write_json
 from utils.feature_files.resumable_features import file_stamp
-from utils.whole_folder import file_digest
 
 
 class Steps:
-    """A record of finished steps, in a JSON file, and of how long the steps of this run took.
-
-    Args:
-        path: of the file.
-
-    Attributes:
-        seconds: by step, in order; those that were done already took next to nothing.
-    """
+    """A record of finished steps, in a JSON file, and of how long the steps of this run took."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._done: dict[str, Any] = read_json(path) if path.is_file() else {}
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # by step, in order; those done already took next to nothing
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -52,8 +44,3 @@ class Steps:
     def notes(self, output: Path) -> list[str]:
         """What was to be said of a step that is done."""
         return [str(note) for note in self._done[output.name]["notes"]]
-
-
-def content_stamp(path: Path) -> str:
-    """What tells whether a file that is written anew in every run has another content."""
-    return file_digest(path)[:16]

@@ -19,7 +19,10 @@ NEW_LINE = " \\\n    "
 
 def told(made: NewDataset) -> str:
     """What became of a dataset, as text."""
-    parts = [_splits(made), _files(made.layout, made.splits), _times(made.steps.seconds)]
+    parts = [_splits(made), _files(made.layout, made.splits)]
+    parts.append(
+        aligned([["step", "seconds"], *([step, f"{taken:.1f}"] for step, taken in made.steps.seconds.items())])
+    )
     if made.notes:
         parts.append("Notes\n" + "\n".join(f"  {note}" for note in made.notes))
     if made.left_out:
@@ -44,10 +47,6 @@ def _files(layout: Layout, splits: Mapping[str, Split]) -> str:
     paths = [layout.release(name) for name, split in splits.items() if split.queries]
     paths += [layout.durations, layout.video, layout.sub, *([layout.query] if paths else [])]
     return aligned([["file", "size"], *([str(path.relative_to(layout.out)), file_size(path)] for path in paths)])
-
-
-def _times(seconds: Mapping[str, float]) -> str:
-    return aligned([["step", "seconds"], *([step, f"{taken:.1f}"] for step, taken in seconds.items())])
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:
