@@ -42,15 +42,7 @@ from method_tvr.options.row import (
     typed,
 )
 from method_tvr.options.rules import dataset_of
-from method_tvr.options.saved import (
-    check_name_part,
-    find_model_dir,
-    find_path,
-    keep_to_known_places,
-    load_known,
-    load_options,
-    save_options,
-)
+from method_tvr.options.saved import check_name_part, find_model_dir, keep_to_known_places, load_known
 from method_tvr.options.values import (
     AVERAGE,
     CTX_MODES,
@@ -64,13 +56,6 @@ from method_tvr.options.values import (
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import Rule
 from utils.basic_utils import InputError, StrPath
-
-__all__ = [
-    "CHANGEABLE_ON_RESUME", "EVALUATION_MEMORY", "INFERENCE", "OPTIONS", "RESUMED_MEMORY", "SEARCH", "SEARCH_MEMORY",
-    "SERVE", "TRAIN", "TRAINING_MEMORY", "dataset_of", "evaluation_rule", "final_inference_options", "find_model_dir",
-    "find_path", "inference_options", "load_options", "parse_inference_options", "parse_train_options", "save_options",
-    "settings_of",
-]  # fmt: skip
 
 Settings = TypeVar("Settings")
 
@@ -283,8 +268,7 @@ RESUMED_MEMORY = [name for name in TRAINING_MEMORY if name in CHANGEABLE_ON_RESU
 def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     """Options of a training run, typed by default on the program's command line, with the dataset's defaults filled in.
 
-    Raises:
-        InputError: options are missing or do not go together.
+    An `InputError` if options are missing or do not go together.
     """
     options, given = options_of(OPTIONS, TRAIN), typed(OPTIONS, TRAIN, argv)
     opt = _with_defaults(options, given)
@@ -323,8 +307,7 @@ def parse_inference_options(argv: Sequence[str] | None = None, program: str = IN
 def inference_options(model_dir: StrPath, program: str = INFERENCE, /, **values: Any) -> EasyDict:
     """What `parse_inference_options` gives where values are typed; None is as if it was not.
 
-    Raises:
-        InputError: there is no such option or model folder, or values cannot be typed or do not go together.
+    An `InputError` if there is no such option or model folder, or values cannot be typed or do not go together.
     """
     return _inference_options(program, as_typed(OPTIONS, program, {"model_dir": model_dir, **values}))
 

@@ -13,20 +13,14 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import (
-    EVALUATION_MEMORY,
-    SEARCH_MEMORY,
-    dataset_of,
-    evaluation_rule,
-    parse_inference_options,
-    settings_of,
-)
+from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, evaluation_rule, parse_inference_options, settings_of
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.inputs import EvalSplit
 from method_tvr.model import LossSettings, ReLoCLNet
+from method_tvr.options.rules import dataset_of
 from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, VideoSource, open_answerer
 from method_tvr.search.corpus_store import CorpusStore
@@ -158,8 +152,7 @@ def mean_losses(
 def evaluate_rows(rows_by_task: dict[str, RankedRows], evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     """Recalls of predictions still in memory: those that `standalone_eval` computes from the written file.
 
-    Returns:
-        {task: {"{iou_thd}-r{k}": percentage}}, and for datasets with query types {"{task}_by_type": …}.
+    They are {task: {"{iou_thd}-r{k}": percentage}}, and for datasets with query types {"{task}_by_type": …}.
     """
     split = evaluation.split
     idx_of = {video.vid_name: video.idx for video in split.videos}
@@ -261,7 +254,6 @@ def run_together(opt: EasyDict, run: Callable[[EasyDict, Ranks, torch.device], o
 
 @command_line
 def main() -> None:
-    """Command line of inference over a split's queries."""
     opt = parse_inference_options()
     if opt.query is not None or opt.query_file is not None:
         raise InputError("--query, --query_file: are answered by method_tvr/ask/asking.py, which inference.sh calls")

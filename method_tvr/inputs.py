@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from method_tvr.config import find_path
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.model import MODALITIES
+from method_tvr.options.saved import find_path
 from utils.basic_utils import InputError, first_few
 
 DEBUG_BATCHES = 3

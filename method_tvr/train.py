@@ -20,21 +20,15 @@ import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
 
-from method_tvr.config import (
-    RESUMED_MEMORY,
-    TRAINING_MEMORY,
-    dataset_of,
-    final_inference_options,
-    parse_train_options,
-    save_options,
-    settings_of,
-)
+from method_tvr.config import RESUMED_MEMORY, TRAINING_MEMORY, final_inference_options, parse_train_options, settings_of
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean_losses, run_inference
 from method_tvr.inputs import Inputs
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.options.rules import dataset_of
+from method_tvr.options.saved import save_options
 from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
@@ -358,7 +352,6 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
 
 @command_line
 def main() -> None:
-    """Command line of training."""
     opt = parse_train_options()
     n = processes_to_launch(opt.device_ids)
     if n > 1:

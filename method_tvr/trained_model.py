@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import dataset_of, find_path, settings_of
+from method_tvr.config import settings_of
 from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
@@ -19,6 +19,8 @@ from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
+from method_tvr.options.rules import dataset_of
+from method_tvr.options.saved import find_path
 from method_tvr.options.values import WINDOWS
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
@@ -102,8 +104,7 @@ class TrainedModel:
     def open_features(self, with_queries: bool = True, with_context: bool = True) -> Iterator[FeatureStore]:
         """The features that the options name, which must be such as the model was trained on; False leaves some out.
 
-        Raises:
-            InputError: naming the feature file or the option.
+        An `InputError` names the feature file or the option.
         """
         config, model_dir = self.checkpoint.config, str(self.model_dir)
         with self.inputs.open_features(self.device, with_queries, with_context, self.windows is None) as features:
@@ -133,8 +134,7 @@ class TrainedModel:
     def open_store(self, folder: StrPath) -> CorpusStore:
         """The encoded corpus in a folder, which must be what encoding with this model and its options would give.
 
-        Raises:
-            InputError: it is another model's, was made with other options, or is damaged.
+        An `InputError` if it is another model's, was made with other options, or is damaged.
         """
         store = CorpusStore(find_path(str(folder)))
         store.recipe.check_same(self.recipe(store.recipe.dtype), store.folder)

@@ -134,8 +134,7 @@ def check_files(
 ) -> tuple[Any, list[dict[str, Any]], Findings]:
     """A submission, the rows of the annotations it belongs to, and the findings about both.
 
-    Raises:
-        BadInput: a file cannot be read or is not JSON.
+    A `BadInput` if a file cannot be read or is not JSON.
     """
     rows = read_jsonl(gt_path)
     submission = read_json(submission_path)

@@ -205,7 +205,6 @@ def _finish(dataset: NewDataset) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line; see `--help`."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     add = parser.add_argument_group("what there is").add_argument

@@ -209,7 +209,6 @@ def print_summary(out: Path, summary: dict[str, Any]) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module; see `--help`."""
     options = {key: value for key, value in vars(_parser().parse_args(argv)).items() if value is not None}
     annotations, splits = options.pop("annotations", None), options.pop("splits", None)
     out = Path(options.pop("out", "" if annotations else DEFAULT_OUT))

@@ -103,7 +103,11 @@ def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None 
             return
         with part_folder(folder.parent, part.name) as replaced:
             os.rename(folder, replaced)
-            os.rename(part, folder)
+            try:
+                os.rename(part, folder)
+            except OSError:
+                os.rename(replaced, folder)  # what was there is not lost
+                raise
     sync(folder.parent)
 
 

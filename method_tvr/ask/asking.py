@@ -18,8 +18,9 @@ from easydict import EasyDict
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.ask.text_models import open_text_model
-from method_tvr.config import find_path, parse_inference_options
+from method_tvr.config import parse_inference_options
 from method_tvr.inference import require_videos, run_together
+from method_tvr.options.saved import find_path
 from method_tvr.search.answering import open_answerer
 from method_tvr.trained_model import encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, command_line, read_bytes, write_json
@@ -67,8 +68,7 @@ def run_asking(
 def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
     """The sentences of the command line, then those of a file, whose blank lines are passed over.
 
-    Raises:
-        InputError: there is none, one is blank or no text, or the file cannot be read.
+    An `InputError` if there is none, one is blank or no text, or the file cannot be read.
     """
     sentences = list(typed or ())
     for sentence in sentences:
@@ -89,7 +89,6 @@ def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
 
 @command_line
 def main() -> None:
-    """Command line of asking."""
     run_together(parse_inference_options(), run_asking)
 
 

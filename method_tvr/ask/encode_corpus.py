@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from method_tvr.config import find_path, parse_inference_options
+from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.loading import BatchLoader
+from method_tvr.options.saved import find_path
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
 from method_tvr.search.windows import joined
@@ -29,8 +30,7 @@ STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
 def add_videos(trained: TrainedModel, out: str) -> None:
     """Add the videos that a model's options list, as far as they are missing, to the corpus in `out`.
 
-    Raises:
-        InputError: the folder holds something else, or features are missing or do not fit.
+    An `InputError` if the folder holds something else, or features are missing or do not fit.
     """
     inputs, encoding, device = trained.inputs, trained.encoding, trained.device
     if encoding.retrieval_dtype not in STORED_DTYPES:
@@ -57,7 +57,6 @@ def add_videos(trained: TrainedModel, out: str) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of encoding."""
     description, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

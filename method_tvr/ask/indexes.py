@@ -26,8 +26,7 @@ def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
 def open_index(opt: EasyDict, store: CorpusStore, videos: Sequence[Video], corpus: Corpus) -> CandidateIndex:
     """The index that options name, over the videos of a corpus; built first where it is not there.
 
-    Raises:
-        InputError: a package is missing, or the index cannot be built, read or reached.
+    An `InputError` if a package is missing, or the index cannot be built, read or reached.
     """
     settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
     seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)

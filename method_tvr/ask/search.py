@@ -125,7 +125,6 @@ def run(opt: EasyDict) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of searching."""
     opt = parse_inference_options(argv, SEARCH)
     if opt.query_file is not None or opt.query is not None:
         raise InputError("--query and --query_file are inference.sh's: write the sentences after the model's folder")

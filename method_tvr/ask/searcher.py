@@ -231,8 +231,7 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
 def measure_index(opt: EasyDict) -> IndexRecall:
     """What the index finds of what an exact search finds, for the first `measure_index` queries of the split.
 
-    Raises:
-        InputError: there is no index, or the queries or their features are missing.
+    An `InputError` if there is no index, or the queries or their features are missing.
     """
     if opt.index == "exact":
         raise InputError("--measure_index: --index exact looks at everything: name another index")

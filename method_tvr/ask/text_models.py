@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from method_tvr.config import find_path
 from method_tvr.inputs import Inputs
+from method_tvr.options.saved import find_path
 from method_tvr.trained_model import TrainedModel
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile

@@ -195,8 +195,7 @@ def typed(table: Table, program: str, argv: Sequence[str] | None = None) -> dict
 def as_typed(table: Table, program: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """{name: value} of what a program says instead of a command line; None is what was not typed.
 
-    Raises:
-        InputError: there is no such option, or it does not take the value.
+    An `InputError` if there is no such option, or it does not take the value.
     """
     options = options_of(table, program)
     for name in values:

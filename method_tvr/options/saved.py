@@ -73,8 +73,7 @@ def load_options(model_dir: str) -> dict[str, Any]:
 def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
     """Read the options of a results folder's opt.json that are known, and warn of the others.
 
-    Raises:
-        InputError: it cannot be read, or the command line would refuse a value, which is named.
+    An `InputError` if it cannot be read, or the command line would refuse a value, which is named.
     """
     saved, path = load_options(model_dir), Path(model_dir) / "opt.json"
     for name, value in saved.items():

@@ -81,7 +81,6 @@ def evaluation_options(model_dir: Path, split: str) -> list[str]:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", help="results folder")
     parser.add_argument("split_name", help="split, or path of a jsonl with annotations")

@@ -78,7 +78,6 @@ def recall_table(columns: Mapping[str, Recalls], baseline: str, compared: str) -
 @command_line
 @named_when_out_of_memory({}, ())
 def main() -> None:
-    """Command line of the quickstart's last stage."""
     parser = argparse.ArgumentParser(description="Compare a trained model with untrained ones and with chance")
     parser.add_argument("--model_dir", required=True, help="results folder of the training run")
     parser.add_argument("--metrics", required=True, help="its recalls on val, as standalone_eval saved them")

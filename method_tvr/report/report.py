@@ -53,7 +53,6 @@ def write_report(
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line entry."""
     parser = argparse.ArgumentParser(
         description="Write a report about a prediction file as one HTML page, and compare it with others."
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from method_tvr.config import find_model_dir
+from method_tvr.options.saved import find_model_dir
 from utils.basic_utils import InputError, command_line, read_json
 
 Metrics = dict[str, dict[str, Any]]
@@ -37,7 +37,6 @@ def summary_table(runs: Sequence[Metrics]) -> str:
 
 @command_line
 def main() -> None:
-    """Command line of the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_dirs", nargs="+", help="results folders: paths, names or patterns")
     parser.add_argument("--results_root", default="method_tvr/results", help="where names and patterns are looked up")

@@ -94,8 +94,7 @@ def write_content(
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of ours or of the original, without running any code that it may carry.
 
-    Raises:
-        InputError: the file is missing, truncated, damaged, hostile, or not a ReLoCLNet checkpoint.
+    An `InputError` if the file is missing, truncated, damaged, hostile, or not a ReLoCLNet checkpoint.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: checkpoint not found: give a results folder that training has saved a model in")

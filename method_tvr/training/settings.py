@@ -69,8 +69,7 @@ class TrainSettings:
     def uses_graphs(self, device: torch.device, ranks: Ranks) -> bool:
         """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back.
 
-        Raises:
-            InputError: they are to be, and cannot.
+        An `InputError` if they are to be, and cannot.
         """
         hinders = {
             "the steps are not on a GPU": device.type != "cuda",
@@ -87,15 +86,9 @@ class TrainSettings:
 def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
     """Sizes from the features, the rest from the options."""
     tef = TEF_SIZE if features.use_tef else 0
-    context_sizes = {m: features.sizes[m] + tef for m in features.modalities}
-    return ModelConfig.from_dict(
-        {
-            **opt,
-            "visual_input_size": context_sizes.get("video"),
-            "sub_input_size": context_sizes.get("sub"),
-            "query_input_size": features.sizes["query"],
-        }
-    )
+    sizes = {m: features.sizes[m] + tef for m in features.modalities}
+    inputs = {"visual_input_size": sizes.get("video"), "sub_input_size": sizes.get("sub")}
+    return ModelConfig.from_dict({**opt, **inputs, "query_input_size": features.sizes["query"]})
 
 
 def stop_score(recalls: Mapping[str, float]) -> float:

@@ -94,7 +94,6 @@ def run(service: Service, listening: socket.socket) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of serving."""
     opt = parse_inference_options(argv, SERVE)
     check_packages()
     from method_tvr.web.service import open_service

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from method_tvr.config import find_path, parse_inference_options
+from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import load_queries
+from method_tvr.options.saved import find_path
 from tests.benchmarks.common import Report, Timing, benchmark_parser, measure_unit, start
 from tests.benchmarks.ranking import check_same_ranking
 from tests.support.server_process import ServerProcess, serving

@@ -8,18 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from method_tvr.config import (
-    OPTIONS,
-    SEARCH,
-    find_model_dir,
-    find_path,
-    inference_options,
-    load_options,
-    parse_inference_options,
-    parse_train_options,
-    save_options,
-)
+from method_tvr.config import OPTIONS, SEARCH, inference_options, parse_inference_options, parse_train_options
 from method_tvr.options.row import ALL_PROGRAMS, SAVED, TRAIN, options_of, typed
+from method_tvr.options.saved import find_model_dir, find_path, load_options, save_options
 from utils.basic_utils import PROJECT_ROOT, InputError
 
 DEFAULTS = {

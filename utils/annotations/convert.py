@@ -152,7 +152,6 @@ def _say(out: Path, reader: Reader, splits: Mapping[str, Split]) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("dataset", choices=DATASETS)

@@ -141,7 +141,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line entry."""
     args = _parse(argv)
     src, out = Path(args.src), Path(args.out)
     if src.is_dir() and args.dataset:

@@ -159,8 +159,7 @@ class Reader:
 def read_public_json(path: Path, kind: type) -> Any:
     """The JSON of an annotation file that holds a dict or a list, whichever is the `kind`.
 
-    Raises:
-        InputError: it cannot be read, is not JSON or not of that kind, is empty, or an object in it has a key twice.
+    An `InputError` if it cannot be read, is not JSON or not of that kind, is empty, or an object in it has a key twice.
     """
     content = read_json(path, WHERE_FROM)
     if not isinstance(content, kind) or not content:

@@ -203,7 +203,6 @@ def _lengths_line(found: Comparison) -> str:
 
 @command_line
 def main() -> None:
-    """Command line of `compare`."""
     parser = argparse.ArgumentParser(description="How close two feature files are")
     parser.add_argument("ours", metavar="OURS.h5", help="one feature file")
     parser.add_argument("theirs", metavar="THEIRS.h5", help="another one of the same videos or queries")

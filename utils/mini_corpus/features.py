@@ -115,8 +115,7 @@ def subtitle_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Subtitle tokens max-pooled per clip, as in TVRetrieval: a line covers floor(start/1.5) .. ceil(end/1.5)-1.
 
-    Returns:
-        (clips, size) float32, zero where nobody speaks, and the mask (clips,) float32, 1 where somebody does.
+    They are (clips, size) float32, zero where nobody speaks; the mask (clips,) float32 is 1 where somebody does.
     """
     pooled = np.full((clips, words.size), -np.inf, np.float32)
     for line in lines:

@@ -105,8 +105,7 @@ def new_corpus_features(
 ) -> Iterator[CorpusFeatures]:
     """Open all feature files of a corpus for writing; each appears whole when the block ends well, or not at all.
 
-    Raises:
-        InputError: a file cannot be written.
+    An `InputError` if a file cannot be written.
     """
     about: dict[str, Any] = {"made_by": MADE_BY, "seed": settings.seed, "generator_version": GENERATOR_VERSION}
     clips: dict[str, Any] = {**about, "clip_length": CLIP_LENGTH}

@@ -59,11 +59,7 @@ FUNCTION_WORDS = frozenset(" ".join(_WORDS["function_words"]).split())
 
 
 def known_words() -> list[tuple[str, str, str]]:
-    """Every word of the lexicon that carries a meaning.
-
-    Returns:
-        (word, concept, category): synonyms and inflections share the concept, which is named by its first word.
-    """
+    """(word, concept, category) of each word that means something; its synonyms and inflections share the concept."""
     groups: list[tuple[str, Names]] = [
         ("person", names) for show in SHOWS.values() for names in show.characters.items()
     ]

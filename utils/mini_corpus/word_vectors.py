@@ -113,11 +113,7 @@ class WordVectors:
         return self._latents[word]
 
     def encode(self, sentence: str) -> np.ndarray:
-        """Token features of any English sentence, one row a word; words never seen before get a vector of their own.
-
-        Returns:
-            (n_tokens, size) float32, n_tokens >= 1.
-        """
+        """(n_tokens >= 1, size) float32 of any sentence, a row a word; words never seen get a vector of their own."""
         words = np.stack([self.word(token) for token in tokenise(sentence)])  # (n_tokens, LATENT_SIZE)
         mixed = words.copy()
         mixed[1:] += NEIGHBOUR_SHARE * words[:-1, self._from_left]

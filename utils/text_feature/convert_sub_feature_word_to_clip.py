@@ -178,7 +178,6 @@ def _tell(report: Report) -> None:
 
 @command_line
 def main() -> None:
-    """Command line of `convert`."""
     parser = argparse.ArgumentParser(description="Token features of subtitles -> one feature a clip")
     parser.add_argument("--src_h5_file", required=True, help="token features and lengths, of extract_text_features.py")
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")

@@ -175,7 +175,6 @@ def _run(opt: argparse.Namespace) -> None:
 
 @command_line
 def main() -> None:
-    """Command line of `extract_queries` and `extract_subtitles`."""
     parser = argparse.ArgumentParser(description="Token features of queries or subtitles")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--query_file", nargs="+", help="jsonl files with desc_id and desc; all go into one h5 file")

@@ -201,7 +201,6 @@ def _parser() -> argparse.ArgumentParser:
 
 @command_line
 def main() -> None:
-    """Command line."""
     opt = _parser().parse_args()
     with named_when_out_of_memory(vars(opt), ("per_gpu_train_batch_size", "block_size", "bf16")):
         _run(opt)

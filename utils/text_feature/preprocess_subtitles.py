@@ -143,7 +143,6 @@ def _tell(report: Report) -> None:
 
 @command_line
 def main() -> None:
-    """Command line of `preprocess`."""
     parser = argparse.ArgumentParser(description="Subtitle files (.srt, .vtt) of a corpus -> one jsonl")
     add = parser.add_argument
     add("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")

@@ -41,8 +41,7 @@ def query_texts(queries: Rows) -> dict[str, str]:
 def subtitle_lines(subs: Rows) -> dict[str, list[dict[str, Any]]]:
     """Lines `{"text": str, "start": seconds, "end": seconds}` by vid_name, in order.
 
-    Raises:
-        InputError: a file cannot be read, a row is not `{"vid_name", "sub": [line, …]}`, or a video is there twice.
+    An `InputError` if a file cannot be read, a row is not `{"vid_name", "sub": [line, …]}`, or a video is there twice.
     """
     lines_of: dict[str, list[dict[str, Any]]] = {}
     for where, row in named_rows(subs):

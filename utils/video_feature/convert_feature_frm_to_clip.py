@@ -108,7 +108,6 @@ def _frame_rate(source: FeatureFile, attributes: Mapping[str, Any], typed: float
 
 @command_line
 def main() -> None:
-    """Command line of `convert`."""
     parser = argparse.ArgumentParser(description="Frame features -> one feature a clip")
     parser.add_argument("--src_h5_file", required=True, help="frame features, {vid_name: (frames, size)}")
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")

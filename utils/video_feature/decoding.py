@@ -51,8 +51,7 @@ def _naming(path: Path) -> Iterator[None]:
 def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
     """The container in a file and its video stream, which `threads` threads decode, 0 for as many as there are cores.
 
-    Raises:
-        InputError: the file is damaged, or holds no video that can be decoded; inside the block likewise.
+    An `InputError` if the file is damaged, or holds no video that can be decoded; inside the block likewise.
     """
     # titles and the like are taken in any encoding, as by PyAV 19 itself, which has no such option
     lenient = {"metadata_errors": "ignore"} if hasattr(av.container.Container, "metadata_errors") else {}

@@ -27,8 +27,7 @@ LOOKING = Looking(frame_rate=3.0, batch_size=32)
 def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING) -> Report:
     """Write `{name: (n, D)}`, see `extract_each`: row k belongs to the frame shown at (k + 0.3) / frame_rate seconds.
 
-    Raises:
-        InputError: nothing can be written there. What is wrong with a video is in the report.
+    An `InputError` if nothing can be written there. What is wrong with a video is in the report.
     """
     preparation = model.preparation
     properties: dict[str, Scalar] = {
@@ -50,7 +49,6 @@ def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_video_options(parser, LOOKING, "frames that go through the model at once")
     add = parser.add_argument_group("model").add_argument

@@ -98,7 +98,6 @@ def extract(
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_video_options(parser, LOOKING, "windows that go through the model at once")
     add = parser.add_argument_group("model").add_argument

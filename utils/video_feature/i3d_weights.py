@@ -81,8 +81,7 @@ class I3DWeights:
 def load_i3d(path: StrPath) -> tuple[I3D, I3DWeights]:
     """The network in evaluation mode with the weights of a file (state dict, or `.npz` of TensorFlow's variables).
 
-    Raises:
-        InputError: the file cannot be read, or its weights are not those of an RGB I3D network.
+    An `InputError` if the file cannot be read, or its weights are not those of an RGB I3D network.
     """
     weights = convert_names(_read(path), str(path))
     if weights.unmatched:

@@ -113,7 +113,6 @@ def _sources(files: Sequence[FeatureFile]) -> dict[str, FeatureFile]:
 
 @command_line
 def main() -> None:
-    """Command line of `merge_align`."""
     parser = argparse.ArgumentParser(description="I3D features of several files, merged and aligned with ResNet's")
     parser.add_argument("--src_h5_files", required=True, nargs="+", help="I3D features, {vid_name: (clips, size)}")
     parser.add_argument("--resnet_h5_file", required=True, help="clip features that say how many clips there are")

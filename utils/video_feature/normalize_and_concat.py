@@ -67,7 +67,6 @@ def normalize_and_concat(resnet_h5: StrPath, i3d_h5: StrPath, tgt_h5: StrPath) -
 
 @command_line
 def main() -> None:
-    """Command line of `normalize_and_concat`."""
     parser = argparse.ArgumentParser(description="ResNet and I3D clip features, each L2-normalised, side by side")
     parser.add_argument("--resnet_h5_file", required=True, help="first half, {vid_name: (clips, size)}")
     parser.add_argument("--i3d_h5_file", required=True, help="second half, of merge_align_i3d.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,18 +13,7 @@ from method_tvr.web.page.rendering import message
 
 KEPT_S = 3600  # seconds after which what a visitor was shown is forgotten
 FORGOTTEN = message("This list was shown too long ago: ask or filter again, then choose.")
-# Cards are plain HTML: clicks, Enter and Space on one of them become an event with its number.
-ON_LOAD = """
-const chosen = (event) => {
-  const card = event.target.closest("[data-number]");
-  if (!card || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
-  event.preventDefault();
-  for (const other of element.querySelectorAll("[data-number]")) other.setAttribute("aria-selected", other === card);
-  trigger("select", { number: Number(card.dataset.number) });
-};
-element.addEventListener("click", chosen);
-element.addEventListener("keydown", chosen);
-"""
+ON_LOAD = Path(__file__).with_suffix(".js").read_text()
 
 
 def choosable(elem_id: str) -> gr.HTML:

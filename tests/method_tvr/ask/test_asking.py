@@ -14,8 +14,9 @@ import pytest
 from method_tvr.ask import asking, encode_corpus
 from method_tvr.ask.asking import read_sentences, run_asking
 from method_tvr.ask.moments import clock
-from method_tvr.config import dataset_of, parse_inference_options
+from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
+from method_tvr.options.rules import dataset_of
 from method_tvr.training.checkpoint import load_checkpoint
 from tests.support.processes import results_of
 from tests.support.runs.tiny_corpus import Corpus

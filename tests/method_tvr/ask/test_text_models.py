@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from method_tvr.ask.asking import run_asking
-from method_tvr.config import parse_inference_options, parse_train_options, save_options
+from method_tvr.config import parse_inference_options, parse_train_options
 from method_tvr.inference import run_inference
 from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.options.saved import save_options
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.runs.tiny_corpus import Corpus
 from tests.support.search.asking import answers_in, ask, options_of

@@ -2,8 +2,8 @@
 
 import pytest
 
-from method_tvr.config import load_options, parse_inference_options, parse_train_options, save_options
-from method_tvr.options.saved import find_path
+from method_tvr.config import parse_inference_options, parse_train_options
+from method_tvr.options.saved import find_path, load_options, save_options
 from utils.basic_utils import InputError, write_json
 
 
