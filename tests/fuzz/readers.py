@@ -214,8 +214,8 @@ def _write_options(rng: Random, folder: Path) -> None:
 
 
 def _read_options(folder: Path) -> None:
-    from method_tvr.config import find_path, parse_inference_options
-    from method_tvr.options.saved import FILES
+    from method_tvr.config import parse_inference_options
+    from method_tvr.options.saved import FILES, find_path
 
     opt = parse_inference_options(["--model_dir", str(folder)])
     assert (opt.feature_cache_dir, opt.results_root, opt.model_dir) == (None, "results", str(folder))
