@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 import orjson
 from fastapi import FastAPI, HTTPException, Path, Query, Request
@@ -12,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as HTTPRefusal
 from starlette.middleware import Middleware
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from method_tvr.ask.searcher import QuestionError
@@ -29,7 +31,19 @@ from method_tvr.web.answers import (
     refusal,
 )
 from method_tvr.web.batching import Busy
-from method_tvr.web.guards import Guard, foreign_host, foreign_origin, names_of, needless_path, too_often
+from method_tvr.web.guards import (
+    COOKIE,
+    LOGIN_PATH,
+    Guard,
+    foreign_host,
+    foreign_origin,
+    names_of,
+    needless_path,
+    same_token,
+    too_often,
+    unknown_session,
+    without_token,
+)
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
 from method_tvr.web.service import Service
@@ -40,12 +54,17 @@ Finds moments in videos for a sentence.
     curl -s http://localhost:7860/api/search -H 'Content-Type: application/json' -d '{{"sentence": "Nora laughs."}}'
 
 A sentence has at most {limits.max_sentence} characters, an answer at most {limits.max_top_k} moments, and a
-request's body at most {limits.max_body} bytes.{rate}
+request's body at most {limits.max_body} bytes.{rate}{token}
 
 What is refused is answered by `{{"error": "what is wrong and what would help"}}`.
 """
+TOKEN_NEEDED = " A token is asked for: send it as Authorization: Bearer TOKEN."
+LOGIN = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Token</title>
+<form method="post" action="/login"><label>Token <input type="password" name="token" autofocus></label>
+<button>Open</button></form>"""
 PROBLEMS = {
     400: "not valid JSON",
+    401: "the token is missing or wrong",
     404: "no such video or show, or no file of it",
     408: "the body did not arrive in time",
     413: "the body is too large",
@@ -61,14 +80,19 @@ MediaName = Annotated[str, Path(max_length=MAX_NAME, description="the video's")]
 ListLimit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="videos to list at most")]
 
 
-def create_app(service: Service) -> FastAPI:
-    """The API of a service, with all that guards it, as `GET /api/docs` says."""
+def create_app(service: Service, known_session: Callable[[str], bool]) -> FastAPI:
+    """The API of a service, with all that guards it, as `GET /api/docs` says.
+
+    Args:
+        service: what answers.
+        known_session: whether answers wait, or will, for a session of the page.
+    """
     limits = service.limits
     rate = f" A client may ask {limits.rate:g} times a second, {limits.burst:g} times at once." if limits.rate else ""
     app = FastAPIOffline(
         title="Moment retrieval",
         version="1",
-        description=DESCRIPTION.format(limits=limits, rate=rate),
+        description=DESCRIPTION.format(limits=limits, rate=rate, token=TOKEN_NEEDED if service.token else ""),
         docs_url="/api/docs",
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -78,16 +102,19 @@ def create_app(service: Service) -> FastAPI:
             Middleware(SecurityHeaders),
             Middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout),
             Middleware(OwnErrors),
-            Middleware(Guard, refuse=foreign_host(names_of(service.host))),
+            Middleware(Guard, refuse=foreign_host(names_of(service.host, service.allowed_hosts))),
             Middleware(Guard, refuse=needless_path),
             Middleware(Guard, refuse=foreign_origin),
             Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst))),
+            Middleware(Guard, refuse=without_token(service.token, lambda: HTMLResponse(LOGIN, 401))),
+            Middleware(Guard, refuse=unknown_session(known_session)),
         ],
     )
     _add_refusals(app)
     _add_search(app, service)
     _add_lists(app, service)
     _add_media(app, service)
+    _add_login(app, service.token)
     _add_unknown(app)
     return app
 
@@ -193,6 +220,19 @@ def _add_media(app: FastAPI, service: Service) -> None:
     )
     def media(vid_name: MediaName) -> Response:
         return service.media.response(vid_name)
+
+
+def _add_login(app: FastAPI, token: str | None) -> None:
+    """Let a browser show the token by a cookie, once a person has typed it."""
+
+    @app.post(LOGIN_PATH, include_in_schema=False)
+    async def login(request: Request) -> Response:
+        shown = parse_qs((await request.body()).decode("utf-8", "replace")).get("token", [""])[0]
+        if token is None or not same_token(shown, token):
+            return HTMLResponse(LOGIN, 401)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return answer
 
 
 def _add_unknown(app: FastAPI) -> None:

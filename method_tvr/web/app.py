@@ -12,9 +12,10 @@ from method_tvr.web.service import Service
 
 def assemble(service: Service) -> FastAPI:
     """All that a service offers: the page at `/`, the API at `/api`, the videos' files at `/media`."""
+    page = build_page(service)
     return gr.mount_gradio_app(
-        create_app(service),
-        build_page(service),
+        create_app(service, page.knows_session),
+        page,
         path="/",
         theme=theme(),
         css_paths=[STYLES],

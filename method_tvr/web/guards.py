@@ -1,25 +1,31 @@
-"""What is refused before anything looks at a request: foreign host names, other origins, clients that ask too often."""
+"""What is refused before anything looks at a request: foreign hosts and origins, no token, asking too often."""
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
-from urllib.parse import urlsplit
+from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
 from method_tvr.web.limits import RateLimiter
 
+SESSION_PATH = "/gradio_api/queue/data"
+LOGIN_PATH = "/login"
 PAGE_FOLDERS = ("/api/", "/media/", "/assets/", "/static/", "/gradio_api/heartbeat/")
 PAGE_PATHS = frozenset(
-    {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/gradio_api/queue/join", "/gradio_api/queue/data"}
+    {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/gradio_api/queue/join", SESSION_PATH, LOGIN_PATH}
 )
+COOKIE = "token"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -37,13 +43,21 @@ class Guard:
         await (refused or self._app)(scope, receive, send)
 
 
-def foreign_host(names: AbstractSet[str] | None) -> Refuse:
-    """Refuses host names not among these (None: any): pages of other sites, whose name was made to point here."""
+def foreign_host(names: AbstractSet[str]) -> Refuse:
+    """Refuses host names not among these: pages of other sites, whose name was made to point here.
+
+    The address that was connected to is taken as well: no name can be made to look like it.
+    """
 
     def refuse(scope: Scope, headers: Headers) -> Response | None:
-        if names is None or _without_port(headers.get("host", "")) in names:
+        name, (address, _) = _without_port(headers.get("host", "")), scope.get("server") or ("", 0)
+        if name in names or name == address.partition("%")[0]:
             return None
-        return refusal(400, "Host: this server does not go by that name: use the address that it printed")
+        return refusal(
+            400,
+            "Host: this server does not go by that name: use the address that it printed, or have it started with "
+            "--allow_host NAME",
+        )
 
     return refuse
 
@@ -61,6 +75,45 @@ def foreign_origin(scope: Scope, headers: Headers) -> Response | None:
     if origin is None or not is_asking(scope) or _place(origin) == headers.get("host", "").lower():
         return None
     return refusal(403, "Origin: pages of other sites may not ask: ask from a program, or from this server's page")
+
+
+def unknown_session(known: Callable[[str], bool]) -> Refuse:
+    """Refuses to fetch answers for a session of the page that has asked nothing."""
+
+    def refuse(scope: Scope, headers: Headers) -> Response | None:
+        if scope["path"] != SESSION_PATH:
+            return None
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])
+        return None if known(asked[0]) else refusal(404, "session_hash: nothing was asked under this name")
+
+    return refuse
+
+
+def without_token(token: str | None, form: Callable[[], Response]) -> Refuse:
+    """Refuses whoever does not show a token (None: nobody has to), in a header or in the cookie that logging in sets.
+
+    Args:
+        token: which.
+        form: where a person can type it, shown in place of the page.
+    """
+
+    def refuse(scope: Scope, headers: Headers) -> Response | None:
+        if token is None or scope["path"] == LOGIN_PATH:
+            return None
+        kind, _, shown = headers.get("authorization", "").partition(" ")
+        shown = shown.strip() if kind.lower() == "bearer" else cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        if same_token(shown, token):
+            return None
+        if scope["path"] == "/":
+            return form()
+        return refusal(401, "a token is needed: send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+
+    return refuse
+
+
+def same_token(shown: str, token: str) -> bool:
+    """Whether these are the same, in a time that tells nothing of where they differ."""
+    return hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode())
 
 
 def too_often(limiter: RateLimiter) -> Refuse:
@@ -92,9 +145,19 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
 
 
-def names_of(host: str) -> frozenset[str] | None:
-    """The names that a server at this address or name is asked by; None where others may point to it as well."""
-    return LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None
+def names_of(host: str, allowed: Iterable[str] = ()) -> frozenset[str]:
+    """The names that a server at this address or name goes by, and the others that are allowed."""
+    names = LOOPBACK_NAMES | {host.lower(), *(_without_port(name) for name in allowed)}
+    return names if is_loopback(host) else names | _names_of_machine()
+
+
+def _names_of_machine() -> set[str]:
+    own = {socket.gethostname().lower(), socket.getfqdn().lower()} - {""}
+    names = own | {f"{name}.local" for name in own}
+    for name in own:
+        with suppress(OSError, UnicodeError):  # a name that nobody knows has no address
+            names |= {str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(name, None)}
+    return names
 
 
 def _without_port(host: str) -> str:

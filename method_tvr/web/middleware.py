@@ -37,6 +37,15 @@ SECURITY_HEADERS = {
 }
 
 
+KEPT = {  # how long browsers may keep files, by their folder
+    "/assets/": "public, max-age=31536000, immutable",  # whose names change with their content
+    "/static/": "public, max-age=3600",
+    "/api/docs/static/": "public, max-age=3600",
+    "/media/": "private, max-age=3600",
+}
+NOT_KEPT = "no-store"
+
+
 class SecurityHeaders:
     """Puts headers on every answer by which browsers keep to this server alone."""
 
@@ -47,6 +56,9 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                files = [said for folder, said in KEPT.items() if scope["path"].startswith(folder)]
+                kept = files[0] if files and message["status"] < 400 else NOT_KEPT
+                MutableHeaders(scope=message)["Cache-Control"] = kept
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

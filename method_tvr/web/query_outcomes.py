@@ -88,7 +88,7 @@ class QueryOutcomes:
             chosen &= (rank == 1) == wanted.hit
         if wanted.ranks is not None:
             chosen &= (rank >= wanted.ranks[0]) & (rank <= wanted.ranks[1])
-        words = wanted.words.lower().split()
+        words = set(wanted.words.lower().split())
         if words:
             chosen &= np.array([all(word in text for word in words) for text in self._text])
         return np.flatnonzero(chosen)

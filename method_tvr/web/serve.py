@@ -5,11 +5,13 @@ python method_tvr/web/serve.py --model_dir MODEL_DIR [any option]
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import closing, redirect_stdout
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from method_tvr.web.service import Service
 
 PACKAGES = ("gradio", "fastapi", "uvicorn", "fastapi_offline")
-SHUTDOWN_S = 5  # for what is being answered when the server is told to end
 
 
 def check_packages() -> None:
@@ -56,6 +57,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+@contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """A folder for what the page framework writes, which nobody else can write to, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="moments-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield
+
+
 def greeting(service: Service, port: int, videos_dir: str | None) -> str:
     """What the user is told: where the page is, and who else can open it."""
     from method_tvr.web.guards import is_loopback
@@ -65,31 +74,22 @@ def greeting(service: Service, port: int, videos_dir: str | None) -> str:
     here = f"[{here}]" if ":" in here else here
     if videos_dir is not None:
         lines.append(f"files of {len(service.media)} of {len(service.videos)} videos found in {videos_dir}")
-    if not is_loopback(host):
+    if not is_loopback(host) and service.token is None:
         lines.append(
             f"warning: --host {host}: whoever reaches port {port} of this machine can ask and see the videos; there is "
-            "no password"
+            "no password: --token_file asks for one"
         )
     return "\n".join([*lines, f"open http://{here}:{port} (the API: http://{here}:{port}/api/docs); Ctrl-C ends"])
 
 
 def run(service: Service, listening: socket.socket) -> None:
     """Serve until told to end by Ctrl-C or SIGTERM."""
-    import uvicorn
-
     from method_tvr.web.app import assemble
+    from method_tvr.web.connections import serve
+    from method_tvr.web.log import log_to_stderr
 
-    config = uvicorn.Config(
-        assemble(service),
-        http="h11",  # one parser, whatever is installed
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # a client is the address that connects, whatever it says
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    log_to_stderr()
+    serve(assemble(service), listening)
 
 
 @command_line
@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from method_tvr.web.service import open_service
 
     enough = named_when_out_of_memory(opt, SEARCH_MEMORY)
-    with closing(listen(opt.host, opt.port)) as listening, enough:  # first: a model takes a while
+    # first the address: a model takes a while
+    with closing(listen(opt.host, opt.port)) as listening, enough, own_temporary_folder():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn calls it once it has ended
         with redirect_stdout(sys.stderr):  # progress
             service = open_service(opt)
@@ -109,4 +110,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    else:
+        code = 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # all is closed: to take torch and the page framework apart takes Python seconds

@@ -19,6 +19,9 @@ from method_tvr.web.media import MediaFiles
 from method_tvr.web.page_files import open_outcomes, open_subtitles
 from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.ground_truth import Span
+from utils.basic_utils import InputError, read_bytes
+
+SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Service:
     """A model that is served.
 
     Attributes:
-        host: the address or name that is listened at.
+        host: the address or name that is listened at; `allowed_hosts` are other names that it goes by.
+        token: what who asks has to show; None: nothing.
         batched: the searcher, for many at once.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
@@ -42,6 +46,8 @@ class Service:
     subtitles: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     outcomes: QueryOutcomes | None = None
     why_no_outcomes: str = ""
+    allowed_hosts: Sequence[str] = ()
+    token: str | None = None
 
     @property
     def videos(self) -> Sequence[Video]:
@@ -82,4 +88,17 @@ def open_service(opt: EasyDict) -> Service:
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
     subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)
     batched = BatchedSearcher(searcher, limits.max_queue)
-    return Service(searcher, batched, media, limits, Path(opt.model_dir), opt.host, subtitles, outcomes, why_not)
+    folder, token = Path(opt.model_dir), None if opt.token_file is None else read_token(opt.token_file)
+    known = subtitles, outcomes, why_not
+    return Service(searcher, batched, media, limits, folder, opt.host, *known, opt.allow_host or (), token)
+
+
+def read_token(path: str) -> str:
+    """The token in a file, its only line; an `InputError` if that is missing, short, or not what a header can hold."""
+    lines = read_bytes(path, "write a token of your own into it").decode("latin-1").strip().splitlines()
+    if len(lines) != 1 or len(lines[0]) < SHORTEST_TOKEN or not (lines[0].isascii() and lines[0].isprintable()):
+        raise InputError(
+            f"--token_file {path}: must hold one line of {SHORTEST_TOKEN} ASCII letters or more, such as `openssl rand "
+            "-hex 16` prints"
+        )
+    return lines[0]

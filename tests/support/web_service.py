@@ -27,12 +27,15 @@ def service_of(
     media: Path | None = None,
     host: str = "127.0.0.1",
     outcomes: QueryOutcomes | None = None,
+    **access: Any,
 ) -> Iterator[Service]:
-    """A service at an address, which knows the files in a folder, and a split's queries."""
+    """A service at an address, which knows the files in a folder, and a split's queries; see `Service` for access."""
     batched = BatchedSearcher(searcher, limits.max_queue)
     names = [video.vid_name for video in searcher.videos]
     files = MediaFiles({}) if media is None else MediaFiles.in_folder(media, names)
-    service = Service(searcher, batched, files, limits, Path("/secret/place/model-1"), host, outcomes=outcomes)
+    service = Service(
+        searcher, batched, files, limits, Path("/secret/place/model-1"), host, outcomes=outcomes, **access
+    )
     yield service
     searcher.gate.set()
     service.close()

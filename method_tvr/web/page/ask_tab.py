@@ -8,9 +8,9 @@ import gradio as gr
 
 from method_tvr.ask.moments import Moment
 from method_tvr.web.batching import Busy
-from method_tvr.web.page.chooser import Chooser
+from method_tvr.web.page.chooser import Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
-from method_tvr.web.page.rendering import message
+from method_tvr.web.page.rendering import message, render
 from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError
@@ -39,9 +39,16 @@ class AskTab:
                     label="In this show alone (what video names begin with)", max_length=500, elem_id="in-show"
                 )
                 top_k = gr.Slider(1, min(50, limits.max_top_k), value=10, step=1, label="Moments", elem_id="top-k")
-        sentences = service.example_sentences(N_EXAMPLES)
-        if sentences:
-            gr.Examples([[sentence] for sentence in sentences], self.sentence, label="Queries of the split")
+        self._sentences = service.example_sentences(N_EXAMPLES)
+        if self._sentences:
+            examples = choosable("examples", render("examples.html.j2", sentences=self._sentences))
+            examples.select(
+                self._example,
+                None,
+                self.sentence,
+                api_visibility="private",
+                show_progress="hidden",
+            )
         self.message = gr.HTML(elem_id="ask-message")
         self.chooser = Chooser(view, "asked")
         gr.on(
@@ -51,6 +58,9 @@ class AskTab:
             [self.message, *self.chooser.outputs],
             api_visibility="private",
         )
+
+    def _example(self, event: gr.EventData) -> str:
+        return self._sentences[number_of(event, len(self._sentences))]
 
     def _ask(
         self, sentence: str | None, top_k: float, video: str | None, show: str | None

@@ -16,9 +16,9 @@ FORGOTTEN = message("This list was shown too long ago: ask or filter again, then
 ON_LOAD = Path(__file__).with_suffix(".js").read_text()
 
 
-def choosable(elem_id: str) -> gr.HTML:
+def choosable(elem_id: str, html: str = "") -> gr.HTML:
     """HTML whose elements with a `data-number` can be chosen: a `select` event has it as `number`."""
-    return gr.HTML(elem_id=elem_id, js_on_load=ON_LOAD)
+    return gr.HTML(html, elem_id=elem_id, js_on_load=ON_LOAD)
 
 
 def number_of(event: gr.EventData, n: int) -> int:

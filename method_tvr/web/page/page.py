@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from method_tvr.web.page.ask_tab import AskTab
+from method_tvr.web.page.blocks import VisitorBlocks
 from method_tvr.web.page.moment_view import MomentView
 from method_tvr.web.page.outcomes_tab import OutcomesTab
 from method_tvr.web.page.rendering import message, render
@@ -25,11 +26,11 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO_FONTS)
 
 
-def build_page(service: Service) -> gr.Blocks:
+def build_page(service: Service) -> VisitorBlocks:
     """The three tabs over one service; to be mounted into the server's app with `theme` and `STYLES`."""
     view = MomentView(service.subtitles, service.media)
     name = service.model_dir.resolve().name
-    with gr.Blocks(title=f"Moments: {name}", analytics_enabled=False) as page:
+    with VisitorBlocks(title=f"Moments: {name}", analytics_enabled=False) as page:
         gr.HTML(render("heading.html.j2", name=name, n_videos=len(service.videos)))
         with gr.Tab("Ask", id="ask"):
             AskTab(service, view)

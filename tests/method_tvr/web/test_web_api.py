@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +28,9 @@ from method_tvr.web.answers import Question
 from method_tvr.web.app import assemble
 from method_tvr.web.limits import Limits
 from method_tvr.web.middleware import SECURITY_HEADERS
-from method_tvr.web.service import open_service
+from method_tvr.web.service import open_service, read_token
 from tests.support.web_service import client_of
+from utils.basic_utils import InputError
 
 JSON = {"Content-Type": "application/json"}
 NAME = VIDEOS[0].vid_name
@@ -253,9 +255,80 @@ def test_the_names_of_this_machine_are_taken(client, host):
     assert client.get("/api/health", headers={"Host": host}).status_code == 200
 
 
-def test_a_server_for_others_goes_by_any_name():
+def test_a_server_for_others_goes_by_the_names_of_its_machine_and_those_that_are_allowed():
+    names = ["lab.example", "Other.Example:81"]
+    with client_of(StubSearcher(), host="0.0.0.0", allowed_hosts=names) as client:
+        for host in ("lab.example:7860", "LAB.example", "other.example", socket.gethostname(), "127.0.0.1:7860"):
+            assert client.get("/api/health", headers={"Host": host}).status_code == 200, host
+        for host in ("evil.example", "evil.lab.example", "192.0.2.9", ""):
+            assert "does not go by that name" in said(client.get("/api/health", headers={"Host": host}), 400)
+
+
+def test_the_address_that_was_connected_to_is_taken():
     with client_of(StubSearcher(), host="0.0.0.0") as client:
-        assert client.get("/api/health", headers={"Host": "lab.example:7860"}).status_code == 200
+        client.base_url = "http://192.0.2.1:7860"
+        assert client.get("/api/health").status_code == 200
+
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    with client_of(StubSearcher(), token=TOKEN) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/api/health", "/api/docs", "/media/x", "/config", "/theme.css", "/assets/x.js"])
+@pytest.mark.parametrize("shown", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"])
+def test_without_the_token_nothing_is_told(guarded, path, shown):
+    headers = {"Authorization": shown.encode("latin-1")} if shown else {}
+    assert "Authorization: Bearer TOKEN" in said(guarded.get(path, headers=headers), 401)
+
+
+def test_the_token_opens_the_api(guarded):
+    shown = {"Authorization": f"Bearer {TOKEN}"}
+    assert guarded.get("/api/health", headers=shown).status_code == 200
+    assert guarded.post("/api/search", json={"sentence": "Omar laughs."}, headers=shown).status_code == 200
+
+
+def test_a_person_types_the_token_once(guarded):
+    asked = guarded.get("/")
+    assert asked.status_code == 401
+    assert 'name="token"' in asked.text
+    assert guarded.post("/login", data={"token": "wrong"}).status_code == 401
+    assert guarded.get("/config").status_code == 401
+    opened = guarded.post("/login", data={"token": TOKEN}, follow_redirects=False)
+    assert (opened.status_code, opened.headers["location"]) == (303, "/")
+    assert {"HttpOnly", "SameSite=strict"} <= set(opened.headers["set-cookie"].split("; "))
+    assert guarded.get("/config").status_code == 200
+    guarded.cookies.clear()
+
+
+def test_pages_of_other_sites_may_not_try_tokens(guarded):
+    assert guarded.post("/login", data={"token": TOKEN}, headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("content", ["", "short", "two lines of\ntokens, each long enough", "ünicode-and-long-enough"])
+def test_a_token_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / "token"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"--token_file {path}: must hold one line of 16"):
+        read_token(str(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/api/health", "no-store"),
+        ("/", "no-store"),
+        ("/config", "no-store"),
+        ("/assets/no-such-file.js", "no-store"),
+        ("/api/docs/static/swagger-ui.css", "public, max-age=3600"),
+    ],
+)
+def test_browsers_keep_files_alone(client, path, kept):
+    assert client.get(path).headers["Cache-Control"] == kept
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "http://[", "localhost:7860"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from fastapi.testclient import TestClient
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.web.limits import Limits
 from method_tvr.web.page import page as page_module
+from method_tvr.web.page.blocks import VisitorQueue
 from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
@@ -27,6 +29,7 @@ from tests.support.web_service import client_of
 ANY_QUERY = ["any", 0.5, "any", "any", "", "as annotated"]
 NAMES = [video.vid_name for video in VIDEOS]
 UNKNOWN = "not_searched"
+JSON = "application/json"
 HALF = "\ud800"  # of a character
 
 
@@ -53,10 +56,19 @@ class Page:
             (names.get(target), event): one["id"] for one in config["dependencies"] for target, event in one["targets"]
         }
 
+    @property
+    def queue(self) -> VisitorQueue:
+        """Where events wait."""
+        (page,) = (route.app for route in self.client.app.routes if hasattr(getattr(route, "app", None), "get_blocks"))
+        return page.get_blocks()._queue
+
+    def number(self, element: str, event: str) -> int:
+        """Of an event."""
+        return int(self._events[element, event])
+
     def send(self, element: str, event: str, data: Any = (), chosen: Any = None, session: str = "visitor") -> Any:
         """What a visitor's page gets once the event is dealt with."""
-        number = self._events[element, event]
-        body = {"data": data, "fn_index": number, "event_data": chosen, "session_hash": session}
+        body = {"data": data, "fn_index": self.number(element, event), "event_data": chosen, "session_hash": session}
         content = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
         assert self.client.post("/gradio_api/queue/join", **content).status_code == 200
         with self.client.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as stream:
@@ -191,3 +203,129 @@ def test_events_of_the_page_count_for_the_rate_of_a_client():
         page.filter()
         answer = page.client.post("/gradio_api/queue/join", json={})
         assert answer.status_code == 429
+
+
+# ---------------------------------------------------------------------------- what strangers send, and leave unread
+
+HOSTILE = {
+    "a file": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    "a file in a list": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}],
+    "a file of another server": {"url": "http://127.0.0.1:9/x", "path": "x", "meta": {"_type": "gradio.FileData"}},
+    "a property": {"value": "x", "__type__": "update"},
+    "a long text": "a" * 5000,
+    "no number": float("nan"),
+    "endless": float("inf"),
+    "a large number": 10**300,
+    "yes": True,
+    "a list": [],
+}
+
+
+def inputs_of_events(page: Page) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The number of each event that takes inputs from the page, and their components."""
+    config = page.client.get("/config").json()
+    components = {one["id"]: one for one in config["components"]}
+    events = [(one["id"], [components[number] for number in one["inputs"]]) for one in config["dependencies"]]
+    return [(number, inputs) for number, inputs in events if any(one["type"] != "state" for one in inputs)]
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_no_event_takes_anything_but_plain_values(page, monkeypatch, capfd, value):
+    monkeypatch.setattr("gradio.processing_utils.async_move_files_to_cache", lambda *_, **__: pytest.fail("looked at"))
+    events = inputs_of_events(page)
+    assert len(events) >= 9
+    for event, inputs in events:
+        for place, component in enumerate(inputs):
+            if component["type"] == "state":
+                continue
+            data = [one["props"].get("value") for one in inputs]
+            data[place] = value
+            body = {"data": data, "fn_index": event, "session_hash": "stranger"}
+            page.client.post("/gradio_api/queue/join", content=json.dumps(body), headers={"Content-Type": JSON})
+            with page.client.stream("GET", "/gradio_api/queue/data?session_hash=stranger") as stream:
+                said = "".join(stream.iter_lines())
+            assert "cannot be that" in said, (component["type"], said)
+            assert len(said) < 1000
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("data", [[], [None] * 50])
+def test_an_event_with_other_inputs_is_refused(page, capfd, data):
+    assert "other inputs" in page.send("rank", "change", data)["error"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"fn_index": 999},
+        {"fn_index": -1},
+        {"fn_index": None},
+        {"session_hash": "a" * 101},
+        {"event_data": {"number": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}},
+        {"event_data": [[1]]},
+        {"event_data": [1] * 11},
+        {"event_data": {"number": "a" * 101}},
+    ],
+)
+def test_events_and_sessions_that_cannot_be_are_refused_quietly(page, capfd, body):
+    asked = {"data": [], "fn_index": 0, "session_hash": "visitor"} | body
+    assert page.client.post("/gradio_api/queue/join", json=asked).status_code == 400
+    assert page.client.get("/gradio_api/queue/data?session_hash=nobody").status_code == 404
+    assert page.client.get("/gradio_api/queue/data").status_code == 404
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def join(page: Page, session: str) -> int:
+    """The status of asking, under a session's name, for what is not fetched."""
+    body = {"data": ["Omar laughs.", 5, "", ""], "fn_index": page.number("ask", "click"), "session_hash": session}
+    return int(page.client.post("/gradio_api/queue/join", json=body).status_code)
+
+
+def wait_for_answers(queue: Any) -> None:
+    """Until nothing is being worked on."""
+    end = time.monotonic() + 20
+    while len(queue) or any(queue.active_jobs):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_client_with_much_unread_is_refused_until_it_reads(monkeypatch):
+    monkeypatch.setattr(VisitorQueue, "MAX_UNREAD", 5)
+    with page_of() as page:
+        assert [join(page, f"session {number % 2}") for number in range(7)] == [200] * 5 + [429] * 2
+        for session in ("session 0", "session 1"):
+            with page.client.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as stream:
+                assert "process_completed" in "".join(stream.iter_lines())
+        assert join(page, "session 0") == 200
+
+
+def test_large_answers_count_by_their_size(monkeypatch):
+    monkeypatch.setattr(VisitorQueue, "MAX_UNREAD_BYTES", 1)
+    with page_of() as page:
+        assert join(page, "one") == 200
+        wait_for_answers(page.queue)
+        assert join(page, "two") == 429
+
+
+def test_what_is_unread_for_long_or_is_too_much_in_all_is_forgotten(monkeypatch):
+    with page_of() as page:
+        assert join(page, "old") == 200
+        wait_for_answers(page.queue)
+        assert page.queue.blocks.knows_session("old")
+        monkeypatch.setattr(VisitorQueue, "MAX_UNREAD_S", 0.0)
+        page.queue.forget_unread()
+        assert not page.queue.blocks.knows_session("old")
+        assert not page.queue.event_ids_to_events
+        assert not page.queue.pending_event_ids_session
+        monkeypatch.setattr(VisitorQueue, "MAX_UNREAD_S", 60.0)
+        monkeypatch.setattr(VisitorQueue, "MAX_UNREAD_BYTES_IN_ALL", 1)
+        assert join(page, "large") == 200
+        wait_for_answers(page.queue)
+        assert not page.queue.blocks.knows_session("large")
+
+
+def test_an_example_is_put_into_the_box(page):
+    assert page.send("examples", "select", [], {"number": 1})["data"][0] == "Nora opens a drawer."
+    for odd in (-5, 10**30, None, True, "1"):
+        assert page.send("examples", "select", [], {"number": odd})["data"][0].endswith(".")

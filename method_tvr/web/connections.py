@@ -1,0 +1,141 @@
+"""The server's connections: how many there may be, how long they may wait, and how they end.
+
+Clients hold a place each, a file of this process. One that says nothing, half a request, or does not read its answer
+gives its place back in time; where all are taken, those that wait for nothing go first. A client is the address that
+connects: several people behind one router share what it may hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADERS_S = 10.0  # in which a request's headers have to be complete, from when the connection is free for it
+STALLED_S = 60.0  # in which a client has to go on reading; players ask anew for what they did not read
+ENDING_S = 1  # for what is being answered when the server is told to end
+OWN_FILES = 128  # of this process: corpora, the model's, the system's
+MAX_CONNECTIONS = 1000
+SHARE_OF_CLIENT = 0.6  # of all places
+STREAMS = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")  # answers that end when the client goes
+
+
+def allow_many_files() -> int:
+    """Let this process open as many files as the system allows it; how many connections that is enough for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 4 * OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(MAX_CONNECTIONS, soft - OWN_FILES))
+
+
+class Connection(H11Protocol):
+    """A connection that gives its place back; `connections_of` says how many there may be."""
+
+    max_open = MAX_CONNECTIONS
+    _deadline: asyncio.TimerHandle | None = None
+    _free_since = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether what is answered ends when the client goes."""
+        return not self.is_free and self.scope["path"].startswith(STREAMS)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        of_client = [one for one in self.connections if isinstance(one, Connection) and one.host == self.host]
+        if len(of_client) > self.max_open * SHARE_OF_CLIENT:
+            self._make_room(of_client)
+        elif len(self.connections) > self.max_open:
+            self._make_room([one for one in self.connections if isinstance(one, Connection)])
+        self._wait_for_headers()
+
+    @property
+    def host(self) -> str:
+        """The address that connected."""
+        return self.client[0] if self.client else ""
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if not self.is_free:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        if not self.transport.is_closing():
+            self._wait_for_headers()
+        super().on_response_complete()  # which handles a request that has arrived meanwhile
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._end_after(STALLED_S)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting()
+
+    def end(self) -> None:
+        """Close it, whatever is still to be said."""
+        self._stop_waiting()
+        self.connections.discard(self)  # at once: the next may come before this one is known to be lost
+        self.transport.abort()
+
+    def _make_room(self, among: list[Connection]) -> None:
+        """Close the connection that has been free for longest, which may be this one."""
+        min((one for one in among if one.is_free), key=lambda one: one._free_since or self.loop.time()).end()
+
+    def _wait_for_headers(self) -> None:
+        self._free_since = self.loop.time()
+        self._end_after(HEADERS_S)
+
+    def _end_after(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(seconds, self.end)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def connections_of(max_open: int) -> type[Connection]:
+    """Connections of a server that holds `max_open` at most."""
+    return type("Connection", (Connection,), {"max_open": max_open})
+
+
+class Server(uvicorn.Server):
+    """A server that does not wait for clients when it ends."""
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection) and (connection.is_free or connection.is_stream):
+                connection.end()
+        await super().shutdown(sockets)
+
+
+def serve(app: Callable[..., Any], listening: Any) -> None:
+    """Serve an app to those who connect to a socket, until SIGINT or SIGTERM."""
+    config = uvicorn.Config(
+        app,
+        http=connections_of(allow_many_files()),  # one parser, whatever is installed
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client is the address that connects, whatever it says
+        timeout_graceful_shutdown=ENDING_S,
+    )
+    Server(config).run(sockets=[listening])
