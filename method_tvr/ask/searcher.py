@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import overload
 
@@ -72,6 +72,7 @@ class MomentSearcher:
         self._prepare = Preparation(inputs.max_desc_l, average=False, normalize=not inputs.no_norm_tfeat)
         self._block, self._nms_thd = inputs.eval_query_bsz, nms_thd
         self._lock = threading.Lock()
+        self.note: Callable[[str], object] = lambda text: print(f"note: {text}", file=sys.stderr)  # may be another
 
     @classmethod
     def open(cls, model_dir: StrPath, split: str = "val", **options: object) -> MomentSearcher:
@@ -173,14 +174,11 @@ class MomentSearcher:
         limit = min(self._text_model.max_tokens, self._prepare.max_rows)
         for sentence, n_tokens in zip(sentences, self._text_model.n_tokens(sentences), strict=True):
             if n_tokens > limit:
-                print(
-                    f"note: of its {n_tokens} tokens only the first {limit} are looked at: {shortened(sentence)}",
-                    file=sys.stderr,
-                )
+                self.note(f"of its {n_tokens} tokens only the first {limit} are looked at: {shortened(sentence)}")
         features = self._text_model.encode(sentences)
         blank = [sentence for sentence, rows in zip(sentences, features, strict=True) if not len(rows)]
         if blank:
-            raise QuestionError(f"{blank[0]!r} has no words that can be looked for: ask something else")
+            raise QuestionError(f"{shortened(blank[0])!r} has no words that can be looked for: ask something else")
         return [self._prepare(rows) for rows in features]
 
     def _allowed(self, video: str | None, show: str | None) -> np.ndarray | None:
@@ -191,7 +189,7 @@ class MomentSearcher:
         )
         if not allowed.any():
             names = [one.vid_name for one in self.videos]
-            what = f"video {video}" if video is not None else f"show {show}"
+            what = f"video {shortened(video)}" if video is not None else f"show {shortened(str(show))}"
             raise QuestionError(f"there is no {what} among the {len(self.videos)} videos: {first_few(names)}")
         return allowed
 

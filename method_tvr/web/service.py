@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError, read_bytes
 
+LOG = logging.getLogger(__name__)
 SHORTEST_TOKEN = 16
 
 
@@ -84,6 +86,7 @@ def open_service(opt: EasyDict) -> Service:
     limits = Limits(rate=opt.max_rate, burst=max(1.0, BURST_S * opt.max_rate), max_queue=opt.max_queue)
     opt.max_before_nms = max(opt.max_before_nms, limits.max_top_k)
     searcher = open_searcher(opt)
+    searcher.note = LOG.warning
     names = [video.vid_name for video in searcher.videos]
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
     subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)

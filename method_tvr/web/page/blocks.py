@@ -125,7 +125,8 @@ class VisitorQueue(Queue):
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         session, client = body.session_hash, request.client.host if request.client else ""
-        known = body.fn_index in self.blocks.fns and session and len(session) <= LONGEST
+        event = self.blocks.fns.get(body.fn_index)
+        known = event is not None and event.fn is not None and session and len(session) <= LONGEST
         if not known or not is_plain_event(body.event_data):
             return False, "there is no such event: load the page anew", "error"
         self.forget_unread()

@@ -33,7 +33,9 @@ class OutcomesTab:
         self._service, self._outcomes = service, outcomes
         with gr.Row():
             self.filters: list[Any] = [
-                gr.Dropdown([ANY, *outcomes.types], value=ANY, label="Query type", visible=bool(outcomes.types)),
+                gr.Dropdown(
+                    [ANY, *outcomes.types], value=ANY, label="Query type", visible=bool(outcomes.types), elem_id="type"
+                ),
                 gr.Dropdown(
                     outcomes.iou_thds,
                     value=outcomes.iou_thds[0],

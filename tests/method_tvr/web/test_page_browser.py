@@ -208,6 +208,49 @@ def test_the_run_is_shown_with_the_recalls_of_the_evaluator(watched, shown):
     assert page.locator("#curves svg").count() >= 1
 
 
+def choose(page: Any, element: str, name: str) -> None:
+    """Choose from a list that drops down."""
+    page.locator(f"#{element} input").click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_each_click_that_a_person_can_make_does_something(watched, shown):
+    page = watched.page
+    example = page.locator("#examples .example").nth(1)
+    sentence = example.inner_text()
+    example.click()
+    page.wait_for_function("(text) => document.querySelector('#sentence textarea').value === text", arg=sentence)
+    page.get_by_role("button", name="Where to look").click()
+    page.locator("#top-k input[type=number]").fill("3")
+    page.fill("#in-show textarea", shown.filmed.partition("_")[0])
+    page.click("#ask")
+    assert len(cards(page, "asked")) == 3
+    page.get_by_role("tab", name="Mistakes").click()
+    page.wait_for_selector("#queries tbody tr")
+    n = len(shown.queries)
+    word = shown.queries[1]["desc"].split()[0].lower()
+    found = sum(word in f"{query['desc']} {query['vid_name']}".lower() for query in shown.queries)
+    page.fill("#words textarea", word.upper())
+    wait_for_text(page, "#queries .count", f"{found} of {n} queries")
+    page.fill("#words textarea", "")
+    wait_for_text(page, "#queries .count", f"{n} of {n} queries")
+    page.click("#queries-on")
+    wait_for_text(page, "#queries .count", "26 to")
+    page.click("#queries-back")
+    wait_for_text(page, "#queries .count", "1 to 25")
+    choose(page, "order", "worst rank first")
+    choose(page, "iou", "0.7")
+    choose(page, "rank", "1")
+    right = round(n * shown.metrics["VCMR"]["0.7-r1"] / 100)
+    wait_for_text(page, "#queries .count", f"{right} of {n} queries")
+    choose(page, "type", "v")
+    types = [query["type"] for query in shown.queries]
+    page.wait_for_function(
+        "() => ![...document.querySelectorAll('#queries tbody td:nth-child(2)')].some(c => c.innerText !== 'v')"
+    )
+    assert types.count("v") < n
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
