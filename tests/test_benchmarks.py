@@ -25,6 +25,7 @@ from tests.benchmarks import (
     bench_search,
     bench_training_step,
     bench_val_inference,
+    bench_visitors,
     common,
     generated_anet,
     grown_corpus,
@@ -216,6 +217,17 @@ def test_users_of_a_server_get_what_one_gets_alone(figures, small_model):
     assert set(found) == {"a request, one user", "a request, 2 users at once"}
     for said in ("p50", "errors: none", "answers equal", "GiB"):
         assert said in found["a request, 2 users at once"]
+
+
+def test_people_are_answered_among_strangers(figures, small_model, monkeypatch):
+    pytest.importorskip("gradio", reason="gradio is not installed (method_tvr/web/requirements.txt)")
+    pytest.importorskip("fastapi_offline", reason="fastapi-offline is not installed (method_tvr/web/requirements.txt)")
+    monkeypatch.setattr(bench_visitors, "SETTLE_S", 0.0)
+    asked = ["--model_dir", str(small_model), "--requests", "60", "--seconds", "4", "--people", "2"]
+    (found,) = notes(figures(bench_visitors.main, asked)).values()
+    assert "others {}" in found
+    assert "'400'" in found
+    assert found.endswith("with 130")
 
 
 def test_captions_of_anets_size_have_its_statistics(tmp_path):
