@@ -1,14 +1,15 @@
 """The server's connections: how many there may be, how long they may wait, and how they end.
 
 Clients hold a place each, a file of this process. One that says nothing, half a request, or does not read its answer
-gives its place back in time; where all are taken, those that wait for nothing go first. A client is the address that
-connects: several people behind one router share what it may hold.
+gives its place back in time. Where all are taken, the client that holds most loses one for the next that comes: one
+that is free, else its oldest. A client is the address that connects: several people behind one router share its places.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ class Connection(H11Protocol):
 
     max_open = MAX_CONNECTIONS
     _deadline: asyncio.TimerHandle | None = None
-    _free_since = 0.0
+    _since = 0.0  # when it was free last
 
     @property
     def is_free(self) -> bool:
@@ -53,11 +54,11 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        of_client = [one for one in self.connections if isinstance(one, Connection) and one.host == self.host]
-        if len(of_client) > self.max_open * SHARE_OF_CLIENT:
-            self._make_room(of_client)
-        elif len(self.connections) > self.max_open:
-            self._make_room([one for one in self.connections if isinstance(one, Connection)])
+        held = Counter(one.host for one in self._others())
+        if held[self.host] >= self.max_open * SHARE_OF_CLIENT:
+            self._make_room(self.host)
+        elif held.total() >= self.max_open:
+            self._make_room(held.most_common(1)[0][0])
         self._wait_for_headers()
 
     @property
@@ -93,12 +94,15 @@ class Connection(H11Protocol):
         self.connections.discard(self)  # at once: the next may come before this one is known to be lost
         self.transport.abort()
 
-    def _make_room(self, among: list[Connection]) -> None:
-        """Close the connection that has been free for longest, which may be this one."""
-        min((one for one in among if one.is_free), key=lambda one: one._free_since or self.loop.time()).end()
+    def _others(self) -> list[Connection]:
+        return [one for one in self.connections if isinstance(one, Connection) and one is not self]
+
+    def _make_room(self, host: str) -> None:
+        """Close a client's connection: that which has been free for longest, or where none is, answered for longest."""
+        min((one for one in self._others() if one.host == host), key=lambda one: (not one.is_free, one._since)).end()
 
     def _wait_for_headers(self) -> None:
-        self._free_since = self.loop.time()
+        self._since = self.loop.time()
         self._end_after(HEADERS_S)
 
     def _end_after(self, seconds: float) -> None:

@@ -60,8 +60,12 @@ def listen(host: str, port: int) -> socket.socket:
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
     """A folder for what the page framework writes, which nobody else can write to, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="moments-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="moments-", ignore_cleanup_errors=True)
+    except OSError as err:
+        raise InputError(f"no temporary folder can be made ({err.strerror}): name one that can by TMPDIR") from err
+    with folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder.name
         yield
 
 

@@ -155,6 +155,18 @@ def test_where_all_places_are_taken_those_that_wait_for_nothing_go_first():
             connection.close()
 
 
+def test_a_client_whose_places_are_all_in_use_loses_its_oldest_for_the_next():
+    with running(max_open=10) as server:
+        streams = [server.connect(STREAM) for _ in range(6)]
+        server.wait_for(lambda: sum(one.is_stream for one in server.open) == 6)
+        for _ in range(3):
+            with server.connect(REQUEST) as asking:
+                assert asking.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert is_closed(streams[0])
+        for connection in streams:
+            connection.close()
+
+
 def test_one_client_leaves_places_to_others():
     with running(max_open=10) as server:
         streams = [server.connect(STREAM) for _ in range(10)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ pytest.importorskip("fastapi_offline", reason=REASON)
 pytest.importorskip("gradio", reason=REASON)
 
 from tests.support.web_service import service_of
+from utils.basic_utils import InputError
 
 CONTENT = bytes(range(256)) * 10
 
@@ -239,3 +241,19 @@ def test_a_host_that_others_reach_is_warned_about(host, address, warned):
         greeting = serve.greeting(service, 81, None)
     assert f"open {address} " in greeting
     assert ("there is no password" in greeting) is warned
+
+
+def test_temporary_files_have_a_folder_of_their_own_that_is_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/tmp/shared")
+    with serve.own_temporary_folder():
+        (folder,) = tmp_path.iterdir()
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_temporary_folder_can_be_made_one_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="name one that can by TMPDIR"), serve.own_temporary_folder():
+        pass
