@@ -131,6 +131,12 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+async def wrong_fields(request: Request, err: Exception) -> Response:
+    """Answer a request whose fields are not what they should be."""
+    assert isinstance(err, RequestValidationError)
+    return refusal(422, faults_text(err.errors()))
+
+
 def _add_refusals(app: FastAPI) -> None:
     """Have errors answered in their one form."""
 
@@ -138,9 +144,7 @@ def _add_refusals(app: FastAPI) -> None:
     async def refused(request: Request, err: HTTPRefusal) -> Response:
         return refusal(err.status_code, err.detail, err.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def wrong_fields(request: Request, err: RequestValidationError) -> Response:
-        return refusal(422, faults_text(err.errors()))
+    app.add_exception_handler(RequestValidationError, wrong_fields)
 
     @app.exception_handler(QuestionError)
     async def wrong_question(request: Request, err: QuestionError) -> Response:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.routing import Mount
 
-from method_tvr.web.api import create_app
+from method_tvr.web.api import create_app, wrong_fields
 from method_tvr.web.page.page import STYLES, build_page, theme
 from method_tvr.web.service import Service
 
@@ -13,7 +15,7 @@ from method_tvr.web.service import Service
 def assemble(service: Service) -> FastAPI:
     """All that a service offers: the page at `/`, the API at `/api`, the videos' files at `/media`."""
     page = build_page(service)
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         create_app(service, page.knows_session),
         page,
         path="/",
@@ -25,3 +27,7 @@ def assemble(service: Service) -> FastAPI:
         enable_monitoring=False,
         mcp_server=False,
     )
+    for route in app.routes:  # Gradio's, which is an app of its own, would repeat what it refuses
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            route.app.add_exception_handler(RequestValidationError, wrong_fields)
+    return app

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support.web_stubs import BROKEN, REASON, VIDEOS, StubSearcher
 
@@ -30,6 +33,7 @@ ANY_QUERY = ["any", 0.5, "any", "any", "", "as annotated"]
 NAMES = [video.vid_name for video in VIDEOS]
 UNKNOWN = "not_searched"
 JSON = "application/json"
+FUZZED = int(os.environ.get("FUZZED_EVENTS", "60"))
 HALF = "\ud800"  # of a character
 
 
@@ -329,3 +333,36 @@ def test_an_example_is_put_into_the_box(page):
     assert page.send("examples", "select", [], {"number": 1})["data"][0] == "Nora opens a drawer."
     for odd in (-5, 10**30, None, True, "1"):
         assert page.send("examples", "select", [], {"number": odd})["data"][0].endswith(".")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(HOSTILE["a file"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=FUZZED, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    body=st.fixed_dictionaries(
+        {"data": st.lists(anything, max_size=8) | anything},
+        optional={
+            "fn_index": st.integers(-2, 40) | anything,
+            "event_data": anything,
+            "session_hash": st.just("fuzz") | anything,
+            "trigger_id": anything,
+            "batched": anything,
+            "event_id": anything,
+            "simple_format": anything,
+        },
+    )
+)
+def test_any_event_is_answered_or_refused(page, capfd, body):
+    content = {"content": json.dumps(body), "headers": {"Content-Type": JSON}}
+    status = page.client.post("/gradio_api/queue/join", **content).status_code
+    assert status in (200, 400, 422, 429), status
+    wait_for_answers(page.queue)
+    for session in list(page.queue.pending_messages_per_session):
+        page.queue.forget(session)
+    assert page.client.get("/api/health").status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
