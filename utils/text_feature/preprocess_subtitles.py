@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import InputError, command_line, first_few, progress, read_bytes, write_json, write_jsonl
-from utils.dataset_files import entries_of
+from utils.folders import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
 from utils.text_feature.text_rows import named_rows
@@ -73,7 +73,7 @@ def _subtitle_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in entries_of(folder, "give a folder of .srt or .vtt files"):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            files.setdefault(path.stem, []).append(path)
+            files.setdefault(path.stem, []).append(path)  # what is no file is told of when its turn comes
     if not files:
         raise InputError(f"{folder}: has no .srt or .vtt file: check the path")
     return files
