@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .terminal import escaped_output
+
 BAD_INPUT_EXIT_CODE = 2
 
 
@@ -21,9 +23,13 @@ class BadInput(Exception):  # noqa: N818 (as much a finding as an error)
 
 
 def command_line(main: Callable[[], None]) -> Callable[[], None]:
-    """Make `main` report `BadInput` and unusable paths as a message with exit code 2 instead of a traceback."""
+    """Make `main` report `BadInput` and unusable paths as a message with exit code 2 instead of a traceback.
+
+    What is printed meanwhile is `printable`: no name from a file is obeyed by the terminal.
+    """
 
     @functools.wraps(main)
+    @escaped_output()
     def wrapped() -> None:
         try:
             main()

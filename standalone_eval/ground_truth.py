@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -95,13 +95,18 @@ def _is_span(span: Any) -> bool:
     return -LARGEST_SECOND <= span[0] <= span[1] <= LARGEST_SECOND
 
 
+def is_query_type(value: Any) -> TypeGuard[str]:
+    """Whether it can be a query's type: text that names rows of tables and curves, without control characters."""
+    return isinstance(value, str) and value.isprintable()
+
+
 def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | None:
     """Query types if the annotations have them; all must then have one."""
     if not any("type" in row for row in rows):
         return None
     for number, row in enumerate(rows, start=1):
         query_type = row.get("type")
-        if not isinstance(query_type, str) or not query_type.isprintable():
+        if not is_query_type(query_type):
             place = f"query {number}: {shorten(query_type)}"
             findings.error("ground truth: type is missing or not text, though other queries have one", [place])
     return [str(row.get("type")) for row in rows]

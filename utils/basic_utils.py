@@ -17,6 +17,8 @@ from typing import Any, TypeAlias, TypeVar
 import orjson
 from tqdm import tqdm
 
+from standalone_eval.terminal import escaped_output, printable
+
 T = TypeVar("T")
 C = TypeVar("C", bound="Closing")
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -45,9 +47,13 @@ class Closing:
 
 
 def command_line(main: Callable[..., None]) -> Callable[..., None]:
-    """Make `main` report an `InputError` as one clear message with exit code 2 instead of a traceback."""
+    """Make `main` report an `InputError` as one clear message with exit code 2 instead of a traceback.
+
+    What is printed meanwhile is `printable`: no name from a file is obeyed by the terminal.
+    """
 
     @functools.wraps(main)
+    @escaped_output()
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             main(*args, **kwargs)
@@ -180,7 +186,7 @@ def first_line(err: BaseException) -> str:
 
 def first_few(names: Sequence[Any], limit: int = 5) -> str:
     """'a, b, c … (12 in all)': the first names of a list and how many there are."""
-    shown = ", ".join(str(name) for name in names[:limit])
+    shown = ", ".join(printable(str(name)) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} … ({len(names)} in all)"
 
 

@@ -33,14 +33,6 @@ def write_manifest(out: Path, prefix: str, files: Sequence[Path], **about: Any) 
     return manifest
 
 
-def entries_of(folder: Path, remedy: str) -> list[Path]:
-    """What lies in a folder that is read, by name; or `InputError` saying why it cannot be, and the `remedy`."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError as err:
-        raise InputError(f"{folder}: cannot be read ({err.strerror}): {remedy}") from err
-
-
 def usable_folder(out: StrPath) -> Path:
     """The output folder, made if need be; `InputError` when it cannot be made or written to."""
     folder = Path(out)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from standalone_eval.terminal import printable
 from utils.basic_utils import StrPath
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines with aligned columns, the first row being the heading; columns of numbers to the right."""
+    """Rows of cells as lines with aligned columns, the first row being the heading; columns of numbers to the right.
+
+    Cells are `printable`: each stays in its line.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     n_columns = max(len(row) for row in rows)
     lines = [""] * len(rows)
     for column in range(n_columns):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from standalone_eval.terminal import printable
 from utils.tables import aligned
 
 MAX_SHOWN = 100  # characters of a sentence or of a video's name
@@ -56,8 +57,8 @@ def show_any_language() -> None:
 
 
 def shortened(text: str) -> str:
-    """Text in one line, without characters that a terminal would obey."""
-    shown = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    """Text in one line, `printable` and of bearable length."""
+    shown = printable(" ".join(text.split()))
     return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from standalone_eval.ground_truth import MAX_MOMENTS, Span, padded
+from standalone_eval.ground_truth import MAX_MOMENTS, Span, is_query_type, padded
 from standalone_eval.metrics import moment_iou
 from utils.basic_utils import InputError, first_few, read_json, read_jsonl
 
@@ -153,8 +153,8 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
         if start < 0 or start > end:
             raise InputError(f"{where}: desc_id {desc_id}: ts {[start, end]} is reversed or negative: swap or mend it")
     query_type = row.get("type")
-    if query_type is not None and not isinstance(query_type, str):
-        raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not a string such as "v"')
+    if query_type is not None and not is_query_type(query_type):
+        raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not text such as "v"')
     query = Query(desc_id, desc, number, vid_name, type=query_type)
     return _with_moments(query, [(float(start), float(end)) for start, end in spans])
 

@@ -81,7 +81,7 @@ def cache_root(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> P
     """Folder of all caches of a feature file."""
     if cache_dir is None:
         return path.with_name(f"{path.name}.cache")
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # two corpora may use one file name
+    place = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:8]  # two corpora may use one file name
     return Path(cache_dir) / f"{path.name}-{place}.cache"
 
 

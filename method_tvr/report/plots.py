@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 from method_tvr.report.examples import Example, Examples
 from method_tvr.report.timeline import RIGHT, WRONG
 from utils.basic_utils import InputError, whole_file
+from utils.folders import files_below
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, SKY, PURPLE, INK = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#222222"
@@ -36,7 +37,7 @@ TASK_COLOURS = {"VCMR": ORANGE, "SVMR": BLUE, "VR": GREEN}
 TYPE_NAMES = {"v": "video", "t": "subtitles", "vt": "video + subtitles"}
 WIDTH, CURVES_HEIGHT, ROW_HEIGHT, NOTE_HEIGHT = 14.0, 4.0, 2.8, 1.3  # inches
 DPI = 110
-TOP_LEVEL_RUN = "."  # what TensorBoard calls the folder itself; each curve of an `add_scalars` has a folder of its own
+TOP_LEVEL_RUN = "."  # the folder itself; each curve of an `add_scalars` has a folder of its own
 # by IoU threshold: lines that are told apart, the same in all pictures
 IOU_STYLES: Mapping[float, Any] = {0.3: ":", 0.5: "-", 0.7: "--"}
 OTHER_STYLES: Sequence[Any] = ("-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)), (0, (1, 4)))
@@ -60,18 +61,26 @@ def read_curves(log_dir: Path) -> dict[str, Curve]:
     Raises:
         InputError: there is nothing to read.
     """
-    events = EventMultiplexer().AddRunsFromDirectory(str(log_dir))
+    events = EventMultiplexer()  # of files, not of the folder, in which it would wait for pipes and walk in circles
+    for path in files_below(log_dir, _is_event_file, "give the results folder of a training run"):
+        events.AddRun(str(path), str(path.relative_to(log_dir)))
     events.Reload()
-    curves = {}
-    for run, content in events.Runs().items():
+    curves: dict[str, Curve] = {}
+    for file, content in sorted(events.Runs().items()):  # of one folder in the order of time, which is in their names
+        run = str(Path(file).parent)
         for tag in content["scalars"]:
             shared_by = "" if run == TOP_LEVEL_RUN else run.removeprefix(tag.replace("/", "_") + "_")
-            scalars = events.Scalars(run, tag)
-            name = f"{tag}/{shared_by}" if shared_by else tag
-            curves[name] = Curve([scalar.step for scalar in scalars], [scalar.value for scalar in scalars])
+            scalars = events.Scalars(file, tag)
+            curve = curves.setdefault(f"{tag}/{shared_by}" if shared_by else tag, Curve([], []))
+            curve.epochs.extend([scalar.step for scalar in scalars])
+            curve.values.extend([scalar.value for scalar in scalars])
     if not curves:
         raise InputError(f"{log_dir}: has no TensorBoard curves: give the results folder of a training run")
     return curves
+
+
+def _is_event_file(name: str) -> bool:
+    return "tfevents" in name
 
 
 def draw_run(

@@ -6,6 +6,7 @@ python method_tvr/report/report.py PREDICTIONS.json [OTHER.json ...] [--gt GT.js
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +39,7 @@ def write_report(
             f"a report needs {err.name}: pip install -r method_tvr/report/requirements.txt -c constraints.txt"
         ) from err
     target = out or paths[0].with_name(f"{paths[0].stem}_report.html")
-    if target.is_dir() or any(target.resolve() == path.resolve() for path in (*paths, gt_path) if path):
+    if target.is_dir() or any(os.path.realpath(target) == os.path.realpath(path) for path in (*paths, gt_path) if path):
         raise InputError(f"{target}: is a folder or what the report is made from: give another file, --out REPORT.html")
     page = render(read_report_data(paths, gt_path, split, iou_thds, ks), datetime.now().astimezone())
     try:

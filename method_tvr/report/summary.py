@@ -5,21 +5,27 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from method_tvr.options.saved import find_model_dir
 from utils.basic_utils import InputError, command_line, read_json
+from utils.folders import files_in
 
 Metrics = dict[str, dict[str, Any]]
 
 
 def final_metrics(model_dir: str, nms: bool) -> Metrics:
     """The metrics that the evaluation at the end of training left in a results folder, or an `InputError`."""
-    found = [p for p in Path(model_dir).glob("inference_*_metrics.json") if ("_nms_thd_" in p.name) == nms]
+    found = files_in(Path(model_dir), lambda name: _is_metrics(name, nms), "give the results folder of a training run")
     if not found:
         raise InputError(f"{model_dir}: has no inference_*_metrics.json: let the run finish, or run inference.sh on it")
     return read_json(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def _is_metrics(name: str, nms: bool) -> bool:
+    return fnmatchcase(name, "inference_*_metrics.json") and ("_nms_thd_" in name) == nms
 
 
 def summary_table(runs: Sequence[Metrics]) -> str:

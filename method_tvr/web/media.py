@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
-from utils.basic_utils import InputError
+from utils.folders import files_below
 
 # by suffix, those first that more browsers play
 MEDIA_TYPES = {
@@ -36,12 +36,12 @@ class MediaFiles(dict[str, Path]):
         Raises:
             InputError: the folder cannot be listed.
         """
-        root, wanted, suffixes = Path(folder).resolve(), set(vid_names), list(MEDIA_TYPES)
+        root, wanted, suffixes = Path(os.path.realpath(folder)), set(vid_names), list(MEDIA_TYPES)
         found: dict[str, Path] = {}
-        listed = [path for path in sorted(_files_below(root, folder)) if path.suffix.lower() in MEDIA_TYPES]
+        listed = files_below(root, _is_media, "--videos: name a folder that can be read")
         for path in sorted(listed, key=lambda path: suffixes.index(path.suffix.lower())):
             for name in ({path.stem, path.name} & wanted) - found.keys():
-                target = path.resolve()
+                target = Path(os.path.realpath(path))
                 if target.is_relative_to(root) and target.is_file() and target.suffix.lower() in MEDIA_TYPES:
                     found[name] = target
         return cls(found)
@@ -49,17 +49,13 @@ class MediaFiles(dict[str, Path]):
     def response(self, vid_name: str) -> Response:
         """The file of a video, or the part of it that is asked for; 404 when there is none."""
         path = self.get(vid_name)
-        if path is None or path.resolve() != path or not path.is_file():  # a link may lie there since
+        if path is None or os.path.realpath(path) != str(path) or not path.is_file():  # a link may lie there since
             return refusal(404, "there is no file of this video")
         return _VideoResponse(path, media_type=MEDIA_TYPES[path.suffix.lower()])
 
 
-def _files_below(root: Path, named: str | Path) -> Iterable[Path]:
-    def fail(err: OSError) -> None:
-        raise InputError(f"--videos {named}: cannot be listed ({err}): name a folder that can be read") from err
-
-    for folder, _, names in os.walk(root, onerror=fail):
-        yield from (Path(folder, name) for name in names)
+def _is_media(name: str) -> bool:
+    return Path(name).suffix.lower() in MEDIA_TYPES
 
 
 class _VideoResponse(FileResponse):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from method_tvr.dset_configs import DATASETS
 from method_tvr.options.saved import find_path
 from method_tvr.web.query_outcomes import QueryOutcomes
 from utils.basic_utils import PROJECT_ROOT, InputError
+from utils.folders import files_in
 from utils.text_feature.text_rows import subtitle_lines
 
 LOG = logging.getLogger(__name__)
@@ -50,9 +53,13 @@ def open_outcomes(opt: EasyDict) -> tuple[QueryOutcomes | None, str]:
 
 def newest_predictions(opt: EasyDict) -> Path | None:
     """The prediction file in the model's folder that is shown unless another is named."""
-    folder, which = Path(opt.model_dir), f"{opt.dset_name}_{opt.eval_split_name}"
+    which = f"{opt.dset_name}_{opt.eval_split_name}"
+
+    def is_of(pattern: str, name: str) -> bool:
+        return fnmatchcase(name, pattern) and not name.endswith("_metrics.json") and "_nms_thd_" not in name
+
     for pattern in (f"inference_{which}_*_predictions_*.json", f"best_{which}_predictions_*.json"):
-        found = [p for p in folder.glob(pattern) if not p.stem.endswith("_metrics") and "_nms_thd_" not in p.name]
+        found = files_in(Path(opt.model_dir), partial(is_of, pattern), "give the model's folder")
         if found:
             return max(found, key=lambda path: path.stat().st_mtime)
     return None

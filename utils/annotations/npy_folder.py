@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, first_line
-from utils.dataset_files import entries_of
 from utils.feature_files.feature_file import MAX_WIDTH, FeatureError
+from utils.folders import files_in
 
 SUFFIX = ".npy"
 # what numpy raises on damaged files, whose header is Python source; nested too deeply, that is a lack of memory
@@ -24,7 +24,7 @@ class NpyFolder(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        files = [entry for entry in entries_of(path, "check the path") if entry.suffix == SUFFIX and entry.is_file()]
+        files = files_in(path, lambda name: Path(name).suffix == SUFFIX, "check the path")
         if not files:
             raise InputError(f"{path}: has no {SUFFIX} file: give the folder that has one for each video")
         self._keys = sorted(file.stem for file in files)

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from standalone_eval.ground_truth import is_query_type
 from utils.basic_utils import InputError, first_few, read_jsonl
 from utils.own_corpus.layout import ALL, LEARNT, TEST, split_name
 from utils.tables import indented
@@ -77,8 +78,8 @@ def _query(content: dict[str, Any], where: str) -> Query:
         raise ValueError('has no "desc", the sentence to look for')
     if vid_name is not None and not (isinstance(vid_name, str) and vid_name):
         raise ValueError(f'"vid_name" {reprlib.repr(vid_name)} is not the name of a video')
-    if content.get("type") is not None and not isinstance(content["type"], str):
-        raise ValueError(f'"type" {reprlib.repr(content["type"])} is not a string such as "v"')
+    if content.get("type") is not None and not is_query_type(content["type"]):
+        raise ValueError(f'"type" {reprlib.repr(content["type"])} is not text such as "v"')
     if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split) and split != ALL):
         raise ValueError(f'"split" {reprlib.repr(split)} is not a name such as "train", "val" or "test"')
     times = None if ts is None else _times(ts, vid_name)

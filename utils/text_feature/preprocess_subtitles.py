@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import InputError, command_line, first_few, progress, read_bytes, write_json, write_jsonl
-from utils.dataset_files import entries_of
+from utils.folders import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
 from utils.text_feature.text_rows import named_rows
 
-LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*")  # "show.en.srt", "show.pt-BR.vtt"
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*")  # "show.en.srt", "show.pt-BR.vtt"
 SHOWN_PROBLEMS = 20
 
 
@@ -53,7 +53,8 @@ def preprocess(
         check_encoding(encoding)
     files = _subtitle_files(Path(folder))
     names = sorted(files) if vid_names is None else list(dict.fromkeys(vid_names))
-    chosen = {name: _files_of(name, files) for name in names}
+    in_a_language = _by_name_without_language(files)
+    chosen = {name: files.get(name) or in_a_language.get(name, []) for name in names}
     report = Report(missing=[name for name in names if not chosen[name]])
     if names and len(report.missing) == len(names):
         raise InputError(
@@ -72,22 +73,20 @@ def _subtitle_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in entries_of(folder, "give a folder of .srt or .vtt files"):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            files.setdefault(path.stem, []).append(path)
+            files.setdefault(path.stem, []).append(path)  # what is no file is told of when its turn comes
     if not files:
         raise InputError(f"{folder}: has no .srt or .vtt file: check the path")
     return files
 
 
-def _files_of(vid_name: str, files: Mapping[str, list[Path]]) -> list[Path]:
-    """The files that can be meant by a video: those of its very name, else those that add a language to it."""
-    if vid_name in files:
-        return files[vid_name]
-    return [
-        path
-        for stem, paths in files.items()
-        if stem.startswith(vid_name) and LANGUAGE.fullmatch(stem, len(vid_name))
-        for path in paths
-    ]
+def _by_name_without_language(files: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
+    """The files whose names end with a language, by what comes before it."""
+    found: dict[str, list[Path]] = {}
+    for stem, paths in files.items():
+        name, dot, language = stem.rpartition(".")  # a language has no dot in it
+        if dot and LANGUAGE.fullmatch(language):
+            found.setdefault(name, []).extend(paths)
+    return found
 
 
 def _row(vid_name: str, paths: Sequence[Path], encoding: str | None, report: Report) -> dict[str, Any]:

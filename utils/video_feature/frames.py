@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.basic_utils import InputError, StrPath, first_few
-from utils.dataset_files import entries_of
+from utils.folders import entries_of
 from utils.video_feature.decoding import Picture, Reader, check_decoder, frame_period, opened, read_picture
 from utils.video_feature.sampling import Resize, sample_times, shown_at
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -132,6 +133,8 @@ def _read(path: StrPath) -> dict[str, torch.Tensor]:
     if not str(path).endswith(".npz"):
         return read_state_dict(path)
     try:
+        if not os.path.isfile(path):  # numpy would wait for what a pipe might say
+            raise OSError("it is no file")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files if arrays[name].dtype.kind == "f"}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:

@@ -72,6 +72,8 @@ def test_an_end_at_the_videos_end_is_no_reason_to_warn(write, capsys):
         ([{**GOOD, "desc": 5}], "line 1.*desc"),
         ([{**GOOD, "type": ["v"]}], "line 1: desc_id 1.*type"),
         ([{**GOOD, "type": 5}], "line 1: desc_id 1.*type"),
+        ([{**GOOD, "type": "v\x1b[2J"}], "line 1: desc_id 1.*type"),
+        ([{**GOOD, "type": "v\u202e"}], "line 1: desc_id 1.*type"),
         ([GOOD, {"ts": [1, 2]}], "line 2.*desc_id"),
         ([GOOD, GOOD], "line 2: desc_id 1 is that of line 1"),
         ([GOOD, {"desc_id": 2, "desc": "y"}], "line 2: desc_id 2 has no vid_name and ts"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,19 @@ def test_curves_come_back_as_training_logs_them(tmp_path: Path) -> None:
         "Eval/VCMR-0.5/0.5-r10": Curve([-1, 0, 1], [9.0, 10.0, 11.0]),
         "Eval/VR/r1": Curve([-1, 0, 1], [1.0, 2.0, 3.0]),
     }
+
+
+def test_curves_of_a_run_that_was_gone_on_with_follow_each_other_whatever_lies_among_them(tmp_path: Path) -> None:
+    for epoch in (0, 1):  # in a file each
+        with SummaryWriter(str(tmp_path), filename_suffix=f".{epoch}") as writer:
+            writer.add_scalar("Train/loss_overall", 0.5 - epoch, epoch)
+    for odd in (tmp_path, tmp_path / "below"):
+        odd.mkdir(exist_ok=True)
+        os.mkfifo(odd / "events.out.tfevents.9.pipe")
+        (odd / "events.out.tfevents.9.itself").symlink_to("events.out.tfevents.9.itself")
+        (odd / "a").symlink_to(".")
+        (odd / "b").symlink_to(".")
+    assert read_curves(tmp_path) == {"Train/loss_overall": Curve([0, 1], [0.5, -0.5])}
 
 
 def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:

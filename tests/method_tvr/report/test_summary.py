@@ -21,6 +21,8 @@ def test_the_newest_metrics_of_their_kind_are_taken(tmp_path):
     write_metrics(tmp_path, "_SVMR", 3.0, age=150)
     assert final_metrics(str(tmp_path), nms=False)["VCMR"]["0.5-r1"] == 3.0
     assert final_metrics(str(tmp_path), nms=True)["VCMR"]["0.5-r1"] == 2.0
+    (tmp_path / "inference_mini_val_b_metrics.json").symlink_to("gone")
+    assert final_metrics(str(tmp_path), nms=False)["VCMR"]["0.5-r1"] == 3.0
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path):

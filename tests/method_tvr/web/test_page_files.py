@@ -68,3 +68,12 @@ def test_predictions_of_unknown_annotations_are_refused_when_they_were_named_and
     assert open_outcomes(options(tmp_path, eval_path=None)) == (None, NO_ANNOTATIONS)
     with pytest.raises(InputError, match="--eval_path names their file"):
         open_outcomes(options(tmp_path, eval_path=None, predictions=str(path)))
+
+
+def test_what_is_no_file_is_not_the_newest(tmp_path):
+    opt = options(tmp_path)
+    (tmp_path / "inference_tvr_val_a_predictions_VCMR.json").symlink_to("gone")
+    os.mkfifo(tmp_path / "inference_tvr_val_b_predictions_VCMR.json")
+    assert newest_predictions(opt) is None
+    there = write(tmp_path / OF_INFERENCE, age=99)
+    assert newest_predictions(opt) == there

@@ -142,6 +142,7 @@ def test_links_do_not_lead_out_of_the_folder(folder, tmp_path):
     (tmp_path / f"{THIRD}.mp4").symlink_to(tmp_path / "inside.mp4")
     (tmp_path / "elsewhere").symlink_to(folder.parent)
     (tmp_path / f"{OTHER}.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / f"{OTHER}.webm").symlink_to(f"{OTHER}.webm")
     with client_of(StubSearcher(), media=tmp_path) as client:
         assert client.get(f"/media/{NAME}").status_code == 404
         assert client.get(f"/media/{OTHER}").status_code == 404
@@ -157,10 +158,12 @@ def test_a_file_that_went_or_became_a_link_later_is_not_served(folder, tmp_path)
         (tmp_path / f"{THIRD}.mp4").symlink_to(folder.parent / "secret.mp4")
         assert client.get(f"/media/{NAME}").status_code == 404
         assert client.get(f"/media/{THIRD}").status_code == 404
+        (tmp_path / f"{NAME}.mp4").symlink_to(f"{NAME}.mp4")
+        assert client.get(f"/media/{NAME}").status_code == 404
 
 
 def test_a_folder_that_cannot_be_listed_is_said(tmp_path):
-    with pytest.raises(InputError, match=r"--videos .*gone: cannot be listed"):
+    with pytest.raises(InputError, match=r"gone: cannot be read .*--videos"):
         MediaFiles.in_folder(tmp_path / "gone", [NAME])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def npy(tmp_path: Path) -> Path:
     folder.mkdir()
     for name, array in FEATURES.items():
         np.save(folder / f"{name}.npy", array)
+    (folder / "loop.npy").symlink_to("loop.npy")
+    os.mkfifo(folder / "pipe.npy")
     (folder / "README.txt").write_text("I3D features")
     return folder
 

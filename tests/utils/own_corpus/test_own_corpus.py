@@ -63,6 +63,7 @@ def test_a_query_without_desc_id_gets_the_same_number_wherever_it_stands(tmp_pat
         ({"desc_id": "7"}, '"desc_id"'),
         ({"desc_id": 2**60}, '"desc_id"'),
         ({"type": 1}, '"type"'),
+        ({"type": "v\x1b[2J"}, '"type"'),
         ({"split": "all"}, '"split"'),
         ({"split": "../x"}, '"split"'),
         ({"split": "val", "ts": None}, 'no "ts"'),

@@ -1,5 +1,6 @@
 """A folder of subtitle files becomes one jsonl with a row for each video, and tells what it lacks."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,11 @@ def test_a_video_whose_name_begins_like_another_s_does_not_take_its_file(folder:
 
 def test_a_file_that_cannot_be_read_is_told_and_not_fatal(folder: Path, tmp_path: Path):
     (folder / "d.srt").mkdir()
-    report = preprocess(folder, ["b", "d"], tmp_path / "out.jsonl")
-    assert "d.srt: cannot be read" in report.problems["d"][0]
+    os.mkfifo(folder / "e.srt")
+    (folder / "f.srt").symlink_to("f.srt")
+    report = preprocess(folder, ["b", "d", "e", "f"], tmp_path / "out.jsonl")
+    for name in "def":
+        assert f"{name}.srt: cannot be read" in report.problems[name][0]
     assert read_jsonl(tmp_path / "out.jsonl")[1] == {"vid_name": "d", "sub": []}
 
 

@@ -277,7 +277,8 @@ def test_pickles_in_arrays_are_not_loaded(tmp_path: Path, monkeypatch: pytest.Mo
     np.savez("a.npz", w=np.array([_Harmful()], object))
     Path("b.npz").write_bytes(b"not arrays")
     Path("c.npz").write_bytes(pickle.dumps(_Harmful()))
-    for name in ("a.npz", "b.npz", "c.npz", "nothing.npz"):
+    os.mkfifo("pipe.npz")
+    for name in ("a.npz", "b.npz", "c.npz", "nothing.npz", "pipe.npz"):
         with pytest.raises(InputError, match=rf"{name}: cannot be read"):
             load_i3d(name)
     assert not Path("harm_was_done").exists()

@@ -1,0 +1,189 @@
+"""Other people's text takes time in proportion to its length, however it is made, in all that reads or shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from method_tvr.ask.moments import Moment, moments_table, shortened
+from method_tvr.ask.text_models import LAYER
+from method_tvr.dataset.annotations import load_queries
+from method_tvr.report.page import _key
+from method_tvr.report.rendering import renderer, shown
+from standalone_eval.check import check_files
+from standalone_eval.files import BadInput
+from utils.annotations.charades_sta import _take_line
+from utils.annotations.reading import Reader, Source
+from utils.basic_utils import InputError, first_few
+from utils.mini_corpus.word_vectors import stem, tokenise
+from utils.model_utils import named_when_out_of_memory
+from utils.own_corpus.layout import name_in_files
+from utils.own_corpus.queries import read_queries
+from utils.tables import aligned
+from utils.text_feature.decode_text import decode
+from utils.text_feature.preprocess_subtitles import _by_name_without_language, read_vid_names
+from utils.text_feature.subtitle_files import clean_text, read_subtitles
+
+LEAST_S = 0.004  # a text that takes less is made longer, up to LONGEST characters
+SHORTEST, LONGEST = 1 << 10, 1 << 18
+MOST = 8  # times as long may four times the text take; a quadratic one takes 16
+PIECES = (
+    *("<", ">", "<v", "<v ", "<v.a", "<i", "<br", "<br ", "</", "{\\", "{", "}", "&", "&#", "&#1", "&a", "(", "[", "]"),
+    *(" ", "\t", "\u00a0", "\n", "\r", "\n\n", " \n", "\n1\n", "00:01 --> 00:02\n", "-->", "1 -->", "--> ", "1:", "-"),
+    *(
+        "1",
+        "\u0661",
+        ".",
+        "1.",
+        ":",
+        "'",
+        "a'",
+        "_",
+        "a",
+        "aa",
+        "a ",
+        "ss",
+        "##",
+        "a-",
+        ",",
+        '"',
+        "\\",
+        "\x1b[",
+        "\x85",
+    ),
+    *("e\u0301", "\u0301", "\u202e", "\U0001f600", "\u212b", "GPU 1", "Tried to allocate 1", "#a", "$", "%"),
+)
+CUE = "00:01.000 --> 00:02.000"
+# what begins something that the pieces go on with, each in a text of its own cue
+HEADS = (
+    "",
+    "<v",
+    "<v.",
+    "<v a",
+    "<i ",
+    "<br",
+    "{\\",
+    "&#",
+    "1",
+    "00:01",
+    CUE,
+    f"{CUE} ",
+    "NOTE",
+    "Tried to allocate ",
+    "GPU ",
+)
+
+
+def adversarial(piece: str, length: int) -> str:
+    """About `length` characters: each head, gone on with by its share of pieces and left open."""
+    share = max(1, length // len(HEADS) // len(piece))
+    return "WEBVTT\n\n" + "".join(f"{CUE}\n{head}{piece * share}a\n\n" for head in HEADS)
+
+
+def _subtitles(name: str) -> Callable[[Path, str], object]:
+    def read(folder: Path, text: str) -> object:
+        (folder / name).write_text(text, errors="surrogatepass")
+        return read_subtitles(folder / name)
+
+    return read
+
+
+def _rows(text: str) -> bytes:
+    row = {"desc_id": 0, "desc": text, "vid_name": text, "ts": [0, 1], "type": text, "split": text}
+    return orjson.dumps(row) + b"\n" + orjson.dumps({**row, "desc_id": text, "ts": text})
+
+
+def _queries(folder: Path, text: str) -> None:
+    (folder / "queries.jsonl").write_bytes(_rows(text))
+    for read in (read_queries, load_queries):
+        with contextlib.suppress(InputError):
+            read([folder / "queries.jsonl"] if read is read_queries else folder / "queries.jsonl")
+
+
+def _submission(folder: Path, text: str) -> None:
+    rows = [{"desc_id": text, "predictions": [[text, 0, 1, 1]]}, {"desc_id": 0, "predictions": text}]
+    (folder / "submission.json").write_bytes(orjson.dumps({"video2idx": {text: 0}, "VCMR": rows, text: 0}))
+    (folder / "truth.jsonl").write_bytes(_rows(text))
+    with contextlib.suppress(BadInput):
+        check_files(str(folder / "submission.json"), str(folder / "truth.jsonl"))
+
+
+def _out_of_memory(_: Path, text: str) -> None:
+    for raised in (f"CUDA out of memory. {text}", f"CUDA error: {text}"):
+        with contextlib.suppress(InputError, RuntimeError), named_when_out_of_memory({}, ()):
+            raise RuntimeError(raised)
+
+
+def _vid_names(folder: Path, text: str) -> None:
+    (folder / "names").write_text(text)
+    read_vid_names(folder / "names")
+
+
+def _charades(folder: Path, text: str) -> None:
+    for line in (text, f"a 0 1##{text}", f"{text}##a"):
+        _take_line(Reader(), Source(folder, 1, "train"), line, 1, {"a": 30.0})
+
+
+def _name(_: Path, text: str) -> None:
+    name_in_files(text)
+    _key("recall", text)
+    LAYER.fullmatch(text)
+
+
+def _names_of_files(folder: Path, text: str) -> None:
+    _by_name_without_language(
+        {stem: [folder] for stem in {text, f"a.en{text}", *(f"{i}.en" for i in range(len(text) // 8))}}
+    )
+
+
+# what meets text of others, each given a folder of its own and the text
+READERS: dict[str, Callable[[Path, str], object]] = {
+    "vtt": _subtitles("a.vtt"),
+    "srt": _subtitles("a.srt"),
+    "clean_text": lambda _, text: clean_text(text),
+    "decode": lambda _, text: decode(b"\xe9" + text.encode("cp1252", "replace")),
+    "words": lambda _, text: [stem(word) for word in (*tokenise(text), text)],
+    "queries": _queries,
+    "submission": _submission,
+    "out_of_memory": _out_of_memory,
+    "vid_names": _vid_names,
+    "charades": _charades,
+    "names": _name,
+    "names_of_files": _names_of_files,
+    "tables": lambda _, text: (aligned([["a", "b"], [text, text]]), first_few([text])),
+    "moments": lambda _, text: (shortened(text), moments_table([Moment(text, 0, 1, 1)])),
+    "pages": lambda folder, text: [renderer(folder)("a.j2", text=shape(text)) for shape in (str, shown)],
+}
+
+
+def seconds(read: Callable[[Path, str], object], folder: Path, text: str) -> float:
+    """CPU time of this process, the better of two: others' work does not count."""
+    found = []
+    for _ in range(2):
+        start = time.process_time()
+        read(folder, text)
+        found.append(time.process_time() - start)
+        if found[-1] < LEAST_S:  # too short to be told from noise: it will not be compared
+            break
+    return min(found)
+
+
+def in_proportion(read: Callable[[Path, str], object], folder: Path, piece: str) -> bool:
+    """Whether four times the text takes less than `MOST` times as long, once it takes long enough to be told."""
+    length, taken = SHORTEST, 0.0
+    while length < LONGEST and taken < LEAST_S:
+        length *= 2
+        taken = seconds(read, folder, adversarial(piece, length))
+    return taken < LEAST_S or seconds(read, folder, adversarial(piece, 4 * length)) < MOST * taken
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_four_times_the_text_takes_about_four_times_as_long(tmp_path, name):
+    (tmp_path / "a.j2").write_text("{{ text }} {{ text | shown }}")
+    for piece in PIECES:  # a slow moment of the machine does not come three times
+        assert any(in_proportion(READERS[name], tmp_path, piece) for _ in range(3)), piece
