@@ -7,7 +7,6 @@ import functools
 import os
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from tqdm import tqdm
+
+from standalone_eval.parts import part_file
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Closing")
@@ -80,15 +81,13 @@ def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]
     """Yield a temporary path beside `path` that replaces it when the block ends well; `InputError` if there is no room.
 
     A kill, an error or a power cut at any moment leaves either the old file or the new one, never half of one. The old
-    one is kept as `previous`, if that is given: a kill between the two renamings leaves it there alone.
+    one is kept as `previous`, if that is given: a kill between the two renamings leaves it there alone. What a kill
+    leaves of a new one is removed when the file is written the next time.
     """
     target = Path(path)
     with named_when_full(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-        part = Path(name)
-        try:
+        with part_file(target.parent, f".{target.name}.") as part:
             yield part
             sync(part)
             make_ordinary(part, 0o666)
@@ -96,8 +95,6 @@ def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]
                 target.replace(previous)
             part.replace(target)
             sync(target.parent)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def make_ordinary(path: Path, mode: int) -> None:
@@ -121,14 +118,24 @@ def sync(path: StrPath) -> None:
 
 def write_json(data: Any, path: StrPath, indent: bool = False) -> None:
     """Write `data` (numpy scalars and arrays allowed) as JSON, whole or not at all."""
-    option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
     with whole_file(path) as part:
-        part.write_bytes(orjson.dumps(data, option=option))
+        part.write_bytes(json_bytes(data, indent))
+
+
+def json_bytes(data: Any, indent: bool = False) -> bytes:
+    """`data` (numpy scalars and arrays allowed) as JSON."""
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0))
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], path: StrPath) -> None:
     """Write one JSON object a line, whole or not at all."""
-    with whole_file(path) as part, open(part, "wb") as out:
+    with whole_file(path) as part:
+        put_jsonl(rows, part)
+
+
+def put_jsonl(rows: Iterable[dict[str, Any]], part: Path) -> None:
+    """Write one JSON object a line into a part of `whole_file`."""
+    with open(part, "wb") as out:
         for row in rows:
             out.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
 
