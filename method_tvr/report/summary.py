@@ -15,11 +15,17 @@ Metrics = dict[str, dict[str, Any]]
 
 
 def final_metrics(model_dir: str, nms: bool) -> Metrics:
-    """The metrics that the evaluation at the end of training left in a results folder, or an `InputError`."""
+    """The metrics that the evaluation at the end of training left in a results folder, or an `InputError`.
+
+    Of several, as inference on other splits leaves them, the newest is taken, and said aloud.
+    """
     found = [p for p in Path(model_dir).glob("inference_*_metrics.json") if ("_nms_thd_" in p.name) == nms]
     if not found:
         raise InputError(f"{model_dir}: has no inference_*_metrics.json: let the run finish, or run inference.sh on it")
-    return read_json(max(found, key=lambda path: path.stat().st_mtime))
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    if len(found) > 1:
+        print(f"{len(found)} files of metrics in {model_dir}: taking the newest, {newest.name}")
+    return read_json(newest)
 
 
 def summary_table(runs: Sequence[Metrics]) -> str:
