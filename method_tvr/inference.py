@@ -256,7 +256,7 @@ def run_together(opt: EasyDict, run: Callable[[EasyDict, Ranks, torch.device], o
 def main() -> None:
     opt = parse_inference_options()
     if opt.query is not None or opt.query_file is not None:
-        raise InputError("--query, --query_file: are answered by method_tvr/ask/asking.py, which inference.sh calls")
+        raise InputError("--query, --query_file: are answered by inference.sh: bash method_tvr/scripts/inference.sh …")
     run_together(opt, run_inference)
 
 

@@ -180,6 +180,11 @@ def read_jsonl(path: StrPath, remedy: str = "check the path") -> list[dict[str, 
     return rows
 
 
+def is_text(string: str) -> bool:
+    """Whether a string can be written as UTF-8, unlike what Python makes of bytes on a command line that are not."""
+    return string.isascii() or not any("\ud800" <= character <= "\udfff" for character in string)
+
+
 def first_line(err: BaseException) -> str:
     """The first line of an error's message, or its kind when it has none."""
     return (str(err).splitlines() or [type(err).__name__])[0]

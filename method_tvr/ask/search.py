@@ -15,7 +15,7 @@ import orjson
 from easydict import EasyDict
 
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
-from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher
+from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
@@ -63,6 +63,8 @@ class Prompt:
             except (EOFError, KeyboardInterrupt):
                 print(file=sys.stderr)
                 return
+            except UnicodeDecodeError as err:
+                raise InputError(f"what is asked is not UTF-8 text ({err.reason}): write it as such") from err
             if line in (":q", ":quit", ":exit"):
                 return
             try:
@@ -110,6 +112,7 @@ def run(opt: EasyDict) -> None:
             recall = measure_index(opt)
         print(recall)
         return
+    check_asked(opt.sentences)  # before anything is loaded
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
     show_any_language()
