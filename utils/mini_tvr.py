@@ -17,12 +17,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import PROJECT_ROOT, InputError, StrPath, command_line, progress, write_json, write_jsonl
 from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest

@@ -8,12 +8,18 @@ python method_tvr/ask/asking.py --model_dir MODEL_DIR [--query SENTENCE …] [--
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from easydict import EasyDict
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher

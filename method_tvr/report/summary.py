@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.options.saved import find_model_dir
 from utils.basic_utils import InputError, command_line, read_json

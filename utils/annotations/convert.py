@@ -8,10 +8,16 @@ Datasets: anet_cap (ActivityNet Captions), charades_sta, didemo. `utils/annotati
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.annotations import anet_cap, charades_sta, didemo
 from utils.annotations.reading import Query, Reader, Source, Split
