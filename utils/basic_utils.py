@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import stat
 import sys
 import time
@@ -74,6 +75,13 @@ def named_when_full(path: StrPath) -> Iterator[None]:
         if err.errno not in NO_ROOM:
             raise
         raise InputError(f"{path}: cannot be written ({err.strerror}): make room there, and try again") from err
+
+
+def check_room(folder: Path, n_bytes: int) -> None:
+    """An `InputError` if a folder's disk lacks room for what is to be written: sooner, not instead of a full disk's."""
+    if n_bytes > (free := shutil.disk_usage(folder).free):
+        needed = f"{n_bytes / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} MiB are free"
+        raise InputError(f"{folder}: has too little room ({needed}): make room there, or name another folder")
 
 
 @contextmanager
