@@ -25,18 +25,25 @@ if [ -z "${BASH_VERSION:-}${ZSH_VERSION:-}" ]; then
     return 1
 fi
 
+_reloclnet_root() ( # FILE: prints the folder that it lies in, where links lead to; a subshell, which leaves no names
+    file="$1"
+    while [ -L "$file" ]; do
+        link="$(readlink -- "$file")" || exit 1
+        case "$link" in
+            /*) file="$link" ;;
+            *) file="$(dirname -- "$file")/$link" ;;
+        esac
+    done
+    CDPATH='' builtin cd -- "$(dirname -- "$file")" && pwd -P
+)
+
 _reloclnet_setup() {
     local file root others venv
     if [ -n "${ZSH_VERSION:-}" ]; then
         emulate -L zsh
         eval 'file="${(%):-%x}"; root="${file:A:h}"' # bash cannot read this line, so it sees a string
     else
-        file="${BASH_SOURCE[0]}"
-        case "$file" in
-            */*) root="${file%/*}/" ;;
-            *) root=. ;;
-        esac
-        root="$(CDPATH='' builtin cd -- "$root" && pwd -P)" || return 1
+        root="$(_reloclnet_root "${BASH_SOURCE[0]}")" || return 1
     fi
 
     # First, not merely present: other projects have packages called utils and method_tvr too.
@@ -63,10 +70,10 @@ if case "${ZSH_VERSION:+${ZSH_EVAL_CONTEXT:-}}" in
     *) [ -n "${BASH_VERSION:-}" ] && (return 0) 2>/dev/null ;;
 esac; then
     if _reloclnet_setup; then
-        unset -f _reloclnet_setup
+        unset -f _reloclnet_setup _reloclnet_root
         return 0
     fi
-    unset -f _reloclnet_setup
+    unset -f _reloclnet_setup _reloclnet_root
     return 1
 fi
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
@@ -74,7 +81,7 @@ fi
 # ---- from here on: bash, in a process of its own; stdout is for the one line that says which .venv to activate ----
 set -u
 
-root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)" || exit 1
+root="$(_reloclnet_root "${BASH_SOURCE[0]}")" || exit 1
 venv="$root/.venv"
 mark="$venv/.made_by_setup" # holds the root: a .venv stops working when its folder is moved or copied
 run_list="$root/requirements.txt"

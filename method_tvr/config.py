@@ -205,7 +205,7 @@ OPTIONS: Table = (
                check_name_part),
         Option("tasks", None, "what to predict (default: all that the split allows)", choices=TASKS, nargs="+"),
         Option("encoded_corpus", None,
-               "search the split's videos in this folder, which encode_corpus.py wrote, instead of encoding them",
+               "search the split's videos in this folder, which encode.sh wrote, instead of encoding them",
                metavar="CORPUS_DIR"),
         Option("long_videos", AVERAGE, "videos of more than max_ctx_l clips: averaged down, as in training, or cut "
                "into overlapping windows that are each searched as a video, so that times are right",

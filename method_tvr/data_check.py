@@ -11,7 +11,12 @@ import math
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.dataset.check_features import FeatureCheck, Source

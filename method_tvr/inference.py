@@ -6,12 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from easydict import EasyDict
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, evaluation_rule, parse_inference_options, settings_of
 from method_tvr.dataset.annotations import Query, Video, annotated_spans
@@ -256,7 +261,7 @@ def run_together(opt: EasyDict, run: Callable[[EasyDict, Ranks, torch.device], o
 def main() -> None:
     opt = parse_inference_options()
     if opt.query is not None or opt.query_file is not None:
-        raise InputError("--query, --query_file: are answered by method_tvr/ask/asking.py, which inference.sh calls")
+        raise InputError("--query, --query_file: are answered by inference.sh: bash method_tvr/scripts/inference.sh …")
     run_together(opt, run_inference)
 
 

@@ -13,12 +13,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.config import RESUMED_MEMORY, TRAINING_MEMORY, final_inference_options, parse_train_options, settings_of
 from method_tvr.dataset.annotations import Query
@@ -34,7 +39,7 @@ from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
 from method_tvr.training.launch import launch, naming_lost_processes, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
-from method_tvr.training.run_files import RunFiles, RunLog, held
+from method_tvr.training.run_files import RunFiles, RunLog, hand_on, held
 from method_tvr.training.saved_run import (
     BEST,
     Phase,
@@ -98,13 +103,21 @@ class Trainer(Closing):
             folder = Path(opt.results_dir)
             self.files = opened.enter_context(RunFiles(folder, known) if ranks.is_main else RunLog(folder))
             if not self.resumed and ranks.is_main:
-                save_options(opt, self.files.dir)
-                self.files.save_code()
+                self._save_beginning(opt)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close the files of features and results."""
         self._opened.close()
+
+    def _save_beginning(self, opt: EasyDict) -> None:
+        """Keep what a new run is made of; its folder is removed if there is no room."""
+        try:
+            save_options(opt, self.files.dir)
+            self.files.save_code()
+        except InputError:
+            self.files.discard()
+            raise
 
     def _read_inputs(self, opt: EasyDict) -> None:
         """Training queries, and the split that epochs are evaluated on."""
@@ -370,6 +383,8 @@ def main() -> None:
         enough = named_when_out_of_memory(opt, TRAINING_MEMORY, f"; of these, a resumed run takes {anew} anew")
         with resumable(folder, device) as signals, naming_lost_processes(), alone, enough:
             run(opt, signals, ranks, device)
+        if ranks.is_main:
+            hand_on(folder)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import json
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .parts import part_file
 from .terminal import escaped_output
 
 BAD_INPUT_EXIT_CODE = 2
@@ -92,17 +92,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
+    with part_file(target.parent, f".{target.name}.") as part:
         yield part
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
         part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(data: Any, path: str | os.PathLike[str]) -> None:

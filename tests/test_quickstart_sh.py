@@ -1,6 +1,7 @@
 """The quickstart from end to end, in a copy of the project with a tiny corpus."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -27,11 +28,15 @@ def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_pat
     for name in ("setup.sh", "requirements.txt", "constraints.txt"):
         shutil.copy(PROJECT_ROOT / name, project)
     generate(project / "data" / corpus.prefix, corpus)
+    results = project / "method_tvr" / "results"
+    another_run = results / f"{corpus.prefix}-{ctx_mode}-quickstart-2999_01_01_00_00_00"  # a clock was set back
+    another_run.mkdir(parents=True)
 
     finished = run_script(project / "method_tvr/scripts/quickstart.sh", *typed, *SMALL, cwd=tmp_path)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    (model_dir,) = (project / "method_tvr" / "results").iterdir()
+    assert os.listdir(another_run) == []
+    (model_dir,) = set(results.iterdir()) - {another_run}
     assert model_dir.name.startswith(f"{corpus.prefix}-{ctx_mode}-quickstart-")
     table = json.loads((model_dir / "quickstart_table.json").read_text())
     assert set(table["chance"]) == {"VCMR", "SVMR", "VR"}

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELLS = ["bash", "zsh"]
-TOOLS = ["bash", "zsh", "cat", "cksum", "dirname", "env", "flock", "head", "mkdir", "rm", "cp", "sleep"]
+TOOLS = ["bash", "zsh", "cat", "cksum", "dirname", "env", "flock", "head", "mkdir", "readlink", "rm", "cp", "sleep"]
 
 # Makes real virtual environments (without pip, which is slow to put in) so that the real activate script is tested.
 STAND_IN = """#!{bash}
@@ -127,6 +127,20 @@ def test_project_root_is_first_on_pythonpath_and_there_once(sandbox: Sandbox, sh
     _, out, _ = sandbox.run('source setup.sh; source setup.sh; echo "$PYTHONPATH"', shell, PYTHONPATH=given)
     others = [part for part in given.split(":") if part and part != str(sandbox.root)]
     assert out == ":".join([str(sandbox.root), *others])
+
+
+@pytest.mark.parametrize("code", ['source "{link}"', 'bash "{link}" && source "{link}"'])
+def test_through_a_link_the_root_is_where_the_file_lies(
+    sandbox: Sandbox, shell: str, tmp_path: Path, code: str
+) -> None:
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    (elsewhere / "first.sh").symlink_to("../a project/setup.sh")  # as it lies in the folder of the link
+    link = elsewhere / "setup.sh"
+    link.symlink_to(elsewhere / "first.sh")
+    status, out, err = sandbox.run(f'{code.format(link=link)}; echo "$PYTHONPATH|$VIRTUAL_ENV"', shell, cwd=tmp_path)
+    assert (status, out.splitlines()[-1]) == (0, f"{sandbox.root}|{sandbox.root / '.venv'}"), err
+    assert not (elsewhere / ".venv").exists()
 
 
 def test_packages_are_installed_again_when_requirements_change(sandbox: Sandbox) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 import orjson
 from tqdm import tqdm
 
+from standalone_eval.parts import part_file
 from standalone_eval.terminal import escaped_output, printable
 
 T = TypeVar("T")
@@ -81,20 +82,25 @@ def named_when_full(path: StrPath) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({err.strerror}): make room there, and try again") from err
 
 
+def check_room(folder: Path, n_bytes: int) -> None:
+    """An `InputError` if a folder's disk lacks room for what is to be written: sooner, not instead of a full disk's."""
+    if n_bytes > (free := shutil.disk_usage(folder).free):
+        needed = f"{n_bytes / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} MiB are free"
+        raise InputError(f"{folder}: has too little room ({needed}): make room there, or name another folder")
+
+
 @contextmanager
 def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well; `InputError` if there is no room.
 
     A kill, an error or a power cut at any moment leaves either the old file or the new one, never half of one. The old
-    one is kept as `previous`, if that is given: a kill between the two renamings leaves it there alone.
+    one is kept as `previous`, if that is given: a kill between the two renamings leaves it there alone. What a kill
+    leaves of a new one is removed when the file is written the next time.
     """
     target = Path(path)
     with named_when_full(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-        part = Path(name)
-        try:
+        with part_file(target.parent, f".{target.name}.") as part:
             yield part
             sync(part)
             make_ordinary(part, 0o666)
@@ -102,8 +108,6 @@ def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]
                 target.replace(previous)
             part.replace(target)
             sync(target.parent)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def make_ordinary(path: Path, mode: int) -> None:
@@ -127,14 +131,24 @@ def sync(path: StrPath) -> None:
 
 def write_json(data: Any, path: StrPath, indent: bool = False) -> None:
     """Write `data` (numpy scalars and arrays allowed) as JSON, whole or not at all."""
-    option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
     with whole_file(path) as part:
-        part.write_bytes(orjson.dumps(data, option=option))
+        part.write_bytes(json_bytes(data, indent))
+
+
+def json_bytes(data: Any, indent: bool = False) -> bytes:
+    """`data` (numpy scalars and arrays allowed) as JSON."""
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0))
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], path: StrPath) -> None:
     """Write one JSON object a line, whole or not at all."""
-    with whole_file(path) as part, open(part, "wb") as out:
+    with whole_file(path) as part:
+        put_jsonl(rows, part)
+
+
+def put_jsonl(rows: Iterable[dict[str, Any]], part: Path) -> None:
+    """Write one JSON object a line into a part of `whole_file`."""
+    with open(part, "wb") as out:
         for row in rows:
             out.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
 
@@ -177,6 +191,11 @@ def read_jsonl(path: StrPath, remedy: str = "check the path") -> list[dict[str, 
     if not rows:
         raise InputError(f"{path}: has no lines: was it downloaded or written whole?")
     return rows
+
+
+def is_text(string: str) -> bool:
+    """Whether a string can be written as UTF-8, unlike what Python makes of bytes on a command line that are not."""
+    return string.isascii() or not any("\ud800" <= character <= "\udfff" for character in string)
 
 
 def first_line(err: BaseException) -> str:

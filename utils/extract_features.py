@@ -9,8 +9,14 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import InputError, command_line, write_jsonl
 from utils.dataset_files import named_folder, write_manifest

@@ -17,14 +17,29 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import PROJECT_ROOT, InputError, StrPath, command_line, progress, write_json, write_jsonl
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
+from utils.basic_utils import (
+    PROJECT_ROOT,
+    InputError,
+    StrPath,
+    check_room,
+    command_line,
+    progress,
+    write_json,
+    write_jsonl,
+)
 from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
 from utils.mini_corpus.annotations import generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
@@ -33,6 +48,7 @@ from utils.mini_corpus.files import (
     FeatureSettings,
     count_split,
     feature_paths,
+    features_size,
     new_corpus_features,
     settings_record,
     sub_feature_path,
@@ -91,6 +107,8 @@ def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, An
     counts = (settings.n_train, settings.n_val, settings.n_test, N_TEST_CHALLENGE)
     numbers = [(split, number) for split, n in zip(SPLITS, counts, strict=True) for number in range(n)]
     videos = [make_video(settings.seed, split, number) for split, number in numbers]
+    clips = sum(n_clips(video.duration) for video in videos)
+    check_room(folder, features_size(settings, clips, settings.subtitles))
     rows = _query_rows(settings, videos)
     _write_features(folder, settings, videos, rows)
     paths = [durations_path(folder, prefix)]

@@ -14,7 +14,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
+from standalone_eval.parts import SUFFIX, part_folder
 from utils.basic_utils import InputError, make_ordinary, read_json, sync, write_json
 
 LOCK = ".lock"
@@ -75,16 +75,6 @@ def lock(
             return False
 
 
-@contextmanager
-def part_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder in `parent` for `put_in_place`; whatever is there under its name when the block ends is removed."""
-    part = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None) -> None:
     """Give a finished folder of files, of `part_folder`, its name beside it, once they would survive a power cut.
 
@@ -101,7 +91,7 @@ def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None 
             raise
         if not gives_way():
             return
-        with part_folder(folder.parent, part.name) as replaced:
+        with part_folder(folder.parent, part.name.removesuffix(SUFFIX)) as replaced:
             os.rename(folder, replaced)
             try:
                 os.rename(part, folder)

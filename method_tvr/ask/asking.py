@@ -8,12 +8,18 @@ python method_tvr/ask/asking.py --model_dir MODEL_DIR [--query SENTENCE …] [--
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from easydict import EasyDict
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher
@@ -23,7 +29,7 @@ from method_tvr.inference import require_videos, run_together
 from method_tvr.options.saved import find_path
 from method_tvr.search.answering import open_answerer
 from method_tvr.trained_model import encoded_before, open_model, search_settings
-from utils.basic_utils import InputError, command_line, read_bytes, write_json
+from utils.basic_utils import InputError, command_line, is_text, read_bytes, write_json
 from utils.ranks import ALONE, Ranks
 
 
@@ -74,7 +80,7 @@ def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
     for sentence in sentences:
         if not sentence.strip():
             raise InputError("--query: is blank: write a sentence")
-        if not sentence.isascii() and any("\ud800" <= character <= "\udfff" for character in sentence):
+        if not is_text(sentence):
             raise InputError(f"--query {sentence!r}: is not UTF-8 text: write it as such")
     if path is not None:
         try:

@@ -10,7 +10,13 @@ same command goes on after a run that was stopped, and another split or list add
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Entry

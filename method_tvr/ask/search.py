@@ -9,13 +9,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
 from easydict import EasyDict
 
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
-from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher
+from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
@@ -63,6 +68,8 @@ class Prompt:
             except (EOFError, KeyboardInterrupt):
                 print(file=sys.stderr)
                 return
+            except UnicodeDecodeError as err:
+                raise InputError(f"what is asked is not UTF-8 text ({err.reason}): write it as such") from err
             if line in (":q", ":quit", ":exit"):
                 return
             try:
@@ -110,6 +117,7 @@ def run(opt: EasyDict) -> None:
             recall = measure_index(opt)
         print(recall)
         return
+    check_asked(opt.sentences)  # before anything is loaded
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
     show_any_language()

@@ -35,7 +35,7 @@ from method_tvr.search.index.recall import IndexRecall, index_recall
 from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
 from method_tvr.search.records import EncodedQueries
 from method_tvr.trained_model import TrainedModel, encoded_before, open_model, search_settings
-from utils.basic_utils import InputError, StrPath, first_few
+from utils.basic_utils import InputError, StrPath, first_few, is_text
 from utils.ranks import ALONE, Ranks
 
 
@@ -111,7 +111,7 @@ class MomentSearcher:
             show: look in the videos whose names begin with it and `_`.
 
         Raises:
-            QuestionError: a sentence is blank, or there is no such video or show.
+            QuestionError: a sentence is blank or no text, or there is no such video or show.
         """
         asked = [sentences] if isinstance(sentences, str) else sentences
         check_asked(asked, top_k)
@@ -200,6 +200,9 @@ def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
         raise QuestionError(f"top_k {top_k} must be above 0")
     if any(not sentence.strip() for sentence in sentences):
         raise QuestionError("a sentence is blank: write what to look for")
+    for sentence in sentences:
+        if not is_text(sentence):
+            raise QuestionError(f"{sentence!r} is not UTF-8 text: write it as such")
 
 
 def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentSearcher:

@@ -6,10 +6,16 @@ python method_tvr/report/evaluation_options.py MODEL_DIR SPLIT_NAME
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.options.saved import find_path

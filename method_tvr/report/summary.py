@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from method_tvr.options.saved import find_model_dir
 from utils.basic_utils import InputError, command_line, read_json
@@ -17,11 +23,17 @@ Metrics = dict[str, dict[str, Any]]
 
 
 def final_metrics(model_dir: str, nms: bool) -> Metrics:
-    """The metrics that the evaluation at the end of training left in a results folder, or an `InputError`."""
+    """The metrics that the evaluation at the end of training left in a results folder, or an `InputError`.
+
+    Of several, as inference on other splits leaves them, the newest is taken, and said aloud.
+    """
     found = files_in(Path(model_dir), lambda name: _is_metrics(name, nms), "give the results folder of a training run")
     if not found:
         raise InputError(f"{model_dir}: has no inference_*_metrics.json: let the run finish, or run inference.sh on it")
-    return read_json(max(found, key=lambda path: path.stat().st_mtime))
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    if len(found) > 1:
+        print(f"{len(found)} files of metrics in {model_dir}: taking the newest, {newest.name}")
+    return read_json(newest)
 
 
 def _is_metrics(name: str, nms: bool) -> bool:

@@ -6,7 +6,6 @@
 # Every command that it runs is shown as one would type it, in the project's folder after `source setup.sh`.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-results_root="$root/method_tvr/results"
 
 # A small model on a small corpus: two cores must be done in five minutes. TVR itself wants the defaults. A run of so few
 # steps learns where moments begin and end only if the span loss weighs more than in the paper (0.01).
@@ -55,9 +54,11 @@ source "$root/setup.sh"
 SECONDS=0 # an installation, if there was one, is not part of the run
 
 stage "2/6 training: ReLoCLNet on the $dset_name corpus (generated on first use), evaluated after each epoch, the best kept"
-run bash "$root/method_tvr/scripts/train.sh" "$dset_name" "$ctx_mode" resnet_i3d --exp_id quickstart --eval_untrained \
-  "${settings[@]}" ${options[@]+"${options[@]}"}
-for model_dir in "$results_root/$dset_name-$ctx_mode-quickstart-"[0-9]*; do :; done # their names end in the time
+made="$(mktemp)" # train.py writes its folder's path there: the newest folder may be another run's
+trap 'rm -f "$made"' EXIT
+RELOCLNET_MADE="$made" run bash "$root/method_tvr/scripts/train.sh" "$dset_name" "$ctx_mode" resnet_i3d \
+  --exp_id quickstart --eval_untrained "${settings[@]}" ${options[@]+"${options[@]}"}
+model_dir="$(cat "$made")"
 
 stage "3/6 inference: rank the moments of all val videos for each val query, without and with temporal NMS"
 run bash "$root/method_tvr/scripts/inference.sh" "$model_dir" val --nms_thd "$nms_thd" \

@@ -22,13 +22,15 @@ for option in "$@"; do
   esac
 done
 
+made="$(mktemp)" # train.py writes its folder's path there: the newest folder may be another run's
+trap 'rm -f "$made"' EXIT
+model_dirs=()
 for seed in 2018 2019 2020; do
   echo "== seed $seed"
-  bash "$root/method_tvr/scripts/train.sh" "$dset_name" video_sub_tef resnet_i3d \
+  RELOCLNET_MADE="$made" bash "$root/method_tvr/scripts/train.sh" "$dset_name" video_sub_tef resnet_i3d \
     --exp_id "reproduce_seed$seed" --seed "$seed" "$@"
+  model_dirs+=("$(cat "$made")")
 done
 
 echo "== mean and deviation over the seeds"
-python "$root/method_tvr/report/summary.py" "$dset_name-video_sub_tef-reproduce_seed2018-*" \
-  "$dset_name-video_sub_tef-reproduce_seed2019-*" "$dset_name-video_sub_tef-reproduce_seed2020-*" \
-  --results_root "$root/method_tvr/results"
+python "$root/method_tvr/report/summary.py" "${model_dirs[@]}"

@@ -174,7 +174,7 @@ class CorpusStore:
         if absent:
             raise InputError(
                 f"{self.folder}: lacks {len(absent)} videos that are to be searched: {first_few(absent)}: add them "
-                "with encode_corpus.py"
+                "with encode.sh"
             )
         self.check_durations(videos)
 
@@ -242,7 +242,7 @@ def write_recipe(folder: Path, recipe: CorpusRecipe) -> None:
 def read_recipe(folder: Path) -> CorpusRecipe:
     """What a corpus was made with; an InputError says why where there is none, or one damaged or of another format."""
     path = folder / DESCRIPTION
-    content = read_sealed(path, "give a folder that encode_corpus.py wrote, or encode again into another folder")
+    content = read_sealed(path, "give a folder that encode.sh wrote, or encode again into another folder")
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise InputError(
@@ -349,4 +349,4 @@ def _give_back(part: MappedPart) -> None:
 
 
 def _remedy(part: Path) -> str:
-    return f"remove the folder {part.name} and run encode_corpus.py again, which encodes its videos anew"
+    return f"remove the folder {part.name} and run encode.sh again, which encodes its videos anew"

@@ -26,8 +26,9 @@ from method_tvr.search.corpus_store import (
     recipe_seal,
     write_recipe,
 )
+from standalone_eval.parts import part_folder
 from utils.basic_utils import InputError
-from utils.whole_folder import lock, lock_file, npy_header, part_folder, put_in_place, remove_left_over, write_sealed
+from utils.whole_folder import lock, lock_file, npy_header, put_in_place, remove_left_over, write_sealed
 
 PART_BYTES = 1 << 28  # of rows in a part, about: they are in memory until the part is written
 UNFINISHED = f".{PART_PREFIX}"

@@ -23,6 +23,7 @@ from utils.whole_folder import lock
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
 NOT_FINITE = "not_finite.json"
 CODE = frozenset({".py", ".sh", ".j2", ".css", ".js", ".txt", ".md"})  # what code.zip keeps of method_tvr
+MADE_FILE = "RELOCLNET_MADE"  # environment variable: where a script wants to read which folder its run has made
 HOLD_S = 10.0  # a killed run's loading processes hold its folder for some seconds more
 
 
@@ -36,6 +37,13 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def hand_on(folder: Path) -> None:
+    """Write the path of a finished run's results folder for the script that has started it, if one asks for that."""
+    if path := os.environ.get(MADE_FILE):
+        with named_when_full(path):
+            Path(path).write_text(f"{folder.absolute()}\n")
 
 
 class RunLog(Closing):

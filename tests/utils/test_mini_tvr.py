@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -226,6 +228,19 @@ def test_a_disk_that_fills_up_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("utils.feature_files.feature_file.FeatureWriter.put", full)
     with pytest.raises(InputError, match="No space left on device"):
         generate(tmp_path, TINY)
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = generate(tmp_path / "measured", TINY)["files"]
+    videos = sum(size for name, size in written.items() if "video_feature" in name)
+    for free, fits in ((videos // 2, False), (2 * videos, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        if fits:
+            generate(tmp_path / "out", TINY)
+            continue
+        with pytest.raises(InputError, match=r"has too little room .* are needed, .* are free"):
+            generate(tmp_path / "out", TINY)
+        assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_command_prints_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,14 +8,20 @@ Datasets: anet_cap (ActivityNet Captions), charades_sta, didemo. `utils/annotati
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 from utils.annotations import anet_cap, charades_sta, didemo
 from utils.annotations.reading import Query, Reader, Source, Split
-from utils.basic_utils import InputError, command_line, first_few, whole_file, write_json, write_jsonl
+from utils.basic_utils import InputError, command_line, first_few, json_bytes, put_jsonl, whole_file
 from utils.dataset_files import durations_path, manifest_path, named_folder, release_path
 from utils.feature_files.feature_file import FeatureFile
 from utils.tables import aligned
@@ -84,9 +90,10 @@ def write(
         parts = {path: stack.enter_context(whole_file(path)) for path in reversed(paths)}
         for split, path in releases.items():
             rows = (_row(query, reader.durations, dataset == "didemo") for query in splits[split].queries)
-            write_jsonl(rows, parts[path])
-        write_json(durations, parts[durations_path(out, out.name)])
-        write_json(_record(dataset, reader, splits, without_features), parts[manifest_path(out, out.name)], indent=True)
+            put_jsonl(rows, parts[path])
+        parts[durations_path(out, out.name)].write_bytes(json_bytes(durations))
+        record = json_bytes(_record(dataset, reader, splits, without_features), indent=True)
+        parts[manifest_path(out, out.name)].write_bytes(record)
     return paths
 
 

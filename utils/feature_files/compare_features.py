@@ -8,10 +8,16 @@ It reads files of video, subtitle and query features alike; rows are clips or to
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line, first_few, progress, write_json
 from utils.feature_files.feature_file import FeatureFile

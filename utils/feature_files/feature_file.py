@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, StrPath, first_line, whole_file
+from utils.feature_files.h5_output import H5Output, h5_output
 
 FORMAT_VERSION = 1
 MAX_WIDTH = 1 << 17  # the widest features that people extract are 2048x7x7
@@ -42,12 +43,13 @@ def expands_too_much(n_bytes: int, stored: int) -> bool:
 class FeatureWriter:
     """Fills one h5 feature file; see `new_feature_file`."""
 
-    def __init__(self, h5_file: h5py.File) -> None:
-        self._h5 = h5_file
+    def __init__(self, output: H5Output) -> None:
+        self._output = output
 
     def put(self, key: str, array: np.ndarray) -> None:
         """Store `array` under `key` (a vid_name, a desc_id, or either with a suffix such as `-mask`)."""
-        self._h5.create_dataset(key, data=array)
+        with self._output.writing():
+            self._output.h5.create_dataset(key, data=array)
 
 
 @contextmanager
@@ -56,10 +58,11 @@ def new_feature_file(path: StrPath, **made_by: str | int | float | bool) -> Iter
 
     What made the features (tool, model, clip_length, seed …) is kept as attributes of the file.
     """
-    with whole_file(path) as part, h5py.File(part, "w", libver="latest") as h5_file:
-        h5_file.attrs["format_version"] = FORMAT_VERSION
-        h5_file.attrs.update(made_by)
-        yield FeatureWriter(h5_file)
+    with whole_file(path) as part, h5_output(part) as output:
+        with output.writing():
+            output.h5.attrs["format_version"] = FORMAT_VERSION
+            output.h5.attrs.update(made_by)
+        yield FeatureWriter(output)
 
 
 class FeatureFile(Closing):

@@ -99,6 +99,14 @@ class CorpusFeatures:
         self.query.put(str(desc_id), query_feat)
 
 
+def features_size(settings: FeatureSettings, clips: int, subtitles: bool) -> int:
+    """Bytes of the features of so many clips, without those of queries and what h5 adds to them."""
+    first, second = half_sizes(settings.vid_feat_size)
+    widths = {"resnet_i3d": first + second, "resnet": first, "i3d": second}
+    width = sum(widths[name] for name in settings.vid_feat_types) + subtitles * settings.text_feat_size
+    return 4 * clips * width
+
+
 @contextmanager
 def new_corpus_features(
     out: Path, prefix: str, settings: FeatureSettings, subtitles: bool = True

@@ -15,9 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file

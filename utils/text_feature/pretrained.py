@@ -20,9 +20,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from standalone_eval.parts import part_folder
 from utils.basic_utils import InputError, StrPath, first_line, named_when_full
 from utils.feature_files.provenance import weights_digest
-from utils.whole_folder import part_folder, put_in_place
+from utils.whole_folder import put_in_place
 
 UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it
 
@@ -131,12 +132,22 @@ def save_model(model: Any, tokenizer: Tokenizer, folder: StrPath, record: dict[s
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with part_folder(target.parent, f".{target.name}.") as part, named_when_full(target), _quiet():
-            model.save_pretrained(part)
-            tokenizer.transformers.save_pretrained(part)
+            _save_pretrained((model, tokenizer.transformers), part)
             (part / "fine_tuning.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
             put_in_place(part, target, gives_way=lambda: True)
     except OSError as err:
         raise InputError(f"{target}: cannot be written ({err.strerror or err}): name another folder") from err
+
+
+def _save_pretrained(parts: Sequence[Any], folder: Path) -> None:
+    """Have a model and a tokenizer write their files, or raise an `OSError`."""
+    try:
+        for part in parts:
+            part.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as err:  # safetensors and tokenizers have kinds of their own, the latter none but this
+        raise OSError(first_line(err)) from err
 
 
 def _load_model(kind: Any, model_name_or_path: str) -> Pretrained:

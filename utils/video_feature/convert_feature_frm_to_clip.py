@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line, progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file

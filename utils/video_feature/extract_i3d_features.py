@@ -9,11 +9,17 @@ forms of weights that are understood are described in `i3d_weights.py`. Stopped 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
 import torch
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line
 from utils.feature_files.provenance import weights_digest

@@ -9,8 +9,14 @@ Train with them with --no_norm_vfeat.
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib.util import find_spec
 
 import numpy as np
+
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file

@@ -17,8 +17,9 @@ import numpy as np
 
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, import_backend, n_cells
 from method_tvr.search.corpus import Corpus
+from standalone_eval.parts import part_folder
 from utils.basic_utils import InputError, first_line, progress, read_json, write_json
-from utils.whole_folder import part_folder, put_in_place
+from utils.whole_folder import put_in_place
 
 FORMAT_VERSION = 2  # to be raised when a recipe means another index
 DESCRIPTION = "index.json"

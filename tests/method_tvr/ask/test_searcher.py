@@ -105,6 +105,7 @@ def test_a_search_can_be_kept_to_a_video_or_a_show(searcher):
     ("asked", "options", "said"),
     [
         (" ", {}, "a sentence is blank"),
+        ("Nora \udcff", {}, r"'Nora \\udcff' is not UTF-8 text"),
         ("Omar laughs.", {"video": "nowhere"}, "there is no video nowhere among the 10 videos"),
         ("Omar laughs.", {"show": "nothing"}, "there is no show nothing"),
         ("Omar laughs.", {"top_k": 0}, "top_k 0 must be above 0"),
@@ -191,3 +192,19 @@ def test_options_that_do_not_go_together_are_refused(trained, run_main, typed, s
     refused = run_main(search.main, options(trained, *typed))
     assert refused.code == 2
     assert said in refused.err
+
+
+def test_a_sentence_that_is_no_text_is_refused_before_anything_is_loaded(trained, monkeypatch, capsys):
+    monkeypatch.setattr(search, "open_searcher", lambda opt: pytest.fail("it was loaded"))
+    with pytest.raises(SystemExit) as ended:
+        search.main(["--model_dir", str(trained), "--json", "Nora \udcff"])
+    assert ended.value.code == 2
+    assert "is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_line_of_the_prompt_that_is_no_text_is_refused(searcher):
+    def read(_: str) -> str:
+        return b"Nora \xff".decode()
+
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        Prompt(searcher, 3, None, None, as_json=True, read=read).run()

@@ -15,12 +15,15 @@ def write_metrics(folder, name, recall, age):
     os.utime(path, (age, age))
 
 
-def test_the_newest_metrics_of_their_kind_are_taken(tmp_path):
+def test_the_newest_metrics_of_their_kind_are_taken_and_named(tmp_path, capsys):
     write_metrics(tmp_path, "", 1.0, age=100)
     write_metrics(tmp_path, "_nms_thd_0.5", 2.0, age=200)
     write_metrics(tmp_path, "_SVMR", 3.0, age=150)
     assert final_metrics(str(tmp_path), nms=False)["VCMR"]["0.5-r1"] == 3.0
+    assert "2 files of metrics" in (said := capsys.readouterr().out)
+    assert "taking the newest, inference_mini_val_a_predictions_VCMR_SVMR_metrics.json" in said
     assert final_metrics(str(tmp_path), nms=True)["VCMR"]["0.5-r1"] == 2.0
+    assert not capsys.readouterr().out
     (tmp_path / "inference_mini_val_b_metrics.json").symlink_to("gone")
     assert final_metrics(str(tmp_path), nms=False)["VCMR"]["0.5-r1"] == 3.0
 

@@ -1,10 +1,11 @@
 """Logs in a results folder: whole lines, cut back to what a saved state knew."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from method_tvr.training.run_files import RunFiles
+from method_tvr.training.run_files import RunFiles, hand_on
 from tests.support.runs.disk import largest_file
 from utils.basic_utils import InputError
 
@@ -73,3 +74,13 @@ def test_a_folder_that_is_named_like_a_part_is_left_alone(tmp_path):
     (tmp_path / "run" / ".x.part").mkdir(parents=True)
     RunFiles(tmp_path / "run", {}).close()
     assert (tmp_path / "run" / ".x.part").is_dir()
+
+
+def test_a_script_that_asks_for_it_reads_which_folder_its_run_has_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELOCLNET_MADE", str(tmp_path / "made"))
+    hand_on(Path("results/run"))
+    assert (tmp_path / "made").read_text() == f"{tmp_path}/results/run\n"
+    monkeypatch.delenv("RELOCLNET_MADE")
+    hand_on(Path("results/other"))  # nobody asks
+    assert (tmp_path / "made").read_text() == f"{tmp_path}/results/run\n"

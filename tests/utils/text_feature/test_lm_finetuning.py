@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from tests.support.runs.disk import largest_file
 from tests.support.text_models import build_model, minilm, run_command, sentences
 from utils.basic_utils import InputError, read_json, write_jsonl
 from utils.text_feature import masked_lm
@@ -261,6 +262,14 @@ class TestCommand:
             with pytest.raises(InputError, match=f"{name}: cannot be written"):
                 save_model(model, tokenizer, corpus / name, {"run": 2})
         assert read_json(corpus / "tuned" / "fine_tuning.json") == {"run": 1}
+        assert not (corpus / "new").exists()
+        assert not list(corpus.glob(".*"))
+
+    def test_a_disk_that_fills_up_while_weights_are_written_is_named(self, tiny: Path, corpus: Path):
+        model, tokenizer = load_masked_lm(str(tiny)).model, Tokenizer(str(tiny))
+        for size in (1000, 20_000):
+            with largest_file(size), pytest.raises(InputError, match="new: cannot be written"):
+                save_model(model, tokenizer, corpus / "new", {"run": 1})
         assert not (corpus / "new").exists()
         assert not list(corpus.glob(".*"))
 
