@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from utils.basic_utils import InputError, make_ordinary, read_json, sync, write_json
+from utils.basic_utils import InputError, make_ordinary, read_bytes, sync, write_json
 
 LOCK = ".lock"
 PAUSE_S = 0.25  # between tries to take a lock
@@ -82,15 +82,17 @@ def part_folder(parent: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None) -> None:
+def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None, mode: int = 0o777) -> None:
     """Give a finished folder of files, of `part_folder`, its name beside it, once they would survive a power cut.
+
+    Its permissions are those of `mode` that the umask leaves.
 
     Whether a folder of that name is to be replaced is asked of `gives_way`; one that is not stays, and the new one is
     not needed. Without `gives_way` there must be none; `OSError` if there is.
     """
     for path in part.iterdir():
         sync(path)
-    make_ordinary(part, 0o777)
+    make_ordinary(part, mode)
     try:
         os.rename(part, folder)
     except OSError:
@@ -127,11 +129,12 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """Read what `write_sealed` wrote; `InputError`, which ends with the `remedy`, when it is missing or damaged."""
-    sealed = read_json(path, remedy)
+    text = read_bytes(path, remedy)
     try:
+        sealed = orjson.loads(text)
         content, said = sealed["content"], sealed["sha256"]
         intact = isinstance(content, dict) and said == seal(content)
-    except (KeyError, TypeError):  # not ours; the latter also for what is nested too deeply to be sealed
+    except (orjson.JSONDecodeError, KeyError, TypeError):  # the last also for what is nested too deeply to be sealed
         intact = False
     if not intact:
         raise InputError(f"{path}: is damaged: {remedy}")
