@@ -251,6 +251,7 @@ OPTIONS: Table = (
                "milvus at those whose clips are near the sentence (method_tvr/search/index/requirements.txt)",
                choices=INDEXES),
         Option("index_kind", "ivfsq", "of --index faiss: see README.md", choices=FAISS_KINDS),
+        Option("trust_index", False, "of --index faiss: use an index in a folder that other users own or can write to"),
         Option("index_uri", None, "of --index milvus: a local file.db, or http://host:port", metavar="FILE_OR_ADDRESS"),
         Option("index_token", None, "of --index milvus: what a cluster asks for, user:password or an API key"),
         Option("pq_bytes", 48, "of --index_kind ivfpq: bytes of a compressed clip, of each modality", ABOVE_0),

@@ -1,7 +1,7 @@
 """What folders share that are there whole or not at all: caches, encoded corpora, indexes; and locks on any folder.
 
 A folder is made under another name beside its place and renamed when all of it is safely on the disk. Beside large
-arrays, which are mapped, lies a JSON file with a seal, the digest of its own content.
+arrays lies a JSON file with a seal, the digest of its own content.
 """
 
 from __future__ import annotations
@@ -9,26 +9,23 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import math
 import os
 import shutil
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
 
 from standalone_eval.parts import SUFFIX, part_folder
-from utils.basic_utils import InputError, make_ordinary, read_json, sync, write_json
+from utils.basic_utils import InputError, make_ordinary, read_bytes, sync, write_json
 
 LOCK = ".lock"
 PAUSE_S = 0.25  # between tries to take a lock
-NPY_START = 10  # bytes of an npy file before its text: magic number, version, length of the text
 
 
 @contextmanager
@@ -75,15 +72,17 @@ def lock(
             return False
 
 
-def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None) -> None:
+def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None, mode: int = 0o777) -> None:
     """Give a finished folder of files, of `part_folder`, its name beside it, once they would survive a power cut.
+
+    Its permissions are those of `mode` that the umask leaves.
 
     Whether a folder of that name is to be replaced is asked of `gives_way`; one that is not stays, and the new one is
     not needed. Without `gives_way` there must be none; `OSError` if there is.
     """
     for path in part.iterdir():
         sync(path)
-    make_ordinary(part, 0o777)
+    make_ordinary(part, mode)
     try:
         os.rename(part, folder)
     except OSError:
@@ -120,22 +119,25 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """Read what `write_sealed` wrote; `InputError`, which ends with the `remedy`, when it is missing or damaged."""
-    sealed = read_json(path, remedy)
+    text = read_bytes(path, remedy)
     try:
+        sealed = orjson.loads(text)
         content, said = sealed["content"], sealed["sha256"]
         intact = isinstance(content, dict) and said == seal(content)
-    except (KeyError, TypeError):  # not ours; the latter also for what is nested too deeply to be sealed
+    except (orjson.JSONDecodeError, KeyError, TypeError):  # the last also for what is nested too deeply to be sealed
         intact = False
     if not intact:
         raise InputError(f"{path}: is damaged: {remedy}")
     return dict(content)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+def file_digest(file: Path | int) -> str:
+    """SHA-256 of the bytes of a file, given by its path, or by a handle, which stays open."""
     digest, buffer = hashlib.sha256(), bytearray(1 << 20)
-    with open(path, "rb", buffering=0) as file:
-        while n := file.readinto(buffer):
+    with open(file, "rb", buffering=0, closefd=not isinstance(file, int)) as opened:
+        if isinstance(file, int):
+            opened.seek(0)
+        while n := opened.readinto(buffer):
             digest.update(memoryview(buffer)[:n])
     return digest.hexdigest()
 
@@ -146,22 +148,3 @@ def npy_header(shape: Sequence[int], dtype: str) -> bytes:
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
     return header.getvalue()
-
-
-def map_npy(path: Path, shape: Sequence[int], dtype: str, mode: Literal["r", "c"]) -> np.memmap | None:
-    """The array in an npy file, mapped; None when it is not exactly the file that such an array makes.
-
-    numpy would interpret the text in the file; ours is always the same but for the blanks that fill it up.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        start = file.read(NPY_START)
-        text = file.read(int.from_bytes(start[-2:], "little"))
-        origin = file.tell()
-    wanted = npy_header(shape, dtype)
-    same = start[:-2] == wanted[: NPY_START - 2] and text.strip() == wanted[NPY_START:].strip()
-    if not same or status.st_size != origin + math.prod(shape) * np.dtype(dtype).itemsize:
-        return None
-    return np.memmap(path, dtype, mode, origin, tuple(shape))

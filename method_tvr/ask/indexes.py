@@ -35,7 +35,7 @@ def open_index(opt: EasyDict, store: CorpusStore, videos: Sequence[Video], corpu
 
         recipe = FaissRecipe(opt.index_kind, seal, opt.pq_bytes)
         folder = store.folder.with_name(f"{store.folder.name}_{opt.index_kind}_index")
-        return open_faiss_index(folder, recipe, corpus, n_modalities, settings)
+        return open_faiss_index(folder, recipe, corpus, n_modalities, settings, opt.trust_index)
     from method_tvr.search.index.milvus_index import open_milvus_index
 
     uri = opt.index_uri or str(store.folder.with_name(f"{store.folder.name}_milvus.db"))

@@ -19,6 +19,7 @@ import torch
 from method_tvr.inputs import Inputs
 from method_tvr.options.saved import find_path
 from method_tvr.trained_model import TrainedModel
+from utils.asking_user import agreed
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import contradictions, properties
@@ -104,17 +105,16 @@ def _agreed_name(suggested: Any, unknown: str) -> str:
     missing = "--query: is encoded by the text model that made the query features"
     if not isinstance(suggested, str):
         raise InputError(f"{missing}, and {unknown}: name it with --text_model")
-    if sys.stdin is None or not sys.stdin.isatty():
+    yes = agreed(
+        f"The query features were made by {suggested}, according to the files.",
+        f"Load {suggested} to encode the sentences? [y/N] ",
+    )
+    if yes is None:
         raise InputError(
             f"{missing}, {suggested} according to the files: give --text_model {shlex.quote(suggested)} if you trust "
             "it, or the folder that it is in"
         )
-    print(f"The query features were made by {suggested}, according to the files.", file=sys.stderr)
-    try:
-        answer = input(f"Load {suggested} to encode the sentences? [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
+    if not yes:
         raise InputError("no text model was agreed to: name one with --text_model")
     return suggested
 

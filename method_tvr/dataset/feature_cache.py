@@ -25,15 +25,17 @@ import orjson
 from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
 from standalone_eval.parts import part_folder
+from utils.array_file import open_array
 from utils.basic_utils import InputError, progress, read_bytes
 from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much
 from utils.model_utils import available_cpus
-from utils.whole_folder import lock, lock_file, map_npy, npy_header, put_in_place, remove_left_over
+from utils.whole_folder import lock, lock_file, npy_header, put_in_place, remove_left_over
 
 CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
 BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time
 MAX_THREADS = 4
 PART_PREFIX = ".part-"
+REMEDY = "run again, and its features are packed anew"
 
 Sink = Callable[[int, np.ndarray], None]  # takes rows and the number of the first
 
@@ -105,7 +107,7 @@ def _load(folder: Path, recipe: dict[str, Any]) -> FeatureRows | None:
     starts, lengths, counts = table
     in_range = (starts >= 0) & (lengths > 0) & (lengths <= recipe["preparation"]["max_rows"]) & (lengths <= counts)
     try:
-        rows = map_npy(folder / "rows.npy", (n_rows, recipe["width"]), recipe["dtype"], "r")
+        rows = open_array(folder / "rows.npy", (n_rows, recipe["width"]), recipe["dtype"], REMEDY)
     except OSError:
         return None
     if rows is None or not (in_range & (starts <= n_rows - lengths)).all():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from method_tvr.dataset.feature_store import TEF_SIZE, temporal_endpoint_features
+from utils.array_file import ArrayFile
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
-RELEASE_BYTES = 1 << 28  # read from mapped rows before their pages are given back
 COPY_BYTES = 1 << 26  # of rows copied to a device at a time
 
 
@@ -24,12 +23,11 @@ class FeatureRows:
     Key number e has rows [starts[e], starts[e] + lengths[e]).
     """
 
-    rows: np.ndarray  # (R, D) float32 or float16, in memory or mapped from a cache
+    rows: np.ndarray | ArrayFile  # (R, D) float32 or float16, in memory or in the file of a cache
     numbers: dict[str, int]  # of each key
     starts: np.ndarray  # (K,) int64
     lengths: np.ndarray  # (K,) int64
     counts: np.ndarray  # (K,) int64, rows before some were averaged or cut
-    _bytes_read: int = field(default=0, init=False)
 
     device = torch.device("cpu")
 
@@ -37,11 +35,6 @@ class FeatureRows:
         """(L, D) rows of a key."""
         number = self.numbers[key]
         return self.rows[self.starts[number] : self.starts[number] + self.lengths[number]]
-
-    def release(self) -> None:
-        """Give back the memory of pages read so far from a mapped cache; the file's cache in the system stays."""
-        if isinstance(self.rows.base, mmap.mmap):
-            self.rows.base.madvise(mmap.MADV_DONTNEED)
 
     def numbers_of(self, keys: Iterable[str]) -> np.ndarray:
         """(N,) int64 numbers of keys, all of which must be there."""
@@ -71,10 +64,6 @@ class FeatureRows:
             row[:n, :width] = self.rows[start : start + n]
             if use_tef:
                 row[:n, width:] = temporal_endpoint_features(int(n))
-        self._bytes_read += int(lengths.sum()) * width * self.rows.itemsize
-        if self._bytes_read > RELEASE_BYTES:  # or a mapped corpus would come to count as this process's memory
-            self.release()
-            self._bytes_read = 0
         return batch
 
 

@@ -42,6 +42,7 @@ class CandidateIndex(ABC):
     """An index over the clips of a corpus; `settings` may be changed between searches."""
 
     settings: CandidateSettings
+    remedy = "the index is damaged: build it again"  # said, with where it is, when it names what there is not
 
     @abstractmethod
     def nearest_clips(
@@ -70,11 +71,16 @@ class CandidateIndex(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The `keep` candidates that score best, (Nq, V) int64, with scores and in the order of an exact search.
 
-        The corpus is that of the index; queries (Nq, M, D) are of unit length; for `allowed` see `nearest_clips`.
+        The corpus is that of the index; queries (Nq, M, D) are of unit length; for `allowed` see `nearest_clips`. An
+        `InputError` if the index names entries that the corpus does not have.
         """
         usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
         keep = min(keep, len(usable))
-        named = [_filled(found, usable, keep) for found in self.candidates(queries.float().cpu().numpy(), allowed)]
+        named = []
+        for found in self.candidates(queries.float().cpu().numpy(), allowed):
+            if ((found < 0) | (found >= len(corpus))).any():
+                raise InputError(f"{self.remedy} (it names entries that the corpus does not have)")
+            named.append(_filled(found, usable, keep))
         entries, scores = [], []
         for query, candidates in zip(queries, named, strict=True):
             best_scores, best = _scores_of(corpus, query, candidates).topk(keep)

@@ -13,7 +13,6 @@ the sizes of all parts when a corpus is opened, a part's rows and their lengths 
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import re
 import reprlib
@@ -30,15 +29,15 @@ from method_tvr.dataset.annotations import Video
 from method_tvr.model import ModelConfig
 from method_tvr.search.corpus import row_norms
 from method_tvr.search.windows import Windows
+from utils.array_file import ArrayFile, open_array
 from utils.basic_utils import InputError, first_few
-from utils.whole_folder import file_digest, map_npy, read_sealed, seal, write_sealed
+from utils.whole_folder import read_sealed, seal, write_sealed
 
 FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
 DESCRIPTION, INDEX, ROWS, NORMS = "corpus.json", "index.json", "rows.npy", "norms.npy"
 PART_PREFIX = "part-"
 DTYPES = ("float32", "float16")
-MAX_MAPPED = 256  # parts that are mapped at a time: each takes two file handles
-RELEASE_BYTES = 1 << 26  # read from mapped parts before their pages are given back
+MAX_OPEN = 256  # parts that are open at a time: each takes two file handles
 CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
 NORM_TOLERANCE = 1e-3  # relative; machines round differently
 MADE_BY = ("model", "modalities", "hidden_size")
@@ -129,15 +128,16 @@ class Part:
     files: dict[str, dict[str, Any]]  # {file name: {"bytes": size, "sha256": digest}}
 
 
-class MappedPart(NamedTuple):
-    """Rows (R, M, D) and norms (M, R) of a part, as arrays on its files."""
+class OpenPart(NamedTuple):
+    """Rows (R, M, D) and norms (M, R) of a part, which are read from its files."""
 
-    rows: np.memmap
-    norms: np.memmap
+    rows: ArrayFile
+    norms: ArrayFile
 
-    def expect(self, first: int, n: int) -> None:
-        """Have the system read `n` rows, from the `first` on, ahead of their use; norms are too few bytes for that."""
-        _read_ahead(self.rows, first * self.rows.strides[0], n * self.rows.strides[0])
+    def norms_into(self, out: np.ndarray, first: int) -> None:
+        """Fill `out` (M, n) with the norms of `n` rows, from the `first` on."""
+        for modality, of_modality in enumerate(out):
+            self.norms.read_into(of_modality, modality, first)
 
 
 class CorpusStore:
@@ -161,9 +161,8 @@ class CorpusStore:
                     )
                 if self.where[name] != (number, place):
                     raise InputError(f"{part.folder}: has video {name} twice: {_remedy(part.folder)}")
-        self._mapped: OrderedDict[int, MappedPart] = OrderedDict()  # the longest unused first
+        self._open: OrderedDict[int, OpenPart] = OrderedDict()  # the longest unused first
         self._whole: set[int] = set()  # parts whose files have been compared with their digests
-        self._bytes_read = 0
 
     def __len__(self) -> int:
         return len(self.where)
@@ -194,44 +193,32 @@ class CorpusStore:
         where = [self.where[name] for name in vid_names]
         return [int(self.parts[part].n_clips[place]) for part, place in where]
 
-    def mapped(self, number: int) -> MappedPart:
-        """The arrays of a part; the files are compared with their digests the first time."""
-        if number in self._mapped:
-            self._mapped.move_to_end(number)
+    def opened(self, number: int) -> OpenPart:
+        """The files of a part, which are compared with their digests the first time."""
+        if number in self._open:
+            self._open.move_to_end(number)
         else:
-            self._mapped[number] = self._map(number)
-            if len(self._mapped) > MAX_MAPPED:
-                self._mapped.popitem(last=False)
-        return self._mapped[number]
+            self._open[number] = self._opened(number)
+            if len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)
+        return self._open[number]
 
-    def was_read(self, n_bytes: int) -> None:
-        """Note that so much has been read and is no longer used; now and then all pages are given back."""
-        self._bytes_read += n_bytes
-        if self._bytes_read > RELEASE_BYTES:
-            self.release()
-
-    def release(self) -> None:
-        """Give back the memory of pages read so far; the files' cache in the system stays."""
-        for part in self._mapped.values():
-            _give_back(part)
-        self._bytes_read = 0
-
-    def _map(self, number: int) -> MappedPart:
+    def _opened(self, number: int) -> OpenPart:
         part, recipe = self.parts[number], self.recipe
         n_rows, n_modalities = int(part.n_rows.sum()), len(recipe.modalities)
         try:
+            rows = _open_array(part.folder, ROWS, (n_rows, n_modalities, recipe.hidden_size), recipe.dtype)
+            opened = OpenPart(rows, _open_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
             if number not in self._whole:
-                for name, said in part.files.items():
-                    if file_digest(part.folder / name) != said["sha256"]:
-                        raise InputError(f"{part.folder / name}: is damaged: {_remedy(part.folder)}")
-            rows = _map_array(part.folder, ROWS, (n_rows, n_modalities, recipe.hidden_size), recipe.dtype)
-            mapped = MappedPart(rows, _map_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
+                for file in opened:
+                    if file.digest() != part.files[file.path.name]["sha256"]:
+                        raise InputError(f"{file.path}: is damaged: {_remedy(part.folder)}")
         except OSError as err:
             raise InputError(f"{part.folder}: cannot be read ({err.strerror or err}): check the disk") from err
         if number not in self._whole:
-            _check_norms(part.folder, mapped)
+            _check_norms(part.folder, opened)
             self._whole.add(number)
-        return mapped
+        return opened
 
 
 def write_recipe(folder: Path, recipe: CorpusRecipe) -> None:
@@ -314,38 +301,24 @@ def _describes_part(content: dict[str, Any], recipe: CorpusRecipe) -> bool:
     )
 
 
-def _map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> np.memmap:
-    array = map_npy(folder / name, shape, dtype, "c")  # copy on write: torch wants writable arrays
+def _open_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> ArrayFile:
+    array = open_array(folder / name, shape, dtype, _remedy(folder))
     if array is None:
         raise InputError(f"{folder / name}: is no array of shape {shape} in {dtype}: {_remedy(folder)}")
     return array
 
 
-def _check_norms(folder: Path, mapped: MappedPart) -> None:
+def _check_norms(folder: Path, part: OpenPart) -> None:
     """Refuse rows that are no finite numbers, and norms that are not theirs: their scores would be no numbers."""
-    step, bytes_read = max(1, CHECKED_BYTES // mapped.rows[0].nbytes), 0
-    for first in range(0, len(mapped.rows), step):
-        some = slice(first, first + step)
-        found, actual = torch.from_numpy(mapped.norms[:, some]), row_norms(torch.from_numpy(mapped.rows[some])).t()
+    row_bytes = part.rows.dtype.itemsize * math.prod(part.rows.shape[1:])
+    step = max(1, CHECKED_BYTES // row_bytes)
+    for first in range(0, len(part.rows), step):
+        rows = part.rows[first : first + step]
+        norms = np.empty((len(part.norms), len(rows)), part.norms.dtype)
+        part.norms_into(norms, first)
+        found, actual = torch.from_numpy(norms), row_norms(torch.from_numpy(rows)).t()
         if not actual.isfinite().all() or not found.allclose(actual, rtol=NORM_TOLERANCE, atol=0):
             raise InputError(f"{folder / NORMS}: does not hold the lengths of the rows: {_remedy(folder)}")
-        bytes_read += mapped.rows[some].nbytes
-        if bytes_read > RELEASE_BYTES:
-            _give_back(mapped)
-            bytes_read = 0
-
-
-def _read_ahead(array: np.memmap, start: int, n_bytes: int) -> None:
-    assert isinstance(array.base, mmap.mmap)
-    begin = array.offset % mmap.ALLOCATIONGRANULARITY + start  # a mapping starts with a page of the file
-    page = begin // mmap.PAGESIZE * mmap.PAGESIZE
-    array.base.madvise(mmap.MADV_WILLNEED, page, begin - page + n_bytes)
-
-
-def _give_back(part: MappedPart) -> None:
-    for array in part:
-        assert isinstance(array.base, mmap.mmap)
-        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _remedy(part: Path) -> str:

@@ -1,4 +1,4 @@
-"""An encoded corpus that is searched from disk: rows are read block by block from mapped files."""
+"""An encoded corpus that is searched from disk: rows are read block by block."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import numpy as np
 import torch
 
 from method_tvr.search.corpus import Block, ByLength, Corpus
-from method_tvr.search.corpus_store import CorpusStore
+from method_tvr.search.corpus_store import CorpusStore, OpenPart
 from method_tvr.search.memory_corpus import EncodedCorpus
 from utils.basic_utils import progress
 from utils.tensor_utils import to_device
 
 SEARCH_BYTES = 4 << 30  # of a GPU's memory that a search works with, besides the corpus
+BLOCK_ROWS = 1 << 11  # on a CPU: what was read is scored while the caches have it
 GPU_BLOCK_ROWS = 1 << 15  # 50 MB of TVR's rows in float16: a copy of them takes longer than to ask for it
 
 
 class StoredCorpus(Corpus):
     """Videos of a corpus on disk, entries in the order of their names; of one that was cut, an entry for each window.
 
-    Rows come as float32 whatever they are kept in, and as copies or as views of the mapped files; in memory are only
-    the rows in use, and some tens of bytes for each video. `open_corpus` may put them into a GPU's memory instead.
-    Several searchers may divide a store's videos among them; each name is given once, and has to be there.
+    Rows come as float32 whatever they are kept in; in memory are only the rows in use, and some tens of bytes for each
+    video. `open_corpus` may put them into a GPU's memory instead. Several searchers may divide a store's videos among
+    them; each name is given once, and has to be there. Where a file is cut short meanwhile, reading it ends in an
+    `InputError`.
     """
 
     def __init__(self, store: CorpusStore, vid_names: Sequence[str], device: torch.device) -> None:
         self.dtype, self.device = torch.float32, device
-        if device.type != "cpu":
-            self.block_rows = GPU_BLOCK_ROWS
+        self.block_rows = BLOCK_ROWS if device.type == "cpu" else GPU_BLOCK_ROWS
         self._store, self._kept = store, getattr(torch, store.recipe.dtype)
         where = np.array([store.where[name] for name in vid_names], dtype=np.int64).reshape(-1, 2)
         self._part, place, window = _entries(where, store)
@@ -50,17 +51,17 @@ class StoredCorpus(Corpus):
 
     def _kept_rows(self, entry: int) -> np.ndarray:
         first = self._first_row[entry]
-        rows = self._store.mapped(int(self._part[entry])).rows[first : first + self.n_rows[entry]]
-        self._store.was_read(rows.nbytes)
-        return rows
+        return self._store.opened(int(self._part[entry])).rows[first : first + self.n_rows[entry]]
 
     def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Copies of the rows of the entries, each once; see `Corpus.rows_with`."""
         present, place = np.unique(entries.cpu().numpy(), return_inverse=True)
-        rows = self._tensor(np.concatenate([self._kept_rows(entry) for entry in present.tolist()]))
         n_rows = self.n_rows[present]
+        rows = self._room(int(n_rows.sum()))
+        for at, entry, n in zip(np.cumsum(n_rows) - n_rows, present, n_rows, strict=True):
+            self._store.opened(int(self._part[entry])).rows.read_into(rows[at : at + n], self._first_row[entry])
         first, n_rows = ((of_entry[place]).reshape(entries.shape) for of_entry in (np.cumsum(n_rows) - n_rows, n_rows))
-        return rows, to_device(first, self.device), to_device(n_rows, self.device)
+        return self._tensor(rows), to_device(first, self.device), to_device(n_rows, self.device)
 
     @property
     def n_bytes(self) -> int:
@@ -78,31 +79,42 @@ class StoredCorpus(Corpus):
         """Have the system read rows from disk beside each other, not one after another; see `Corpus.expect`."""
         places = zip(self._part[entries], self._first_row[entries], self.n_clips[entries], strict=True)
         for part, first, n in places:
-            self._store.mapped(int(part)).expect(int(first), int(n))
+            self._store.opened(int(part)).rows.expect(int(first), int(n))
 
     def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of rows and norms; see `Corpus.clips_of`."""
-        rows, norms = [], []
-        places = zip(self._part[entries], self._first_row[entries], self.n_clips[entries], strict=True)
-        for part, first, n in places:
-            mapped = self._store.mapped(int(part))
-            rows.append(mapped.rows[first : first + n])
-            norms.append(mapped.norms[:, first : first + n])
-        # joined as they are kept: half of the bytes, for fp16. Pages stay mapped: the next query may want them again
-        return self._tensor(np.concatenate(rows)), self._tensor(np.concatenate(norms, axis=1))
+        firsts = self._first_row[entries]
+        stretches = [slice(int(a), int(a + n)) for a, n in zip(firsts, self.n_clips[entries], strict=True)]
+        n_rows = int(self.n_clips[entries].sum())
+        rows, norms = self._room(n_rows), self._norms_room(n_rows)
+        at = 0
+        for part, stretch in zip(self._part[entries], stretches, strict=True):
+            at = _read(self._store.opened(int(part)), stretch, rows, norms, at)
+        return self._tensor(rows), torch.from_numpy(norms).to(self.device)
 
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, part by part; see `Corpus.blocks`."""
         parts = progress(self._by_length.items(), "reading the encoded corpus", total=len(self._by_length))
+        room = self._room(0)  # is used again: fresh memory costs more than reading into it
         for part, by_length in parts:
-            mapped = self._store.mapped(part)
+            opened = self._store.opened(part)
             for positions, runs in by_length.blocks(max_rows):
-                stretches = self._stretches(by_length.order[positions])
-                rows = _joined([mapped.rows[stretch] for stretch in stretches], axis=0)
-                norms = _joined([mapped.norms[:, stretch] for stretch in stretches], axis=1)
-                yield Block(self._tensor(rows), self._tensor(norms), runs)
-                self._store.was_read(rows.nbytes + norms.nbytes)
-        self._store.release()
+                n_rows = runs[-1].rows.stop
+                if len(room) < n_rows:
+                    room = self._room(n_rows)
+                norms, at = self._norms_room(n_rows), 0
+                for stretch in self._stretches(by_length.order[positions]):
+                    at = _read(opened, stretch, room, norms, at)
+                yield Block(self._tensor(room[:n_rows]), self._tensor(norms), runs)
+
+    def _room(self, n_rows: int) -> np.ndarray:
+        """For (R, M, D) rows as they are kept."""
+        recipe = self._store.recipe
+        return np.empty((n_rows, len(recipe.modalities), recipe.hidden_size), recipe.dtype)
+
+    def _norms_room(self, n_rows: int) -> np.ndarray:
+        """For (M, R) norms."""
+        return np.empty((len(self._store.recipe.modalities), n_rows), np.float32)
 
     def _stretches(self, entries: np.ndarray) -> list[slice]:
         """The rows of entries, in their order: rows that lie one after another in as few slices as there can be."""
@@ -152,5 +164,9 @@ def _entries(where: np.ndarray, store: CorpusStore) -> tuple[np.ndarray, np.ndar
     return part.repeat(counts), place.repeat(counts), np.arange(counts.sum()) - first.repeat(counts)
 
 
-def _joined(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
+def _read(part: OpenPart, stretch: slice, rows: np.ndarray, norms: np.ndarray, at: int) -> int:
+    """Read a stretch of a part into (R, M, D) rows and (M, R) norms from row `at` on: the row after it."""
+    end = at + stretch.stop - stretch.start
+    part.rows.read_into(rows[at:end], stretch.start)
+    part.norms_into(norms[:, at:end], stretch.start)
+    return end

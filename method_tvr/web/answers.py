@@ -13,6 +13,7 @@ from method_tvr.ask.moments import shortened
 MAX_NAME = 500  # characters of a video's or show's name that is asked for
 MAX_LISTED = 1000  # videos of one list
 FAULTS_SHOWN = 3
+LOST = "a file that this server answers from has changed or is gone: its log says which"  # visitors need not know
 
 
 class Question(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from starlette.routing import Route
 
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.web.answers import (
+    LOST,
     MAX_LISTED,
     MAX_NAME,
     Found,
@@ -47,6 +49,7 @@ from method_tvr.web.guards import (
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
 from method_tvr.web.service import Service
+from utils.basic_utils import InputError
 
 DESCRIPTION = """
 Finds moments in videos for a sentence.
@@ -62,6 +65,7 @@ TOKEN_NEEDED = " A token is asked for: send it as Authorization: Bearer TOKEN."
 LOGIN = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Token</title>
 <form method="post" action="/login"><label>Token <input type="password" name="token" autofocus></label>
 <button>Open</button></form>"""
+LOG = logging.getLogger(__name__)
 PROBLEMS = {
     400: "not valid JSON",
     401: "the token is missing or wrong",
@@ -149,6 +153,11 @@ def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(QuestionError)
     async def wrong_question(request: Request, err: QuestionError) -> Response:
         return refusal(422, str(err))
+
+    @app.exception_handler(InputError)
+    async def lost(request: Request, err: InputError) -> Response:
+        LOG.error("%s", err)
+        return refusal(503, LOST)
 
     @app.exception_handler(Busy)
     async def busy(request: Request, err: Busy) -> Response:

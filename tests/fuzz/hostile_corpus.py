@@ -15,10 +15,21 @@ from unittest.mock import patch
 
 import numpy as np
 import orjson
+import pytest
 import torch
 
 from method_tvr.dataset.annotations import Video
-from method_tvr.search.corpus_store import DESCRIPTION, DTYPES, INDEX, MADE_BY, NORMS, OPTIONS, ROWS, CorpusStore
+from method_tvr.search.corpus_store import (
+    DESCRIPTION,
+    DTYPES,
+    INDEX,
+    MADE_BY,
+    NORMS,
+    OPTIONS,
+    PART_PREFIX,
+    ROWS,
+    CorpusStore,
+)
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.records import NO_ENTRY, EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
@@ -28,6 +39,7 @@ from tests.fuzz.harness import keep
 from tests.fuzz.mutations import hostile_json, mutate_bytes
 from tests.support.search.encoded_corpora import CPU, MODALITIES, RECIPE, D, a_video, encoded
 from tests.support.search.encoded_corpora import write as write_corpus
+from utils.basic_utils import InputError
 
 HEADERS = (  # what an npy file may begin with instead
     b"{'descr': '|O', 'fortran_order': False, 'shape': (20, 2, 4), }",
@@ -242,6 +254,17 @@ def read(folder: Path) -> None:
         rows = StoredCorpus(again, ["another"], CPU).rows_of(0)
         torch.testing.assert_close(rows, encoded(0), rtol=1e-3, atol=1e-3)
         assert again.where.keys() == {*store.where, "another"}
+        _cut_while_open(StoredCorpus(again, list(again.where), CPU), corpus)
+
+
+def _cut_while_open(corpus: StoredCorpus, folder: Path) -> None:
+    """Cut what is open and has been read: the next search is refused, and this process lives."""
+    _search(corpus)
+    for path in folder.glob(f"{PART_PREFIX}*/{ROWS}"):
+        if not path.is_symlink() and not path.parent.is_symlink():
+            os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(InputError, match="has been cut short"):
+        _search(corpus)
 
 
 def _search(corpus: StoredCorpus) -> None:

@@ -281,6 +281,7 @@ READERS = {
     "checkpoint": Reader(_write_checkpoint, _read_checkpoint),
     "training_state": _of_module("hostile_training_state"),
     "encoded_corpus": _of_module("hostile_corpus"),
+    "faiss_index": _of_module("hostile_index"),
     **{f"convert_{name}": _conversion(name) for name in ("anet_cap", "charades_sta", "didemo", "npy_folder")},
 }
 

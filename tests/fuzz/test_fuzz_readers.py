@@ -27,6 +27,8 @@ NOT_OURS = ("features",)
 
 @pytest.mark.parametrize("name", READERS)
 def test_hostile_inputs_are_refused_or_used(name):
+    if name == "faiss_index":
+        pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
     report = fuzz(name, first=0, count=INPUTS.get(name, 60))
     findings = [what for _, what in report.findings if not (name in NOT_OURS and what.startswith("crash: SIG"))]
     assert not findings, findings[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from utils.whole_folder import (
     file_digest,
     lock,
     lock_file,
-    map_npy,
     part_folder,
     put_in_place,
     read_sealed,
@@ -185,62 +183,3 @@ def test_the_digest_of_a_file_is_that_of_all_its_bytes(tmp_path):
     command = ["sha256sum", str(tmp_path / "a")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert file_digest(tmp_path / "a") == said.split()[0]
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    np.save(tmp_path / "rows.npy", np.arange(40, dtype=np.float32).reshape(20, 2))
-    return tmp_path / "rows.npy"
-
-
-@pytest.mark.parametrize("mode", ["r", "c"])
-def test_an_array_is_mapped_as_it_was_saved(saved, mode):
-    array = map_npy(saved, (20, 2), "float32", mode)
-    assert array is not None
-    np.testing.assert_array_equal(array, np.load(saved))
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype"), [((2, 20), "float32"), ((20, 2), "float16"), ((-20, 2), "float32"), ((1 << 62, 2), "float32")]
-)
-def test_an_array_of_another_shape_or_type_is_none(saved, shape, dtype):
-    assert map_npy(saved, shape, dtype, "r") is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"(" * 150,  # numpy would interpret the text, and fail in ways of its own
-        b"  x\n y",
-        b"{[]: 1}",
-        b"-" * 9000,
-        b"{'descr': '<f4', 'fortran_order': True, 'shape': (20, 2), }",
-        b"{'descr': '|O', 'fortran_order': False, 'shape': (20, 2), }",
-        b"{'descr': '<f4', 'fortran_order': False, 'shape': (-20, 2), }",
-        b"",
-    ],
-)
-def test_a_file_that_begins_otherwise_is_none(saved, text):
-    content = saved.read_bytes()
-    saved.write_bytes(content[:8] + len(text).to_bytes(2, "little") + text + content[128:])
-    assert map_npy(saved, (20, 2), "float32", "r") is None
-
-
-def test_blanks_that_fill_the_text_up_may_be_fewer(saved):
-    content = saved.read_bytes()
-    text = re.sub(rb" +\n", b"\n", content[10:128])
-    saved.write_bytes(content[:8] + len(text).to_bytes(2, "little") + text + content[128:])
-    np.testing.assert_array_equal(map_npy(saved, (20, 2), "float32", "r"), np.arange(40).reshape(20, 2))
-
-
-@pytest.mark.parametrize("left", [-1, 128, 60, 5, 0])
-def test_a_file_of_another_length_is_none(saved, left):
-    saved.write_bytes(saved.read_bytes()[:left])
-    assert map_npy(saved, (20, 2), "float32", "r") is None
-
-
-def test_a_pipe_is_not_waited_for_and_a_missing_file_is_an_error(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    assert map_npy(tmp_path / "pipe", (1,), "float32", "r") is None
-    with pytest.raises(FileNotFoundError):
-        map_npy(tmp_path / "nothing", (1,), "float32", "r")

@@ -8,7 +8,10 @@ cells are mapped from disk. For one machine.
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,14 @@ import numpy as np
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, import_backend, n_cells
 from method_tvr.search.corpus import Corpus
 from standalone_eval.parts import part_folder
-from utils.basic_utils import InputError, first_line, progress, read_json, write_json
-from utils.whole_folder import put_in_place
+from utils.array_file import open_regular
+from utils.basic_utils import InputError, first_line, progress, read_bytes
+from utils.own_folder import refuse_unless_own
+from utils.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
 
-FORMAT_VERSION = 2  # to be raised when a recipe means another index
+FORMAT_VERSION = 3  # to be raised when a recipe means another index
 DESCRIPTION = "index.json"
+UNSEALED = b'{"format_version"'  # what descriptions began with up to version 2
 TRAINED_ON = 64  # clips for each cell, sampled
 GRAPH_FROM = 8192  # cells from which these are found in two steps, and the nearest of them by a graph
 NUMBERS_A_BYTE = 3  # that vectors are reduced to, by a principal component analysis, before they are compressed
@@ -54,14 +60,25 @@ class FaissRecipe:
 
 
 class FaissIndex(CandidateIndex):
-    """An index of faiss for each modality; what they call ids are entries."""
+    """An index of faiss for each modality; what they call ids are entries.
 
-    def __init__(self, indexes: Sequence[Any], settings: CandidateSettings) -> None:
-        self._indexes, self.settings = indexes, settings
+    Args:
+        folder: where they lie.
+        files: of each modality; they are looked at before each search.
+        indexes: what faiss made of them.
+        settings: how far it looks.
+    """
+
+    def __init__(
+        self, folder: Path, files: Sequence[_IndexFile], indexes: Sequence[Any], settings: CandidateSettings
+    ) -> None:
+        self.remedy = f"{folder}: the index is damaged: {_remedy(folder)}"
+        self._files, self._indexes, self.settings = files, indexes, settings
 
     def nearest_clips(
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
+        self._files[modality].check_unchanged()
         index, faiss, chosen = self._indexes[modality], import_faiss(), {}
         if allowed is not None:
             chosen["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
@@ -81,23 +98,94 @@ def import_faiss() -> Any:
 
 
 def open_faiss_index(
-    folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int, settings: CandidateSettings
+    folder: Path,
+    recipe: FaissRecipe,
+    corpus: Corpus,
+    n_modalities: int,
+    settings: CandidateSettings,
+    trusted: bool = False,
 ) -> FaissIndex:
-    """The index in a folder, which is built first when it is not there or of another corpus."""
-    faiss = import_faiss()
+    """The index in a folder, which is built first when it is not there or of another corpus.
+
+    An `InputError` if it cannot be built, was changed since, or others may have changed it and it is not `trusted`.
+    """
+    import_faiss()
     if not _is_of(folder, recipe):
         build(folder, recipe, corpus, n_modalities)
-    flags = 0 if recipe.kind == "flat" else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    files = [_IndexFile(folder / _file(m)) for m in range(n_modalities)]
+    if not trusted:
+        refuse_unless_own(folder, [folder, *(file.handle for file in files)])
+    said = _description(folder)["files"]
+    with ThreadPoolExecutor(n_modalities) as pool:  # a digest is not Python
+        measured = list(pool.map(_IndexFile.measure, files))
+    for file, found in zip(files, measured, strict=True):
+        if not isinstance(said, dict) or said.get(file.path.name) != found:
+            raise InputError(f"{file.path}: is not as it was built: {_remedy(folder)}")
     try:
-        indexes = [faiss.read_index(str(folder / _file(m)), flags) for m in range(n_modalities)]
+        return FaissIndex(folder, files, [file.read(recipe) for file in files], settings)
     except RuntimeError as err:
-        raise InputError(f"{folder}: cannot be read ({first_line(err)}): remove it, and it is built again") from err
-    return FaissIndex(indexes, settings)
+        raise InputError(f"{folder}: cannot be read ({first_line(err)}): {_remedy(folder)}") from err
+
+
+class _IndexFile:
+    """A file of an index, open: faiss gets what was looked at, whatever the name is given to meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.handle = open_regular(path)
+        except OSError as err:
+            raise InputError(f"{path}: cannot be read ({err.strerror}): {_remedy(path.parent)}") from err
+        weakref.finalize(self, os.close, self.handle)
+        self._opened, self._mapped = _stamp(self.handle), False
+
+    def measure(self) -> dict[str, Any]:
+        """Its size and digest, as a description has them."""
+        try:
+            return {"bytes": os.fstat(self.handle).st_size, "sha256": file_digest(self.handle)}
+        except OSError as err:
+            raise InputError(f"{self.path}: cannot be read ({err.strerror}): check the disk") from err
+
+    def read(self, recipe: FaissRecipe) -> Any:
+        """What faiss makes of it; cells are mapped. A `RuntimeError` if it cannot."""
+        faiss = import_faiss()
+        self._mapped = recipe.kind != "flat"
+        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if self._mapped else 0
+        return faiss.read_index(f"/dev/fd/{self.handle}", flags)
+
+    def check_unchanged(self) -> None:
+        """Refuse a mapped file that was written to since it was opened: touching one that was cut short kills."""
+        if self._mapped and _stamp(self.handle) != self._opened:
+            raise InputError(f"{self.path}: was changed since it was opened: {_remedy(self.path.parent)}")
+
+
+def _stamp(handle: int) -> tuple[int, int]:
+    status = os.fstat(handle)
+    return status.st_size, status.st_mtime_ns
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove the folder {folder.name}, and it is built again"
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What an index says of itself; an `InputError` if that is missing or damaged."""
+    return {"files": None, **read_sealed(folder / DESCRIPTION, _remedy(folder))}
 
 
 def _is_of(folder: Path, recipe: FaissRecipe) -> bool:
+    """Whether the index that a folder says to hold is this one; those of earlier versions had no seal."""
     path = folder / DESCRIPTION
-    return path.is_file() and bool(read_json(path) == {"format_version": FORMAT_VERSION, **asdict(recipe)})
+    if not os.path.lexists(path):
+        return False
+    if read_bytes(path, _remedy(folder)).startswith(UNSEALED):
+        return False
+    said = _description(folder)
+    return bool({name: value for name, value in said.items() if name != "files"} == _described(recipe))
+
+
+def _described(recipe: FaissRecipe) -> dict[str, Any]:
+    return {"format_version": FORMAT_VERSION, **asdict(recipe)}
 
 
 def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) -> None:
@@ -110,8 +198,11 @@ def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) 
                 index = _filled(recipe, corpus, modality)
                 faiss.write_index(index, str(unfinished / _file(modality)))
                 del index  # before the next one is made
-            write_json({"format_version": FORMAT_VERSION, **asdict(recipe)}, unfinished / DESCRIPTION)
-            put_in_place(unfinished, folder, gives_way=lambda: True)
+            files = {path.name: _IndexFile(path).measure() for path in unfinished.iterdir()}
+            write_sealed(unfinished / DESCRIPTION, {**_described(recipe), "files": files})
+            for path in unfinished.iterdir():
+                path.chmod(0o644 & path.stat().st_mode)  # or it would not be the user's own where umask is 002
+            put_in_place(unfinished, folder, gives_way=lambda: True, mode=0o755)
     except (OSError, RuntimeError) as err:  # of faiss, the latter
         raise InputError(f"{folder}: no index can be written there ({first_line(err)}): make room on the disk") from err
 

@@ -28,6 +28,9 @@ class MilvusIndex(CandidateIndex):
 
     def __init__(self, client: Any, collections: Sequence[str], settings: CandidateSettings) -> None:
         self._client, self._collections, self.settings = client, collections, settings
+        self.remedy = (
+            f"--index milvus: collections {', '.join(collections)} are damaged: drop them, and they are filled"
+        )
 
     def nearest_clips(
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None

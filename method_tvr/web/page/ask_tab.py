@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
 from method_tvr.ask.moments import Moment
+from method_tvr.ask.searcher import QuestionError
+from method_tvr.web.answers import LOST
 from method_tvr.web.batching import Busy
 from method_tvr.web.page.chooser import Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
@@ -15,6 +18,7 @@ from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError
 
+LOG = logging.getLogger(__name__)
 N_EXAMPLES = 6
 
 
@@ -70,8 +74,11 @@ class AskTab:
             found = self._service.search(asked, int(top_k), video or None, show or None)
             truth = self._service.annotated(asked)
             shown = self._shown(asked, found, truth)
-        except (InputError, Busy) as err:
+        except (QuestionError, Busy) as err:
             return message(str(err)), "", "", []
+        except InputError as err:
+            LOG.error("%s", err)
+            return message(LOST), "", "", []
         note = f"This is a query of the split; its moment is in {', '.join(truth)}."
         return message(note, "note") if truth else "", *self.chooser.show(shown)
 

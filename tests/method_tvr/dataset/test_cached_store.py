@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from method_tvr.config import parse_train_options, settings_of
-from method_tvr.dataset import feature_rows
 from method_tvr.dataset.annotations import Entry, load_queries, load_videos
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
-from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import Inputs
@@ -84,15 +82,6 @@ def test_evaluation_batches_are_those_of_the_files(tiny_corpus, device):
     entries = [Entry(video) for video in videos]
     for mode in ("context", "query"):
         assert_same(*(batches(StartEndEvalDataset(queries, entries, store, mode)) for store in (packed, disk)))
-
-
-def test_pages_of_mapped_rows_are_given_back_as_they_are_read(tiny_corpus, monkeypatch):
-    _, videos = queries_of(tiny_corpus)
-    released = []
-    monkeypatch.setattr(FeatureRows, "release", lambda packed: released.append(packed.rows.shape[1]))
-    monkeypatch.setattr(feature_rows, "RELEASE_BYTES", 1)
-    CachedStore(**described(tiny_corpus)).context_batch([video.vid_name for video in videos], None)
-    assert len(released) == 2
 
 
 def test_items_are_those_of_the_files(tiny_corpus):

@@ -19,6 +19,7 @@ from method_tvr.dataset import feature_cache
 from method_tvr.dataset.feature_cache import cache_root, packed_rows
 from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
+from utils.array_file import ArrayFile
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 
@@ -63,22 +64,25 @@ def test_rows_are_bit_for_bit_what_the_file_gives(path, preparation, block_bytes
     check(pack(path, preparation), path, preparation)
 
 
-def test_a_cache_is_made_once_and_mapped_from_then_on(path, capsys, monkeypatch):
+def test_a_cache_is_made_once_and_read_from_then_on(path, capsys, monkeypatch):
     pack(path)
     assert "packing its features into" in capsys.readouterr().err
     monkeypatch.setattr(feature_cache, "_fill", None)
     packed = pack(path)
     check(packed, path)
-    assert isinstance(packed.rows, np.memmap)
-    assert not packed.rows.flags.writeable
+    assert isinstance(packed.rows, ArrayFile)
     assert capsys.readouterr().err == ""
 
 
-def test_rows_given_back_are_read_again(path):
+def test_a_cache_that_is_cut_short_while_it_is_open_is_said_and_the_process_lives(path):
     packed = pack(path)
-    before = packed.rows.copy()
-    packed.release()
-    assert np.array_equal(packed.rows, before)
+    (rows,) = cache_root(path).glob("*/rows.npy")
+    os.truncate(rows, 130)
+    with pytest.raises(
+        InputError, match=r"rows\.npy: has been cut short .*: run again, and its features are packed anew"
+    ):
+        packed.padded(packed.starts, packed.lengths, 10)
+    check(pack(path), path)
 
 
 def test_caches_prepared_in_other_ways_live_beside_each_other(path):
@@ -91,7 +95,7 @@ def test_caches_prepared_in_other_ways_live_beside_each_other(path):
 def test_halved_rows_differ_by_their_rounding_only(path):
     whole, half = pack(path), pack(path, dtype="float16")
     assert half.rows.dtype == np.float16
-    np.testing.assert_allclose(half.rows.astype(np.float32), whole.rows, rtol=2**-11, atol=2**-25)
+    np.testing.assert_allclose(half.rows[:].astype(np.float32), whole.rows[:], rtol=2**-11, atol=2**-25)
 
 
 def test_values_beyond_float16_are_named(path):

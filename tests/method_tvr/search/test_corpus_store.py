@@ -96,17 +96,14 @@ def assert_runs_of(folder: Path, numbers: Sequence[int], max_rows: int) -> None:
     assert sorted(seen) == list(range(len(numbers)))
 
 
-def test_clips_are_the_same_whether_they_were_expected_or_not_and_exactly_their_pages_are_read_ahead(
-    tmp_path, monkeypatch
-):
+def test_clips_are_the_same_whether_they_were_expected_or_not_and_exactly_they_are_read_ahead(tmp_path, monkeypatch):
     numbers = list(range(8))
     plain, expected = (stored(write(tmp_path / name, numbers), numbers) for name in ("plain", "expected"))
-    asked: list[tuple[int, int]] = []
-    read_ahead = corpus_store._read_ahead
-    monkeypatch.setattr(corpus_store, "_read_ahead", lambda array, start, n: asked.append((start, n)))
-    expected.expect(np.array([4, 1]))
-    assert [n for _, n in asked] == [N_CLIPS[4] * ROW_BYTES, N_CLIPS[1] * ROW_BYTES]
-    monkeypatch.setattr(corpus_store, "_read_ahead", read_ahead)
+    asked: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fadvise", lambda handle, start, n, advice: asked.append(n))
+        expected.expect(np.array([4, 1]))
+    assert asked == [N_CLIPS[4] * ROW_BYTES, N_CLIPS[1] * ROW_BYTES]
     for entry in numbers:
         expected.expect(np.array([entry]))  # the first and the last of each file among them
         for found, wanted in zip(expected.clips_of(np.array([entry])), plain.clips_of(np.array([entry])), strict=True):
@@ -123,8 +120,7 @@ def test_in_a_part_videos_lie_in_order_of_length(tmp_path):
 @pytest.mark.parametrize("numbers", [list(range(8)), [6, 2, 7, 1]])
 @pytest.mark.parametrize("search", [SearchSettings(), SearchSettings(query_block=2, queries_per_pass=4, clip_block=7)])
 def test_a_search_finds_what_it_finds_in_memory(folder, numbers, search, monkeypatch):
-    monkeypatch.setattr(corpus_store, "MAX_MAPPED", 1)  # parts come and go meanwhile
-    monkeypatch.setattr(corpus_store, "RELEASE_BYTES", 100)
+    monkeypatch.setattr(corpus_store, "MAX_OPEN", 1)  # parts come and go meanwhile
     generator = torch.Generator().manual_seed(0)
     queries = EncodedQueries(*torch.randn(2, 7, len(MODALITIES), D, generator=generator))
     kernels = torch.randn(2, 5, generator=generator)
@@ -409,28 +405,3 @@ def test_a_video_in_two_parts_is_refused(folder, tmp_path):
     (other / "part-00000").rename(folder / "part-00009")
     with pytest.raises(InputError, match=r"part-00009: video v3 is in part-0000\d already"):
         CorpusStore(folder)
-
-
-# ---------------------------------------------------------------------------- memory
-
-
-def resident_file_kb() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssFile"))
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-@pytest.mark.parametrize("way", ["blocks", "rows_of"])
-def test_pages_that_were_read_are_given_back(tmp_path, monkeypatch, way):
-    monkeypatch.setattr(corpus_store, "RELEASE_BYTES", 1 << 20)
-    recipe, n = replace(RECIPE, hidden_size=1024, max_ctx_l=64), 80
-    with adding_to(tmp_path / "corpus", recipe) as writer:  # 40 MiB in one part
-        for number in range(n):
-            writer.add(Video(f"v{number}", 96.0, number), 64, torch.ones(64, len(MODALITIES), 1024))
-    corpus = stored(tmp_path / "corpus", range(n))
-    before, most = resident_file_kb(), 0
-    seen = corpus.blocks(64) if way == "blocks" else map(corpus.rows_of, range(n))
-    for rows in seen:
-        assert float((rows if way == "rows_of" else rows[0]).sum()) == 64 * len(MODALITIES) * 1024
-        most = max(most, resident_file_kb())
-    assert most - before < 8 << 10

@@ -433,3 +433,16 @@ def test_any_bytes_are_refused(client, body):
 @given(path=st.text(st.characters(codec="utf-8"), max_size=30))
 def test_any_path_is_answered_or_refused(client, path):
     assert client.get(f"/api/{quote(path)}", follow_redirects=False).status_code < 500
+
+
+def test_a_corpus_that_was_cut_short_is_said_in_the_log_alone_and_the_server_goes_on(monkeypatch, caplog):
+    def cut(*_: object) -> None:
+        raise InputError("/secret/place/rows.npy: has been cut short")
+
+    with client_of(StubSearcher()) as client:
+        monkeypatch.setattr(StubSearcher, "search", cut)
+        answer = client.post("/api/search", json={"sentence": "Omar laughs."})
+        assert "its log says which" in said(answer, 503)
+        assert "/secret/place/rows.npy" in caplog.text
+        monkeypatch.undo()
+        assert client.post("/api/search", json={"sentence": "Omar laughs."}).status_code == 200

@@ -28,6 +28,7 @@ from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 from tests.support.web_service import client_of
+from utils.basic_utils import InputError
 
 ANY_QUERY = ["any", 0.5, "any", "any", "", "as annotated"]
 NAMES = [video.vid_name for video in VIDEOS]
@@ -327,6 +328,18 @@ def test_what_is_unread_for_long_or_is_too_much_in_all_is_forgotten(monkeypatch)
         assert join(page, "large") == 200
         wait_for_answers(page.queue)
         assert not page.queue.blocks.knows_session("large")
+
+
+def test_a_file_that_is_gone_is_told_in_the_log_alone(monkeypatch, caplog):
+    def gone(*_: object) -> None:
+        raise InputError("/secret/place/rows.npy: is gone")
+
+    with page_of() as page:
+        monkeypatch.setattr(StubSearcher, "search", gone)
+        shown = page.send("ask", "click", ["Omar laughs.", 5, "", ""])["data"][0]
+    assert "its log says which" in shown
+    assert "/secret" not in shown
+    assert "/secret/place/rows.npy" in caplog.text
 
 
 def test_an_example_is_put_into_the_box(page):
