@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import orjson
 
 from method_tvr.training.saved_run import has_state
-from utils.basic_utils import PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file, write_json
+from utils.basic_utils import NO_ROOM, PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file, write_json
 from utils.whole_folder import lock
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
@@ -37,6 +38,13 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _told_at_next_write(args: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but for a full disk under TensorBoard's: who writes the next curves gets it raised."""
+    if isinstance(args.exc_value, OSError) and args.exc_value.errno in NO_ROOM:
+        return
+    threading.__excepthook__(args)
 
 
 def hand_on(folder: Path) -> None:
@@ -104,6 +112,8 @@ class RunFiles(RunLog):
                 opened.enter_context(held(self.dir))
             else:
                 self._cut_back(known)
+            opened.callback(setattr, threading, "excepthook", threading.excepthook)
+            threading.excepthook = _told_at_next_write
             self._writer = SummaryWriter(str(self.dir / CURVES))
             opened.callback(self._writer.close)
             self._opened = opened.pop_all()

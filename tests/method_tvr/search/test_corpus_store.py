@@ -275,11 +275,11 @@ def test_videos_that_are_missing_or_of_another_length_are_named(folder):
 
 
 def test_folders_that_hold_something_else_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"give a folder that encode_corpus\.py wrote"):
+    with pytest.raises(InputError, match=r"give a folder that encode\.sh wrote"):
         CorpusStore(tmp_path / "nothing")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
-    with pytest.raises(InputError, match=r"give a folder that encode_corpus\.py wrote"):
+    with pytest.raises(InputError, match=r"give a folder that encode\.sh wrote"):
         CorpusStore(tmp_path / "photos")
     with pytest.raises(InputError, match="is not empty and no encoded corpus"):
         write(tmp_path / "photos", range(8))

@@ -1,6 +1,7 @@
 """Logs in a results folder: whole lines, cut back to what a saved state knew."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,17 @@ def test_a_script_that_asks_for_it_reads_which_folder_its_run_has_made(tmp_path,
     monkeypatch.delenv("RELOCLNET_MADE")
     hand_on(Path("results/other"))  # nobody asks
     assert (tmp_path / "made").read_text() == f"{tmp_path}/results/run\n"
+
+
+def test_curves_that_do_not_fit_are_an_error_without_a_traceback(tmp_path, capfd):
+    def fill():
+        with RunFiles(tmp_path / "run") as files, largest_file(300):
+            for step in range(500):
+                files.log_scalar("Train/LR", 0.5, step)
+            files.lengths()
+
+    before = threading.excepthook
+    with pytest.raises(OSError, match="File too large"):
+        fill()
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is before

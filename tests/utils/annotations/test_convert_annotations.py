@@ -334,7 +334,7 @@ def test_nothing_is_written_when_one_file_cannot_be(anet, monkeypatch):
     def full(*_: Any, **__: Any) -> None:
         raise InputError("no room")
 
-    monkeypatch.setattr(convert, "write_json", full)
+    monkeypatch.setattr(convert, "json_bytes", full)
     with pytest.raises(SystemExit):
         converted("anet_cap", anet)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
