@@ -6,7 +6,6 @@ those on which no lock is held. Shared, because HDF5 takes one of its own to rea
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -14,6 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: there is nobody to tell whose a part is, and what was left stays
+    fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".part"
 _DRAWN = r"([a-z0-9_]{8}){1,2}"  # what tempfile puts between prefix and suffix; twice for what is being replaced
@@ -43,6 +47,8 @@ def part_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 def remove_abandoned(parent: Path, prefix: str) -> None:
     """Remove the parts with this prefix whose writers were killed; others, and what cannot be locked, stay."""
+    if fcntl is None:
+        return
     form = re.compile(re.escape(prefix) + _DRAWN + re.escape(SUFFIX))
     for path in [path for path in parent.iterdir() if form.fullmatch(path.name)]:
         try:
@@ -76,6 +82,9 @@ def _held(make: Callable[[], Path]) -> Iterator[Path]:
     """What `make` makes, with a lock on it where there are locks; made again if it was taken for an abandoned one."""
     while True:
         part = make()
+        if fcntl is None:
+            yield part
+            return
         try:
             handle = os.open(part, os.O_RDONLY)
         except FileNotFoundError:

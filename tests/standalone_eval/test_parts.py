@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from standalone_eval import parts
 from standalone_eval.files import whole_file as standalone_whole_file
 from standalone_eval.parts import part_folder
 from tests.support.shell import PROJECT_ROOT
@@ -91,3 +92,13 @@ def test_a_part_that_is_taken_before_it_is_held_is_made_anew(tmp_path, monkeypat
         part.write_text("whole")
     assert (tmp_path / "a.json").read_text() == "whole"
     assert len(asked) == 2
+
+
+def test_without_locks_nothing_is_removed_and_files_are_whole_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "fcntl", None)
+    (tmp_path / ".x.abcdefgh.part").write_text("left over")
+    with parts.part_file(tmp_path, ".x.") as part:
+        part.write_text("whole")
+        part.rename(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.abcdefgh.part", "x"]
