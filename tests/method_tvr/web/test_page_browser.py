@@ -222,7 +222,10 @@ def test_each_click_that_a_person_can_make_does_something(watched, shown):
     page.wait_for_function("(text) => document.querySelector('#sentence textarea').value === text", arg=sentence)
     page.get_by_role("button", name="Where to look").click()
     page.locator("#top-k input[type=number]").fill("3")
+    page.press("#top-k input[type=number]", "Tab")
+    page.wait_for_function("() => document.querySelector('#top-k input[type=range]').value === '3'")
     page.fill("#in-show textarea", shown.filmed.partition("_")[0])
+    page.wait_for_timeout(300)  # the page tells itself of the number a little later
     page.click("#ask")
     assert len(cards(page, "asked")) == 3
     page.get_by_role("tab", name="Mistakes").click()
