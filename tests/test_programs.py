@@ -13,7 +13,7 @@ PROGRAMS = sorted(
     str(path.relative_to(PROJECT_ROOT))
     for folder in ("method_tvr", "utils")
     for path in (PROJECT_ROOT / folder).rglob("*.py")
-    if "__main__" in path.read_text() and "web" not in path.parts
+    if "__main__" in path.read_text()
 )
 GUARD = """if find_spec("method_tvr") is None:
     print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)

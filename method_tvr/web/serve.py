@@ -15,6 +15,10 @@ from contextlib import closing, contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+if find_spec("method_tvr") is None:
+    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 from method_tvr.config import SEARCH_MEMORY, SERVE, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
