@@ -26,7 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from method_tvr.options.values import NUMBERED
 from method_tvr.training.distributed import ProcessRanks, Watch
 from method_tvr.training.stopping import advised
-from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, command_line, first_line
+from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError, command_line, end_at_once, first_line
 from utils.model_utils import available_cpus, choose_device, use_cuda
 from utils.ranks import ALONE, Ranks
 
@@ -112,7 +112,7 @@ def started(device: int, device_ids: Sequence[int], tf32: bool = False) -> Itera
         yield ranks, own
         end.leaving = True
         ranks.close()
-        _end(0)
+        end_at_once(0)
 
 
 @contextmanager
@@ -191,18 +191,9 @@ def _failing_together(store: dist.Store, rank: int) -> Iterator[TextIO]:
         code = _report(err)
         for stream in heard:
             stream.flush()
-        _end(code)
-
-
-def _end(code: int) -> NoReturn:
-    """End this process at once.
-
-    Threads of gloo may be waiting for processes that will not answer, which would keep this one from ending, or are
-    still there when the interpreter takes itself apart, which then aborts.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+        # threads of gloo may wait for processes that will not answer, which would keep this one from ending, or are
+        # still there when the interpreter takes itself apart, which then aborts
+        end_at_once(code)
 
 
 def _first_to_fail(store: dist.Store) -> bool:

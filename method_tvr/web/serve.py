@@ -20,7 +20,7 @@ if find_spec("method_tvr") is None:
     sys.exit(2)
 
 from method_tvr.config import SEARCH_MEMORY, SERVE, parse_inference_options
-from utils.basic_utils import InputError, command_line
+from utils.basic_utils import InputError, command_line, end_at_once
 from utils.model_utils import named_when_out_of_memory
 
 if TYPE_CHECKING:
@@ -124,6 +124,4 @@ if __name__ == "__main__":
         code = stop.code if isinstance(stop.code, int) else 0
     else:
         code = 0
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)  # all is closed: to take torch and the page framework apart takes Python seconds
+    end_at_once(code)  # all is closed: to take torch and the page framework apart takes Python seconds

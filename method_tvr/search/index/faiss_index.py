@@ -110,16 +110,18 @@ def open_faiss_index(
     An `InputError` if it cannot be built, was changed since, or others may have changed it and it is not `trusted`.
     """
     import_faiss()
-    if not _is_of(folder, recipe):
+    said = _description(folder)
+    if said is None or {name: value for name, value in said.items() if name != "files"} != _described(recipe):
         build(folder, recipe, corpus, n_modalities)
+        said = _description(folder)
     files = [_IndexFile(folder / _file(m)) for m in range(n_modalities)]
     if not trusted:
         refuse_unless_own(folder, [folder, *(file.handle for file in files)])
-    said = _description(folder)["files"]
+    digests = said and said.get("files")
     with ThreadPoolExecutor(n_modalities) as pool:  # a digest is not Python
         measured = list(pool.map(_IndexFile.measure, files))
     for file, found in zip(files, measured, strict=True):
-        if not isinstance(said, dict) or said.get(file.path.name) != found:
+        if not isinstance(digests, dict) or digests.get(file.path.name) != found:
             raise InputError(f"{file.path}: is not as it was built: {_remedy(folder)}")
     try:
         return FaissIndex(folder, files, [file.read(recipe) for file in files], settings)
@@ -168,20 +170,15 @@ def _remedy(folder: Path) -> str:
     return f"remove the folder {folder.name}, and it is built again"
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    """What an index says of itself; an `InputError` if that is missing or damaged."""
-    return {"files": None, **read_sealed(folder / DESCRIPTION, _remedy(folder))}
+def _description(folder: Path) -> dict[str, Any] | None:
+    """What an index says of itself, None where there is none, or one of an earlier version, which had no seal.
 
-
-def _is_of(folder: Path, recipe: FaissRecipe) -> bool:
-    """Whether the index that a folder says to hold is this one; those of earlier versions had no seal."""
+    An `InputError` if it is damaged.
+    """
     path = folder / DESCRIPTION
-    if not os.path.lexists(path):
-        return False
-    if read_bytes(path, _remedy(folder)).startswith(UNSEALED):
-        return False
-    said = _description(folder)
-    return bool({name: value for name, value in said.items() if name != "files"} == _described(recipe))
+    if not os.path.lexists(path) or read_bytes(path, _remedy(folder)).startswith(UNSEALED):
+        return None
+    return read_sealed(path, _remedy(folder))
 
 
 def _described(recipe: FaissRecipe) -> dict[str, Any]:
