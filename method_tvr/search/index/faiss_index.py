@@ -153,7 +153,10 @@ class _IndexFile:
         faiss = import_faiss()
         self._mapped = recipe.kind != "flat"
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if self._mapped else 0
-        return faiss.read_index(f"/dev/fd/{self.handle}", flags)
+        index = faiss.read_index(f"/dev/fd/{self.handle}", flags)
+        if self._mapped:  # faiss would read on in threads of its own after a search has ended: what is cut then kills
+            faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
+        return index
 
     def check_unchanged(self) -> None:
         """Refuse a mapped file that was written to since it was opened: touching one that was cut short kills."""
