@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the reference's figures come from one thread, and on
 # tensors this small a second one only gets in the way. Processes that tests start inherit it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # for them, too: a hundred start, and need not compile anew
 
 import pytest
 from hypothesis import settings

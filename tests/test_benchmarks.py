@@ -223,7 +223,7 @@ def test_people_are_answered_among_strangers(figures, small_model, monkeypatch):
     pytest.importorskip("gradio", reason="gradio is not installed (method_tvr/web/requirements.txt)")
     pytest.importorskip("fastapi_offline", reason="fastapi-offline is not installed (method_tvr/web/requirements.txt)")
     monkeypatch.setattr(bench_visitors, "SETTLE_S", 0.0)
-    asked = ["--model_dir", str(small_model), "--requests", "60", "--seconds", "4", "--people", "2"]
+    asked = ["--model_dir", str(small_model), "--requests", "60", "--seconds", "1", "--people", "2"]
     (found,) = notes(figures(bench_visitors.main, asked)).values()
     assert "others {}" in found
     assert "'400'" in found

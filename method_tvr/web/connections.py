@@ -130,11 +130,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Callable[..., Any], listening: Any) -> None:
-    """Serve an app to those who connect to a socket, until SIGINT or SIGTERM."""
-    config = uvicorn.Config(
+def config_of(app: Callable[..., Any], max_open: int) -> uvicorn.Config:
+    """How an app is served on `max_open` connections at most."""
+    return uvicorn.Config(
         app,
-        http=connections_of(allow_many_files()),  # one parser, whatever is installed
+        http=connections_of(max_open),  # one parser, whatever is installed
         ws="none",
         log_config=None,
         access_log=False,
@@ -142,4 +142,8 @@ def serve(app: Callable[..., Any], listening: Any) -> None:
         proxy_headers=False,  # a client is the address that connects, whatever it says
         timeout_graceful_shutdown=ENDING_S,
     )
-    Server(config).run(sockets=[listening])
+
+
+def serve(app: Callable[..., Any], listening: Any) -> None:
+    """Serve an app to those who connect to a socket, until SIGINT or SIGTERM."""
+    Server(config_of(app, allow_many_files())).run(sockets=[listening])

@@ -20,7 +20,7 @@ from tests.fuzz.harness import fuzz
 from tests.fuzz.readers import QUERIES, READERS, VIDEOS
 from utils.basic_utils import InputError
 
-INPUTS = {"options": 30, "features": 40, "feature_cache": 40, "training_state": 40, "checkpoint": 160}  # few are usable
+INPUTS = {"options": 30, "features": 40, "feature_cache": 40, "training_state": 20, "checkpoint": 80}  # few are usable
 # inside the HDF5 library, which reads damaged files in this process: nothing here can mend that
 NOT_OURS = ("features",)
 

@@ -137,7 +137,7 @@ def _name(_: Path, text: str) -> None:
 
 def _names_of_files(folder: Path, text: str) -> None:
     _by_name_without_language(
-        {stem: [folder] for stem in {text, f"a.en{text}", *(f"{i}.en" for i in range(len(text) // 8))}}
+        {stem: [folder] for stem in {text, f"a.en{text}", *(f"{i}.en" for i in range(len(text) // 64))}}
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from method_tvr import inference, train
 from method_tvr.ask import asking, encode_corpus
 from method_tvr.config import parse_train_options
+from method_tvr.report import quickstart
 from method_tvr.train import Trainer
 from method_tvr.training.checkpoint import load_checkpoint
 from tests.support.runs.commands import Finished
@@ -94,6 +95,17 @@ def test_inference_finds_what_the_best_epoch_found_with_an_encoded_corpus_too(tr
         for answer, wanted in zip(answers, expected[task], strict=True):
             scores = [row[3] for row in answer["predictions"]]
             assert scores == pytest.approx([row[3] for row in wanted["predictions"]], rel=1e-4)
+
+
+def test_what_it_is_worth_is_shown_as_the_quickstart_does(trained, run_main: Run):
+    assert run_main(inference.main, trained.options(eval_id="shown", nms_thd=0.5)).code == 0
+    predictions = trained.folder / "inference_tvr_val_shown_predictions_VCMR_SVMR_VR"
+    suffixes = {"metrics": "_metrics", "nms_metrics": "_nms_thd_0.5_metrics", "nms_predictions": "_nms_thd_0.5"}
+    files = {name: f"{predictions}{suffix}.json" for name, suffix in suffixes.items()}
+    finished = run_main(quickstart.main, as_argv({"model_dir": trained.folder, **files}))
+    assert finished.code == 0, finished.err
+    assert (trained.folder / "quickstart_table.txt").read_text().strip() in finished.out
+    assert (trained.folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_sentence_asked_in_words_gets_what_the_same_query_gets(trained, run_main: Run):

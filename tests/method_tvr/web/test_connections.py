@@ -18,10 +18,8 @@ from tests.support.web_stubs import REASON
 
 pytest.importorskip("fastapi_offline", reason=REASON)
 
-import uvicorn
-
 from method_tvr.web import connections
-from method_tvr.web.connections import Connection, Server, allow_many_files, connections_of
+from method_tvr.web.connections import Connection, Server, allow_many_files, config_of
 from method_tvr.web.log import AGAIN_S, Repeats
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -30,7 +28,8 @@ LIMIT_S = 20
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers at once, or at these paths without an end: a stream, a flood."""
+    """Answers who asks, or at these paths without an end: a stream, a flood."""
+    assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     if scope["path"] == "/gradio_api/queue/data":
         await send({"type": "http.response.body", "body": b"data", "more_body": True})
@@ -39,7 +38,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     elif scope["path"] == "/flood":
         for _ in range(10_000):
             await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
-    await send({"type": "http.response.body", "body": b"all"})
+    await send({"type": "http.response.body", "body": f"to {scope['client'][0]}".encode()})
 
 
 class Running:
@@ -48,10 +47,7 @@ class Running:
     def __init__(self, max_open: int) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
-        config = uvicorn.Config(
-            app, http=connections_of(max_open), ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1
-        )
-        self.server = Server(config)
+        self.server = Server(config_of(app, max_open))
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]}, daemon=True)
         self._thread.start()
         self.wait_for(lambda: self.server.started)
@@ -186,6 +182,11 @@ def test_it_ends_at_once_whoever_is_connected():
         for connection in (stream, *idle):
             assert is_closed(connection)
             connection.close()
+
+
+def test_a_client_is_the_address_that_connects_whatever_it_says():
+    with running() as server, server.connect(REQUEST[:-2] + b"X-Forwarded-For: 9.9.9.9\r\n\r\n") as connection:
+        read_until(connection, b"to 127.0.0.1")
 
 
 @pytest.mark.parametrize(("soft", "hard", "expected"), [(256, 256, 128), (64, 10**6, 1000), (40, 40, 8)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ pytest.importorskip("gradio", reason=REASON)
 
 HOSTILE = """<img src=x onerror="alert(1)"> ${alert(2)} {{ 7 * 7 }} 'laughs' & </script><script>alert(3)</script>"""
 SPOKEN = "somebody said <b>this</b>"
+ENDS_S = 5  # a busy machine's; 2 on one of its own
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def shown(tiny_model: Path, tiny_corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(
+    browser: Any, tiny_model: Path, tiny_corpus: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shown]:
+    """Served until Ctrl-C, while somebody has the page open."""
     root = tmp_path_factory.mktemp("page")
     folder = Path(shutil.copytree(tiny_model, root / "run"))
     queries = [json.loads(line) for line in tiny_corpus.annotations("val").read_text().splitlines()]
@@ -62,6 +68,13 @@ def shown(tiny_model: Path, tiny_corpus: Any, tmp_path_factory: pytest.TempPathF
     write_video(root / "videos" / "show" / f"{filmed}.mp4", n_frames=120, rate=2)
     with serving(folder, *given, "--videos", root / "videos", "--subtitles", subtitles) as server:
         yield Shown(server, queries, json.loads(metrics.read_text()), filmed)
+        left_open = open_page(browser, server)
+        begin = time.monotonic()
+        assert server.end(signal.SIGINT) == 130
+        assert time.monotonic() - begin < ENDS_S
+        assert server.said().splitlines()[-1] == "interrupted"
+        assert "Traceback" not in server.said()
+        left_open.page.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +83,18 @@ def browser() -> Iterator[Any]:
         yield started
 
 
+def open_page(browser: Any, server: ServerProcess) -> Watched:
+    watched = Watched(browser, viewport={"width": 1280, "height": 900})
+    watched.page.set_default_timeout(30_000)
+    watched.page.goto(f"http://127.0.0.1:{server.port}/")
+    watched.page.wait_for_selector("#sentence textarea")
+    return watched
+
+
 @pytest.fixture
 def watched(browser: Any, shown: Shown) -> Iterator[Watched]:
     """The page, opened by someone new; what it asked for and complained of is looked at afterwards."""
-    watched = Watched(browser, viewport={"width": 1280, "height": 900})
-    watched.page.set_default_timeout(30_000)
-    watched.page.goto(f"http://127.0.0.1:{shown.server.port}/")
-    watched.page.wait_for_selector("#sentence textarea")
+    watched = open_page(browser, shown.server)
     yield watched
     assert watched.hosts <= {f"127.0.0.1:{shown.server.port}", ""}
     assert watched.complaints == []
