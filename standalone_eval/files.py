@@ -89,15 +89,18 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends well."""
+    """Yield a temporary path beside `path` that replaces it when the block ends well; `BadInput` if it cannot be."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with part_file(target.parent, f".{target.name}.") as part:
-        yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
-        part.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with part_file(target.parent, f".{target.name}.") as part:
+            yield part
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
+            part.replace(target)
+    except OSError as err:
+        raise BadInput(f"{target}: cannot be written ({err.strerror}): make room there, or name another path") from err
 
 
 def write_json(data: Any, path: str | os.PathLike[str]) -> None:

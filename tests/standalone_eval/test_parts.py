@@ -1,5 +1,6 @@
 """What killed writers leave is removed, and nothing else."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -9,10 +10,11 @@ import sys
 import pytest
 
 from standalone_eval import parts
+from standalone_eval.files import BadInput
 from standalone_eval.files import whole_file as standalone_whole_file
 from standalone_eval.parts import part_folder
 from tests.support.shell import PROJECT_ROOT
-from utils.basic_utils import whole_file
+from utils.basic_utils import InputError, whole_file
 
 KILLED = """
 import os, signal, sys
@@ -42,6 +44,14 @@ def test_the_next_writer_removes_what_killed_ones_left(tmp_path, kind, writer):
     with writer(path) as part:
         part.write_text("whole")
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(("writer", "error"), [(whole_file, InputError), (standalone_whole_file, BadInput)])
+def test_a_disk_that_fills_up_is_named_with_the_file_and_leaves_nothing(tmp_path, writer, error):
+    path = tmp_path / "a.json"
+    with pytest.raises(error, match=r"a\.json: cannot be written \(No space left on device\): make room"), writer(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_a_killed_process_left_is_removed(tmp_path):

@@ -58,7 +58,7 @@ class MilvusIndex(CandidateIndex):
 def import_milvus() -> Any:
     """The pymilvus package, silenced: of what users can do something about, an error speaks."""
     pymilvus = import_backend("milvus", "pymilvus")
-    for name in ("pymilvus", "grpc"):
+    for name in ("pymilvus", "milvus_lite", "grpc"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
 
@@ -71,8 +71,8 @@ def _naming_faults(where: str) -> Iterator[None]:
         yield
     except pymilvus.MilvusException as err:
         raise InputError(
-            f"--index milvus: {where}: {first_line(err)}: is --index_uri the address of a running Milvus, or a local "
-            "file that ends in .db?"
+            f"--index milvus: {where}: {first_line(err)}: is there room, and is --index_uri the address of a running "
+            "Milvus, or a local file that ends in .db?"
         ) from err
 
 

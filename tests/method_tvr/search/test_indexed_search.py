@@ -259,6 +259,18 @@ def test_an_unfinished_collection_is_filled_again_and_other_corpora_have_their_o
     assert len(client.list_collections()) == 4
 
 
+def test_a_disk_that_fills_up_under_milvus_is_said_in_one_line(case, tmp_path, monkeypatch, caplog):
+    lite = pytest.importorskip("milvus_lite.engine.flush", reason="milvus-lite is not installed (index_requirements)")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lite, "write_data_file", full)
+    with pytest.raises(InputError, match=r"clips\.db: .*No space left on device.*: is there room"):
+        open_milvus_index(str(tmp_path / "clips.db"), None, "a" * 64, case.corpus, 2, ALL_CLIPS)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_milvus_that_cannot_be_reached_is_named(case):
     pytest.importorskip("pymilvus", reason="pymilvus is not installed (index_requirements.txt)")
     with pytest.raises(InputError, match=r"http://127.0.0.1:9: .*is --index_uri the address of a running Milvus"):
