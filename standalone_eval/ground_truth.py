@@ -102,7 +102,7 @@ def is_query_type(value: Any) -> TypeGuard[str]:
 
 def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | None:
     """Query types if the annotations have them; all must then have one."""
-    if not any("type" in row for row in rows):
+    if all(row.get("type") is None for row in rows):
         return None
     for number, row in enumerate(rows, start=1):
         query_type = row.get("type")

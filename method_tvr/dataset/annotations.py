@@ -133,6 +133,9 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
     odd = next((query for query in queries if not query.has_moment), None)
     if odd is not None and any(query.has_moment for query in queries):
         raise InputError(f"{path}, line {odd.line}: desc_id {odd.desc_id} has no vid_name and ts, but other lines have")
+    untyped = next((query for query in queries if query.type is None), None)
+    if untyped is not None and any(query.type is not None for query in queries):  # the evaluator refuses them, too
+        raise InputError(f"{path}, line {untyped.line}: desc_id {untyped.desc_id} has no type, but other lines have")
     return queries
 
 

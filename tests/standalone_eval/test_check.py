@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from standalone_eval.check import check_submission
 from standalone_eval.findings import Findings
+from standalone_eval.ground_truth import read_ground_truth
 
 DESC_IDS = (1, 2, 3)
 ROW_FORM = "VCMR: row is not [video_idx, st, ed, score], four numbers"
@@ -147,6 +148,13 @@ def test_required_task_must_be_there(submission, task):
     del submission[task]
     assert not check_submission(submission, DESC_IDS).errors
     assert list(check_submission(submission, DESC_IDS, ("VCMR", "SVMR", "VR")).errors) == [f"{task} is missing"]
+
+
+def test_types_that_are_null_are_none_as_when_they_are_left_out(ground_truth):
+    findings = Findings()
+    rows = [{**query, "type": None} for query in ground_truth]
+    assert read_ground_truth(rows, findings).types is None
+    assert not findings.errors
 
 
 def test_some_task_must_be_there(submission):

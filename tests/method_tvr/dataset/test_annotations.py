@@ -72,6 +72,7 @@ def test_an_end_at_the_videos_end_is_no_reason_to_warn(write, capsys):
         ([{**GOOD, "desc": 5}], "line 1.*desc"),
         ([{**GOOD, "type": ["v"]}], "line 1: desc_id 1.*type"),
         ([{**GOOD, "type": 5}], "line 1: desc_id 1.*type"),
+        ([GOOD, {**GOOD, "desc_id": 2, "type": None}], "line 2: desc_id 2 has no type, but other lines have"),
         ([{**GOOD, "type": "v\x1b[2J"}], "line 1: desc_id 1.*type"),
         ([{**GOOD, "type": "v\u202e"}], "line 1: desc_id 1.*type"),
         ([GOOD, {"ts": [1, 2]}], "line 2.*desc_id"),
