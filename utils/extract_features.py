@@ -26,7 +26,15 @@ from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import check_agreement, write_annotations
 from utils.own_corpus.layout import Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
-from utils.own_corpus.queries import check_names, fit_to_videos, other_durations, parted, past_the_end, read_queries
+from utils.own_corpus.queries import (
+    fit_to_videos,
+    noted,
+    other_durations,
+    parted,
+    past_the_end,
+    read_queries,
+    with_known_names,
+)
 from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
 from utils.own_corpus.summary import told
@@ -55,7 +63,7 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     _check_numbers(opt)
     queries = read_queries(opt.queries)
     videos = find_videos(opt.videos)
-    check_names(queries, videos)
+    queries = with_known_names(queries, videos)
     out = named_folder(opt.out)
     models = _load_models(opt)
     image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
@@ -139,6 +147,8 @@ def _make_clips(dataset: NewDataset) -> None:
 
 def _extract_queries(dataset: NewDataset) -> None:
     """Encode the queries that fit the videos; the others are left out."""
+    for note, places in noted(dataset.queries).items():
+        dataset.note(f"queries: {note}", places)
     dataset.queries, dataset.left_out = fit_to_videos(dataset.queries, dataset.durations, dataset.failed)
     if not dataset.queries:
         if dataset.left_out:
