@@ -21,6 +21,7 @@ if find_spec("method_tvr") is None:
 from utils.basic_utils import InputError, command_line, write_jsonl
 from utils.dataset_files import named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
+from utils.inventory.video_folder import take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import check_agreement, write_annotations
@@ -45,7 +46,6 @@ from utils.text_feature.text_encoder import TextEncoder
 from utils.video_feature import extract_frame_features, extract_i3d_features
 from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
-from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
 from utils.video_feature.pipeline import Looking
@@ -62,14 +62,15 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     """
     _check_numbers(opt)
     queries = read_queries(opt.queries)
-    videos = find_videos(opt.videos)
-    queries = with_known_names(queries, videos)
+    found = take_inventory(opt.videos, [opt.out], [*opt.queries, *([opt.subtitles] if opt.subtitles else [])])
+    print(found.summary(), file=sys.stderr, flush=True)
+    queries = with_known_names(queries, [*found.taken, *found.failed])
     out = named_folder(opt.out)
     models = _load_models(opt)
     image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
     layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
     layout.intermediate.mkdir(exist_ok=True)
-    dataset = NewDataset(opt, layout, models, Steps(layout.steps), videos, queries)
+    dataset = NewDataset(opt, layout, models, Steps(layout.steps), found, queries)
     for step, work in _STEPS.items():
         if step != "I3D" or models.i3d is not None:
             with dataset.steps.timed(step):
@@ -214,6 +215,7 @@ def _finish(dataset: NewDataset) -> None:
         made_by=SCRIPT,
         options=vars(dataset.opt),
         failed=dataset.failed,
+        inventory={"videos": dataset.found.record()},
         left_out=[str(query) for query in dataset.left_out],
         notes=dataset.notes,
     )
