@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
 from utils.basic_utils import InputError, command_line, write_jsonl

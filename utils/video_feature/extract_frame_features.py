@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-import numpy as np
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
+
+import numpy as np
 
 from utils.basic_utils import StrPath, command_line
 from utils.feature_files.resumable_features import Scalar

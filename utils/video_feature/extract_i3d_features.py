@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 import numpy as np
 import torch
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
-    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line
 from utils.feature_files.provenance import weights_digest
