@@ -159,7 +159,8 @@ def _extract_queries(dataset: NewDataset) -> None:
     report = extract_queries(rows, dataset.models.text, dataset.layout.query)
     dataset.queries, failed = parted(dataset.queries, lambda query: report.failed.get(str(query.desc_id)))
     dataset.left_out += failed
-    dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens, by desc_id", report.cut)
+    cut = [query.where for query in dataset.queries if str(query.desc_id) in frozenset(report.cut)]
+    dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens", cut)
     late = past_the_end(dataset.queries, dataset.durations)
     dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
 
@@ -226,9 +227,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     add = parser.add_argument_group("what there is").add_argument
-    add("--videos", required=True, metavar="DIR", help="video files, or a folder of pictures for each video")
+    add("--videos", required=True, metavar="DIR", help="video files, or folders of frames; its subfolders too")
     add("--subtitles", metavar="DIR", help=".srt or .vtt files called as the videos; without it all is silent")
-    add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl of desc, vid_name, ts; see README.md")
+    add(
+        "--queries",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="jsonl, csv or tsv of desc, vid_name, ts; see README.md",
+    )
     add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
     add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
     add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")
