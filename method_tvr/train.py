@@ -17,13 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
-    sys.exit(2)
 
 from method_tvr.config import RESUMED_MEMORY, TRAINING_MEMORY, final_inference_options, parse_train_options, settings_of
 from method_tvr.dataset.annotations import Query

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 if not __package__:  # run as a file, wherever this folder was copied
     import as_package
 
     __spec__ = as_package.SCRIPT
+
+import numpy as np
 
 from .files import BadInput, command_line, positive_int, read_json, read_jsonl
 from .findings import Findings, shorten

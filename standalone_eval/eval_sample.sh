@@ -4,7 +4,7 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-python="$(command -v python || command -v python3)"
+python="$(command -v python || command -v python3)" || { echo "error: there is no python here: install one" >&2 && exit 2; }
 expected="$here/sample_val_predictions_metrics.json"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT

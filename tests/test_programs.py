@@ -15,10 +15,23 @@ PROGRAMS = sorted(
     for path in (PROJECT_ROOT / folder).rglob("*.py")
     if "__main__" in path.read_text()
 )
-GUARD = """if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
-    sys.exit(2)
-"""
+GUARD = re.compile(
+    r"""^if not all\(map\(find_spec, \("method_tvr", (.*)\)\)\):
+    print\("error: the project or its packages are missing: type `source setup.sh` in its folder first", .*\)
+    sys.exit\(2\)
+""",
+    re.MULTILINE,
+)
+PACKAGES = re.findall(r"^([a-z0-9]+)", (PROJECT_ROOT / "requirements.txt").read_text(), re.MULTILINE)
+
+
+def ended_without_packages(program, *options, **env):
+    """What became of a program that was started by a Python that has nothing installed."""
+    code = (
+        f"import runpy, sys; sys.argv = [{program!r}, *{options!r}]; runpy.run_path({program!r}, run_name='__main__')"
+    )
+    bare = [sys.executable, "-S", "-c", f"import sys, os; sys.path[0] = os.path.dirname({program!r}); {code}"]
+    return subprocess.run(bare, cwd="/", env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("program", ["utils/annotations/convert.py", "method_tvr/report/summary.py"])
@@ -30,10 +43,27 @@ def test_without_pythonpath_a_program_says_so_in_one_line(tmp_path, program):
     assert "source setup.sh" in ended.stderr
 
 
+@pytest.mark.parametrize("program", ["utils/mini_tvr.py", "method_tvr/train.py", "utils/extract_features.py"])
+def test_without_packages_a_program_says_so_in_one_line(program):
+    ended = ended_without_packages(str(PROJECT_ROOT / program), "--help", PYTHONPATH=str(PROJECT_ROOT))
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "source setup.sh" in ended.stderr
+
+
+@pytest.mark.parametrize("program", ["eval", "check", "compare", "make_submission"])
+def test_without_numpy_the_evaluator_says_so_in_one_line(program):
+    ended = ended_without_packages(str(PROJECT_ROOT / "standalone_eval" / f"{program}.py"), "--help")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "lacks numpy" in ended.stderr
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_every_program_asks_before_it_imports_from_the_project(program):
+def test_every_program_asks_before_it_imports_from_the_project_and_its_packages(program):
     text = (PROJECT_ROOT / program).read_text()
-    assert GUARD in text
-    first = re.search(r"^(from|import) (method_tvr|utils|standalone_eval)\b", text, re.MULTILINE)
-    assert first
-    assert text.index(GUARD) < first.start()
+    guard = GUARD.search(text)
+    assert guard
+    imports = rf"^(?:from|import) (method_tvr|utils|standalone_eval|{'|'.join(PACKAGES)})\b"
+    found = list(re.finditer(imports, text, re.MULTILINE))
+    assert found
+    assert guard.start() < min(match.start() for match in found)
+    assert {match[1] for match in found} & set(PACKAGES) <= set(re.findall(r"\w+", guard[1]))

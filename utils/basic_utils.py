@@ -205,6 +205,11 @@ def is_text(string: str) -> bool:
     return string.isascii() or not any("\ud800" <= character <= "\udfff" for character in string)
 
 
+def is_name(string: str) -> bool:
+    """Whether a string can be a name in files and on terminals: it has no characters that a terminal obeys."""
+    return bool(string) and printable(string) == string
+
+
 def first_line(err: BaseException) -> str:
     """The first line of an error's message, or its kind when it has none."""
     return (str(err).splitlines() or [type(err).__name__])[0]

@@ -14,19 +14,28 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
 from utils.basic_utils import InputError, command_line, write_jsonl
 from utils.dataset_files import named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
+from utils.inventory.video_folder import take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import check_agreement, write_annotations
 from utils.own_corpus.layout import Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
-from utils.own_corpus.queries import check_names, fit_to_videos, other_durations, parted, past_the_end, read_queries
+from utils.own_corpus.queries import (
+    fit_to_videos,
+    noted,
+    other_durations,
+    parted,
+    past_the_end,
+    read_queries,
+    with_known_names,
+)
 from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
 from utils.own_corpus.summary import told
@@ -37,7 +46,6 @@ from utils.text_feature.text_encoder import TextEncoder
 from utils.video_feature import extract_frame_features, extract_i3d_features
 from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
-from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
 from utils.video_feature.pipeline import Looking
@@ -54,14 +62,15 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     """
     _check_numbers(opt)
     queries = read_queries(opt.queries)
-    videos = find_videos(opt.videos)
-    check_names(queries, videos)
+    found = take_inventory(opt.videos, [opt.out], [*opt.queries, *([opt.subtitles] if opt.subtitles else [])])
+    print(found.summary(), file=sys.stderr, flush=True)
+    queries = with_known_names(queries, [*found.taken, *found.failed])
     out = named_folder(opt.out)
     models = _load_models(opt)
     image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
     layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
     layout.intermediate.mkdir(exist_ok=True)
-    dataset = NewDataset(opt, layout, models, Steps(layout.steps), videos, queries)
+    dataset = NewDataset(opt, layout, models, Steps(layout.steps), found, queries)
     for step, work in _STEPS.items():
         if step != "I3D" or models.i3d is not None:
             with dataset.steps.timed(step):
@@ -139,6 +148,8 @@ def _make_clips(dataset: NewDataset) -> None:
 
 def _extract_queries(dataset: NewDataset) -> None:
     """Encode the queries that fit the videos; the others are left out."""
+    for note, places in noted(dataset.queries).items():
+        dataset.note(f"queries: {note}", places)
     dataset.queries, dataset.left_out = fit_to_videos(dataset.queries, dataset.durations, dataset.failed)
     if not dataset.queries:
         if dataset.left_out:
@@ -148,7 +159,8 @@ def _extract_queries(dataset: NewDataset) -> None:
     report = extract_queries(rows, dataset.models.text, dataset.layout.query)
     dataset.queries, failed = parted(dataset.queries, lambda query: report.failed.get(str(query.desc_id)))
     dataset.left_out += failed
-    dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens, by desc_id", report.cut)
+    cut = [query.where for query in dataset.queries if str(query.desc_id) in frozenset(report.cut)]
+    dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens", cut)
     late = past_the_end(dataset.queries, dataset.durations)
     dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
 
@@ -204,6 +216,7 @@ def _finish(dataset: NewDataset) -> None:
         made_by=SCRIPT,
         options=vars(dataset.opt),
         failed=dataset.failed,
+        inventory={"videos": dataset.found.record()},
         left_out=[str(query) for query in dataset.left_out],
         notes=dataset.notes,
     )
@@ -214,9 +227,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     add = parser.add_argument_group("what there is").add_argument
-    add("--videos", required=True, metavar="DIR", help="video files, or a folder of pictures for each video")
+    add("--videos", required=True, metavar="DIR", help="video files, or folders of frames; its subfolders too")
     add("--subtitles", metavar="DIR", help=".srt or .vtt files called as the videos; without it all is silent")
-    add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl of desc, vid_name, ts; see README.md")
+    add(
+        "--queries",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="jsonl, csv or tsv of desc, vid_name, ts; see README.md",
+    )
     add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
     add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
     add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")

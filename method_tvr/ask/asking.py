@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 import torch
 from easydict import EasyDict
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
-    sys.exit(2)
 
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher
@@ -29,8 +29,9 @@ from method_tvr.inference import require_videos, run_together
 from method_tvr.options.saved import find_path
 from method_tvr.search.answering import open_answerer
 from method_tvr.trained_model import encoded_before, open_model, search_settings
-from utils.basic_utils import InputError, command_line, is_text, read_bytes, write_json
+from utils.basic_utils import InputError, command_line, is_text, write_json
 from utils.ranks import ALONE, Ranks
+from utils.text_feature.decode_text import read_text
 
 
 def run_asking(
@@ -83,10 +84,7 @@ def read_sentences(typed: Sequence[str] | None, path: str | None) -> list[str]:
         if not is_text(sentence):
             raise InputError(f"--query {sentence!r}: is not UTF-8 text: write it as such")
     if path is not None:
-        try:
-            text = read_bytes(path, "name a text file, one sentence a line").decode("utf-8-sig")
-        except UnicodeDecodeError as err:
-            raise InputError(f"{path}: is not UTF-8 text ({err.reason} at byte {err.start}): save it as such") from err
+        text = read_text(path, "name a text file, one sentence a line")
         sentences += [line for line in text.splitlines() if line.strip()]
     if not sentences:
         raise InputError(f"{path}: has no sentences: write one a line")

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
 from method_tvr.config import parse_inference_options

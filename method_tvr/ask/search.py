@@ -12,12 +12,12 @@ from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 import orjson
 from easydict import EasyDict
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
-    sys.exit(2)
 
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher

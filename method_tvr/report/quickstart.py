@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "matplotlib", "easydict", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
+
+import numpy as np
 
 from method_tvr.config import inference_options
 from method_tvr.inference import Evaluation, evaluate_rows, evaluation_of, predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
+from utils.basic_utils import first_few
 from utils.folders import files_below
+from utils.inventory.names import Names
 
 # by suffix, those first that more browsers play
 MEDIA_TYPES = {
@@ -30,20 +33,28 @@ class MediaFiles(dict[str, Path]):
     def in_folder(cls, folder: str | Path, vid_names: Iterable[str]) -> MediaFiles:
         """The files of some videos in a folder or its subfolders, called as the videos, with or without a suffix more.
 
-        Of several for a video, that of the type that most browsers play is taken. Links that lead out of the folder
-        are passed over.
+        Of several for a video, that of the type that most browsers play is taken, and said if folders differ. A name
+        may differ in its Unicode form, case or kind of spaces alone. Links that lead out of the folder are passed over.
 
         Raises:
             InputError: the folder cannot be listed.
         """
-        root, wanted, suffixes = Path(os.path.realpath(folder)), set(vid_names), list(MEDIA_TYPES)
+        root, wanted, suffixes = Path(os.path.realpath(folder)), Names(vid_names), list(MEDIA_TYPES)
         found: dict[str, Path] = {}
-        listed = files_below(root, _is_media, "--videos: name a folder that can be read")
-        for path in sorted(listed, key=lambda path: suffixes.index(path.suffix.lower())):
-            for name in ({path.stem, path.name} & wanted) - found.keys():
+        folders: dict[str, set[Path]] = {}
+
+        def order(path: Path) -> tuple[bool, int]:
+            return path.stem not in wanted and path.name not in wanted, suffixes.index(path.suffix.lower())
+
+        for path in sorted(files_below(root, _is_media, "--videos: name a folder that can be read"), key=order):
+            for name in filter(None, {wanted.known(path.stem), wanted.known(path.name)}):
                 target = Path(os.path.realpath(path))
                 if target.is_relative_to(root) and target.is_file() and target.suffix.lower() in MEDIA_TYPES:
-                    found[name] = target
+                    found.setdefault(name, target)
+                    folders.setdefault(name, set()).add(path.parent)
+        if several := [name for name, places in folders.items() if len(places) > 1]:
+            told = "videos with files in several folders, one of which is shown"
+            print(f"note: {root}: {told}: {first_few(several)}", file=sys.stderr, flush=True)
         return cls(found)
 
     def response(self, vid_name: str) -> Response:

@@ -236,8 +236,18 @@ def test_another_pooling_needs_no_video(raw: RawCorpus, own: Path, corpus: Made,
 
 def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: Path) -> None:
     own_raw.queries.write_text('{"desc": "Where is the rabbit?"}\n{"desc": "Who drives?", "vid_name": "phone"}\n')
+    (own_raw.videos / "notes.txt").touch()
+    for name in ("1", "2"):
+        (own_raw.videos / name).mkdir()
+        shutil.copy(own_raw.videos / "empty.mp4", own_raw.videos / name / "same.mp4")
     made = make(own_raw, own, subtitles=None, remove_intermediate=True)
     assert made.code == 0, made.noted
+    assert "2 other files and folders are not taken" in made.noted
+    assert "not looked at (1): notes.txt\n" in made.told
+    assert "1/same.mp4 and 2/same.mp4 would have one name" in made.told
+    record = read_json(made.path("made_by.json"))
+    assert record["inventory"]["videos"]["taken"] == len(DURATIONS) + len(FAILED)
+    assert "same" in record["failed"]
     assert "inference.sh MODEL_DIR test_public" in made.told
     assert "all videos are zero" in made.told
     splits = load_videos(made.path("video2dur_idx.json"))
@@ -289,9 +299,7 @@ def _refusal(raw: RawCorpus, tmp_path: Path, **changed: Any) -> str:
     return made.noted
 
 
-def test_wrong_input_is_refused_before_any_video_is_opened(raw: RawCorpus, own_raw: RawCorpus, tmp_path: Path) -> None:
-    shutil.copy(raw.videos / "phone.mp4", own_raw.videos / "phone.mov")
-    assert "phone.mov and phone.mp4" in _refusal(own_raw, tmp_path)
+def test_wrong_input_is_refused_before_any_video_is_opened(raw: RawCorpus, tmp_path: Path) -> None:
     queries = tmp_path / "q.jsonl"
     queries.write_text('{"desc": "Late.", "vid_name": "phone", "ts": [2, 1]}\n')
     assert "q.jsonl, line 1" in _refusal(raw, tmp_path, queries=queries)

@@ -184,7 +184,7 @@ def test_memory_that_runs_out_is_an_error_that_says_what_needs_less():
 )
 def test_extraction_and_fine_tuning_say_what_needs_less_memory(monkeypatch, capsys, program, work, argv, options):
     monkeypatch.setattr(program, work, failing(torch.cuda.OutOfMemoryError(OUT_OF_MEMORY)))
-    monkeypatch.setattr(program, "find_videos", lambda folder: {}, raising=False)
+    monkeypatch.setattr(program, "videos_of", lambda args: {}, raising=False)
     monkeypatch.setattr(sys, "argv", ["command", *argv.split(), "--device", "-1"])
     with pytest.raises(SystemExit) as caught:
         program.main()

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
 from utils.annotations.npy_folder import NpyFolder
-from utils.basic_utils import InputError, command_line, first_few, progress, read_json
+from utils.basic_utils import InputError, command_line, first_few, is_name, progress, read_json
 from utils.dataset_files import usable_folder
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import DECISIVE, KINDS, Plain, made_from, properties
@@ -101,7 +101,7 @@ def _keys(source: FeatureFile | NpyFolder, rename: Callable[[str], str]) -> dict
     source_keys: dict[str, str] = {}
     for key in source.feature_keys():
         new = rename(key)
-        if not new.isprintable() or not new.strip() or "/" in new:
+        if not is_name(new) or not new.strip() or "/" in new:
             raise InputError(f"{source.path}, key {key}: would be {new!r}, which names no video: change the prefixes")
         other = source_keys.setdefault(new, key)
         if other != key:

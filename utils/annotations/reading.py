@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from standalone_eval.ground_truth import MAX_MOMENTS, Span
-from utils.basic_utils import InputError, read_bytes, read_json
+from utils.basic_utils import InputError, is_name, read_bytes, read_json
 from utils.tables import indented
 
 IDS_PER_FILE = 1_000_000  # desc_id = number of the file * this + number of the query in it
@@ -88,7 +88,7 @@ class Reader:
 
     def video(self, name: Any, seconds: Any, where: str) -> bool:
         """Note a video's duration; False, after noting why, when name or duration are none."""
-        if not isinstance(name, str) or not name.isprintable() or not name.strip() or "/" in name:
+        if not isinstance(name, str) or not is_name(name) or not name.strip() or "/" in name:
             self.wrong(where, f"{reprlib.repr(name)} is not the name of a video")
             return False
         if type(seconds) not in (int, float) or not 0 < seconds < math.inf:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from utils.basic_utils import InputError, StrPath, first_few, named_when_full, read_json, write_json
+from utils.basic_utils import InputError, StrPath, first_few, is_name, named_when_full, read_json, write_json
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.item_log import Item, ItemLog
 from utils.whole_folder import lock
@@ -143,7 +143,7 @@ class Extraction:
             InputError: no key of a feature file can be called that, or there is no room.
         """
         for key in arrays:
-            if not key.startswith(name) or not name or "/" in key or key in {".", ".."} or not key.isprintable():
+            if not key.startswith(name) or not name or "/" in key or key in {".", ".."} or not is_name(key):
                 raise InputError(f"{key!r}: cannot be a name in a feature file: rename it, without '/'")
         self._asked[name] = source
         self.failures.pop(name, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.basic_utils import InputError
+from utils.inventory.video_folder import Inventory
 from utils.own_corpus.layout import Layout
 from utils.own_corpus.queries import LeftOut, Query
 from utils.own_corpus.splits import Split
@@ -37,7 +38,7 @@ class NewDataset:
     layout: Layout
     models: Models
     steps: Steps
-    videos: dict[str, Path]  # file or folder by vid_name, of all that were found
+    found: Inventory  # of the folder of videos
     queries: list[Query]  # those that are in it, as far as is known
     failed: dict[str, str] = field(default_factory=dict)  # reasons by vid_name, of videos that are in no file
     durations: dict[str, float] = field(default_factory=dict)  # seconds by vid_name, of videos that have features
@@ -46,6 +47,16 @@ class NewDataset:
     without_file: list[str] = field(default_factory=list)  # videos that have no subtitle file
     notes: list[str] = field(default_factory=list)  # sentences on what is worth knowing
     splits: dict[str, Split] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.failed.update(self.found.failed)
+        for text, places in self.found.notes().items():
+            self.note(text, places)
+
+    @property
+    def videos(self) -> dict[str, Path]:
+        """File or folder by vid_name, of all that were found."""
+        return self.found.taken
 
     def fail(self, failed: Mapping[str, str]) -> None:
         """Take videos out, each with its reason; `InputError` when none is left."""

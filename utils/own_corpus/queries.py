@@ -1,7 +1,7 @@
-"""Queries for a new dataset: read from jsonl, checked before hours of work, fitted to the videos that there are.
+"""Queries for a new dataset: read from files, checked before hours of work, fitted to the videos that there are.
 
-A line is `{"desc": sentence, "vid_name": video, "ts": [start, end] in seconds}`, with `desc_id`, `type`, `split` and
-anything else if wanted. What is wrong with a line itself is refused; a query whose video is missing or failed, or ends
+A row is `{"desc": sentence, "vid_name": video, "ts": [start, end] in seconds}`, with `desc_id`, `type`, `split` and
+anything else if wanted. What is wrong with a row itself is refused; a query whose video is missing or failed, or ends
 before the moment begins, is left out and listed.
 """
 
@@ -12,15 +12,18 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from standalone_eval.ground_truth import is_query_type
-from utils.basic_utils import InputError, first_few, read_jsonl
-from utils.own_corpus.layout import ALL, LEARNT, TEST, split_name
+from utils.basic_utils import InputError, first_few
+from utils.inventory.names import Names
+from utils.own_corpus.layout import ALL, LEARNT, TEST
+from utils.own_corpus.query_keys import splits_meant, standard_keys
+from utils.own_corpus.query_rows import read_rows
 from utils.tables import indented
 
 LARGEST_ID = 2**53
@@ -38,7 +41,8 @@ class Query:
     vid_name: str | None
     ts: tuple[float, float] | None  # (start, end) in seconds
     split: str | None
-    content: dict[str, Any]  # all that the line says
+    content: dict[str, Any]  # all that the line says, `desc`, `vid_name` and `ts` under these keys
+    notes: tuple[str, ...] = ()  # what it says in other words, or in words that are not read
 
 
 @dataclass(frozen=True)
@@ -49,20 +53,26 @@ class LeftOut:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.query.where}: {reprlib.repr(self.query.desc)}: {self.reason}"
+        return f"{self.query.where}: {reprlib.repr(self.query.desc)}{_id_of(self.query.content)}: {self.reason}"
 
 
 def read_queries(paths: Sequence[str | Path]) -> list[Query]:
     """Read and check query files; `InputError` when one cannot be read, or for wrong lines, naming the first."""
+    rows = [row for path in paths for row in read_rows(path)]
     queries: list[Query] = []
     wrong: list[str] = []
-    for path in paths:
-        for number, content in enumerate(read_jsonl(path, "give a jsonl file of queries"), start=1):
-            where = f"{path}, line {number}"
-            try:
-                queries.append(_query(content, where))
-            except ValueError as err:
-                wrong.append(f"{where}: {err}")
+    standard: list[tuple[str, dict[str, Any], list[str]]] = []
+    for where, content in rows:
+        try:
+            standard.append((where, *standard_keys(content)))
+        except ValueError as err:
+            wrong.append(f"{where}: {err}{_id_of(content)}")
+    splits = splits_meant({content["split"] for _, content, _ in standard if isinstance(content.get("split"), str)})
+    for where, content, notes in standard:
+        try:
+            queries.append(_query(content, where, splits, notes))
+        except ValueError as err:
+            wrong.append(f"{where}: {err}{_id_of(content)}")
     wrong += _same_ids(queries)
     if not wrong:
         wrong = _disagreements(queries)
@@ -71,8 +81,8 @@ def read_queries(paths: Sequence[str | Path]) -> list[Query]:
     return queries
 
 
-def _query(content: dict[str, Any], where: str) -> Query:
-    """A line as a query; `ValueError` says what is wrong with it."""
+def _query(content: dict[str, Any], where: str, splits: Mapping[str, str], notes: list[str]) -> Query:
+    """A row as a query; `splits` says what splits are called here. `ValueError` says what is wrong with it."""
     desc, vid_name, ts, split = (content.get(key) for key in ("desc", "vid_name", "ts", "split"))
     if not isinstance(desc, str) or not desc.strip():
         raise ValueError('has no "desc", the sentence to look for')
@@ -83,10 +93,17 @@ def _query(content: dict[str, Any], where: str) -> Query:
     if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split) and split != ALL):
         raise ValueError(f'"split" {reprlib.repr(split)} is not a name such as "train", "val" or "test"')
     times = None if ts is None else _times(ts, vid_name)
-    split = None if split is None else split_name(split)
+    if split is not None and splits[split] not in (split, TEST):
+        notes = [*notes, f'split "{split}" is taken for {splits[split]}']
+    split = None if split is None else splits[split]
     if times is None and split in LEARNT:
         raise ValueError(f'has no "ts": queries of split {split} need [start, end] in seconds')
-    return Query(where, _desc_id(content, times), desc, vid_name, times, split, content)
+    return Query(where, _desc_id(content, times), desc, vid_name, times, split, content, tuple(notes))
+
+
+def _id_of(content: Mapping[str, Any]) -> str:
+    """The `desc_id` that the user gave, for messages; "" without one."""
+    return f" (desc_id {reprlib.repr(content['desc_id'])})" if content.get("desc_id") is not None else ""
 
 
 def _times(ts: Any, vid_name: str | None) -> tuple[float, float]:
@@ -135,15 +152,39 @@ def _disagreements(queries: Sequence[Query]) -> list[str]:
     return wrong
 
 
-def check_names(queries: Sequence[Query], videos: Iterable[str]) -> None:
-    """Refuse queries of which none is about one of the videos: their names must mean something else."""
-    there = set(videos)
-    named = [query for query in queries if query.vid_name is not None]
-    if named and not any(query.vid_name in there for query in named):
+def with_known_names(queries: Sequence[Query], videos: Iterable[str]) -> list[Query]:
+    """Queries with the names that the videos have, where theirs differ in Unicode form, case or kind of spaces alone.
+
+    Refuses queries of which none is about one of the videos: their names must mean something else.
+    """
+    names = Names(videos)
+    found = [query if query.vid_name is None else _renamed(query, names.known(query.vid_name)) for query in queries]
+    named = [query for query in found if query.vid_name is not None]
+    if named and not any(query.vid_name in names for query in named):
+        name = named[0].vid_name or ""
+        such_as = first_few(names.nearest(name) or sorted(names), 3)
         raise InputError(
-            f'{named[0].where}: "vid_name" {named[0].vid_name} is none of the videos, and no other line names one: a '
-            f"video is called as its file without the suffix, such as {first_few(sorted(there), 3)}"
+            f'{named[0].where}: "vid_name" {name} is none of the videos, and no other line names one: a '
+            f"video is called as its file without the suffix, such as {such_as}"
         )
+    return found
+
+
+def _renamed(query: Query, name: str | None) -> Query:
+    if name is None or name == query.vid_name:
+        return query
+    said = '"vid_name" differs from the video\'s in Unicode form, case or kind of spaces, and is taken for it'
+    content = {**query.content, "vid_name": name}
+    return replace(query, vid_name=name, content=content, notes=(*query.notes, said))
+
+
+def noted(queries: Iterable[Query]) -> dict[str, list[str]]:
+    """What is to be said of how queries were read, each with the rows that it is about."""
+    rows: dict[str, list[str]] = {}
+    for query in queries:
+        for note in query.notes:
+            rows.setdefault(note, []).append(query.where)
+    return rows
 
 
 def fit_to_videos(
@@ -153,7 +194,8 @@ def fit_to_videos(
 
     Seconds and reasons are by vid_name, of the videos that have features and of those that have not.
     """
-    return parted(queries, lambda query: _hindrance(query, durations, failed))
+    names = Names({*durations, *failed})
+    return parted(queries, lambda query: _hindrance(query, durations, failed, names))
 
 
 def parted(queries: Sequence[Query], hindrance: Callable[[Query], str | None]) -> tuple[list[Query], list[LeftOut]]:
@@ -163,15 +205,15 @@ def parted(queries: Sequence[Query], hindrance: Callable[[Query], str | None]) -
     return kept, [LeftOut(query, reason) for query, reason in reasons if reason is not None]
 
 
-def _hindrance(query: Query, durations: Mapping[str, float], failed: Mapping[str, str]) -> str | None:
+def _hindrance(query: Query, durations: Mapping[str, float], failed: Mapping[str, str], names: Names) -> str | None:
     name = query.vid_name
     if name is None:
         return None
     if name in failed:
         return f"its video {name} failed"
     if name not in durations:
-        stem = Path(name).stem
-        return f"there is no video {name}" + (f" (is {stem} meant?)" if stem in {*durations, *failed} else "")
+        near = names.nearest(name)
+        return f"there is no video {name}" + (f" (is {first_few(near, 3)} meant?)" if near else "")
     if query.ts is not None and query.ts[0] >= durations[name]:
         return f"its moment {list(query.ts)} begins after {name} ends ({durations[name]:.2f} s)"
     return None

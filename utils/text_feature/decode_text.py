@@ -1,11 +1,11 @@
-"""The text of subtitle files, whatever encoding they were saved in."""
+"""The text of files that people have made, whatever encoding they were saved in."""
 
 from __future__ import annotations
 
 import codecs
 import re
 
-from utils.basic_utils import InputError
+from utils.basic_utils import InputError, StrPath, read_bytes
 
 # the longest mark first: that of UTF-32 begins with that of UTF-16
 BYTE_ORDER_MARKS = (
@@ -21,6 +21,7 @@ GUESSES = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 )
+SAVE_AS_UTF8 = 'save it as UTF-8 (in an editor: "Save as", encoding UTF-8; in Excel: file type "CSV UTF-8")'
 INSTALL = "pip install -r utils/text_feature/requirements.txt -c constraints.txt"
 
 
@@ -50,6 +51,24 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str | None]:
     except UnicodeDecodeError:
         name, note = _guess(data)
     return data.decode(name, errors="replace"), note
+
+
+def read_text(path: StrPath, remedy: str) -> str:
+    """The text of a file whose names and sentences count: UTF-8, or what a byte order mark says.
+
+    Raises:
+        InputError: it cannot be read (says the `remedy`), or its encoding would be a guess (says how to save it).
+    """
+    data = read_bytes(path, remedy)
+    text, guess = decode(data)
+    if guess is not None:
+        raise InputError(f"{path}: is not UTF-8 text: {SAVE_AS_UTF8}")
+    if "\ufffd" in text and "\ufffd".encode() not in data:  # what `decode` puts for bytes that mean nothing
+        line = text[: text.index("\ufffd")].count("\n") + 1
+        raise InputError(f"{path}, line {line}: holds bytes that are not of its encoding: {SAVE_AS_UTF8}")
+    if "\0" in text:
+        raise InputError(f"{path}: is not a text file: {remedy}")
+    return text
 
 
 def check_encoding(encoding: str) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from utils.basic_utils import InputError, StrPath, read_jsonl
+import orjson
+
+from utils.basic_utils import InputError, StrPath
+from utils.text_feature.decode_text import read_text
 
 LENGTHS_SUFFIX = "-lengths"  # beside a video's tokens: how many each of its lines has
 
@@ -22,7 +26,33 @@ def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
         if isinstance(item, Mapping):
             yield f"row {number}", item
         else:
-            yield from ((f"{item}, line {i}", row) for i, row in enumerate(read_jsonl(item), start=1))
+            yield from json_lines(item, read_text(item, "check the path"))
+
+
+def json_lines(path: StrPath, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The object of each line that is not blank, with file and line; `InputError` when one is none, or without any."""
+    n_rows = 0
+    for number, line in enumerate(lines_of(text), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
+            n_rows += 1
+    if not n_rows:
+        raise InputError(f"{path}: has no lines: was it downloaded or written whole?")
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as editors number them, unlike `str.splitlines`, which also splits within sentences of some languages."""
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as err:
+        raise InputError(f"{where}: is not valid JSON ({err}): mend or remove the line; a line is an object") from err
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected an object {{…}}, found {type(row).__name__}")
+    return row
 
 
 def query_texts(queries: Rows) -> dict[str, str]:

@@ -12,18 +12,26 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-import numpy as np
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
+
+import numpy as np
 
 from utils.basic_utils import StrPath, command_line
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.video_feature.frames import find_videos
 from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, centre_crop, load_image_model
-from utils.video_feature.pipeline import Extractor, Looking, Report, Videos, add_video_options, extract_each, finish
+from utils.video_feature.pipeline import (
+    Extractor,
+    Looking,
+    Report,
+    Videos,
+    add_video_options,
+    extract_each,
+    finish,
+    videos_of,
+)
 
 SCRIPT = "utils/video_feature/extract_frame_features.py"
 PACKAGES = ("torch", "torchvision", "timm", "av", "numpy")
@@ -62,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--weights", help="file with its state dict; by default the library downloads what it has")
     add("--layer", default=POOLED, choices=LAYERS, help="pool5 goes into the classifier; others: ResNets' maps, flat")
     args = parser.parse_args(argv)
-    looking, videos = Looking.of(args), find_videos(args.videos)
+    looking, videos = Looking.of(args), videos_of(args)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device))
         report = extract(videos, model, args.out, looking)

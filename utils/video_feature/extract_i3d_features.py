@@ -14,22 +14,30 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 
+if not all(map(find_spec, ("method_tvr", "numpy", "torch", "h5py", "orjson", "tqdm"))):
+    print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
+    sys.exit(2)
+
 import numpy as np
 import torch
-
-if find_spec("method_tvr") is None:
-    print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
-    sys.exit(2)
 
 from utils.basic_utils import InputError, StrPath, command_line
 from utils.feature_files.provenance import weights_digest
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.video_feature.frames import find_videos
 from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import centre_crop
-from utils.video_feature.pipeline import Extractor, Looking, Report, Videos, add_video_options, extract_each, finish
+from utils.video_feature.pipeline import (
+    Extractor,
+    Looking,
+    Report,
+    Videos,
+    add_video_options,
+    extract_each,
+    finish,
+    videos_of,
+)
 from utils.video_feature.sampling import Resize
 from utils.video_feature.weights_file import without_counters
 
@@ -116,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="of pixels; default [0,1] as for TVR's features, although the public weights were trained on [-1,1]",
     )
     args = parser.parse_args(argv)
-    looking, videos = Looking.of(args), find_videos(args.videos)
+    looking, videos = Looking.of(args), videos_of(args)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = I3DModel(load_i3d(args.weights)[0], choose_device(args.device), args.value_range)
         report = extract(videos, model, args.out, looking, args.clip_length)

@@ -12,22 +12,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from collections.abc import Generator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, first_few
+from utils.basic_utils import InputError, StrPath
 from utils.folders import entries_of
+from utils.inventory.video_folder import PICTURE_SUFFIXES
 from utils.video_feature.decoding import Picture, Reader, check_decoder, frame_period, opened, read_picture
 from utils.video_feature.sampling import Resize, sample_times, shown_at
 
-VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
-)
-PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
 EARLY_END_S = 1.0
 _US = 1_000_000  # containers count in microseconds
 
@@ -165,37 +160,3 @@ def pictures_in(folder: Path) -> list[Path]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
     return sorted(paths, key=parts)
-
-
-def _is_video(entry: Path) -> bool:
-    """Whether what lies in a folder is a file of a video suffix, or a folder that holds pictures."""
-    if not os.path.isdir(entry):
-        return entry.suffix.lower() in VIDEO_SUFFIXES
-    try:
-        return bool(pictures_in(entry))
-    except InputError as err:  # such as lost+found
-        print(f"note: {err}; passed over", file=sys.stderr, flush=True)
-        return False
-
-
-def find_videos(folder: StrPath) -> dict[str, Path]:
-    """The videos of a dataset, by name: files without their suffixes, and folders that hold pictures.
-
-    Folders in it that cannot be read are passed over, with a note.
-
-    Raises:
-        InputError: there is no such folder, nothing in it, or two videos of one name.
-    """
-    path = Path(folder)
-    entries = [entry for entry in entries_of(path, "give the folder with the videos") if entry.name[0] != "."]
-    videos = [entry for entry in entries if _is_video(entry)]
-    named = sorted((entry.name if os.path.isdir(entry) else entry.stem, entry) for entry in videos)
-    twice = [f"{one[1].name} and {other[1].name}" for one, other in pairwise(named) if one[0] == other[0]]
-    if twice:
-        raise InputError(f"{path}: {first_few(twice)} would have one name: rename one")
-    odd = [entry for name, entry in named if not name.isprintable()]  # bytes that are no text, and control characters
-    if odd:
-        raise InputError(f"{path}: {odd[0].name!r} is no name that a feature file can hold: rename it")
-    if not named:
-        raise InputError(f"{path}: holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folders of pictures")
-    return dict(named)

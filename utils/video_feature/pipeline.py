@@ -18,7 +18,8 @@ import numpy as np
 
 from utils.basic_utils import InputError, StrPath, first_few, progress, write_json
 from utils.feature_files.provenance import made_with
-from utils.feature_files.resumable_features import Extraction, Scalar, file_stamp
+from utils.feature_files.resumable_features import FOLDER_SUFFIX, Extraction, Scalar, file_stamp
+from utils.inventory.video_folder import find_videos
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
 from utils.video_feature.sampling import Resize
@@ -166,6 +167,11 @@ def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: 
     add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
     add("--batch_size", type=int, default=default.batch_size, help=f"{batch}; default {default.batch_size}")
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
+
+
+def videos_of(args: argparse.Namespace) -> dict[str, Path]:
+    """The videos that the options of `add_video_options` name, by name; what else lies there is said."""
+    return find_videos(args.videos, [path for path in (args.out, args.out + FOLDER_SUFFIX, args.durations) if path])
 
 
 def finish(report: Report, out: str, durations: str | None) -> None:

@@ -133,6 +133,8 @@ def test_blank_sentences_are_refused_and_blank_lines_passed_over(tmp_path, blank
     file = tmp_path / "asked.txt"
     file.write_bytes(f"\ufeffNora\r\n{blank}\r\nÉlise rit\r\n".encode())
     assert read_sentences(None, str(file)) == ["Nora", "Élise rit"]
+    file.write_bytes("Nora\r\nÉlise rit\r\n".encode("utf-16"))
+    assert read_sentences(None, str(file)) == ["Nora", "Élise rit"]
     file.write_text(blank)
     with pytest.raises(InputError, match=r"asked\.txt: has no sentences"):
         read_sentences(None, str(file))
@@ -140,7 +142,7 @@ def test_blank_sentences_are_refused_and_blank_lines_passed_over(tmp_path, blank
 
 def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes("Élise".encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin\.txt: is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"latin\.txt: is not UTF-8 text: save it as UTF-8"):
         read_sentences(None, str(tmp_path / "latin.txt"))
     with pytest.raises(InputError, match=r"nowhere\.txt: cannot be read .*one sentence a line"):
         read_sentences(None, str(tmp_path / "nowhere.txt"))

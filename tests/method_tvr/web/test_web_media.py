@@ -59,6 +59,25 @@ def test_of_several_files_the_one_that_most_browsers_play_is_taken(tmp_path):
     assert (answer.content, answer.headers["content-type"]) == (b"first by path", "video/webm")
 
 
+def test_files_of_one_name_in_several_folders_are_said(tmp_path, folder, capsys):
+    for place in ("1", "2"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{NAME}.mp4").write_bytes(CONTENT)
+    MediaFiles.in_folder(tmp_path, [NAME])
+    assert f"one of which is shown: {NAME}" in capsys.readouterr().err
+    MediaFiles.in_folder(folder, [NAME, THIRD])
+    assert "several folders" not in capsys.readouterr().err
+
+
+def test_a_name_may_be_spelt_as_another_system_does(tmp_path):
+    for name in ("Cafe\u0301", "3.04\u202fPM", "b", "B"):
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    files = MediaFiles.in_folder(tmp_path, ["caf\u00e9", "3.04 PM", "b"])
+    assert {name: path.read_bytes().decode() for name, path in files.items()} == {
+        "caf\u00e9": "Cafe\u0301", "3.04 PM": "3.04\u202fPM", "b": "b"
+    }  # fmt: skip
+
+
 def test_a_video_may_be_named_with_a_suffix(tmp_path):
     (tmp_path / "12@N02_ab.mov").write_bytes(b"of didemo")
     (tmp_path / "12@N02_cd.mov.mp4").write_bytes(b"converted")

@@ -19,7 +19,14 @@ from utils.feature_files.feature_file import new_feature_file
 from utils.feature_files.provenance import made_with, properties
 from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.layout import ALIASES, name_in_files
-from utils.own_corpus.queries import Query, check_names, fit_to_videos, other_durations, past_the_end, read_queries
+from utils.own_corpus.queries import (
+    Query,
+    fit_to_videos,
+    other_durations,
+    past_the_end,
+    read_queries,
+    with_known_names,
+)
 from utils.own_corpus.splits import divide, in_both, val_videos
 from utils.own_corpus.steps import Steps
 from utils.video_feature.convert_feature_frm_to_clip import convert
@@ -101,8 +108,8 @@ def test_lines_must_agree_on_how_they_are_divided(tmp_path):
 def test_queries_about_no_video_at_all_are_refused_before_any_work(tmp_path):
     queries = _read(tmp_path, {**TIMED, "vid_name": "a.mp4"})
     with pytest.raises(InputError, match=r"a\.mp4 is none of the videos"):
-        check_names(queries, ["a", "b"])
-    check_names([*queries, *_read(tmp_path, TIMED)], ["a"])
+        with_known_names(queries, ["a", "b"])
+    with_known_names([*queries, *_read(tmp_path, TIMED)], ["a"])
 
 
 def test_queries_that_no_video_fits_are_left_out_with_a_reason_and_others_stay_as_they_are(tmp_path):

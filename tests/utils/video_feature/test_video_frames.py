@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
-import sys
 import threading
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from tests.support.video_files import HEIGHT, MATRICES, WIDTH, number_of, number
 from utils.basic_utils import InputError
 from utils.video_feature import decoding
 from utils.video_feature.ahead import ahead
-from utils.video_feature.frames import find_videos, open_video, pictures_in
+from utils.video_feature.frames import open_video, pictures_in
 from utils.video_feature.sampling import Resize, shown_at
 
 
@@ -329,54 +326,10 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
         list(open_video(folder, 3).frames(3.0))
 
 
-def test_videos_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "b.srt"):
-        (tmp_path / name).touch()
-    folder_of_frames(tmp_path / "c.d", 1)
-    (tmp_path / "no_pictures").mkdir()
-    assert list(find_videos(tmp_path)) == ["a", "b", "c.d"]
-    (tmp_path / "b.webm").touch()
-    with pytest.raises(InputError, match=r"b\.mp4 and b\.webm would have one name"):
-        find_videos(tmp_path)
-
-
 def test_digits_that_are_no_decimals_are_letters_in_names(tmp_path: Path) -> None:
     folder = folder_of_frames(tmp_path / "a", 3)
     (folder / "frame_0.png").rename(folder / "²1.png")
     assert [path.name for path in pictures_in(folder)] == ["frame_1.png", "frame_2.png", "²1.png"]
-
-
-def test_folders_that_cannot_be_read_are_passed_over_or_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a.mp4").touch()
-    closed = folder_of_frames(tmp_path / "lost+found", 1)
-    iterdir = Path.iterdir
-
-    def refused(folder: Path) -> Iterator[Path]:
-        if folder == closed:
-            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-        return iterdir(folder)
-
-    monkeypatch.setattr(Path, "iterdir", refused)
-    assert list(find_videos(tmp_path)) == ["a"]
-    assert f"note: {closed}: cannot be read (Permission denied)" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"lost\+found: cannot be read \(Permission denied\)"):
-        open_video(closed, 3)
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="names are text there")
-def test_names_that_no_feature_file_can_hold_are_told_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).touch()
-    with pytest.raises(InputError, match="rename it"):
-        find_videos(tmp_path)
-
-
-def test_folders_without_videos_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no videos"):
-        find_videos(tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
-        find_videos(tmp_path / "nothing")
 
 
 def test_without_the_decoder_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
