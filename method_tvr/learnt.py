@@ -16,8 +16,8 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.config import evaluation_rule, settings_of
+from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.inputs import Inputs
-from method_tvr.model import MODALITIES
 from method_tvr.optimization import warmup_linear
 from method_tvr.report.chance import chance_level
 from utils.feature_files.feature_file import FeatureFile
@@ -44,7 +44,8 @@ def warn_if_unlearnt(opt: EasyDict, steps: int, metrics: Mapping[str, Mapping[st
     inputs = replace(settings_of(Inputs, opt), feature_cache="disk")  # nothing of the features but their sizes is read
     with inputs.open_features(torch.device("cpu")) as features:
         n_queries = len(inputs.train_queries(features))
-    why = [_as_chance(opt, inputs, metrics), _too_few(opt, n_queries, steps)]
+        as_chance = _as_chance(opt, inputs, features, metrics) if opt.stop_task in metrics else ""
+    why = [as_chance, _too_few(opt, n_queries, steps)]
     if any(why):
         said = "; and ".join(filter(None, why))
         print(f"warning: this model has learnt next to nothing: {said}: {_remedy(opt, n_queries)}", file=sys.stderr)
@@ -63,17 +64,15 @@ def _too_few(opt: EasyDict, n_queries: int, steps: int) -> str:
     return f"{steps} steps at --lr {opt.lr:g} are too few steps to move the weights far from where they were drawn"
 
 
-def _as_chance(opt: EasyDict, inputs: Inputs, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """How a result is no better than blind draws; "" if it is better, or there is none."""
-    if opt.stop_task not in metrics:
-        return ""
+def _as_chance(
+    opt: EasyDict, inputs: Inputs, features: FeatureStore, metrics: Mapping[str, Mapping[str, float]]
+) -> str:
+    """How a result is no better than blind draws; "" if it is better."""
     rule = evaluation_rule(opt)
     rule = replace(rule, iou_thds=[min(rule.iou_thds)], ks=[min(rule.ks)])
     name = f"r{rule.ks[0]}" if opt.stop_task == "VR" else f"{rule.iou_thds[0]}-r{rule.ks[0]}"
-    with inputs.open_features(torch.device("cpu")) as features:
-        split = inputs.eval_split(features)
-        path = next(features.paths[m] for m in MODALITIES if m in features.paths)
-    with FeatureFile(path) as file:
+    split = inputs.eval_split(features)
+    with FeatureFile(features.paths[features.modalities[0]]) as file:
         n_clips = {video.vid_name: min(file.form(video.vid_name)[0], opt.max_ctx_l) for video in split.videos}
     chance = chance_level(split.queries, n_clips, inputs.clip_times, opt.min_pred_l, opt.max_pred_l, rule)
     n, recall, blind = len(split.queries), metrics[opt.stop_task][name], chance[opt.stop_task][name]
