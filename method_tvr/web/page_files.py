@@ -15,6 +15,7 @@ from method_tvr.ask.extraction_record import record_path, recorded, subtitles_be
 from method_tvr.config import evaluation_rule
 from method_tvr.dset_configs import DATASETS
 from method_tvr.options.saved import find_path, load_options
+from method_tvr.web.guards import is_loopback
 from method_tvr.web.query_outcomes import QueryOutcomes
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.folders import files_in
@@ -95,6 +96,8 @@ def default_videos(opt: EasyDict) -> str | None:
         return None
     place = find_path(folder)
     why = others_hand([record, record.parent, place]) if place.is_dir() else "is not there any more"
+    if why is None and not is_loopback(opt.host):
+        why = f"others would see them at --host {opt.host}"
     if why is None:
         return str(place)
     LOG.warning("no videos are shown: those of %s were in %s (%s): give --videos DIR", record, folder, why)

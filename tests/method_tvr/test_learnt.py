@@ -1,11 +1,10 @@
 """What is said of a run that learns nothing, and that nothing is said of one that learns."""
 
 import pytest
-from easydict import EasyDict
 
 from method_tvr import train
 from method_tvr.config import parse_train_options
-from method_tvr.learnt import at_least, warn_if_unlearnt, warn_of_few_steps
+from method_tvr.learnt import Material, at_least, warn_if_unlearnt, warn_of_few_steps
 
 TVR = ["--dset_name", "tvr", "--exp_id", "x"]
 MENDED = "--bsz 8 --lr 0.0003 --n_epoch 40 --max_es_cnt -1 --lw_st_ed 0.1"
@@ -43,7 +42,7 @@ def after(tiny_corpus, capsys):
 
     def said(recall: float, steps: int = 1000, **typed: object) -> str:
         opt = parse_train_options(tiny_corpus.options(exp_id="x", lr=0.001, n_epoch=1000, **typed))
-        warn_if_unlearnt(EasyDict(opt), steps, {"VCMR": {"0.5-r1": recall}})
+        warn_if_unlearnt(opt, Material.read(opt), steps, {"VCMR": {"0.5-r1": recall}})
         return capsys.readouterr().err
 
     return said

@@ -93,7 +93,8 @@ def own(tmp_path: Path) -> EasyDict:
     (tmp_path / "videos").mkdir()
     (tmp_path / "my_made_by.json").write_text(json.dumps({"options": {"videos": str(tmp_path / "videos")}}))
     place = str(tmp_path / "my_video2dur_idx.json")
-    opt = options(tmp_path, dset_name="custom", subtitles=None, eval_split_name="all", video_duration_idx_path=place)
+    changed = {"dset_name": "custom", "subtitles": None, "eval_split_name": "all", "host": "127.0.0.1"}
+    opt = options(tmp_path, **changed, video_duration_idx_path=place)
     (tmp_path / "opt.json").write_text(json.dumps({"eval_split_name": "val", "eval_path": opt.eval_path}))
     return opt
 
@@ -120,6 +121,8 @@ def test_videos_on_record_are_shown_where_only_the_user_can_have_put_them_there(
     assert default_videos(own) == str(tmp_path / "videos")
     assert default_videos(EasyDict({**own, "dset_name": "tvr"})) is None
     assert caplog.text == ""
+    assert default_videos(EasyDict({**own, "host": "0.0.0.0"})) is None
+    assert "others would see them at --host 0.0.0.0): give --videos DIR" in caplog.text
     for place in (tmp_path / "videos", tmp_path / "my_made_by.json", tmp_path):
         mode = place.stat().st_mode
         place.chmod(0o777)
