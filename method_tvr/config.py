@@ -16,6 +16,7 @@ from easydict import EasyDict
 from method_tvr.dataset.clip_times import AUTO, LABEL_RULES
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
+from method_tvr.options.own_corpus import look_everywhere
 from method_tvr.options.row import (
     ABOVE_0,
     ABOVE_0_AT_MOST_1,
@@ -43,6 +44,7 @@ from method_tvr.options.row import (
 )
 from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import check_name_part, find_model_dir, keep_to_known_places, load_known
+from method_tvr.options.settings_file import read_settings
 from method_tvr.options.values import (
     AVERAGE,
     CTX_MODES,
@@ -90,6 +92,8 @@ OPTIONS: Table = (
         Option("no_pin_memory", False, "do not use pinned memory when copying to CUDA", inference=OWN, on_resume=True),
     )),
     Group("training", ALL_PROGRAMS, (
+        Option("settings", None, "json of options, as utils/extract_features.sh writes it; what is typed wins",
+               inference=UNSHARED, metavar="FILE"),
         Option("lr", 1e-4, "peak learning rate", NOT_NEGATIVE),
         Option("lr_warmup_proportion", 0.01, "share of all steps over which lr grows", NOT_NEGATIVE),
         Option("wd", 0.01, "weight decay", NOT_NEGATIVE),
@@ -284,7 +288,8 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     if opt.dset_name is None:
         raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
     dataset = dataset_of(opt)
-    opt.update({name: value for name, value in dataset.recipe.items() if name not in given})
+    usual = {**dataset.recipe, **read_settings(opt.settings, options)}
+    opt.update({name: value for name, value in usual.items() if name not in given})
     if dataset.recipe_note:
         values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)
         print(f"note: the recipe of {dataset.name}, {values}, {dataset.recipe_note}", file=sys.stderr)
@@ -373,6 +378,8 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     if "eval_path" not in given:
         splits = {dataset.split_name(name) for name in (saved.get("eval_split_name", ""), opt.eval_split_name)}
         opt.eval_path = saved.get("eval_path") if len(splits) == 1 else None
+    if program in (SEARCH, SERVE):
+        look_everywhere(opt, saved, given)
     opt.eval_id = opt.eval_id or opt.exp_id
     rules.check_program(opt, given, program)
     rules.finish(opt, given)

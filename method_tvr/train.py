@@ -31,6 +31,7 @@ from method_tvr.dataset.feature_records import check_clip_length, check_trained_
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean_losses, run_inference
 from method_tvr.inputs import Inputs
+from method_tvr.learnt import Material, warn_if_unlearnt, warn_of_few_steps
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import save_options
@@ -349,18 +350,25 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
     ranks.barrier()  # what others have left behind is read once the main process has the folder
     saved = load_saved_run(folder) if opt.resume is not None else None
     phase = saved.state.place.phase if saved is not None else None
+    steps, about = saved.state.optimizer["steps_done"] if saved is not None else 0, None
     if phase == Phase.FINISHED:
         print(f"{folder}: the run is finished, there is nothing left to do")
         return
     if phase != Phase.INFERENCE:
         with Trainer(opt, saved, signals, ranks, device) as trainer:
+            if ranks.is_main and opt.resume is None:
+                warn_of_few_steps(opt, len(trainer.train_set))
             trainer.run()
+            steps = trainer.optimizer.steps_done
+            about = Material.of(len(trainer.train_set), trainer.evaluation, trainer.features)
     with held(folder) if ranks.is_main and opt.resume is None else nullcontext():  # a resumed run has it already
+        metrics = {}
         if opt.eval_path is not None:
             print(f"evaluating the best model, without NMS and at --nms_thd {opt.final_nms_thd:g}")
-            run_inference(final_inference_options(opt), ranks, device)
+            metrics = run_inference(final_inference_options(opt), ranks, device)
         if ranks.is_main:
             mark_finished(folder)
+            warn_if_unlearnt(opt, about or Material.read(opt), steps, metrics)
 
 
 @command_line

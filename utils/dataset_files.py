@@ -10,6 +10,8 @@ from typing import Any
 
 from utils.basic_utils import InputError, StrPath, write_json
 
+DURATIONS = "_video2dur_idx.json"
+
 
 def release_path(out: Path, prefix: str, split: str) -> Path:
     """`P_{split}_release.jsonl`, the queries of a split."""
@@ -18,7 +20,17 @@ def release_path(out: Path, prefix: str, split: str) -> Path:
 
 def durations_path(out: Path, prefix: str) -> Path:
     """`P_video2dur_idx.json`."""
-    return out / f"{prefix}_video2dur_idx.json"
+    return out / f"{prefix}{DURATIONS}"
+
+
+def durations_prefix(path: Path) -> str | None:
+    """The `P` of a file of durations, None where it is called otherwise."""
+    return path.name.removesuffix(DURATIONS) if path.name.endswith(DURATIONS) else None
+
+
+def subtitles_path(out: Path, prefix: str) -> Path:
+    """`P_subtitles.jsonl`, the lines as text that subtitle features were made from, for people to read."""
+    return out / f"{prefix}_subtitles.jsonl"
 
 
 def manifest_path(out: Path, prefix: str) -> Path:

@@ -24,7 +24,7 @@ from utils.feature_files.resumable_features import file_stamp
 from utils.inventory.video_folder import take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
-from utils.own_corpus.files import check_agreement, write_annotations
+from utils.own_corpus.files import check_agreement, recorded_options, write_annotations
 from utils.own_corpus.layout import Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
 from utils.own_corpus.queries import (
@@ -36,6 +36,7 @@ from utils.own_corpus.queries import (
     read_queries,
     with_known_names,
 )
+from utils.own_corpus.settings import MAX_CTX_L, write_settings
 from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
 from utils.own_corpus.summary import told
@@ -52,7 +53,6 @@ from utils.video_feature.pipeline import Looking
 from utils.whole_folder import file_digest
 
 SCRIPT = "utils/extract_features.py"
-MAX_CTX_L = 128  # clips of a video that a model takes in by default
 
 
 def make_dataset(opt: argparse.Namespace) -> NewDataset:
@@ -198,7 +198,7 @@ def _finish(dataset: NewDataset) -> None:
     layout, splits = dataset.layout, dataset.splits
     with dataset.steps.timed("check"):
         dataset.n_clips = check_agreement(layout, splits, dataset.durations)
-        written = write_annotations(layout, splits, dataset.durations)
+        written = write_annotations(layout, splits, dataset.durations) + write_settings(layout, splits)
     silent = [name for name in dataset.without_file if name in dataset.durations]
     dataset.note("videos without a subtitle file, whose subtitle features are zero", silent)
     both = "videos both trained on and evaluated on, which makes the evaluation look better than it is"
@@ -208,13 +208,13 @@ def _finish(dataset: NewDataset) -> None:
     remedies = "another number: --max_ctx_l; inference can search them in windows: --long_videos windows"
     long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
     dataset.note(f"videos of more than {MAX_CTX_L} clips, averaged down to so many ({remedies})", long)
-    features = [layout.video, layout.sub, *([layout.query] if dataset.queries else [])]
+    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else [])]
     write_manifest(
         layout.out,
         layout.prefix,
         [*written, *features],
         made_by=SCRIPT,
-        options=vars(dataset.opt),
+        options=recorded_options(vars(dataset.opt)),
         failed=dataset.failed,
         inventory={"videos": dataset.found.record()},
         left_out=[str(query) for query in dataset.left_out],

@@ -40,7 +40,14 @@ from utils.basic_utils import (
     write_json,
     write_jsonl,
 )
-from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
+from utils.dataset_files import (
+    durations_path,
+    manifest_path,
+    release_path,
+    subtitles_path,
+    usable_folder,
+    write_manifest,
+)
 from utils.mini_corpus.annotations import generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
 from utils.mini_corpus.files import (
@@ -52,7 +59,6 @@ from utils.mini_corpus.files import (
     new_corpus_features,
     settings_record,
     sub_feature_path,
-    subtitles_path,
 )
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video

@@ -19,7 +19,7 @@ def refuse_unless_own(folder: Path, opened: Sequence[Path | int], option: str = 
         opened: it and its files, as paths, of which links are followed, or as handles.
         option: what trusts it, for the error.
     """
-    why = next(filter(None, map(_others_hand, opened)), None)
+    why = others_hand(opened)
     if why is None:
         return
     danger = f"{folder}: {why}, and a file made to do harm could run code here"
@@ -28,8 +28,12 @@ def refuse_unless_own(folder: Path, opened: Sequence[Path | int], option: str = 
         raise InputError(f"{danger}: give {option} if you trust whoever can write there, or remove the folder")
 
 
+def others_hand(opened: Sequence[Path | int]) -> str | None:
+    """How somebody else may have written one of some files or folders; None where all are the user's own."""
+    return next(filter(None, map(_others_hand, opened)), None)
+
+
 def _others_hand(file: Path | int) -> str | None:
-    """How somebody else may have written a file or folder; None for what is the user's own."""
     status = os.stat(file)
     if status.st_uid != os.geteuid():
         return f"belongs to another user (number {status.st_uid})"

@@ -75,12 +75,12 @@ class MomentSearcher:
         self.note: Callable[[str], object] = lambda text: print(f"note: {text}", file=sys.stderr)  # may be another
 
     @classmethod
-    def open(cls, model_dir: StrPath, split: str = "val", **options: object) -> MomentSearcher:
+    def open(cls, model_dir: StrPath, split: str | None = None, **options: object) -> MomentSearcher:
         """Load a model and its encoded videos, which are encoded first where they are not.
 
         Args:
             model_dir: results folder: a path, a name under `method_tvr/results`, or a pattern of either.
-            split: whose videos are searched.
+            split: whose videos are searched; by default those of val, and all of a corpus of one's own.
             **options: of `search.sh`, such as `index="faiss"`, `text_model="roberta-base"` or `device=-1`; True for
                 those that take no value.
 

@@ -11,11 +11,13 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from method_tvr.ask.extraction_record import recorded
 from method_tvr.inputs import Inputs
 from method_tvr.options.saved import find_path
 from method_tvr.trained_model import TrainedModel
@@ -71,7 +73,7 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
         if seed is not None:
             return mini_text_model(seed, size)
         unknown = f"neither the model in {trained.model_dir} nor {queries} says which one it was"
-        name = _agreed_name(record.get("model"), unknown)
+        name = _agreed_name(_with_folder(record.get("model"), trained.inputs.video_duration_idx_path), unknown)
     encoder = _load(name, record, trained.device)
     if encoder.size != size:
         raise InputError(
@@ -98,6 +100,17 @@ def _mini_seed(inputs: Inputs) -> int | None:
     seed = said.get("seed")
     generated = said.get("made_by") == mini_files.MADE_BY and isinstance(seed, int | np.integer)
     return int(seed) if generated and seed is not None and seed >= 0 else None
+
+
+def _with_folder(model: Any, video_duration_idx_path: str) -> Any:
+    """A model on record, as the folder that it was in when the corpus was extracted, where that is on record too.
+
+    Features record a folder's own name alone, which is that of many.
+    """
+    folder = recorded(video_duration_idx_path, "text_model")
+    if folder is None or model not in (Path(folder).name, find_path(folder).resolve().name):
+        return model
+    return folder if Path(folder).is_absolute() or find_path(folder).is_dir() else model
 
 
 def _agreed_name(suggested: Any, unknown: str) -> str:

@@ -11,12 +11,16 @@ from typing import Any
 
 from easydict import EasyDict
 
+from method_tvr.ask.extraction_record import record_path, recorded, subtitles_beside
 from method_tvr.config import evaluation_rule
 from method_tvr.dset_configs import DATASETS
-from method_tvr.options.saved import find_path
+from method_tvr.options.saved import find_path, load_options
+from method_tvr.web.guards import is_loopback
 from method_tvr.web.query_outcomes import QueryOutcomes
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.folders import files_in
+from utils.own_corpus.layout import ALL
+from utils.own_folder import others_hand
 from utils.text_feature.text_rows import subtitle_lines
 
 LOG = logging.getLogger(__name__)
@@ -53,15 +57,50 @@ def open_outcomes(opt: EasyDict) -> tuple[QueryOutcomes | None, str]:
 
 def newest_predictions(opt: EasyDict) -> Path | None:
     """The prediction file in the model's folder that is shown unless another is named."""
-    which = f"{opt.dset_name}_{opt.eval_split_name}"
 
     def is_of(pattern: str, name: str) -> bool:
         return fnmatchcase(name, pattern) and not name.endswith("_metrics.json") and "_nms_thd_" not in name
 
-    for pattern in (f"inference_{which}_*_predictions_*.json", f"best_{which}_predictions_*.json"):
+    patterns = [
+        pattern
+        for which in (f"{opt.dset_name}_{split}" for split in _splits_of_queries(opt))
+        for pattern in (f"inference_{which}_*_predictions_*.json", f"best_{which}_predictions_*.json")
+    ]
+    for pattern in patterns:
         found = files_in(Path(opt.model_dir), partial(is_of, pattern), "give the model's folder")
         if found:
             return max(found, key=lambda path: path.stat().st_mtime)
+    return None
+
+
+def _splits_of_queries(opt: EasyDict) -> list[str]:
+    """What the split of the queries is called in names of predictions: as the one searched, or as that of training.
+
+    The latter where all videos of a corpus are searched, with the queries that the run was evaluated on.
+    """
+    if opt.eval_split_name != ALL or opt.eval_path is None:
+        return [opt.eval_split_name]
+    saved = load_options(opt.model_dir)
+    own = saved.get("eval_path") == opt.eval_path
+    return [ALL, *([str(saved.get("eval_split_name"))] if own else [])]
+
+
+def default_videos(opt: EasyDict) -> str | None:
+    """The folder that a corpus of one's own was extracted from, where nobody but the user can have put it on record.
+
+    What is on record and is not used is said: others' files do not decide what is shown to visitors.
+    """
+    record = None if DATASETS[opt.dset_name].root is not None else record_path(opt.video_duration_idx_path)
+    folder = None if record is None else recorded(opt.video_duration_idx_path, "videos")
+    if record is None or folder is None:
+        return None
+    place = find_path(folder)
+    why = others_hand([record, record.parent, place]) if place.is_dir() else "is not there any more"
+    if why is None and not is_loopback(opt.host):
+        why = f"others would see them at --host {opt.host}"
+    if why is None:
+        return str(place)
+    LOG.warning("no videos are shown: those of %s were in %s (%s): give --videos DIR", record, folder, why)
     return None
 
 
@@ -71,14 +110,20 @@ def open_subtitles(opt: EasyDict) -> Mapping[str, Sequence[Mapping[str, Any]]]:
     Raises:
         InputError: the file is no subtitles.
     """
-    path = default_subtitles(opt.dset_name) if opt.subtitles is None else Path(opt.subtitles)
-    return {} if path is None else subtitle_lines(path)
+    path = default_subtitles(opt) if opt.subtitles is None else Path(opt.subtitles)
+    lines = {} if path is None else subtitle_lines(path)
+    return lines if any(lines.values()) else {}  # a corpus in which nobody speaks has none to show
 
 
-def default_subtitles(dset_name: str) -> Path | None:
-    """Where a dataset's subtitles lie, if they are there: `PREFIX_subtitles.jsonl`, or TVR's own name for them."""
-    dataset = DATASETS[dset_name]
-    if dataset.root is None or not dataset.subtitles:
+def default_subtitles(opt: EasyDict) -> Path | None:
+    """Where a dataset's subtitles lie, if they are there: `PREFIX_subtitles.jsonl`, or TVR's own name for them.
+
+    Those of a corpus of one's own lie beside its durations.
+    """
+    dataset = DATASETS[opt.dset_name]
+    if dataset.root is None:
+        return subtitles_beside(opt.video_duration_idx_path)
+    if not dataset.subtitles:
         return None
     root = PROJECT_ROOT / dataset.root
     names = f"{dataset.prefix}_subtitles.jsonl", f"{dataset.prefix}_preprocessed_subtitles.jsonl"

@@ -17,7 +17,7 @@ from method_tvr.dataset.annotations import Video
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
-from method_tvr.web.page_files import open_outcomes, open_subtitles
+from method_tvr.web.page_files import default_videos, open_outcomes, open_subtitles
 from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError, read_bytes
@@ -87,6 +87,8 @@ def open_service(opt: EasyDict) -> Service:
     opt.max_before_nms = max(opt.max_before_nms, limits.max_top_k)
     searcher = open_searcher(opt)
     searcher.note = LOG.warning
+    if opt.videos is None:
+        opt.videos = default_videos(opt)
     names = [video.vid_name for video in searcher.videos]
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
     subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)

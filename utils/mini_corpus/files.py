@@ -48,11 +48,6 @@ class FeatureSettings:
             raise InputError(f"--vid_feat_types {unknown or 'is empty'}: choose from {', '.join(VID_FEAT_TYPES)}")
 
 
-def subtitles_path(out: Path, prefix: str) -> Path:
-    """`P_subtitles.jsonl`, the dialogue as text."""
-    return out / f"{prefix}_subtitles.jsonl"
-
-
 def video_feature_path(out: Path, prefix: str, vid_feat_type: str) -> Path:
     """The video features of one kind: resnet_i3d, resnet (appearance half) or i3d (motion half)."""
     return out / f"{prefix}_feature_release" / "video_feature" / VIDEO_FILES[vid_feat_type].format(prefix)

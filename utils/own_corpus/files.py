@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ from utils.own_corpus.queries import Query
 from utils.own_corpus.splits import Split
 from utils.text_feature.convert_sub_feature_word_to_clip import MASK_SUFFIX
 
+PLACES = ("videos", "subtitles", "text_model", "image_weights", "i3d_weights")  # options that name files
 AGAIN = "run the same command again"
+
+
+def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they go on record: folders and files that are there by their whole paths, to be found again."""
+    return {
+        name: os.path.abspath(value) if name in PLACES and value and os.path.exists(value) else value
+        for name, value in options.items()
+    }
 
 
 def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from utils.dataset_files import durations_path, manifest_path, release_path
+from utils.dataset_files import durations_path, manifest_path, release_path, subtitles_path
 
 TRAIN, VAL, TEST, ALL = "train", "val", "test_public", "all"
 LEARNT = (TRAIN, VAL)
@@ -15,6 +15,15 @@ ALIASES = {"test": TEST}  # as in the commands of training and inference
 def split_name(split: str) -> str:
     """The split's name in file names: `test` means test_public, as everywhere in the project."""
     return ALIASES.get(split, split)
+
+
+def intermediate_folder(out: Path, prefix: str) -> Path:
+    return out / f"{prefix}_intermediate"
+
+
+def earlier_subtitles(out: Path, prefix: str) -> Path:
+    """Where subtitles as text lay, in corpora of earlier versions."""
+    return intermediate_folder(out, prefix) / "subtitles.jsonl"
 
 
 class Layout:
@@ -36,10 +45,11 @@ class Layout:
         self.video = features / "video_feature" / f"{out.name}_{image}_rgb_{pool}{beside}_{clips}"
         self.sub = features / "bert_feature" / f"{out.name}_sub_{text}_{pool}_{clips}"
         self.query = features / "bert_feature" / f"{out.name}_query_{text}.h5"  # a row a token
-        self.intermediate = out / f"{out.name}_intermediate"  # what only a continued or repeated run needs
+        self.settings = out / f"{out.name}_training.json"  # for `train.sh … --settings`
+        self.subtitles = subtitles_path(out, out.name)
+        self.intermediate = intermediate_folder(out, out.name)  # what only a continued or repeated run needs
         self.frames = self.intermediate / f"frames_{image}.h5"
         self.i3d_windows = self.intermediate / f"windows_{i3d}.h5"
-        self.subtitles = self.intermediate / "subtitles.jsonl"  # lines as text
         self.sub_tokens = self.intermediate / f"sub_tokens_{text}.h5"
         self.steps = self.intermediate / "steps.json"  # what the conversions were made of
 

@@ -69,12 +69,7 @@ def next_commands(made: NewDataset) -> str:
         ctx_mode = "video_sub_tef" if subtitles else "video_tef"
         training = [
             f"bash method_tvr/scripts/train.sh custom {ctx_mode} {vid_feat_type} --exp_id {layout.prefix}",
-            f"--train_path {_shown(layout.release(TRAIN))}",
-            f"--eval_path {_shown(layout.release(VAL))}",
-            *(files if subtitles else files[:2]),
-            query_file,
-            f"--clip_length {layout.clip_length:g}",
-            *(["--no_norm_vfeat"] if layout.i3d else []),
+            f"--settings {_shown(layout.settings)}",
         ]
         # no other run's that begins so
         pattern = shlex.quote(f"custom-{ctx_mode}-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")

@@ -17,7 +17,7 @@ from method_tvr.ask.asking import run_asking
 from method_tvr.config import parse_inference_options, parse_train_options
 from method_tvr.inference import run_inference
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.options.saved import save_options
+from method_tvr.options.saved import load_options, save_options
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.runs.tiny_corpus import Corpus
 from tests.support.search.asking import answers_in, ask, options_of
@@ -120,6 +120,24 @@ def test_a_name_in_a_file_is_not_used_when_nobody_can_be_asked(asked_of_lm, monk
     with open("/dev/null") as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
         assert "give --text_model tiny-lm if you trust it" in refusal(asked_of_lm)
+    assert loaded == []
+
+
+def test_of_a_corpus_of_ones_own_the_folder_on_record_is_named(asked_of_lm, language_model, tmp_path, monkeypatch):
+    folder, loaded = Path(shutil.copytree(asked_of_lm, tmp_path / "run")), loads(monkeypatch)
+    shutil.copy(load_options(folder)["video_duration_idx_path"], tmp_path / "my_video2dur_idx.json")
+    durations = {"video_duration_idx_path": tmp_path / "my_video2dur_idx.json"}
+    with open("/dev/null") as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        for recorded, named in (
+            (str(language_model), str(language_model)),
+            ("/moved/since/tiny-lm", "/moved/since/tiny-lm"),
+            ("gone/tiny-lm", "tiny-lm"),
+            ("/of/another/model", "tiny-lm"),
+            (["no", "text"], "tiny-lm"),
+        ):
+            (tmp_path / "my_made_by.json").write_text(json.dumps({"options": {"text_model": recorded}}))
+            assert f"give --text_model {named} if you trust it" in refusal(folder, **durations)
     assert loaded == []
 
 

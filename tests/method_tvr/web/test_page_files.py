@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from easydict import EasyDict
 
-from method_tvr.web.page_files import NO_ANNOTATIONS, NO_PREDICTIONS, UNUSABLE, newest_predictions, open_outcomes
+from method_tvr.web.page_files import (
+    NO_ANNOTATIONS,
+    NO_PREDICTIONS,
+    UNUSABLE,
+    default_videos,
+    newest_predictions,
+    open_outcomes,
+    open_subtitles,
+)
 from utils.basic_utils import InputError
 
 OF_INFERENCE = "inference_tvr_val_run_predictions_VCMR.json"
@@ -77,3 +85,58 @@ def test_what_is_no_file_is_not_the_newest(tmp_path):
     assert newest_predictions(opt) is None
     there = write(tmp_path / OF_INFERENCE, age=99)
     assert newest_predictions(opt) == there
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> EasyDict:
+    """Options of a server of a model of a corpus of one's own, with a record of its videos."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "my_made_by.json").write_text(json.dumps({"options": {"videos": str(tmp_path / "videos")}}))
+    place = str(tmp_path / "my_video2dur_idx.json")
+    changed = {"dset_name": "custom", "subtitles": None, "eval_split_name": "all", "host": "127.0.0.1"}
+    opt = options(tmp_path, **changed, video_duration_idx_path=place)
+    (tmp_path / "opt.json").write_text(json.dumps({"eval_split_name": "val", "eval_path": opt.eval_path}))
+    return opt
+
+
+def subtitles(path: Path, *lines: dict) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"vid_name": "a", "sub": list(lines)}) + "\n")
+    return path
+
+
+def test_subtitles_of_ones_own_corpus_are_found_beside_it_and_where_they_lay_before(own, tmp_path):
+    line, later = ({"text": text, "start": 0, "end": 5} for text in ("Words.", "Others."))
+    assert open_subtitles(own) == {}
+    subtitles(tmp_path / "my_intermediate" / "subtitles.jsonl", line)
+    assert open_subtitles(own) == {"a": [line]}
+    beside = subtitles(tmp_path / "my_subtitles.jsonl", later)
+    assert open_subtitles(own) == {"a": [later]}
+    subtitles(beside)  # nobody speaks in any video
+    assert open_subtitles(own) == {}
+    assert open_subtitles(EasyDict({**own, "video_duration_idx_path": str(tmp_path / "else.json")})) == {}
+
+
+def test_videos_on_record_are_shown_where_only_the_user_can_have_put_them_there(own, tmp_path, caplog):
+    assert default_videos(own) == str(tmp_path / "videos")
+    assert default_videos(EasyDict({**own, "dset_name": "tvr"})) is None
+    assert caplog.text == ""
+    assert default_videos(EasyDict({**own, "host": "0.0.0.0"})) is None
+    assert "others would see them at --host 0.0.0.0): give --videos DIR" in caplog.text
+    for place in (tmp_path / "videos", tmp_path / "my_made_by.json", tmp_path):
+        mode = place.stat().st_mode
+        place.chmod(0o777)
+        caplog.clear()
+        assert default_videos(own) is None
+        assert "can be written to by other users): give --videos DIR" in caplog.text
+        place.chmod(mode)
+    (tmp_path / "videos").rmdir()
+    assert default_videos(own) is None
+    assert "is not there any more): give --videos DIR" in caplog.text
+
+
+def test_where_all_videos_are_searched_the_mistakes_are_those_of_the_split_of_training(own, tmp_path):
+    best = write(tmp_path / "best_custom_val_predictions_VCMR.json")
+    assert newest_predictions(own) == best
+    assert open_outcomes(own)[0] is not None
+    assert newest_predictions(EasyDict({**own, "eval_path": "others.jsonl"})) is None
