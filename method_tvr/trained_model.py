@@ -141,7 +141,7 @@ class TrainedModel:
             return self.inputs.facts([Split.of(name, videos, counts, queries)], source, self.reach)
         counts = [self.reach.before_averaging(n, video.duration) for n, video in zip(counts, videos, strict=True)]
         split, length = Split.of(name, videos, counts, queries), self.inputs.clip_length
-        odd = check_durations(split, None if isinstance(length, str) else length, False, str(source.folder))
+        odd = check_durations(split, None if isinstance(length, str) else length, False, source.folder.name)
         return ([] if odd is None else [odd]) + facts([split], self.reach)
 
     def recipe(self, dtype: str) -> CorpusRecipe:

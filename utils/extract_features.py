@@ -45,6 +45,7 @@ from utils.whole_folder import file_digest
 
 SCRIPT = "utils/extract_features.py"
 MAX_CTX_L = 128  # clips of a video that a model takes in by default
+FEWEST_CLIPS = 3  # of a video in which a span can be found by default: two clips, and none reaches the video's end
 
 
 def make_dataset(opt: argparse.Namespace) -> NewDataset:
@@ -196,6 +197,10 @@ def _finish(dataset: NewDataset) -> None:
     remedies = "another number: --max_ctx_l; inference can search them in windows: --long_videos windows"
     long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
     dataset.note(f"videos of more than {MAX_CTX_L} clips, averaged down to so many ({remedies})", long)
+    remedies = "shorter spans: --min_pred_l 1; of a single clip: --label_rule best_iou in training as well"
+    least = f"a span takes {FEWEST_CLIPS} clips, more than {(FEWEST_CLIPS - 1) * layout.clip_length:g} s"
+    short = [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
+    dataset.note(f"videos too short to be found, as {least} ({remedies})", short)
     features = [layout.video, layout.sub, *([layout.query] if dataset.queries else [])]
     write_manifest(
         layout.out,

@@ -31,7 +31,7 @@ def build_page(service: Service) -> VisitorBlocks:
     view = MomentView(service.subtitles, service.media)
     name = service.model_dir.resolve().name
     with VisitorBlocks(title=f"Moments: {name}", analytics_enabled=False) as page:
-        facts = list(map(str, service.searcher.facts))
+        facts = list(map(str, service.facts))
         gr.HTML(render("heading.html.j2", name=name, n_videos=len(service.videos), facts=facts))
         with gr.Tab("Ask", id="ask"):
             AskTab(service, view)
