@@ -253,7 +253,7 @@ def videos_averaged(splits: Sequence[Split], reach: Reach) -> Fact | None:
 def videos_too_short(splits: Sequence[Split], reach: Reach) -> Fact | None:
     """Videos that have not the clips of any span, and are never found."""
     low, _ = reach.band
-    counts = {name: n for split in splits for name, n in split.n_clips.items()}
+    counts = {name: min(n, reach.max_ctx_l) for split in splits for name, n in split.n_clips.items()}
     short = [name for name, n in counts.items() if n <= low]
     if not short:
         return None

@@ -42,10 +42,13 @@ def test_training_says_it_once_and_of_a_healthy_corpus_nothing(
     assert said(run_main(train.main, tiny_corpus.options(**common, iou_thds=[0.1], max_ctx_l=160))) == []
 
 
-def test_inference_and_encoding_and_search_say_it(run_main: Run, model: Path, tmp_path: Path) -> None:
+def test_inference_and_encoding_and_search_say_it(
+    run_main: Run, model: Path, tiny_corpus: Corpus, tmp_path: Path
+) -> None:
     argv = ["--model_dir", str(model), *ON_THE_CPU]
-    assert any(f"of 10 {LONG} 40 clips" in line for line in said(run_main(inference.main, argv)))
-    windows = run_main(inference.main, [*argv, "--long_videos", "windows", "--max_pred_l", "16"])
+    evaluated = [*argv, "--eval_path", str(tiny_corpus.paths["eval_path"])]
+    assert any(f"of 10 {LONG} 40 clips" in line for line in said(run_main(inference.main, evaluated)))
+    windows = run_main(inference.main, [*evaluated, "--long_videos", "windows"])
     assert not any(LONG in line for line in said(windows))
     (line,) = said(run_main(encode_corpus.main, [*argv, "--out", str(tmp_path / "encoded")]))
     assert f"of 10 {LONG} 40 clips" in line
@@ -59,7 +62,7 @@ def test_inference_and_encoding_and_search_say_it(run_main: Run, model: Path, tm
 def test_a_search_names_videos_that_it_never_finds(run_main: Run, model: Path) -> None:
     argv = ["--model_dir", str(model), *ON_THE_CPU, "Omar laughs.", "--max_pred_l", "40", "--min_pred_l"]
     assert SHORT not in "".join(said(run_main(search.main, [*argv, "15"])))  # all have 16 clips or more
-    assert any("a span takes 31 clips, more than 45 s" in line for line in said(run_main(search.main, [*argv, "30"])))
+    assert any("a span takes 39 clips, more than 57 s" in line for line in said(run_main(search.main, [*argv, "38"])))
 
 
 @pytest.mark.parametrize("clip_length", ["1.5", "auto"])
