@@ -18,12 +18,14 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.config import OPTIONS
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.dataset.check_features import FeatureCheck, Source
 from method_tvr.dataset.clip_times import AUTO
 from method_tvr.dataset.defects import Defects
+from method_tvr.dataset.split_facts import Reach, Split, facts
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
-from method_tvr.options.row import NumberOr
+from method_tvr.options.row import TRAIN, NumberOr, options_of
 from method_tvr.options.values import CTX_MODES
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
 from utils.dataset_files import manifest_path
@@ -176,6 +178,21 @@ def feature_sources(
     return [*sources, Source("query", dataset.query_feature_path(with_sub), tokens, needed=True)]
 
 
+def print_facts(dataset: DatasetConfig, found: Annotations, sources: list[Source]) -> None:
+    """Name moments and videos that training and inference with the dataset's options cannot get right."""
+    context = next((source for source in sources if source.needed and source.kind != "query" and source.rows), None)
+    if context is None or found.videos is None:
+        return
+    reach = Reach.of(vars(dataset) | {"max_ctx_l": options_of(OPTIONS, TRAIN)["max_ctx_l"].default})
+    splits = []
+    for name in found.splits:
+        videos = [video for video in found.videos.get(name, {}).values() if video.vid_name in context.rows]
+        counts = [context.rows[video.vid_name] for video in videos]
+        splits.append(Split.of(name, videos, counts, found.queries.get(name, ())))
+    for fact in facts(splits, reach):
+        print(f"\nnote: {fact}")
+
+
 def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Source]) -> None:
     """Print a table of the feature files and one of the splits they cover."""
     table = [["features", "file", "size", "keys", "shape", "dtype", "values", "made by"]]
@@ -266,6 +283,7 @@ def main() -> None:
     print_sources(dataset, found, sources)
     durations = {name: video.duration for entries in (found.videos or {}).values() for name, video in entries.items()}
     check.compare_clip_counts(durations, sources)
+    print_facts(dataset, found, sources)
     whom = f"work on {', '.join(found.splits)}" if only else "training and inference"
     what = list(vid_feat_types) if "video" in ctx_mode else []
     what += [f"--ctx_mode {ctx_mode}"] if ctx_mode != CTX_MODES[0] else []

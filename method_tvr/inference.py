@@ -23,6 +23,7 @@ from method_tvr.dataset.annotations import Query, Video, annotated_spans
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
+from method_tvr.dataset.split_facts import tell
 from method_tvr.inputs import EvalSplit
 from method_tvr.model import LossSettings, ReLoCLNet
 from method_tvr.options.rules import dataset_of
@@ -206,10 +207,13 @@ def _write(rows: dict[str, RankedRows], evaluation: Evaluation, path: Path) -> d
     return metrics
 
 
-def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None) -> dict[str, dict[str, Any]]:
+def run_inference(
+    opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None, told: bool = False
+) -> dict[str, dict[str, Any]]:
     """Inference with options of `parse_inference_options`, as the command line does it; see `evaluate_split`.
 
-    `device` is where this process computes, by default where the options say.
+    `device` is where this process computes, by default where the options say. `told`: what is wrong with the split has
+    been said before.
     """
     trained = open_model(opt, ranks, device)
     store = None if opt.encoded_corpus is None else trained.open_store(opt.encoded_corpus)
@@ -217,6 +221,9 @@ def run_inference(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | No
         split = trained.inputs.eval_split(features)
         if store is not None:
             require_videos(store, split.videos, split.name)
+        found = trained.facts(split.videos, features if store is None else store, split.queries)
+        if ranks.is_main and not told:
+            tell(found)
         tasks = _tasks(opt.tasks, split, opt.eval_path)
         name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
         path = trained.model_dir / name

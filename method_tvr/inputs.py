@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,9 @@ import torch
 from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_records import seconds_of_a_row
 from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.split_facts import Fact, Reach, Split, check_durations, facts
 from method_tvr.model import MODALITIES
 from method_tvr.options.saved import find_path
 from utils.basic_utils import InputError, first_few
@@ -140,6 +144,22 @@ class Inputs:
             videos = [video for number, video in enumerate(videos) if number < few or video.vid_name in wanted]
         features.require(queries, (video.vid_name for video in videos), path)
         return EvalSplit(name, queries, videos)
+
+    def facts(self, splits: Sequence[Split], features: FeatureStore, reach: Reach) -> list[Fact]:
+        """What is wrong with splits whose numbers of clips are these features'; an `InputError` beyond repair."""
+        path, seconds = str(features.paths[features.modalities[0]]), seconds_of_a_row(features, self.clip_times)
+        odd = [check_durations(split, seconds, self.clip_times.is_auto, path) for split in splits]
+        return [fact for fact in odd if fact is not None] + facts(splits, reach)
+
+    def facts_in_training(
+        self, queries: Sequence[Query], split: EvalSplit | None, features: FeatureStore, reach: Reach
+    ) -> list[Fact]:
+        """The same of training queries and of the split that epochs are evaluated on, if there is one."""
+        splits = [Split.asked(Path(str(self.train_path)).name, queries, features.clip_counts)]
+        if split is not None:
+            counts = features.clip_counts([video.vid_name for video in split.videos])
+            splits.append(Split.of(Path(str(self.eval_path)).name, split.videos, counts, split.queries))
+        return self.facts(splits, features, reach)
 
     def _videos_of_splits(self) -> dict[str, dict[str, Video]]:
         """{split: {vid_name: video}}; the split that is evaluated is there."""

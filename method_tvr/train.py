@@ -29,6 +29,7 @@ from method_tvr.config import RESUMED_MEMORY, TRAINING_MEMORY, final_inference_o
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
+from method_tvr.dataset.split_facts import Reach, tell
 from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean_losses, run_inference
 from method_tvr.inputs import Inputs
 from method_tvr.learnt import Material, warn_if_unlearnt, warn_of_few_steps
@@ -128,11 +129,15 @@ class Trainer(Closing):
         self.feature_records = self.features.records
         self.train_set = StartEndDataset(self.inputs.train_queries(self.features), self.features, times)
         self.evaluation: Evaluation | None = None
+        split = None
         if opt.eval_path is not None:
             split = self.inputs.eval_split(self.features)
             if not split.has_ground_truth:
                 raise InputError(f"{opt.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
             self.evaluation = evaluation_of(opt, split, self.features, self.device, self.ranks)
+        facts = self.inputs.facts_in_training(self.train_set.queries, split, self.features, Reach.of(opt))
+        if self.ranks.is_main:
+            tell(facts)
         evaluated_on = self.evaluation.split.queries if self.evaluation else []
         self.queries_digest = queries_digest(self.train_set.queries, evaluated_on)
 
@@ -365,7 +370,8 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
         metrics = {}
         if opt.eval_path is not None:
             print(f"evaluating the best model, without NMS and at --nms_thd {opt.final_nms_thd:g}")
-            metrics = run_inference(final_inference_options(opt), ranks, device)
+            told = phase != Phase.INFERENCE  # by the trainer
+            metrics = run_inference(final_inference_options(opt), ranks, device, told=told)
         if ranks.is_main:
             mark_finished(folder)
             warn_if_unlearnt(opt, about or Material.read(opt), steps, metrics)

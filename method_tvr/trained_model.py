@@ -12,11 +12,12 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.config import settings_of
-from method_tvr.dataset.annotations import Entry
+from method_tvr.dataset.annotations import Entry, Query, Video
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader
+from method_tvr.dataset.split_facts import Fact, Reach, Split, check_durations, facts
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.options.rules import dataset_of
@@ -71,7 +72,8 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
     if opt.long_videos == WINDOWS:
         windows = Windows.for_spans(opt.max_ctx_l, opt.max_pred_l, checkpoint.config.conv_kernel_size)
     where = choose_device(opt.device, opt.tf32) if device is None else device
-    return TrainedModel(Path(opt.model_dir), checkpoint, where, inputs, settings_of(Encoding, opt), windows)
+    reach = Reach.of(opt, windows=windows is not None)
+    return TrainedModel(Path(opt.model_dir), checkpoint, where, inputs, settings_of(Encoding, opt), windows, reach)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class TrainedModel:
     inputs: Inputs  # what it reads
     encoding: Encoding  # how it encodes videos
     windows: Windows | None  # how long videos are cut; None averages them down
+    reach: Reach  # the spans that it can predict
 
     @cached_property
     def model(self) -> ReLoCLNet:
@@ -125,6 +128,21 @@ class TrainedModel:
     def source(self, features: FeatureStore) -> VideoSource:
         """Videos that are encoded when they are first searched."""
         return encoded_now(self.model, features, self.encoding, self.device, self.windows)
+
+    def facts(
+        self, videos: Sequence[Video], source: FeatureStore | CorpusStore, queries: Sequence[Query] = ()
+    ) -> list[Fact]:
+        """What is wrong with the videos that are searched, and with queries about them, by features or encodings.
+
+        An `InputError` where numbers of clips do not fit durations.
+        """
+        name, counts = self.inputs.eval_split_name, source.clip_counts([video.vid_name for video in videos])
+        if isinstance(source, FeatureStore):
+            return self.inputs.facts([Split.of(name, videos, counts, queries)], source, self.reach)
+        counts = [self.reach.before_averaging(n, video.duration) for n, video in zip(counts, videos, strict=True)]
+        split, length = Split.of(name, videos, counts, queries), self.inputs.clip_length
+        odd = check_durations(split, None if isinstance(length, str) else length, False, source.folder.name)
+        return ([] if odd is None else [odd]) + facts([split], self.reach)
 
     def recipe(self, dtype: str) -> CorpusRecipe:
         """What the encodings of videos depend on, kept in a number type."""

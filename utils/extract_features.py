@@ -53,6 +53,7 @@ from utils.video_feature.pipeline import Looking
 from utils.whole_folder import file_digest
 
 SCRIPT = "utils/extract_features.py"
+FEWEST_CLIPS = 3  # of a video in which a span can be found by default: two clips, and none reaches the video's end
 
 
 def make_dataset(opt: argparse.Namespace) -> NewDataset:
@@ -198,7 +199,8 @@ def _finish(dataset: NewDataset) -> None:
     layout, splits = dataset.layout, dataset.splits
     with dataset.steps.timed("check"):
         dataset.n_clips = check_agreement(layout, splits, dataset.durations)
-        written = write_annotations(layout, splits, dataset.durations) + write_settings(layout, splits)
+        settings = write_settings(layout, splits)
+        written = write_annotations(layout, splits, dataset.durations) + settings
     silent = [name for name in dataset.without_file if name in dataset.durations]
     dataset.note("videos without a subtitle file, whose subtitle features are zero", silent)
     both = "videos both trained on and evaluated on, which makes the evaluation look better than it is"
@@ -208,6 +210,11 @@ def _finish(dataset: NewDataset) -> None:
     remedies = "another number: --max_ctx_l; inference can search them in windows: --long_videos windows"
     long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
     dataset.note(f"videos of more than {MAX_CTX_L} clips, averaged down to so many ({remedies})", long)
+    remedies = "shorter spans: --min_pred_l 1; of a single clip: --label_rule best_iou in training as well"
+    least = f"a span takes {FEWEST_CLIPS} clips, more than {(FEWEST_CLIPS - 1) * layout.clip_length:g} s"
+    # settings of the corpus' own let a single clip be a span
+    short = [] if settings else [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
+    dataset.note(f"videos too short to be found, as {least} ({remedies})", short)
     features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else [])]
     write_manifest(
         layout.out,

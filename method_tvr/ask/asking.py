@@ -25,6 +25,7 @@ from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.ask.text_models import open_text_model
 from method_tvr.config import parse_inference_options
+from method_tvr.dataset.split_facts import tell
 from method_tvr.inference import require_videos, run_together
 from method_tvr.options.saved import find_path
 from method_tvr.search.answering import open_answerer
@@ -51,14 +52,16 @@ def run_asking(
         if opt.encoded_corpus is None:
             features = opened.enter_context(trained.open_features(with_queries=False))
             features.require([], (video.vid_name for video in videos), find_path(opt.video_duration_idx_path))
-            source = trained.source(features)
+            source, facts = trained.source(features), trained.facts(videos, features)
         else:
             store = trained.open_store(opt.encoded_corpus)
             require_videos(store, videos, opt.eval_split_name)
-            source = encoded_before(store, trained.device)
+            source, facts = encoded_before(store, trained.device), trained.facts(videos, store)
+        if ranks.is_main:
+            tell(facts)
         times, settings = trained.inputs.clip_times, search_settings(opt)
         answerer = open_answerer(trained.model, videos, source, times, settings, ranks)
-    searcher = MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd, ranks)
+    searcher = MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd, ranks, facts)
     found = searcher.find(searcher.encode(sentences), opt.top_k)
     if ranks.is_main:
         path = Path(opt.model_dir) / f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_answers.json"

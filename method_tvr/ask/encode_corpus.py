@@ -21,6 +21,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.loading import BatchLoader
+from method_tvr.dataset.split_facts import tell
 from method_tvr.options.saved import find_path
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
@@ -33,9 +34,10 @@ from utils.model_utils import named_when_out_of_memory
 STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
-def add_videos(trained: TrainedModel, out: str) -> None:
+def add_videos(trained: TrainedModel, out: str, told: bool = False) -> None:
     """Add the videos that a model's options list, as far as they are missing, to the corpus in `out`.
 
+    What is wrong with those that are added is said, unless it is `told` by who calls.
     An `InputError` if the folder holds something else, or features are missing or do not fit.
     """
     inputs, encoding, device = trained.inputs, trained.encoding, trained.device
@@ -51,6 +53,9 @@ def add_videos(trained: TrainedModel, out: str) -> None:
             windows = writer.store.recipe.windows
             with trained.open_features(with_queries=False) as features:
                 features.require([], (video.vid_name for video in new), find_path(inputs.video_duration_idx_path))
+                found = trained.facts(new, features)
+                if not told:
+                    tell(found)
                 names = [video.vid_name for video in new]
                 entries = windows.cut(new, features.clip_counts(names)) if windows else list(map(Entry, new))
                 dataset = StartEndEvalDataset([], entries, features, "context")

@@ -26,6 +26,7 @@ from method_tvr.ask.text_models import TextModel, open_text_model
 from method_tvr.config import SEARCH, inference_options
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import Preparation
+from method_tvr.dataset.split_facts import Fact, tell
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.options.values import OFF
@@ -54,6 +55,7 @@ class MomentSearcher:
         inputs: how queries are read.
         nms_thd: of two moments of a video whose IoU is above it only the better is found; `OFF`.
         ranks: the processes that ask together; all get the answers.
+        facts: what is wrong with the videos.
     """
 
     def __init__(
@@ -65,8 +67,9 @@ class MomentSearcher:
         inputs: Inputs,
         nms_thd: float = OFF,
         ranks: Ranks = ALONE,
+        facts: Sequence[Fact] = (),
     ) -> None:
-        self.answerer, self.videos = answerer, list(videos)
+        self.answerer, self.videos, self.facts = answerer, list(videos), facts
         self._model, self._text_model, self._ranks = model, text_model, ranks
         self._name_of = {video.idx: video.vid_name for video in videos}
         self._prepare = Preparation(inputs.max_desc_l, average=False, normalize=not inputs.no_norm_tfeat)
@@ -219,14 +222,16 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
     text_model, folder = open_text_model(trained, opt.text_model), opt.encoded_corpus
     if folder is None:
         folder = str(trained.model_dir / f"encoded_{opt.eval_split_name}")
-        add_videos(trained, folder)
+        add_videos(trained, folder, told=True)
     store, videos = trained.open_store(folder), trained.inputs.listed_videos()
     store.require(videos)
+    facts = trained.facts(videos, store)
+    tell(facts)
     index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     source, settings = encoded_before(store, trained.device), search_settings(opt)
     answerer = open_answerer(trained.model, videos, source, trained.inputs.clip_times, settings, index_of=index_of)
-    return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd)
+    return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd, facts=facts)
 
 
 def measure_index(opt: EasyDict) -> IndexRecall:

@@ -10,13 +10,12 @@ from numbers import Real
 from pathlib import Path
 
 from method_tvr.dataset.defects import Defects
+from method_tvr.dataset.split_facts import ROWS_APART, far_apart, rows_apart
 from utils.basic_utils import InputError, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile
 from utils.tables import aligned
 
 MASK_SUFFIX = "-mask"
-CLIPS_APART = 1  # rounding at a video's end
-CLIPS_APART_SHARE = 0.1  # beyond it, the clips are not those of this video or not of this length
 
 
 @dataclass
@@ -36,6 +35,7 @@ class Source:
     dtypes: Counter[str] = field(default_factory=Counter)
     values: str = "-"
     made_by: str = "-"
+    clip_length: float | None = None  # seconds of a row, as the file says
 
     @property
     def name(self) -> str:
@@ -85,6 +85,7 @@ class FeatureCheck:
                     text = f"{source.path}: {first_few(named)}: {reason}"
                     self.defects.add(text, self.remedy, source.needed and blocking)
         here, expected = made_by.get("clip_length"), self.clip_length
+        source.clip_length = float(here) if isinstance(here, Real) else None
         if isinstance(here, Real) and not isinstance(expected, str) and not math.isclose(here, expected):
             text = f"{source.path}: was made with clips of {here} s, not {expected} s"
             self.defects.add(text, f"{self.remedy}, or give --clip_length {here}", source.needed)
@@ -92,16 +93,21 @@ class FeatureCheck:
     def compare_clip_counts(self, durations: Mapping[str, float], sources: Sequence[Source]) -> None:
         """Print how numbers of clips compare with durations (seconds, as far as known) and with those of subtitles."""
         context = [source for source in sources if source.kind != "query" and source.rows]
-        expected: dict[str, int] = {}
+        fixed = None if isinstance(self.clip_length, str) else self.clip_length
         caption = "each video's clips last its duration divided by their number"
-        if not isinstance(self.clip_length, str):
-            expected = {name: math.ceil(duration / self.clip_length) for name, duration in durations.items()}
-            caption = f"ceil(duration / {self.clip_length} s) is expected"
+        if fixed is not None:
+            caption = f"ceil(duration / {fixed} s) is expected"
         table = [["features", "videos", "as expected", "1 apart", "more", "largest difference", "as many as sub"]]
         subtitles = next((source for source in context if source.kind == "sub"), None)
         sub = subtitles.rows if subtitles else {}
         for source in context:
-            apart = {name: abs(n - expected[name]) for name, n in source.rows.items() if name in expected}
+            length = fixed or source.clip_length
+            expected = {name: math.ceil(duration / length) for name, duration in durations.items()} if length else {}
+            apart = {
+                name: rows_apart(n, expected[name], fixed is None)
+                for name, n in source.rows.items()
+                if name in expected
+            }
             self._report_apart(source, apart, expected)
             shared = [name for name in source.rows if name in sub]
             unequal = [name for name in shared if source.rows[name] != sub[name]]
@@ -112,7 +118,7 @@ class FeatureCheck:
                     f"both must be of one release and one clip length: {self.remedy}",
                     source.needed and subtitles is not None and subtitles.needed and self._blocks(unequal),
                 )
-            counts = Counter(min(difference, CLIPS_APART + 1) for difference in apart.values())
+            counts = Counter(min(difference, 2) for difference in apart.values())
             differences = [*map(str, (counts[0], counts[1], counts[2], max(apart.values())))] if apart else ["-"] * 4
             equal = f"{len(shared) - len(unequal)} of {len(shared)}" if subtitles not in (None, source) else "-"
             table.append([source.kind, str(len(source.rows)), *differences, equal])
@@ -121,8 +127,8 @@ class FeatureCheck:
 
     def _report_apart(self, source: Source, apart: Mapping[str, int], expected: Mapping[str, int]) -> None:
         """Tell of numbers of clips that durations do not ask for: far off is a defect, near is a note."""
-        more = [name for name, difference in apart.items() if difference > CLIPS_APART]
-        far = [name for name in more if apart[name] > CLIPS_APART_SHARE * expected[name]]
+        more = [name for name, difference in apart.items() if difference > ROWS_APART]
+        far = [name for name in more if far_apart(apart[name], expected[name])]
         for names, is_far in ((far, True), ([name for name in more if name not in set(far)], False)):
             if names:
                 shown = first_few([f"{name} ({source.rows[name]}, expected {expected[name]})" for name in names])

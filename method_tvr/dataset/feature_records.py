@@ -7,6 +7,7 @@ A checkpoint keeps the decisive properties (`utils.feature_files.provenance`) of
 from __future__ import annotations
 
 import sys
+from numbers import Real
 
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
@@ -65,3 +66,11 @@ def check_clip_length(features: FeatureStore, times: ClipTimes) -> None:
                 f"{features.paths[kind]}: its clips are {here} s long, but --clip_length is {wanted}, so that all "
                 f"times would be wrong: give --clip_length {here}, or features of {wanted} s clips"
             )
+
+
+def seconds_of_a_row(features: FeatureStore, times: ClipTimes) -> float | None:
+    """How long a row of video features lasts, by the options or by what a file says of itself; None: nobody says."""
+    if not isinstance(times.clip_length, str):
+        return times.clip_length
+    said = [features.records[m]["clip_length"] for m in features.modalities if "clip_length" in features.records[m]]
+    return next((float(length) for length in said if isinstance(length, Real)), None)

@@ -14,6 +14,7 @@ from easydict import EasyDict
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
 from method_tvr.dataset.annotations import Video
+from method_tvr.dataset.split_facts import Fact
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
@@ -37,6 +38,7 @@ class Service:
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
         why_no_outcomes: what to do about that.
+        facts: what is wrong with the videos.
     """
 
     searcher: MomentSearcher
@@ -50,6 +52,7 @@ class Service:
     why_no_outcomes: str = ""
     allowed_hosts: Sequence[str] = ()
     token: str | None = None
+    facts: Sequence[Fact] = ()
 
     @property
     def videos(self) -> Sequence[Video]:
@@ -95,7 +98,9 @@ def open_service(opt: EasyDict) -> Service:
     batched = BatchedSearcher(searcher, limits.max_queue)
     folder, token = Path(opt.model_dir), None if opt.token_file is None else read_token(opt.token_file)
     known = subtitles, outcomes, why_not
-    return Service(searcher, batched, media, limits, folder, opt.host, *known, opt.allow_host or (), token)
+    return Service(
+        searcher, batched, media, limits, folder, opt.host, *known, opt.allow_host or (), token, searcher.facts
+    )
 
 
 def read_token(path: str) -> str:

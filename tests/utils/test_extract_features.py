@@ -250,6 +250,9 @@ def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: 
     assert "same" in record["failed"]
     assert "inference.sh MODEL_DIR test_public" in made.told
     assert "all videos are zero" in made.told
+    (note,) = [line for line in made.told.splitlines() if "too short to be found" in line]  # by another's model
+    assert "a span takes 3 clips, more than 3 s" in note
+    assert note.endswith("(1): pictures")
     splits = load_videos(made.path("video2dur_idx.json"))
     assert set(splits) == {"test_public", "all"}
     assert set(splits["test_public"]) == set(DURATIONS)

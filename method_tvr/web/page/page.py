@@ -31,7 +31,8 @@ def build_page(service: Service) -> VisitorBlocks:
     view = MomentView(service.subtitles, service.media)
     name = service.model_dir.resolve().name
     with VisitorBlocks(title=f"Moments: {name}", analytics_enabled=False) as page:
-        gr.HTML(render("heading.html.j2", name=name, n_videos=len(service.videos)))
+        facts = list(map(str, service.facts))
+        gr.HTML(render("heading.html.j2", name=name, n_videos=len(service.videos), facts=facts))
         with gr.Tab("Ask", id="ask"):
             AskTab(service, view)
         with gr.Tab("Mistakes", id="mistakes"):

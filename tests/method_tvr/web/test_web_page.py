@@ -21,6 +21,7 @@ pytest.importorskip("gradio", reason=REASON)
 from fastapi.testclient import TestClient
 
 from method_tvr.ask.searcher import QuestionError
+from method_tvr.dataset.split_facts import Fact
 from method_tvr.web.limits import Limits
 from method_tvr.web.page import page as page_module
 from method_tvr.web.page.blocks import VisitorQueue
@@ -128,6 +129,16 @@ def test_queries_that_cannot_be_looked_for_are_shown_all_the_same():
         _, cards, details = page.open(0)
         assert "polyline" not in cards + details
         assert NAMES[0] in cards
+
+
+def test_what_is_wrong_with_the_videos_stands_in_the_heading_and_else_nothing():
+    fact = Fact("1 of 3 videos are too short to be found: <b>", "give --min_pred_l 1")
+    for facts in ([fact], []):
+        with client_of(StubSearcher(), facts=facts) as client:
+            values = [str(one["props"].get("value")) for one in client.get("/config").json()["components"]]
+        (heading,) = [value for value in values if "page-title" in value]
+        assert heading.count('class="note"') == len(facts)
+        assert ("too short to be found: &lt;b&gt;: give --min_pred_l 1" in heading) == bool(facts)
 
 
 def test_thresholds_may_be_whole_numbers():
