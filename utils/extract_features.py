@@ -106,7 +106,7 @@ def _read_subtitles(dataset: NewDataset) -> None:
     report = preprocess(opt.subtitles, names, path, opt.encoding)
     dataset.without_file = report.missing
     dataset.note("subtitle files that belong to no video", report.unused)
-    dataset.notes += [problem for problems in report.problems.values() for problem in problems]
+    dataset.notes += report.summary()
 
 
 def _extract_frames(dataset: NewDataset) -> None:
