@@ -2,7 +2,7 @@
 # From a folder of videos, subtitle files and sentences to a dataset that training and inference read:
 #   bash utils/extract_features.sh --videos DIR [--subtitles DIR] [--queries FILE.jsonl …] --out data/NAME [options]
 #   --videos     files (.mp4, .mkv, …), or a folder of pictures for each video; a video is called as its file
-#   --subtitles  .srt or .vtt files called as the videos; without them all is silent
+#   --subtitles  .srt, .vtt, .ass or .json (whisper) files called as the videos; without them all is silent
 #   --queries    lines {"desc": sentence, "vid_name": video, "ts": [start, end]}; without "ts" for searching only
 #   --out        the folder of the dataset; its name begins the names of all files
 # All options: bash utils/extract_features.sh --help. The same command goes on after a kill, and takes in what is new or

@@ -118,23 +118,32 @@ def preprocess(
         check_encoding(encoding)
     files, others = _subtitle_files(Path(folder))
     names = _names_of(files) if vid_names is None else list(dict.fromkeys(vid_names))
-    bare = without_container(files)
-    chosen = choose(names, [files, bare, _by_name_without_language(files), _by_name_without_language(bare)])
+    in_a_language = _by_name_without_language(files)
+    chosen = choose(names, [files, without_container(files), in_a_language, without_container(in_a_language)])
     report = Report(missing=[name for name in names if not chosen[name]])
     used = {path for paths in chosen.values() for path in paths}
     rest = [path for paths in files.values() for path in paths if path not in used]
-    report.not_read = not_read(report.missing, [*rest, *others])
+    others = [path for path in others if path.name not in chosen]  # folders of frames
+    _take_stock(report, rest, others)
     if names and len(report.missing) == len(names):
         raise InputError(
             f"{folder}: has no subtitle file of any of the videos, such as {names[0]}.srt: "
             f"files are found by the videos' names; there are {first_few([path.name for path in (*rest, *others)])}"
         )
-    report.unused = sorted(path.name for path in rest if path.suffix.lower() != ".json")
-    beside = [path for path in others if not lies_beside(path) and path.name not in chosen]  # not folders of frames
-    report.not_looked_at = sorted(path.name for path in (*beside, *(path for path in rest if _is_json(path))))
     rows = (_row(name, chosen[name], encoding, report) for name in progress(names, "subtitles", len(names)))
     write_jsonl(rows, out_jsonl)
     return report
+
+
+def _take_stock(report: Report, rest: Sequence[Path], others: Sequence[Path]) -> None:
+    """Note what was not taken: of the `rest` of the files that could be read, and of the `others`."""
+    report.not_read = not_read(report.missing, [*rest, *others])
+    told = {name for found in report.not_read.values() for name in found}
+    left = [path for path in (*rest, *others) if path.name not in told]
+    report.unused = sorted(path.name for path in left if path.suffix.lower() in SUFFIXES and not _is_json(path))
+    unused = set(report.unused)
+    unseen = (path.name for path in left if path.name not in unused and not lies_beside(path))
+    report.not_looked_at = sorted(unseen)
 
 
 def _subtitle_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:

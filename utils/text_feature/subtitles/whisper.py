@@ -6,16 +6,14 @@ import json
 import math
 from typing import Any, TypeGuard
 
+from utils.basic_utils import InputError
 from utils.text_feature.subtitles.cue import Cue, Problems
 
 
 def whisper_cues(text: str, problems: Problems) -> list[Cue]:
-    segments = _segments(text)
-    if segments is None:
-        problems.add('is no transcript of whisper: has no "segments" with start, end and text')
-        return []
+    """Cues of a transcript; `InputError` when the file is none."""
     cues = []
-    for number, segment in enumerate(segments, start=1):
+    for number, segment in enumerate(_segments(text, problems.path), start=1):
         said = segment if isinstance(segment, dict) else {}
         start, end, words = said.get("start"), said.get("end"), said.get("text")
         if not _is_time(start) or not _is_time(end) or not isinstance(words, str) or end < start:
@@ -25,13 +23,15 @@ def whisper_cues(text: str, problems: Problems) -> list[Cue]:
     return cues
 
 
-def _segments(text: str) -> list[Any] | None:
+def _segments(text: str, path: str) -> list[Any]:
     try:
         content = json.loads(text)  # not orjson, which refuses the NaN that whisper writes of its confidence
     except (ValueError, RecursionError):
-        return None
+        content = None
     segments = content.get("segments") if isinstance(content, dict) else None
-    return segments if isinstance(segments, list) else None
+    if not isinstance(segments, list):
+        raise InputError(f'{path}: is no transcript of whisper: has no "segments" with start, end and text')
+    return segments
 
 
 def _is_time(value: Any) -> TypeGuard[float]:
