@@ -12,13 +12,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import InputError, command_line, write_jsonl
+from utils.basic_utils import InputError, command_line, first_few, write_jsonl
 from utils.dataset_files import named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
 from utils.inventory.video_folder import take_inventory
@@ -40,6 +41,7 @@ from utils.own_corpus.settings import MAX_CTX_L, write_settings
 from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
 from utils.own_corpus.summary import told
+from utils.own_corpus.unread_subtitles import files_beside, notes_on_tracks
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess
@@ -111,12 +113,17 @@ def _read_subtitles(dataset: NewDataset) -> None:
     opt, path, names = dataset.opt, dataset.layout.subtitles, sorted(dataset.videos)
     if opt.subtitles is None:
         write_jsonl(({"vid_name": name, "sub": []} for name in names), path)
-        dataset.notes.append("no --subtitles: the subtitle features of all videos are zero")
+        beside = files_beside(dataset.videos.values())
+        there = f", though there is {first_few(beside)} beside them: --subtitles {opt.videos}" if beside else ""
+        dataset.notes.append(f"no --subtitles: the subtitle features of all videos are zero{there}")
+        dataset.notes += notes_on_tracks(dataset.videos, None)
         return
     report = preprocess(opt.subtitles, names, path, opt.encoding)
     dataset.without_file = report.missing
+    dataset.notes += report.summary()
     dataset.note("subtitle files that belong to no video", report.unused)
-    dataset.notes += [problem for problems in report.problems.values() for problem in problems]
+    silent = {name: dataset.videos[name] for name, n in report.n_lines.items() if not n}
+    dataset.notes += notes_on_tracks(silent, Path(opt.subtitles))
 
 
 def _extract_frames(dataset: NewDataset) -> None:
@@ -235,13 +242,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     add = parser.add_argument_group("what there is").add_argument
     add("--videos", required=True, metavar="DIR", help="video files, or folders of frames; its subfolders too")
-    add("--subtitles", metavar="DIR", help=".srt or .vtt files called as the videos; without it all is silent")
     add(
         "--queries",
         nargs="+",
         default=[],
         metavar="FILE",
         help="jsonl, csv or tsv of desc, vid_name, ts; see README.md",
+    )
+    add(
+        "--subtitles",
+        metavar="DIR",
+        help=".srt, .vtt, .ass or .json (whisper) files called as the videos; without it all is silent",
     )
     add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
     add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")

@@ -2,7 +2,7 @@
 # From a folder of videos, subtitle files and sentences to a dataset that training and inference read:
 #   bash utils/extract_features.sh --videos DIR [--subtitles DIR] [--queries FILE …] --out data/NAME [options]
 #   --videos     files (.mp4, .mkv, …), in subfolders too, or a folder of frames for each video; called as the file
-#   --subtitles  .srt or .vtt files called as the videos; without them all is silent
+#   --subtitles  .srt, .vtt, .ass or .json (whisper) files called as the videos; without them all is silent
 #   --queries    lines {"desc": sentence, "vid_name": video, "ts": [start, end]}, or a csv or tsv table with a header;
 #                without "ts" for searching only
 #   --out        the folder of the dataset; its name begins the names of all files

@@ -56,6 +56,7 @@ PIECES = (
         "\x1b[",
         "\x85",
     ),
+    *("\nWEBVTT\n", "\r\r\n", "\r", "\nDialogue: ", ",", "{\\p", "<00:01.000>", "\na\n"),
     *("e\u0301", "\u0301", "\u202e", "\U0001f600", "\u212b", "GPU 1", "Tried to allocate 1", "#a", "$", "%"),
 )
 CUE = "00:01.000 --> 00:02.000"
@@ -74,6 +75,9 @@ HEADS = (
     CUE,
     f"{CUE} ",
     "NOTE",
+    "X-TIMESTAMP-MAP=MPEGTS:1",
+    "<00:01.000>",
+    "Dialogue: 0,0:00:01.00,0:00:02.00,a,,0,0,0,,{\\p1}",
     "Tried to allocate ",
     "GPU ",
 )
@@ -91,6 +95,15 @@ def _subtitles(name: str) -> Callable[[Path, str], object]:
         return read_subtitles(folder / name)
 
     return read
+
+
+def _transcript(folder: Path, text: str) -> None:
+    segments = [{"start": i, "end": i + 1, "text": line} for i, line in enumerate(text.split("\n\n"))]
+    (folder / "a.json").write_bytes(orjson.dumps({"segments": segments}))
+    read_subtitles(folder / "a.json")
+    (folder / "a.json").write_text(text, errors="surrogatepass")
+    with contextlib.suppress(InputError):
+        read_subtitles(folder / "a.json")
 
 
 def _rows(text: str) -> bytes:
@@ -145,6 +158,8 @@ def _names_of_files(folder: Path, text: str) -> None:
 READERS: dict[str, Callable[[Path, str], object]] = {
     "vtt": _subtitles("a.vtt"),
     "srt": _subtitles("a.srt"),
+    "ass": _subtitles("a.ass"),
+    "whisper": _transcript,
     "clean_text": lambda _, text: clean_text(text),
     "decode": lambda _, text: decode(b"\xe9" + text.encode("cp1252", "replace")),
     "words": lambda _, text: [stem(word) for word in (*tokenise(text), text)],

@@ -22,6 +22,7 @@ GUESSES = (
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 )
 SAVE_AS_UTF8 = 'save it as UTF-8 (in an editor: "Save as", encoding UTF-8; in Excel: file type "CSV UTF-8")'
+REMEDY = "save it as UTF-8, or give --encoding, if letters are wrong"
 INSTALL = "pip install -r utils/text_feature/requirements.txt -c constraints.txt"
 
 
@@ -42,15 +43,23 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str | None]:
             raise InputError(f"is not {encoding} (byte {err.start}): give another encoding, or none") from err
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            return data.decode(name, errors="replace"), None
+            return _decoded(data, name, None)
     if data.count(0) > len(data) // 4:  # Western text in UTF-16 without a mark: every other byte is zero
         name = "utf-16-be" if data[:2].startswith(b"\0") else "utf-16-le"
-        return data.decode(name, errors="replace"), f"read as {name}, which it seems to be"
+        return _decoded(data, name, f"read as {name}, which it seems to be: {REMEDY}")
     try:
         return data.decode("utf-8"), None
     except UnicodeDecodeError:
-        name, note = _guess(data)
-    return data.decode(name, errors="replace"), note
+        return _decoded(data, *_guess(data))
+
+
+def _decoded(data: bytes, encoding: str, note: str | None) -> tuple[str, str | None]:
+    """As `decode`; what is no text in the encoding becomes "\ufffd", and is noted."""
+    try:
+        return data.decode(encoding), note
+    except UnicodeDecodeError:
+        damaged = f"has bytes that are no {encoding}, read as \ufffd: {REMEDY}"
+        return data.decode(encoding, errors="replace"), note or damaged
 
 
 def read_text(path: StrPath, remedy: str) -> str:
@@ -84,15 +93,15 @@ def _guess(data: bytes) -> tuple[str, str]:
     try:
         from charset_normalizer import from_bytes
     except ImportError:
-        return WESTERN, f"not UTF-8, read as {WESTERN}: for a guess by its content, {INSTALL}"
+        return WESTERN, f"not UTF-8, read as {WESTERN}: for a guess by its content, {INSTALL}; {REMEDY}"
     matches = from_bytes(re.sub(rb"[\d:,.\s>-]+", b" ", data), cp_isolation=list(GUESSES))
     best = matches.best()
     if best is None:
-        return WESTERN, f"not UTF-8, read as {WESTERN} for want of a better guess"
+        return WESTERN, f"not UTF-8, read as {WESTERN} for want of a better guess: {REMEDY}"
     # On a tie the most common one: Western and Central European letters make texts that look equally likely.
     western = WESTERN in best.could_be_from_charset or any(
         match.encoding == WESTERN and match.chaos <= best.chaos and match.coherence >= best.coherence
         for match in matches
     )
     name = WESTERN if western else best.encoding
-    return name, f"not UTF-8, read as {name}, which is a guess"
+    return name, f"not UTF-8, read as {name}, which is a guess: {REMEDY}"

@@ -1,6 +1,7 @@
 """A folder of subtitle files becomes one jsonl with a row for each video, and tells what it lacks."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,81 @@ def test_no_file_of_any_video_is_an_error_and_writes_nothing(folder: Path, tmp_p
     with pytest.raises(InputError, match=r"no subtitle file of any of the videos, such as x\.srt"):
         preprocess(folder, ["x", "y"], tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def texts_of(folder: Path, tmp_path: Path, *names: str) -> dict[str, str]:
+    """The text of each video; "" for a silent one."""
+    preprocess(folder, ["b", *names], tmp_path / "out.jsonl")
+    rows = read_jsonl(tmp_path / "out.jsonl")[1:]
+    return {row["vid_name"]: " ".join(line["text"] for line in row["sub"]) for row in rows}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "film.mp4.srt", "film.MKV.srt", "film.en.srt", "film.en-US.srt", "film.pt_BR.srt", "film.English.srt",
+        "film.en.sdh.srt", "film.mp4.en.srt", "Film.srt", "FILM.mp4.srt", "Film.en.srt",
+    ],
+)  # fmt: skip
+def test_names_that_players_know_are_found(folder: Path, tmp_path: Path, name: str):
+    (folder / name).write_text(srt("found"))
+    assert texts_of(folder, tmp_path, "film") == {"film": "found"}
+
+
+@pytest.mark.parametrize(("of_video", "of_file"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_in_either_form(folder: Path, tmp_path: Path, of_video: str, of_file: str):
+    (folder / unicodedata.normalize(of_file, "Café.srt")).write_text(srt("found"))
+    name = unicodedata.normalize(of_video, "Café")
+    assert texts_of(folder, tmp_path, name) == {name: "found"}
+
+
+def test_a_file_is_that_of_the_video_called_exactly_so_and_of_no_other(folder: Path, tmp_path: Path):
+    (folder / "tape2.srt").write_text(srt("lower"))
+    (folder / "REEL.srt").write_text(srt("whose?"))
+    names = ["Tape2", "tape2", "Reel", "reel", "show", "show.us"]
+    (folder / "show.us.en.srt").write_text(srt("office"))
+    found = texts_of(folder, tmp_path, *names)
+    assert found == {"Tape2": "", "tape2": "lower", "Reel": "", "reel": "", "show": "", "show.us": "office"}
+    report = preprocess(folder, ["b", *names], tmp_path / "out.jsonl")
+    assert [names for reason, names in report.not_read.items() if "not that of one video" in reason] == [["REEL.srt"]]
+
+
+def test_of_several_forms_the_surest_is_taken_and_forced_ones_come_last(folder: Path, tmp_path: Path):
+    (folder / "film.json").write_text('{"segments": [{"start": 0, "end": 1, "text": "heard"}]}')
+    assert texts_of(folder, tmp_path, "film") == {"film": "heard"}
+    (folder / "film.ass").write_text("[Events]\nDialogue: 0,0:00:00.00,0:00:01.00,A,,0,0,0,,styled\n")
+    assert texts_of(folder, tmp_path, "film") == {"film": "styled"}
+    (folder / "film.srt").write_text(srt("written"))
+    (folder / "tape.de.forced.srt").write_text(srt("foreign"))
+    (folder / "tape.en.srt").write_text(srt("all"))
+    assert texts_of(folder, tmp_path, "film", "tape") == {"film": "written", "tape": "all"}
+
+
+def test_each_cause_is_one_line_with_the_files_it_is_in(folder: Path, tmp_path: Path):
+    names = [f"v{i}" for i in range(30)]
+    for name in names:
+        (folder / f"{name}.srt").write_text(srt("fine") + "\n2\n00:00:05,000 --> 00:00:04,000\nback\n" * 30)
+        (folder / f"{name}.ttml").write_text("<tt/>")
+        (folder / f"{name}_.lrc").write_text("")
+    for name in ("old1", "old2"):
+        (folder / f"{name}.ttml").write_text("<tt/>")
+    (folder / "old1.jpg").write_bytes(b"")
+    (folder / "film.info.json").write_text("{}")
+    report = preprocess(folder, [*names, "old1", "old2"], tmp_path / "out.jsonl")
+    taken, silent, problem = report.summary()
+    assert taken.startswith("subtitle files taken: 30 .srt; not looked at: readme.txt, v0.ttml, v0_.lrc")
+    assert silent.startswith("silent, though there is old1.ttml, old2.ttml (.ttml: not read: save it as .srt")
+    assert "v0.srt, line 6: ends before it starts" in problem
+    assert problem.endswith("(and 899 more such, in v0.srt, v1.srt, v2.srt, v3.srt, v4.srt … (30 in all))")
+
+
+def test_where_nothing_can_be_read_what_lies_there_is_named(tmp_path: Path):
+    (tmp_path / "film.sub").write_text("{0}{25}Hi")
+    with pytest.raises(InputError, match=r"has no \.srt, .* file: there is film\.sub"):
+        preprocess(tmp_path, ["film"], tmp_path / "out.jsonl")
+    (tmp_path / "other.srt").write_text(srt("Hi"))
+    with pytest.raises(InputError, match=r"no subtitle file of any of the videos.*there are other\.srt, film\.sub"):
+        preprocess(tmp_path, ["film"], tmp_path / "out.jsonl")
 
 
 def test_names_come_from_a_jsonl_or_a_text_file(tmp_path: Path):

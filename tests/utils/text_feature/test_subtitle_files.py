@@ -263,3 +263,140 @@ class TestMalformed:
             lines, problems = read_subtitles(path)
             assert all(line["end"] == 2.0 for line in lines)
             assert lines or problems
+
+
+class TestAsPlayersShowIt:
+    @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r\r\n"])
+    @pytest.mark.parametrize("blanks", ["\n", "\n\n", " \n\t\n"])
+    def test_text_after_blank_lines_belongs_to_the_times_before(self, read, newline: str, blanks: str):
+        content = "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n},500\n{blanks}Line {n}.\nMore.\n\n" for n in (1, 2, 3))
+        lines, problems = read(content.replace("\n", newline))
+        assert (texts(lines), problems) == (["Line 1. More.", "Line 2. More.", "Line 3. More."], [])
+
+    @pytest.mark.parametrize("name", ["video.srt", "video.vtt"])
+    def test_doubled_line_ends_lose_nothing(self, read, name: str):
+        content = (
+            "WEBVTT\n\n" * name.endswith("vtt")
+            + cue("one", "00:01.000", "00:02.000")
+            + cue("2", "00:03.000", "00:04.000", 2)
+        )
+        for newline in ("\n\n", "\r\r\n", "\r\r\r\n"):
+            lines, problems = read(content.replace("\n", newline), name)
+            assert (texts(lines), problems) == (["one", "2"], [])
+
+    def test_a_blank_line_inside_a_text_does_not_end_it(self, read):
+        lines, problems = read(cue("- Who?\n\n- Me.") + cue("Ah.", number=2))
+        assert (texts(lines), problems) == (["- Who? - Me.", "Ah."], [])
+
+    def test_a_cue_without_text_takes_none_of_the_next(self, read):
+        lines, problems = read(cue("") + cue("Hi", "00:00:03,000", "00:00:04,000", 2))
+        assert (texts(lines), problems) == (["", "Hi"], [])
+
+    def test_spaces_in_times_are_read(self, read):
+        lines, problems = read(cue("Hi", "00:00:01, 500", "00: 00:02,000"))
+        assert (lines, problems) == ([{"text": "Hi", "start": 1.5, "end": 2.0}], [])
+
+    def test_two_files_in_one_are_told(self, read):
+        lines, problems = read(cue("one") + cue("two", "00:10:00,000", "00:10:01,000", 2) + cue("three"))
+        assert len(lines) == 3
+        assert "line 10: numbers and times begin again" in problems[0]
+
+
+def segment(stamp: str, *cues: tuple[str, str, str]) -> str:
+    return f"WEBVTT\n{stamp}\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for text, start, end in cues)
+
+
+class TestSegmentsOfAStream:
+    def test_one_segment_keeps_its_times(self, read):
+        stamp = "X-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000"
+        lines, problems = read(segment(stamp, ("Hi", "00:01.000", "00:02.000")), "video.vtt")
+        assert (lines, problems) == ([{"text": "Hi", "start": 1.0, "end": 2.0}], [])
+
+    @pytest.mark.parametrize("between", ["", "\n", "\ufeff"])
+    def test_each_clock_counts_from_the_first(self, read, between: str):
+        first = segment("X-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000", ("one", "00:01.000", "00:02.000"))
+        second = segment("X-TIMESTAMP-MAP=LOCAL:00:00:10.000,MPEGTS:2250000", ("two", "00:11.000", "00:12.000"))
+        lines, problems = read(first + between + second, "video.vtt")
+        assert problems == []
+        assert lines[1] == {"text": "two", "start": 16.0, "end": 17.0}
+
+    def test_segments_on_one_clock_repeat_a_cue_that_both_show(self, read):
+        stamp = "X-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000"
+        first = segment(stamp, ("one", "00:01.000", "00:02.000"), ("both", "00:05.000", "00:07.000"))
+        whole = segment(stamp, ("both", "00:05.000", "00:07.000"), ("three", "00:08.000", "00:09.000"))
+        parted = segment(stamp, ("three", "00:09.000", "00:10.000"))
+        lines, problems = read((first + whole + parted).rstrip() + "\n", "video.vtt")
+        assert problems == []
+        assert [(line["text"], line["start"], line["end"]) for line in lines] == [
+            ("one", 1.0, 2.0),
+            ("both", 5.0, 7.0),
+            ("three", 8.0, 10.0),
+        ]
+
+    def test_a_clock_that_passes_its_end_goes_on(self, read):
+        first = segment(
+            f"X-TIMESTAMP-MAP=MPEGTS:{(1 << 33) - 90000},LOCAL:00:00:00.000", ("a", "00:00.000", "00:01.000")
+        )
+        second = segment("X-TIMESTAMP-MAP=MPEGTS:90000,LOCAL:00:00:00.000", ("b", "00:00.000", "00:01.000"))
+        assert read(first + second, "video.vtt")[0][1] == {"text": "b", "start": 2.0, "end": 3.0}
+
+    def test_times_that_begin_again_and_a_stamp_that_makes_no_sense_are_told(self, read):
+        first = segment("X-TIMESTAMP-MAP=here", ("a", "00:10.000", "00:11.000"))
+        lines, problems = read(first + segment("", ("b", "00:01.000", "00:02.000")), "video.vtt")
+        assert texts(lines) == ["b", "a"]
+        assert "line 2: X-TIMESTAMP-MAP not understood" in problems[0]
+        assert "line 7: a new WEBVTT whose times begin again" in problems[1]
+
+
+class TestOtherForms:
+    ASS = (
+        "[Script Info]\n; made by hand\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname\nStyle: A,Arial\n\n"
+        "[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+        r"Dialogue: 0,0:00:05.50,1:00:00.00,A,,0,0,0,,{\an8}Late, {\i1}very{\i0}\hlate\Nindeed{a comment}" "\n"
+        "Comment: 0,0:00:01.00,0:00:02.00,A,,0,0,0,,not shown\n"
+        "Dialogue: 0,0:00:01.00,0:00:02.25,A,Ann,0,0,0,,Hello\n"
+        "Dialogue: 1,0:00:01.00,0:00:02.25,A,,0,0,0,,{\\blur3}Hello\n"
+        "Dialogue: 0,0:00:01.00,0:00:02.00,A,,0,0,0,,{\\p1}m 0 0 l 9 9{\\p0}\n"
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["video.ass", "video.SSA", "video.srt"])
+    def test_dialogue_of_ass_is_what_is_shown(self, read, name: str):
+        lines, problems = read(self.ASS, name)
+        assert problems == []
+        assert lines == [
+            {"text": "Hello", "start": 1.0, "end": 2.25},
+            {"text": "Late, very late indeed", "start": 5.5, "end": 3600.0},
+        ]
+
+    def test_what_is_wrong_in_ass_is_told_with_its_line(self, read):
+        events = "[Events]\nDialogue: 0,0:00:03.00,0:00:01.00,A,,0,0,0,,back\nDialogue: short\n"
+        lines, problems = read(events + "Dialogue: 0,0:00:03.00,0:00:04.00,A,,0,0,0,,fine\n", "video.ass")
+        assert texts(lines) == ["fine"]
+        assert "line 2: ends before it starts" in problems[0]
+        assert "line 3: times or text not found" in problems[1]
+
+    def test_segments_of_whisper_are_read_whatever_else_it_says(self, read):
+        content = (
+            '{"segments": [{"id": 0, "start": 1, "end": 2.5, "text": " Hi (there).", "avg_logprob": NaN},'
+            ' {"start": 5, "end": 4, "text": "back"}, 7, {"start": 1e999, "end": 1e999, "text": ""},'
+            ' {"start": 3, "end": 4, "text": " "}]}'
+        )
+        lines, problems = read(content, "video.json")
+        assert lines == [{"text": "Hi there .", "start": 1.0, "end": 2.5}]
+        assert ["'segment 2'" in problems[0], "'segment 3'" in problems[1]] == [True, True]
+
+    @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"segments": 1}', "[" * 100_000])
+    def test_other_json_is_no_transcript(self, read, content: str):
+        with pytest.raises(InputError, match=r"video\.json: is no transcript of whisper"):
+            read(content, "video.json")
+
+
+class TestDamagedEncodings:
+    @pytest.mark.parametrize(
+        "data", [b"\xef\xbb\xbf" + cue("Caf\xe9").encode("cp1252"), cue("Hi").encode("utf-16") + b"x"]
+    )
+    def test_bytes_that_belie_their_mark_are_told_with_the_remedy(self, read, data: bytes):
+        lines, problems = read(data)
+        assert len(lines) == 1
+        assert "bytes that are no utf-" in problems[0]
+        assert "save it as UTF-8, or give --encoding" in problems[0]
