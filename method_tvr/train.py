@@ -199,6 +199,8 @@ class Trainer(Closing):
         if self.place.step == 0:
             self.meter = self._epoch_start()
         weights, bsz = self.settings.losses(self.model.config, epoch), self.settings.bsz
+        if self.settings.draws_moments:
+            self.train_set.draw_moments(named_generator(self.settings.seed, f"moments/{epoch}"))
         order = list(RandomSampler(self.train_set, generator=named_generator(self.settings.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * bsz :]
         loader = BatchLoader(self.train_set, bsz, self.settings.trim_padding, left, self.ranks)
@@ -358,7 +360,7 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
     with held(folder) if ranks.is_main and opt.resume is None else nullcontext():  # a resumed run has it already
         if opt.eval_path is not None:
             print(f"evaluating the best model, without NMS and at --nms_thd {opt.final_nms_thd:g}")
-            run_inference(final_inference_options(opt), ranks, device)
+            run_inference(final_inference_options(opt), ranks, device, warn=phase == Phase.INFERENCE)
         if ranks.is_main:
             mark_finished(folder)
 

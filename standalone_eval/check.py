@@ -21,7 +21,7 @@ if not __package__:  # run as a file, wherever this folder was copied
 from .files import ANNOTATIONS, PREDICTIONS, BadInput, command_line, positive_int, read_json, read_jsonl, refuse_others
 from .findings import Findings, shorten
 from .ground_truth import GroundTruth, has_moments, read_desc_ids, read_ground_truth
-from .metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule, never_right
+from .metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule, exclusive
 from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
 
 MAX_PRED = 100  # predictions of a query that count
@@ -139,8 +139,8 @@ def check_files(
 ) -> tuple[Any, list[dict[str, Any]], Findings]:
     """A submission, the rows of the annotations it belongs to, and the findings about both.
 
-    By a `rule`, queries that cannot be answered are found, too. A `BadInput` if a file cannot be read, is not JSON, or
-    is of a form that is known and another one.
+    Where a `rule` is given, moments that cannot agree as it asks are warned of. A `BadInput` if a file cannot be read,
+    is not JSON, or is of a form that is known and another one.
     """
     rows = read_jsonl(gt_path)
     refuse_others(rows, ANNOTATIONS, gt_path)
@@ -161,17 +161,17 @@ def check_files(
 
 
 def _warn_about_moments(truth: GroundTruth, rule: Rule, findings: Findings) -> None:
-    """Note queries that cannot be answered by the rule."""
-    never = [f"desc_id {truth.desc_ids[query]}" for query in np.flatnonzero(never_right(truth.spans, rule))]
-    findings.warn(f"ground truth: {why_never_right(rule)}", never)
+    """Note queries whose moments cannot agree as the rule asks."""
+    found = [f"desc_id {truth.desc_ids[query]}" for query in np.flatnonzero(exclusive(truth.spans, rule))]
+    findings.warn(f"ground truth: {about_exclusive(rule)}", found)
 
 
-def why_never_right(rule: Rule) -> str:
-    """What is to be said of queries that `never_right` finds."""
+def about_exclusive(rule: Rule) -> str:
+    """What is to be said of queries that are `exclusive`."""
     return (
-        f"queries with {rule.several_from} or more moments of which no two overlap: no prediction is right for "
-        f"{rule.least_right} of them, so that these queries count as missed; where moments are separate windows, give "
-        "--several any"
+        f"queries with {rule.several_from} or more moments of which no two overlap: {rule.least_right} have to agree "
+        "with a prediction, which above an IoU of 0.5 no two can, so that these queries count as missed; where moments are "
+        "separate windows, give --several any"
     )
 
 

@@ -33,8 +33,11 @@ class Rule:
     least_right: int = 2
 
 
-def never_right(spans: npt.NDArray[np.floating], rule: Rule) -> npt.NDArray[np.bool_]:
-    """(Nq,) bool: queries that no prediction is right for, as several moments have to agree and no two overlap.
+def exclusive(spans: npt.NDArray[np.floating], rule: Rule) -> npt.NDArray[np.bool_]:
+    """(Nq,) bool: queries of which several moments have to agree, though no two overlap.
+
+    A prediction that has an IoU above 0.5 with two moments has more than half of itself in common with each, so that
+    these overlap: such queries can only be answered at IoUs up to that, by a moment that is neither of the two.
 
     `spans` are (Nq, M, 2) annotated seconds, NaN where a query has fewer than M.
     """

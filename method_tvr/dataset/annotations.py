@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from standalone_eval.check import about_exclusive
 from standalone_eval.ground_truth import MAX_MOMENTS, Span, is_query_type, padded
-from standalone_eval.metrics import moment_iou
+from standalone_eval.metrics import Rule, exclusive, moment_iou
 from utils.basic_utils import InputError, first_few, read_json, read_jsonl
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
@@ -178,6 +179,12 @@ def most_agreed(moments: Sequence[Span]) -> Span:
 def annotated_spans(queries: Sequence[Query]) -> np.ndarray:
     """(Nq, M, 2) seconds of all moments of queries with ground truth, NaN where one has fewer than M."""
     return padded([query.annotated for query in queries])
+
+
+def about_exclusive_moments(queries: Sequence[Query], rule: Rule) -> str | None:
+    """What is to be said where moments of queries with ground truth cannot agree as the rule asks."""
+    found = [query.desc_id for query in np.array(queries, dtype=object)[exclusive(annotated_spans(queries), rule)]]
+    return f"{about_exclusive(rule)} ({len(found)}): desc_id {first_few(found)}" if found else None
 
 
 def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -> tuple[Query, bool]:

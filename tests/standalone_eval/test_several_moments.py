@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from standalone_eval.metrics import LEAST_RIGHT, Rule, never_right
+from standalone_eval.metrics import LEAST_RIGHT, Rule, exclusive
 from tests.standalone_eval.commands import FOLDER, run
 
 APART = [[0.0, 10.0], [30.0, 40.0], [60.0, 70.0], [100.0, 120.0]]
@@ -29,8 +29,8 @@ AGREE, ANY = (Rule(least_right=LEAST_RIGHT[several]) for several in ("agree", "a
 def test_queries_whose_moments_exclude_each_other_are_found(moments, never):
     spans = np.full((1, 5, 2), np.nan)
     spans[0, : len(moments)] = np.array(moments, dtype=float).reshape(-1, 2)
-    assert never_right(spans, AGREE).tolist() == [never]
-    assert not never_right(spans, ANY).any()
+    assert exclusive(spans, AGREE).tolist() == [never]
+    assert not exclusive(spans, ANY).any()
 
 
 @pytest.fixture
