@@ -170,8 +170,8 @@ def about_exclusive(rule: Rule) -> str:
     """What is to be said of queries that are `exclusive`."""
     return (
         f"queries with {rule.several_from} or more moments of which no two overlap: {rule.least_right} have to agree "
-        "with a prediction, which above an IoU of 0.5 no two can, so that these queries count as missed; where moments are "
-        "separate windows, give --several any"
+        "with a prediction, which above an IoU of 0.5 no two can, so that these queries count as missed; where moments "
+        "are separate windows, give --several any"
     )
 
 

@@ -16,7 +16,8 @@ from standalone_eval.aligned import Aligned, align
 from standalone_eval.files import BadInput
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes
-from utils.basic_utils import InputError, read_json, read_jsonl
+from utils.basic_utils import InputError, read_json
+from utils.dataset_files import read_queries_file
 
 CURVE_IOU_THDS = tuple(tenth / 10 for tenth in range(1, 10))
 MAX_FILES = 8  # that can be told apart in one chart
@@ -105,7 +106,7 @@ def read_report_data(
     least_right = LEAST_RIGHT[several] if several else rule.least_right
     rule = replace(rule, iou_thds=iou_thds or rule.iou_thds, ks=ks or rule.ks, least_right=least_right)
     at_all = replace(rule, iou_thds=sorted({*rule.iou_thds, *CURVE_IOU_THDS}))
-    rows, queries = read_jsonl(gt_path), load_queries(gt_path)
+    rows, queries = read_queries_file(gt_path), load_queries(gt_path)
     files: list[PredictionFile] = []
     for letter, path in zip(ascii_uppercase, paths, strict=False):
         try:

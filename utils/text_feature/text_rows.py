@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from utils.basic_utils import InputError, StrPath, read_jsonl
+from utils.dataset_files import read_queries_file
 
 LENGTHS_SUFFIX = "-lengths"  # beside a video's tokens: how many each of its lines has
 
@@ -15,20 +16,20 @@ Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = StrPath | Sequence[StrPath | Row]  # a jsonl file, several, or rows
 
 
-def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
-    """Each row, with words for its place: "train.jsonl, line 3", "row 3"."""
+def named_rows(rows: Rows, read: Callable[[StrPath], Sequence[Row]] = read_jsonl) -> Iterator[tuple[str, Row]]:
+    """Each row, with words for its place: "train.jsonl, line 3", "row 3"; a file is `read`."""
     items: Sequence[StrPath | Row] = [rows] if isinstance(rows, str | os.PathLike) else rows
     for number, item in enumerate(items, start=1):
         if isinstance(item, Mapping):
             yield f"row {number}", item
         else:
-            yield from ((f"{item}, line {i}", row) for i, row in enumerate(read_jsonl(item), start=1))
+            yield from ((f"{item}, line {i}", row) for i, row in enumerate(read(item), start=1))
 
 
 def query_texts(queries: Rows) -> dict[str, str]:
     """Sentences by desc_id as text, in order; `InputError` when a row lacks `desc_id` or `desc`, or two have one id."""
     texts: dict[str, str] = {}
-    for where, row in named_rows(queries):
+    for where, row in named_rows(queries, read_queries_file):
         desc_id, desc = row.get("desc_id"), row.get("desc")
         if not isinstance(desc_id, int) or isinstance(desc_id, bool) or not isinstance(desc, str):
             raise InputError(f'{where}: expected {{"desc_id": number, "desc": sentence, …}}: mend the row')
