@@ -56,7 +56,7 @@ from method_tvr.options.values import (
     WINDOWS,
 )
 from standalone_eval.check import MAX_PRED
-from standalone_eval.metrics import Rule
+from standalone_eval.metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule
 from utils.basic_utils import InputError, StrPath
 
 Settings = TypeVar("Settings")
@@ -189,6 +189,9 @@ OPTIONS: Table = (
                type=float, nargs="+"),
         Option("recall_ks", None, "k of the recalls at k (default: the dataset's)",
                Bounds(f"be from 1 to {MAX_PRED}", lambda x: 0 < x <= MAX_PRED), type=int, nargs="+"),
+        Option("several", None, "queries with several moments: any of them is right, and training draws one each "
+               "epoch; or, from four on, two have to agree, and training takes the one that agrees most with all "
+               "(default: the dataset's, any for custom)", choices=SEVERAL),
     )),
     Group("speed; what is off by default changes numbers, README.md says how much", ALL_PROGRAMS, (
         Option("trim_padding", False, "compute nothing for padded clips", negatable=True, memory=(INFERENCE, 6)),
@@ -266,6 +269,7 @@ OPTIONS: Table = (
 )
 # fmt: on
 
+BEFORE_RECORDED = {"several": AGREE}  # what runs were made with whose opt.json does not say
 CHANGEABLE_ON_RESUME = frozenset(option.name for group in OPTIONS for option in group.options if option.on_resume)
 # what decides how much memory of the device is needed
 SEARCH_MEMORY = needing_memory(OPTIONS, SEARCH)
@@ -345,7 +349,7 @@ def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mappin
     `resume` and `results_dir` of what comes back are the folder.
     """
     folder = find_model_dir(opt.resume, opt.results_root)
-    saved = load_known(folder, options)
+    saved = BEFORE_RECORDED | load_known(folder, options)
     for name in sorted(given):
         if not options[name].on_resume and name in saved and opt[name] != saved[name]:
             raise InputError(
@@ -366,7 +370,7 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     options = options_of(OPTIONS, program)
     opt = _with_defaults(options, given)
     opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
-    saved = load_known(opt.model_dir, options_of(OPTIONS, TRAIN))
+    saved = BEFORE_RECORDED | load_known(opt.model_dir, options_of(OPTIONS, TRAIN))
     for name, value in saved.items():
         if options[name].inference in (SAVED, MOVABLE) and name not in given:
             opt[name] = value
@@ -395,5 +399,4 @@ def settings_of(kind: type[Settings], opt: EasyDict) -> Settings:
 
 def evaluation_rule(opt: EasyDict) -> Rule:
     """What counts as right, and the recalls that are reported."""
-    dataset = dataset_of(opt)
-    return Rule(opt.iou_thds, opt.recall_ks, dataset.several_from, dataset.least_right)
+    return Rule(opt.iou_thds, opt.recall_ks, least_right=LEAST_RIGHT[opt.several])

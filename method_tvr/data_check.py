@@ -19,7 +19,14 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     sys.exit(2)
 
 from method_tvr.config import OPTIONS
-from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.dataset.annotations import (
+    Query,
+    Video,
+    about_exclusive_moments,
+    load_queries,
+    load_videos,
+    outside_split,
+)
 from method_tvr.dataset.check_features import FeatureCheck, Source
 from method_tvr.dataset.clip_times import AUTO
 from method_tvr.dataset.defects import Defects
@@ -27,6 +34,7 @@ from method_tvr.dataset.split_facts import Reach, Split, facts
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
 from method_tvr.options.row import TRAIN, NumberOr, options_of
 from method_tvr.options.values import CTX_MODES
+from standalone_eval.metrics import LEAST_RIGHT, Rule
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
 from utils.dataset_files import manifest_path
 from utils.tables import aligned, file_size, size_text
@@ -61,7 +69,7 @@ def _known(folder: Path, prefix: str) -> DatasetConfig:
     name = str(said["dataset"]) if isinstance(said, dict) and "dataset" in said else prefix
     known = DATASETS.get(name)
     if known is None or known.root is None:
-        return DatasetConfig(prefix, None, prefix)
+        return DatasetConfig(prefix, None, prefix, several=DATASETS["custom"].several)
     return replace(known, name=prefix, prefix=prefix)
 
 
@@ -111,6 +119,7 @@ def read_annotations(dataset: DatasetConfig, only: list[str] | None, defects: De
             with defects.collecting(remedy):
                 found.queries[split] = load_queries(path, videos)
                 _check_queries(found, split, path, remedy, defects)
+                _check_moments(found.queries[split], path, dataset.several, defects)
         queries = found.queries.get(split)
         rows.append([Path(path).name, file_size(path), _unread(path) if queries is None else _holds(queries)])
     print("\nAnnotations\n" + aligned(rows))
@@ -149,6 +158,13 @@ def _check_queries(found: Annotations, split: str, path: str, remedy: str, defec
     elif outside := outside_split(queries, found.videos[split]):
         ids = first_few([query.desc_id for query in outside])
         defects.add(f"{path}: the video is not in split {split} of video2dur_idx for desc_id {ids}", remedy)
+
+
+def _check_moments(queries: list[Query], path: str, several: str, defects: Defects) -> None:
+    rule = Rule(least_right=LEAST_RIGHT[several])
+    warning = about_exclusive_moments(queries, rule) if queries[0].has_moment else None
+    if warning:
+        defects.add(f"{path}: {warning}", "give train.sh --several any, if they are", blocking=False)
 
 
 def _holds(queries: list[Query]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
+from standalone_eval.metrics import AGREE, ANY
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
 from utils.mini_corpus.files import is_complete
@@ -39,8 +40,7 @@ class DatasetConfig:
     query_types: bool = True  # whether queries are of types (v, t, vt) that metrics are broken down by
     iou_thds: tuple[float, ...] = (0.5, 0.7)  # what recalls are reported at
     recall_ks: tuple[int, ...] = (1, 5, 10, 100)
-    several_from: int = 4  # queries with so many annotated moments or more ask for a prediction
-    least_right: int = 2  # that is right for at least so many of them
+    several: str = AGREE  # what queries with several moments ask for, of `SEVERAL`; `ANY` where these are windows
     final_nms_thd: float = 0.5  # of temporal NMS, in the evaluation that ends training
     test_split: str = "test_public"  # what the split name `test` means
     # {VID_FEAT_TYPE: name of the file after the prefix}; the first is the default
@@ -169,6 +169,6 @@ DATASETS = {
         _converted("didemo", features=("resnet_i3d", "resnet", "i3d", "vgg")),
         _generated("mini"),
         _generated("mini_video", subtitles=False, query_types=False, recipe={"ctx_mode": "video_tef"}),
-        DatasetConfig("custom", None, "custom", test_split="test", video_files={}),
+        DatasetConfig("custom", None, "custom", several=ANY, test_split="test", video_files={}),
     )
 }

@@ -19,7 +19,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, evaluation_rule, parse_inference_options, settings_of
-from method_tvr.dataset.annotations import Query, Video, annotated_spans
+from method_tvr.dataset.annotations import Query, Video, about_exclusive_moments, annotated_spans
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
@@ -72,11 +72,17 @@ def evaluation_of(
     device: torch.device,
     ranks: Ranks = ALONE,
     source_of: Callable[[ReLoCLNet], VideoSource] | None = None,
+    told: bool = False,
 ) -> Evaluation:
     """How options say that a split is evaluated; see `Evaluation`.
 
-    By default videos are encoded when they are searched, long ones averaged down.
+    By default videos are encoded when they are searched, long ones averaged down; and a warning says, unless it was
+    `told` before, how many queries have moments that cannot agree, though the rule asks for it.
     """
+    rule = evaluation_rule(opt)
+    warn = not told and ranks.is_main and split.has_ground_truth
+    if warn and (warning := about_exclusive_moments(split.queries, rule)):
+        print(f"warning: {opt.eval_path}: {warning}", file=sys.stderr)
     encoding = settings_of(Encoding, opt)
     return Evaluation(
         split,
@@ -88,7 +94,7 @@ def evaluation_of(
         search_settings(opt),
         opt.eval_query_bsz,
         opt.trim_padding,
-        evaluation_rule(opt),
+        rule,
         dataset_of(opt).query_types,
         opt.nms_thd,
         opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS,
@@ -228,7 +234,7 @@ def run_inference(
         name = f"inference_{opt.dset_name}_{opt.eval_split_name}_{opt.eval_id}_predictions_{'_'.join(tasks)}.json"
         path = trained.model_dir / name
         source = trained.source(features) if store is None else encoded_before(store, trained.device)
-        evaluation = evaluation_of(opt, split, features, trained.device, ranks, lambda _: source)
+        evaluation = evaluation_of(opt, split, features, trained.device, ranks, lambda _: source, told)
         metrics = evaluate_split(trained.model, evaluation, tasks, path)
     print(f"{len(split.queries)} queries over {len(split.videos)} videos: {path}")
     if metrics:

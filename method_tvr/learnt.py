@@ -39,7 +39,7 @@ class Material:
 
     @classmethod
     def of(cls, n_queries: int, evaluation: Evaluation | None, features: FeatureStore) -> Material:
-        return cls(n_queries, evaluation and evaluation.split, features.paths[features.modalities[0]])
+        return cls(n_queries, None if evaluation is None else evaluation.split, features.paths[features.modalities[0]])
 
     @classmethod
     def read(cls, opt: EasyDict) -> Material:

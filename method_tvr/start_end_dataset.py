@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,20 @@ class StartEndDataset:
     """Training items: one query, with ground truth, with its video and the clips that its moment is labelled with."""
 
     def __init__(self, queries: Sequence[Query], features: FeatureStore, times: ClipTimes) -> None:
-        self.queries, self.features, self.times = queries, features, times
+        self.queries, self.features, self.times = list(queries), features, times
         self._held: HeldItems | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def draw_moments(self, generator: torch.Generator) -> None:
+        """Label each query that has several moments with one of them, drawn anew; loaders made from now on have it."""
+        several = [number for number, query in enumerate(self.queries) if query.moments]
+        for number, chance in zip(several, torch.rand(len(several), generator=generator).tolist(), strict=True):
+            query = self.queries[number]
+            self.queries[number] = replace(query, ts=query.moments[int(chance * len(query.moments))])
+        if several and self._held is not None:
+            self._held.relabel(self.queries, self._spans)
 
     def batch(self, indices: Sequence[int], ctx_length: int | None) -> Batch:
         """The batch of N items, for `inputs`.

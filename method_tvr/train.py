@@ -205,6 +205,8 @@ class Trainer(Closing):
         if self.place.step == 0:
             self.meter = self._epoch_start()
         weights, bsz = self.settings.losses(self.model.config, epoch), self.settings.bsz
+        if self.settings.draws_moments:
+            self.train_set.draw_moments(named_generator(self.settings.seed, f"moments/{epoch}"))
         order = list(RandomSampler(self.train_set, generator=named_generator(self.settings.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * bsz :]
         loader = BatchLoader(self.train_set, bsz, self.settings.trim_padding, left, self.ranks)

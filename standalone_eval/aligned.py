@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .check import MAX_PRED, read_submission
-from .files import BadInput
+from .files import ANNOTATIONS, PREDICTIONS, BadInput, refuse_others
 from .findings import Findings
 from .ground_truth import GroundTruth, read_ground_truth
 from .submission import TaskPredictions
@@ -51,6 +51,8 @@ def align(submission: Any, ground_truth: Sequence[dict[str, Any]]) -> Aligned:
     Raises:
         BadInput: one of them is malformed, or they do not fit; the message lists how.
     """
+    refuse_others(ground_truth, ANNOTATIONS, "ground truth")
+    refuse_others(submission, PREDICTIONS, "submission")
     findings = Findings()
     truth = read_ground_truth(ground_truth, findings)
     desc_ids, vid_names = (truth.desc_ids, truth.vid_names) if truth else (None, ())

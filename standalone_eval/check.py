@@ -18,9 +18,10 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 import numpy as np
 
-from .files import BadInput, command_line, positive_int, read_json, read_jsonl
+from .files import ANNOTATIONS, PREDICTIONS, BadInput, command_line, positive_int, read_json, read_jsonl, refuse_others
 from .findings import Findings, shorten
-from .ground_truth import has_moments, read_desc_ids, read_ground_truth
+from .ground_truth import GroundTruth, has_moments, read_desc_ids, read_ground_truth
+from .metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule, exclusive
 from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
 
 MAX_PRED = 100  # predictions of a query that count
@@ -130,22 +131,48 @@ def _repeated(predictions: TaskPredictions) -> np.ndarray:
 
 
 def check_files(
-    submission_path: str, gt_path: str, tasks: Sequence[str] | None = None, max_lines: int = 10
+    submission_path: str,
+    gt_path: str,
+    tasks: Sequence[str] | None = None,
+    max_lines: int = 10,
+    rule: Rule | None = None,
 ) -> tuple[Any, list[dict[str, Any]], Findings]:
     """A submission, the rows of the annotations it belongs to, and the findings about both.
 
-    A `BadInput` if a file cannot be read or is not JSON.
+    Where a `rule` is given, moments that cannot agree as it asks are warned of. A `BadInput` if a file cannot be read,
+    is not JSON, or is of a form that is known and another one.
     """
     rows = read_jsonl(gt_path)
+    refuse_others(rows, ANNOTATIONS, gt_path)
     submission = read_json(submission_path)
+    refuse_others(submission, PREDICTIONS, submission_path)
     of_annotations = Findings(max_lines)
     answered = has_moments(rows)
     truth = read_ground_truth(rows, of_annotations) if answered else None
     desc_ids = truth.desc_ids if truth else read_desc_ids(rows, Findings() if answered else of_annotations)
     vid_names = truth.vid_names if truth else ()
-    findings = check_submission(submission, desc_ids, tasks, answered, vid_names, max_lines=max_lines)
+    may_be_answered = answered or bool(of_annotations.errors)  # of what is no annotation, who knows
+    findings = check_submission(submission, desc_ids or None, tasks, may_be_answered, vid_names, max_lines)
+    if truth and rule:
+        _warn_about_moments(truth, rule, of_annotations)
     findings.errors = of_annotations.errors | findings.errors
+    findings.warnings = of_annotations.warnings | findings.warnings
     return submission, rows, findings
+
+
+def _warn_about_moments(truth: GroundTruth, rule: Rule, findings: Findings) -> None:
+    """Note queries whose moments cannot agree as the rule asks."""
+    found = [f"desc_id {truth.desc_ids[query]}" for query in np.flatnonzero(exclusive(truth.spans, rule))]
+    findings.warn(f"ground truth: {about_exclusive(rule)}", found)
+
+
+def about_exclusive(rule: Rule) -> str:
+    """What is to be said of queries that are `exclusive`."""
+    return (
+        f"queries with {rule.several_from} or more moments of which no two overlap: {rule.least_right} have to agree "
+        "with a prediction, which above an IoU of 0.5 no two can, so that these queries count as missed; where moments "
+        "are separate windows, give --several any"
+    )
 
 
 def refuse_errors(findings: Findings, path: str, brief_warnings: bool = True) -> None:
@@ -157,10 +184,20 @@ def refuse_errors(findings: Findings, path: str, brief_warnings: bool = True) ->
 
 
 def add_recall_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say which recalls are computed: `--iou_thds`, `--ks` and `--max_pred`."""
+    """Options that say which recalls are computed: `--iou_thds`, `--ks`, `--max_pred` and `--several`."""
     parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
     parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
     parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
+    add_several_option(parser)
+
+
+def add_several_option(parser: argparse.ArgumentParser) -> None:
+    """`--several`, a key of `LEAST_RIGHT`."""
+    what = (
+        f"what queries with {Rule.several_from} or more moments ask for: a prediction that is right for any of them, "
+        "where the answer is several windows, or for two that agree, as in DiDeMo (default: %(default)s)"
+    )
+    parser.add_argument("--several", choices=SEVERAL, default=AGREE, help=what)
 
 
 @command_line
@@ -173,8 +210,10 @@ def main() -> None:
     parser.add_argument("--gt_path", required=True, help="annotations, jsonl; for test_public its queries are enough")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, help="tasks that must be there (default: at least one)")
     parser.add_argument("--max_lines", type=int, default=10, help="examples shown of each kind of defect; 0: all")
+    add_several_option(parser)
     args = parser.parse_args()
-    _, rows, findings = check_files(args.submission_path, args.gt_path, args.tasks, args.max_lines)
+    rule = Rule(least_right=LEAST_RIGHT[args.several])
+    _, rows, findings = check_files(args.submission_path, args.gt_path, args.tasks, args.max_lines, rule)
     refuse_errors(findings, args.submission_path, brief_warnings=False)
     print(f"{args.submission_path}: fits the {len(rows)} queries of {args.gt_path} ({findings.summary()})")
 

@@ -19,7 +19,7 @@ if not __package__:  # run as a file, wherever this folder was copied
 from .aligned import align
 from .check import add_recall_options, check_files, refuse_errors
 from .files import BadInput, command_line, positive_int, write_json
-from .metrics import Rule, recalls
+from .metrics import LEAST_RIGHT, Rule, recalls
 from .outcomes import Outcomes, all_outcomes
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
 
@@ -105,9 +105,14 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def read_outcomes(submission_path: str, gt_path: str, rule: Rule, max_pred: int) -> tuple[dict[str, Outcomes], int]:
-    """The outcomes of a submission's tasks, and how many queries there are; errors are printed and raise `BadInput`."""
-    submission, ground_truth, findings = check_files(submission_path, gt_path)
+def read_outcomes(
+    submission_path: str, gt_path: str, rule: Rule, max_pred: int, first: bool = True
+) -> tuple[dict[str, Outcomes], int]:
+    """The outcomes of a submission's tasks, and how many queries there are; errors are printed and raise `BadInput`.
+
+    What is to be said of the annotations is said with the `first` submission.
+    """
+    submission, ground_truth, findings = check_files(submission_path, gt_path, rule=rule if first else None)
     refuse_errors(findings, submission_path)
     return all_outcomes(align(submission, ground_truth), rule, max_pred=max_pred), len(ground_truth)
 
@@ -130,8 +135,10 @@ def main() -> None:
         raise BadInput(f"--seed {args.seed} must not be negative")
     if args.n_resamples > MOST_RESAMPLES:
         raise BadInput(f"--n_resamples {args.n_resamples} must be at most {MOST_RESAMPLES}")
-    rule = Rule(args.iou_thds, args.ks)
-    (a, n_queries), (b, _) = (read_outcomes(path, args.gt_path, rule, args.max_pred) for path in (args.a, args.b))
+    rule = Rule(args.iou_thds, args.ks, least_right=LEAST_RIGHT[args.several])
+    (a, n_queries), (b, _) = (
+        read_outcomes(path, args.gt_path, rule, args.max_pred, first=path is args.a) for path in (args.a, args.b)
+    )
     if not a.keys() & b.keys():
         raise BadInput(f"{args.a} has {', '.join(a)}, and {args.b} has {', '.join(b)}: no task is in both")
     if a.keys() != b.keys():

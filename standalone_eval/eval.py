@@ -18,7 +18,7 @@ if not __package__:  # run as a file, wherever this folder was copied
 from .aligned import align
 from .check import MAX_PRED, add_recall_options, check_files, refuse_errors
 from .files import command_line, write_json
-from .metrics import Rule, hits_at_k, recalls, recalls_by_type
+from .metrics import LEAST_RIGHT, Rule, hits_at_k, recalls, recalls_by_type
 
 
 def eval_retrieval(
@@ -88,13 +88,18 @@ def main() -> None:
     parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
     parser.add_argument("--save_path", required=True, help="where the metrics go, JSON")
     add_recall_options(parser)
+    parser.add_argument("--not_verbose", action="store_true", help="print no table")
     args = parser.parse_args()
-    submission, ground_truth, findings = check_files(args.submission_path, args.gt_path)
+    rule = Rule(args.iou_thds, args.ks, least_right=LEAST_RIGHT[args.several])
+    submission, ground_truth, findings = check_files(args.submission_path, args.gt_path, rule=rule)
     refuse_errors(findings, args.submission_path)
-    metrics = eval_retrieval(submission, ground_truth, args.iou_thds, args.ks, args.max_pred)
+    metrics = eval_retrieval(
+        submission, ground_truth, args.iou_thds, args.ks, args.max_pred, rule.several_from, rule.least_right
+    )
     write_json(metrics, args.save_path)
-    print(metrics_table(metrics))
-    print(f"{len(ground_truth)} queries; saved to {args.save_path}")
+    if not args.not_verbose:
+        print(metrics_table(metrics))
+        print(f"{len(ground_truth)} queries; saved to {args.save_path}")
 
 
 if __name__ == "__main__":

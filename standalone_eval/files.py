@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,94 @@ from .parts import part_file
 from .terminal import escaped_output
 
 BAD_INPUT_EXIT_CODE = 2
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form that annotations or predictions are known to come in, and what to do with such a file here."""
+
+    name: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"holds {self.name}: {self.remedy}"
+
+
+ANNOTATIONS = Form("annotations (desc_id, desc, vid_name, ts)", "were two paths swapped?")
+ENTRIES = Form(
+    "the entries of one task (desc_id, predictions)",
+    'put them into {"video2idx": {vid_name: video_idx}, "VCMR": [entries]}, and so for SVMR and VR',
+)
+PREDICTIONS = Form("a prediction file (video2idx, VCMR, SVMR, VR)", "were two paths swapped?")
+DURATIONS = Form("durations ({split: {vid_name: [seconds, video_idx]}})", "were two paths swapped?")
+MOMENT_DETR = Form(
+    "annotations in Moment-DETR's form (qid, query, vid, relevant_windows)",
+    'write each line as {"desc_id": qid as an integer, "desc": query, "vid_name": vid, "duration": duration, "ts": '
+    "relevant_windows}, and where windows are separate, evaluate with --several any",
+)
+MOMENT_DETR_PREDICTIONS = Form(
+    "predictions in Moment-DETR's form (qid, vid, pred_relevant_windows)",
+    'write one object {"video2idx": {vid: video_idx}, "SVMR": [{"desc_id": qid as an integer, "predictions": '
+    "[[video_idx, st, ed, score]]}]}",
+)
+DIDEMO = Form(
+    "annotations in DiDeMo's form (annotation_id, video, description, times)",
+    "as train_data.json, val_data.json and test_data.json they are read by utils/annotations/convert.py didemo",
+)
+ACTIVITYNET = Form(
+    "annotations in ActivityNet Captions' form ({video: duration, timestamps, sentences})",
+    "as train.json, val_1.json and val_2.json they are read by utils/annotations/convert.py anet_cap",
+)
+CHARADES = Form(
+    "annotations in Charades-STA's form (VIDEO start end##sentence)",
+    "as charades_sta_train.txt and charades_sta_test.txt they are read by utils/annotations/convert.py charades_sta",
+)
+_FORM_OF_KEYS = (  # what an object with these keys is, the first that fits
+    ({"video2idx"}, PREDICTIONS),
+    ({"desc_id", "predictions"}, ENTRIES),
+    ({"desc_id"}, ANNOTATIONS),
+    ({"qid", "pred_relevant_windows"}, MOMENT_DETR_PREDICTIONS),
+    ({"qid", "relevant_windows"}, MOMENT_DETR),
+    ({"qid", "query", "vid"}, MOMENT_DETR),
+    ({"annotation_id", "description"}, DIDEMO),
+    ({"annotation_id", "times"}, DIDEMO),
+    ({"timestamps", "sentences"}, ACTIVITYNET),
+)
+_CHARADES_LINE = re.compile(r"\S+\s+[\d.]+\s+[\d.]+\s*##")
+_LOOKED_AT = 5  # rows, or values of an object, that say which form it is
+
+
+def form_of(content: Any) -> Form | None:
+    """The form of a parsed JSON document, or of a list of rows; None where it is none that is known."""
+    if isinstance(content, list) and len(content) == 1:  # a document in one line, read as lines
+        (content,) = content
+    values = list(islice(content.values(), _LOOKED_AT)) if isinstance(content, dict) else []
+    rows = content[:_LOOKED_AT] if isinstance(content, list) else [content, *values]
+    for row in rows:
+        if isinstance(row, dict):
+            for keys, form in _FORM_OF_KEYS:
+                if keys <= row.keys():
+                    return form
+    return DURATIONS if values and all(map(_are_durations, values)) else None
+
+
+def _are_durations(videos: Any) -> bool:
+    """Whether it is `{vid_name: [seconds, video_idx]}`, as far as is looked at."""
+    entries = list(islice(videos.values(), _LOOKED_AT)) if isinstance(videos, dict) else []
+    return bool(entries) and all(isinstance(entry, list) and [type(x) for x in entry[1:]] == [int] for entry in entries)
+
+
+def form_of_text(text: str) -> Form | None:
+    """The form of a file: of all of it as JSON, or of its first line."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if _CHARADES_LINE.match(first):
+        return CHARADES
+    for part in (text, first):
+        try:
+            return form_of(json.loads(part))
+        except (ValueError, RecursionError):
+            continue
+    return None
 
 
 class BadInput(Exception):  # noqa: N818 (as much a finding as an error)
@@ -68,23 +159,47 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Load a JSON file, or raise `BadInput`."""
-    return parse_json(read_text(path), str(path))
+    """Load a JSON file, or raise `BadInput`; one that holds lines of a known form is called so."""
+    text = read_text(path)
+    try:
+        return parse_json(text, str(path))
+    except BadInput as err:
+        form = form_of_text(text)
+        raise BadInput(f"{path}: {form}") if form else err from err
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Load a file of one JSON object a line, or raise `BadInput` naming the first line that is none."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = parse_json(line, f"{path}, line {number}")
-        if not isinstance(row, dict):
-            raise BadInput(f"{path}, line {number}: expected an object {{…}}, found {type(row).__name__}")
-        rows.append(row)
+    """Load a file of one JSON object a line, or raise `BadInput`, naming the form or the first line that is none."""
+    text = read_text(path)
+    try:
+        rows = [_parse_row(line, f"{path}, line {i}") for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    except BadInput as err:
+        raise BadInput(reason) if (reason := why_no_rows(text, path)) else err from err
     if not rows:
         raise BadInput(f"{path}: has no lines: was it downloaded or written whole?")
     return rows
+
+
+def _parse_row(line: str, where: str) -> dict[str, Any]:
+    row = parse_json(line, where)
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: expected an object {{…}}, found {type(row).__name__}")
+    return row
+
+
+def why_no_rows(text: str, path: str | os.PathLike[str]) -> str | None:
+    """What is to be said of a text that is not one object a line, if it is known what it is instead."""
+    form, is_list = form_of_text(text), text.lstrip().startswith("[")
+    if form is ANNOTATIONS:
+        return f"{path}: is one JSON list of annotations: write its rows one a line (jsonl)" if is_list else None
+    return f"{path}: {form}" if form else None
+
+
+def refuse_others(content: Any, expected: Form, where: str | os.PathLike[str]) -> None:
+    """Raise `BadInput` for a document, or rows, of a form that is known and is not the expected one."""
+    form = form_of(content)
+    if form not in (None, expected):
+        raise BadInput(f"{where}: {form}")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -50,9 +50,14 @@ def read_desc_ids(rows: Sequence[dict[str, Any]], findings: Findings) -> list[in
     return desc_ids
 
 
+def is_annotated(row: Mapping[str, Any]) -> bool:
+    """Whether a query says where its answer is: it has `ts`. Those of test_public do not."""
+    return row.get("ts") is not None
+
+
 def has_moments(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether the annotations say where the answers are; those of test_public do not."""
-    return any("ts" in row or "vid_name" in row for row in rows)
+    """Whether the annotations say where the answers are."""
+    return any(map(is_annotated, rows))
 
 
 def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> GroundTruth | None:
@@ -83,16 +88,20 @@ def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> Gro
 
 def _moments(ts: Any) -> list[Span] | None:
     """The annotated spans in `ts`, or None if there are none or any is malformed."""
+    spans = spans_of(ts)
+    return spans if spans and all(-LARGEST_SECOND <= st <= ed <= LARGEST_SECOND for st, ed in spans) else None
+
+
+def spans_of(ts: Any) -> list[Span] | None:
+    """What `ts` holds: one [st, ed], or 1 to `MAX_MOMENTS` of them; None if it is of another form."""
     if not isinstance(ts, list) or not ts:
         return None
     spans = ts if isinstance(ts[0], list) else [ts]
-    return [(st, ed) for st, ed in spans] if len(spans) <= MAX_MOMENTS and all(map(_is_span, spans)) else None
+    return [(st, ed) for st, ed in spans] if len(spans) <= MAX_MOMENTS and all(map(_is_pair, spans)) else None
 
 
-def _is_span(span: Any) -> bool:
-    if not isinstance(span, list) or len(span) != 2 or not all(type(second) in (int, float) for second in span):
-        return False
-    return -LARGEST_SECOND <= span[0] <= span[1] <= LARGEST_SECOND
+def _is_pair(span: Any) -> bool:
+    return isinstance(span, list) and len(span) == 2 and all(type(second) in (int, float) for second in span)
 
 
 def is_query_type(value: Any) -> TypeGuard[str]:

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# what a query with several moments asks of a prediction: to be right for any of them, as where its answer is several
+# windows; or, as in DiDeMo, where people chose them, for two that agree
+ANY, AGREE = SEVERAL = ("any", "agree")
+LEAST_RIGHT = {ANY: 1, AGREE: 2}  # of `Rule`
 _TYPE_ORDER = {"v": 0, "t": 1, "vt": 2}  # TVR's types in the order in which its tables have them; others follow
 
 
@@ -27,6 +31,21 @@ class Rule:
     ks: Sequence[int] = (1, 5, 10, 100)
     several_from: int = 4
     least_right: int = 2
+
+
+def exclusive(spans: npt.NDArray[np.floating], rule: Rule) -> npt.NDArray[np.bool_]:
+    """(Nq,) bool: queries of which several moments have to agree, though no two overlap.
+
+    A prediction that has an IoU above 0.5 with two moments has more than half of itself in common with each, so that
+    these overlap: such queries can only be answered at IoUs up to that, by a moment that is neither of the two.
+
+    `spans` are (Nq, M, 2) annotated seconds, NaN where a query has fewer than M.
+    """
+    n_annotated = (~np.isnan(spans[..., 0])).sum(axis=1)
+    order = np.argsort(spans[..., 0], axis=1, kind="stable")[..., None]  # NaN comes last
+    st, ed = np.moveaxis(np.take_along_axis(spans, order, axis=1), -1, 0)
+    overlap = (st[:, 1:] < np.maximum.accumulate(ed, axis=1)[:, :-1]).any(axis=1)  # NaN overlaps nothing
+    return (n_annotated >= rule.several_from) & ~overlap & (rule.least_right > 1)
 
 
 def moment_iou(pred: npt.NDArray[np.floating], annotated: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -8,7 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import InputError, StrPath, write_json
+from standalone_eval.files import ANNOTATIONS, BadInput, refuse_others, why_no_rows
+from utils.basic_utils import InputError, StrPath, read_bytes, read_jsonl, write_json
+
+
+def read_queries_file(path: StrPath, remedy: str = "check the path") -> list[dict[str, Any]]:
+    """The rows of a `P_{split}_release.jsonl`; an `InputError` names another known form that a file is of."""
+    try:
+        rows = read_jsonl(path, remedy)
+    except InputError as err:
+        text = read_bytes(path, remedy).decode("utf-8", "replace")
+        raise InputError(reason) if (reason := why_no_rows(text, path)) else err from err
+    try:
+        refuse_others(rows, ANNOTATIONS, path)
+    except BadInput as err:
+        raise InputError(str(err)) from err
+    return rows
+
 
 DURATIONS = "_video2dur_idx.json"
 

@@ -48,7 +48,7 @@ from utils.dataset_files import (
     usable_folder,
     write_manifest,
 )
-from utils.mini_corpus.annotations import generate_for_annotations
+from utils.mini_corpus.annotations import ANNOTATED_SPLITS, generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
 from utils.mini_corpus.files import (
     VID_FEAT_TYPES,
@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--prefix", help="how the files' names begin; default mini, or that of the annotations")
     add("--annotations", metavar="DIR", help="make features for the annotations (jsonl, video2dur) in DIR")
-    add("--splits", nargs="+", choices=SPLITS[:3], help="with --annotations: default all with a jsonl")
+    add("--splits", nargs="+", choices=ANNOTATED_SPLITS, help="with --annotations: default all with a jsonl")
     return parser
 
 

@@ -7,14 +7,17 @@ import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from standalone_eval.ground_truth import MAX_MOMENTS, Span, is_query_type, padded
-from standalone_eval.metrics import moment_iou
-from utils.basic_utils import InputError, first_few, read_json, read_jsonl
+from standalone_eval.check import about_exclusive
+from standalone_eval.ground_truth import MAX_MOMENTS, Span, is_annotated, is_query_type, padded, spans_of
+from standalone_eval.metrics import Rule, exclusive, moment_iou
+from utils.basic_utils import InputError, first_few, read_json
+from utils.dataset_files import read_queries_file
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
@@ -112,7 +115,7 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
     durations = {name: video.duration for entries in (videos or {}).values() for name, video in entries.items()}
     queries, clamped = [], []
     seen: dict[int, int] = {}
-    for number, row in enumerate(read_jsonl(path, WHERE_TO_GET), start=1):
+    for number, row in enumerate(read_queries_file(path, WHERE_TO_GET), start=1):
         query = _parse(row, number, path)
         if query.desc_id in seen:
             raise InputError(
@@ -141,13 +144,13 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
 
 def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
     where = f"{path}, line {number}"
-    desc_id, desc, vid_name, ts = row.get("desc_id"), row.get("desc"), row.get("vid_name"), row.get("ts")
+    desc_id, desc, vid_name = row.get("desc_id"), row.get("desc"), row.get("vid_name")
     if isinstance(desc_id, bool) or not isinstance(desc_id, int) or not isinstance(desc, str):
         raise InputError(f'{where}: expected "desc_id" (an integer) and "desc" (a string)')
-    if ts is None:
+    if not is_annotated(row):
         return Query(desc_id, desc, number)
-    spans = ts if isinstance(ts, list) and ts and isinstance(ts[0], list) else [ts]
-    if not isinstance(vid_name, str) or not all(map(_is_span, spans)) or len(spans) > MAX_MOMENTS:
+    spans = spans_of(row["ts"])
+    if not isinstance(vid_name, str) or spans is None or not all(math.isfinite(second) for second in chain(*spans)):
         raise InputError(
             f'{where}: desc_id {desc_id}: expected "vid_name" (a string) and "ts" ([start, end] in seconds, or 1 to '
             f"{MAX_MOMENTS} of them)"
@@ -160,10 +163,6 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
         raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not text such as "v"')
     query = Query(desc_id, desc, number, vid_name, type=query_type)
     return _with_moments(query, [(float(start), float(end)) for start, end in spans])
-
-
-def _is_span(ts: Any) -> bool:
-    return isinstance(ts, list) and len(ts) == 2 and all(type(t) in (int, float) and math.isfinite(t) for t in ts)
 
 
 def _with_moments(query: Query, moments: Sequence[Span]) -> Query:
@@ -181,6 +180,12 @@ def most_agreed(moments: Sequence[Span]) -> Span:
 def annotated_spans(queries: Sequence[Query]) -> np.ndarray:
     """(Nq, M, 2) seconds of all moments of queries with ground truth, NaN where one has fewer than M."""
     return padded([query.annotated for query in queries])
+
+
+def about_exclusive_moments(queries: Sequence[Query], rule: Rule) -> str | None:
+    """What is to be said where moments of queries with ground truth cannot agree as the rule asks."""
+    found = [query.desc_id for query in np.array(queries, dtype=object)[exclusive(annotated_spans(queries), rule)]]
+    return f"{about_exclusive(rule)} ({len(found)}): desc_id {first_few(found)}" if found else None
 
 
 def _fit_to_video(query: Query, durations: dict[str, float], path: str | Path) -> tuple[Query, bool]:

@@ -203,6 +203,10 @@ class DeviceItems:
         self._table = to_device(np.stack(columns, axis=1), self._query.device)  # (items, 6)
         self._clip_tables: dict[int, torch.Tensor] = {}
 
+    def relabel(self, queries: Sequence[Query], spans: SpansOf) -> None:
+        """Give the same items the labels of other moments: in place, as captured CUDA graphs read this table."""
+        self._table[:, 4:] = to_device(spans(queries, self._n_clips.tolist()), self._table.device)
+
     def batch(self, indices: Sequence[int], ctx_length: int | None) -> dict[str, Any]:
         """`items` (N,) on the device, the padded lengths, and on the host `ctx_lengths` (N,)."""
         items = np.array(indices, dtype=np.int64)

@@ -37,6 +37,10 @@ class HeldItems(Protocol):
         """What a batch of N items is gathered by: numbers and sizes, with `ctx_lengths` (N,) on the host."""
         ...
 
+    def relabel(self, queries: Sequence[Query], spans: SpansOf) -> None:
+        """Give the same items the labels of other moments of their queries."""
+        ...
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The tensors of such a batch, those of a host batch, on the device."""
         ...

@@ -13,7 +13,7 @@ from method_tvr.options.row import INFERENCE, SERVE
 from method_tvr.options.values import CTX_MODES, WINDOWS
 from utils.basic_utils import InputError
 
-DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd")
+DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd", "several")
 CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,13 +10,14 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from method_tvr.dataset.annotations import Query, load_queries, load_videos
+from method_tvr.dataset.annotations import Query, about_exclusive_moments, load_queries, load_videos
 from method_tvr.report.evaluation_options import RunEvaluation, run_evaluation
 from standalone_eval.aligned import Aligned, align
 from standalone_eval.files import BadInput
-from standalone_eval.metrics import Rule
+from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes
-from utils.basic_utils import InputError, read_json, read_jsonl
+from utils.basic_utils import InputError, read_json
+from utils.dataset_files import read_queries_file
 
 CURVE_IOU_THDS = tuple(tenth / 10 for tenth in range(1, 10))
 MAX_FILES = 8  # that can be told apart in one chart
@@ -77,6 +79,7 @@ def read_report_data(
     split: str | None = None,
     iou_thds: Sequence[float] | None = None,
     ks: Sequence[int] | None = None,
+    several: str | None = None,
 ) -> ReportData:
     """Read prediction files and the annotations that they are compared with.
 
@@ -85,6 +88,7 @@ def read_report_data(
         gt_path: the annotations; by default those of the results folder in which the first file lies.
         split: whose annotations of that folder are taken; by default, those of the split that the run evaluates on.
         iou_thds, ks: of the recalls; by default the run's, and outside of a results folder TVR's.
+        several: what queries with several moments ask for, a key of `LEAST_RIGHT`; by default in the same way.
 
     Raises:
         InputError: a file cannot be read, is malformed, or does not answer the annotations' queries.
@@ -99,9 +103,10 @@ def read_report_data(
     if gt_path is None:
         raise InputError(f"{paths[0]}: lies in no results folder (with opt.json): give annotations, --gt GT.jsonl")
     rule = run.rule if run else Rule()
-    rule = replace(rule, iou_thds=iou_thds or rule.iou_thds, ks=ks or rule.ks)
+    least_right = LEAST_RIGHT[several] if several else rule.least_right
+    rule = replace(rule, iou_thds=iou_thds or rule.iou_thds, ks=ks or rule.ks, least_right=least_right)
     at_all = replace(rule, iou_thds=sorted({*rule.iou_thds, *CURVE_IOU_THDS}))
-    rows, queries = read_jsonl(gt_path), load_queries(gt_path)
+    rows, queries = read_queries_file(gt_path), load_queries(gt_path)
     files: list[PredictionFile] = []
     for letter, path in zip(ascii_uppercase, paths, strict=False):
         try:
@@ -114,6 +119,8 @@ def read_report_data(
         files.append(PredictionFile(letter, path, modified, all_outcomes(aligned, at_all)))
         if not files[0].outcomes.keys() & files[-1].outcomes.keys():
             raise InputError(f"{path}: has none of the tasks of {paths[0]} ({', '.join(files[0].outcomes)})")
+    if warning := about_exclusive_moments(queries, rule):
+        print(f"warning: {gt_path}: {warning}", file=sys.stderr)
     durations = video_durations(rows, queries, run.video_duration_idx_path if run else None)
     return ReportData(dataset, gt_path, rule, queries, durations, files, predictions)
 

@@ -19,7 +19,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.options.saved import find_path
-from standalone_eval.metrics import Rule
+from standalone_eval.metrics import AGREE, ANY, LEAST_RIGHT, Rule
 from utils.basic_utils import InputError, command_line, read_json
 
 
@@ -65,7 +65,10 @@ def run_evaluation(model_dir: Path, split: str | Path | None = None) -> RunEvalu
     annotations = str(split) if named else _annotation_path(saved, dataset, str(split))
     if annotations is None:
         raise InputError(f"{path}: says nothing of annotations of a split {split}: give the path of their jsonl")
-    rule = Rule(**recalls, several_from=dataset.several_from, least_right=dataset.least_right)
+    several = saved.get("several", AGREE)  # the rule of runs before this was recorded
+    if several not in LEAST_RIGHT:
+        raise InputError(f"{path}: several {several!r} is none of {', '.join(LEAST_RIGHT)}: mend the file")
+    rule = Rule(**recalls, least_right=LEAST_RIGHT[several])
     durations = saved.get("video_duration_idx_path")
     durations_path = find_path(durations) if isinstance(durations, str) else None
     return RunEvaluation(dataset.name, str(split), rule, find_path(annotations), durations_path)
@@ -79,9 +82,10 @@ def _annotation_path(saved: dict[str, Any], dataset: DatasetConfig, split: str) 
 
 
 def evaluation_options(model_dir: Path, split: str) -> list[str]:
-    """Annotations of a split, IoU thresholds and ks that belong to a folder's predictions; see `run_evaluation`."""
+    """Annotations of a split, and the rule, that belong to a folder's predictions; see `run_evaluation`."""
     found = run_evaluation(model_dir, split)
     words = ["--iou_thds", *map(str, found.rule.iou_thds), "--ks", *map(str, found.rule.ks)]
+    words += ["--several", ANY] if found.rule.least_right == LEAST_RIGHT[ANY] else []
     return [*words, "--gt_path", str(found.gt_path)]
 
 

@@ -33,12 +33,15 @@ class Example:
 Examples = Mapping[str, tuple[Example | None, Example | None]]  # {query type: (right at rank 1, wrong)}
 
 
-def is_right(rows: Sequence[Row], query: Query, video: Video, iou_thd: float) -> np.ndarray:
-    """(K,) bool: which rows are moments of the query's own video that agree with its annotation."""
+def is_right(
+    rows: Sequence[Row], query: Query, video: Video, iou_thd: float, least_right: int = Rule.least_right
+) -> np.ndarray:
+    """(K,) bool: which rows are moments of the query's own video that agree with its annotation; see `Rule`."""
     if not rows:
         return np.zeros(0, dtype=bool)
     table = np.array(rows, dtype=np.float64)
-    right_span = right_moments(table[None, :, 1:3], annotated_spans([query]), Rule((iou_thd,)))[0, 0]
+    rule = Rule((iou_thd,), least_right=least_right)
+    right_span = right_moments(table[None, :, 1:3], annotated_spans([query]), rule)[0, 0]
     return right_span & (table[:, 0] == video.idx)
 
 
@@ -116,7 +119,11 @@ def choose_examples(
     rows = {
         task: {answer["desc_id"]: answer["predictions"] for answer in predictions[task]} for task in ("VCMR", "SVMR")
     }
-    right = {q.desc_id: is_right(rows["VCMR"][q.desc_id], q, videos[str(q.vid_name)], iou_thd) for q in split.queries}
+
+    def hits(task_rows: Sequence[Row], query: Query) -> np.ndarray:
+        return is_right(task_rows, query, videos[str(query.vid_name)], iou_thd, evaluation.rule.least_right)
+
+    right = {query.desc_id: hits(rows["VCMR"][query.desc_id], query) for query in split.queries}
     chosen = first_right_and_wrong(split.queries, [bool(right[q.desc_id][:1].any()) for q in split.queries])
     shown = [query for pair in chosen.values() for query in pair if query is not None]
 
@@ -127,7 +134,7 @@ def choose_examples(
         clips = np.arange(len(p_st))[:, None].repeat(2, axis=1)
         starts, ends = evaluation.times.seconds(clips, video.duration, len(p_st)).T
         lanes = [Lane("annotated", ANNOTATED, query.annotated)]
-        for rank, (row, is_hit) in enumerate(zip(moments, is_right(moments, query, video, iou_thd), strict=True), 1):
+        for rank, (row, is_hit) in enumerate(zip(moments, hits(moments, query), strict=True), 1):
             lanes.append(Lane(f"rank {rank}", RIGHT if is_hit else WRONG, [(row[1], row[2])]))
         curves = BoundaryCurve("start", starts, p_st), BoundaryCurve("end", ends, p_ed)
         outcome = outcome_in_words(rows["VCMR"][query.desc_id], right[query.desc_id], query, name_of)

@@ -19,6 +19,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 from method_tvr.report.data import read_report_data
 from standalone_eval.files import positive_int
+from standalone_eval.metrics import SEVERAL
 from utils.basic_utils import InputError, command_line, whole_file
 from utils.tables import file_size
 
@@ -30,6 +31,7 @@ def write_report(
     split: str | None = None,
     iou_thds: Sequence[float] | None = None,
     ks: Sequence[int] | None = None,
+    several: str | None = None,
 ) -> Path:
     """Write a report, whole or not at all; returns its path, by default beside the first file.
 
@@ -47,7 +49,7 @@ def write_report(
     target = out or paths[0].with_name(f"{paths[0].stem}_report.html")
     if target.is_dir() or any(os.path.realpath(target) == os.path.realpath(path) for path in (*paths, gt_path) if path):
         raise InputError(f"{target}: is a folder or what the report is made from: give another file, --out REPORT.html")
-    page = render(read_report_data(paths, gt_path, split, iou_thds, ks), datetime.now().astimezone())
+    page = render(read_report_data(paths, gt_path, split, iou_thds, ks, several), datetime.now().astimezone())
     try:
         with whole_file(target) as part:
             part.write_text(page, encoding="utf-8")
@@ -69,8 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the page (default: PREDICTIONS_report.html beside the first file)")
     parser.add_argument("--iou_thds", type=float, nargs="+", help="IoU thresholds (default: the run's)")
     parser.add_argument("--ks", type=positive_int, nargs="+", help="k of recall at k (default: the run's)")
+    several = "queries with several moments: any of them is right, or two that agree (default: the run's)"
+    parser.add_argument("--several", choices=SEVERAL, help=several)
     args = parser.parse_args(argv)
-    target = write_report(args.predictions, args.out, args.gt, args.split, args.iou_thds, args.ks)
+    target = write_report(args.predictions, args.out, args.gt, args.split, args.iou_thds, args.ks, args.several)
     print(f"{target} ({file_size(target)})")
 
 

@@ -14,6 +14,7 @@ from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.values import OFF
+from standalone_eval.metrics import ANY
 from utils.basic_utils import InputError
 from utils.ranks import Ranks
 
@@ -25,6 +26,7 @@ class TrainSettings:
     """How a run trains: the options of these names."""
 
     seed: int
+    several: str
     lr: float
     lr_warmup_proportion: float
     wd: float
@@ -45,6 +47,11 @@ class TrainSettings:
     trim_padding: bool
     cuda_graph: str
     amp: str
+
+    @property
+    def draws_moments(self) -> bool:
+        """Whether a query that has several moments is trained on another one each epoch."""
+        return self.several == ANY
 
     def losses(self, config: ModelConfig, epoch: int) -> LossSettings:
         """The config's loss settings with what only counts from an epoch of its own."""

@@ -132,3 +132,21 @@ def test_clips_are_padded_to_the_batchs_longest_when_no_length_is_given():
     assert batch["video_feat"].shape == (2, 6, 5)
     assert batch["match_labels"].shape == batch["ctx_mask"].shape == (2, 6)
     assert batch["ctx_lengths"].tolist() == [6, 3]
+
+
+def test_each_draw_trains_on_one_of_several_windows_of_a_query():
+    windows = ((0.0, 1.4), (3.1, 4.4), (6.1, 7.4))
+    queries = [query(desc_id=2), Query(3, "windows", 2, "6", windows[0], "v", moments=windows)]
+    dataset = StartEndDataset(queries, FakeFeatures(), ClipTimes())
+    drawn = []
+    for seed in range(20):
+        dataset.draw_moments(torch.Generator().manual_seed(seed))
+        metas, batch = dataset.batch(range(2), None)
+        assert metas[0] is queries[0]
+        assert batch["st_ed_indices"][0].tolist() == [1, 3]
+        assert batch["st_ed_indices"][1].tolist() == list(ClipTimes().label(metas[1].ts, None, 6))
+        drawn.append(metas[1].ts)
+    assert set(drawn) == set(windows)
+    dataset.draw_moments(torch.Generator().manual_seed(3))
+    assert dataset.queries[1].ts == drawn[3]
+    assert queries[1].ts == windows[0]

@@ -6,6 +6,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from standalone_eval.files import ACTIVITYNET
 from utils.annotations.reading import Reader, Source, Split, read_public_json
 
 FILES = {"train.json": "train", "val_1.json": "val", "val_2.json": "test"}  # the split that each is used as
@@ -16,9 +17,9 @@ def read(folder: Path, reader: Reader) -> dict[str, Split]:
 
     A query's number is its place among all sentences of its file, from 1.
     """
-    for source in reader.open(folder, FILES):
+    for source in reader.open(folder, FILES, ACTIVITYNET):
         number = 1
-        for name, content in read_public_json(source.path, dict).items():
+        for name, content in read_public_json(source.path, dict, ACTIVITYNET).items():
             number += _take_video(reader, source, name, content, number)
     return reader.splits()
 

@@ -9,7 +9,8 @@ import csv
 import reprlib
 from pathlib import Path
 
-from utils.annotations.reading import WHERE_FROM, Reader, Source, Split, there
+from standalone_eval.files import CHARADES
+from utils.annotations.reading import WHERE_FROM, Reader, Source, Split, refuse_others, there
 from utils.basic_utils import InputError, read_bytes
 from utils.own_corpus.splits import val_videos
 
@@ -26,15 +27,22 @@ def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
     Raises:
         InputError: no annotations or no table are there, one cannot be read, or train or val would have no queries.
     """
-    sources = reader.open(folder, FILES)
+    sources = reader.open(folder, FILES, CHARADES)
+    for source in sources:
+        refuse_others(source.path, CHARADES)
     seconds: dict[str, float] = {}
-    for path in there(folder, TABLES):
+    tables = there(folder, TABLES)
+    for path in tables:
         _read_table(path, reader, seconds)
+    absent = [name for name in TABLES if folder / name not in tables]
+    no_length = f"has no length in {' or '.join(TABLES)} beside it"
+    if absent:
+        no_length += f" ({absent[0]} is not there: put it there)"
     reader.check()  # or each line of a video with a bad length would be named too
     for source in sources:
         for number, line in enumerate(_lines(source.path), start=1):
             if line.strip():
-                _take_line(reader, source, line, number, seconds)
+                _take_line(reader, source, line, number, seconds, no_length)
     reader.check()
     return _with_val(reader.splits(), val_share)
 
@@ -55,7 +63,9 @@ def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
     return {**parts, **{name: split for name, split in splits.items() if name != "train"}}
 
 
-def _take_line(reader: Reader, source: Source, line: str, number: int, seconds: dict[str, float]) -> None:
+def _take_line(
+    reader: Reader, source: Source, line: str, number: int, seconds: dict[str, float], no_length: str
+) -> None:
     where = f"{source.path}, line {number}"
     head, separator, sentence = line.partition("##")
     try:
@@ -65,7 +75,7 @@ def _take_line(reader: Reader, source: Source, line: str, number: int, seconds: 
         reader.wrong(where, f"{reprlib.repr(line.rstrip())} is not {FORM!r}")
         return
     if name not in seconds:
-        reader.wrong(where, f"video {name} has no length in {' or '.join(TABLES)} beside it")
+        reader.lacks(name, no_length, where)
     elif reader.video(name, seconds[name], where):
         reader.query(source, number, name, sentence, [moment], where)
 

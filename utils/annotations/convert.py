@@ -142,6 +142,8 @@ def _say(out: Path, reader: Reader, splits: Mapping[str, Split]) -> None:
         print(f"left out: … {len(left_out) - SHOWN} more, see {manifest_path(out, out.name)}")
     if reader.differing:
         print(f"note: files differ in the duration of {first_few(list(reader.differing))}; the first one holds")
+    for path, form in reader.unread:
+        print(f"note: {path}: is not read: {form}")
     rows = [["written", "videos", "queries"]]
     for name, split in splits.items():
         rows.append([release_path(out, out.name, name).name, f"{len(split.videos):,}", f"{len(split.queries):,}"])

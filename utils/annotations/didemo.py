@@ -9,6 +9,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from standalone_eval.files import DIDEMO
 from utils.annotations.reading import Reader, Source, Split, read_public_json
 
 FILES = {"train_data.json": "train", "val_data.json": "val", "test_data.json": "test"}
@@ -21,8 +22,8 @@ def read(folder: Path, reader: Reader) -> dict[str, Split]:
 
     A query's number is its annotation_id. A video lasts as many segments as it has.
     """
-    for source in reader.open(folder, FILES):
-        for place, content in enumerate(read_public_json(source.path, list), start=1):
+    for source in reader.open(folder, FILES, DIDEMO):
+        for place, content in enumerate(read_public_json(source.path, list, DIDEMO), start=1):
             _take_query(reader, source, content, f"{source.path}, entry {place}")
     return reader.splits()
 

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from standalone_eval.files import (
+    ACTIVITYNET,
+    CHARADES,
+    DIDEMO,
+    MOMENT_DETR,
+    Form,
+    form_of_text,
+)
 from standalone_eval.ground_truth import MAX_MOMENTS, Span
-from utils.basic_utils import InputError, is_name, read_bytes, read_json
+from utils.basic_utils import InputError, first_few, is_name, read_bytes, read_json
 from utils.tables import indented
 
 IDS_PER_FILE = 1_000_000  # desc_id = number of the file * this + number of the query in it
 DURATIONS_APART = 0.01  # seconds by which two files may differ about a video unsaid
+PUBLIC = (ACTIVITYNET, CHARADES, DIDEMO, MOMENT_DETR)
+SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 WHERE_FROM = "see utils/annotations/README.md for where it comes from"
 
 
@@ -68,12 +79,29 @@ class Reader:
         self.durations: dict[str, float] = {}  # seconds by video; the first that a file says of it holds
         self.differing: dict[str, None] = {}  # videos of which a later file says another duration
         self.sources: list[Source] = []  # what has been read
+        self.unread: list[tuple[Path, Form]] = []  # annotations in the same folder that are none of the dataset's files
         self._wrong: list[str] = []
+        self._lacking: dict[str, dict[str, list[str]]] = {}  # {what there is nowhere: {video: places that need it}}
         self._seen: dict[int, str] = {}
 
-    def open(self, folder: Path, files: Mapping[str, str]) -> list[Source]:
-        """Begin with those of a dataset's annotation files, {name: split}, that are in a folder; one has to be."""
-        found = there(folder, list(files))
+    def open(self, folder: Path, files: Mapping[str, str], form: Form) -> list[Source]:
+        """Begin with those of a dataset's annotation files, {name: split}, that are in a folder; one has to be.
+
+        An `InputError` also for annotations of this form under another name, whose split would be missing.
+        """
+        self.unread = _other_annotations(folder, files)
+        try:
+            found = there(folder, list(files))
+        except InputError as err:
+            others = "".join(f"; {path.name} {form}" for path, form in self.unread)
+            raise InputError(f"{err}{others}") from err
+        for path, other in self.unread:
+            split = _split_of(path)
+            missing = [name for name in files if files[name] == split and folder / name not in found]
+            if other == form and missing:
+                raise InputError(
+                    f"{path}: would not be read: {split} is read from {missing[0]}: call it so, or move it"
+                )
         sources = [Source(folder / name, i, split) for i, (name, split) in enumerate(files.items(), start=1)]
         self.sources = [source for source in sources if source.path in found]
         return self.sources
@@ -86,14 +114,20 @@ class Reader:
         """Note a place whose form is wrong."""
         self._wrong.append(f"{where}: {reason}")
 
+    def lacks(self, name: str, what: str, where: str) -> None:
+        """Note a video of which there is nowhere what a place needs: said once, however many videos and places."""
+        self._lacking.setdefault(what, {}).setdefault(name, []).append(where)
+
     def video(self, name: Any, seconds: Any, where: str) -> bool:
         """Note a video's duration; False, after noting why, when name or duration are none."""
         if not isinstance(name, str) or not is_name(name) or not name.strip() or "/" in name:
             self.wrong(where, f"{reprlib.repr(name)} is not the name of a video")
             return False
+        if seconds is None:
+            self.lacks(name, "has no duration: expected seconds", where)
+            return False
         if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
-            said = "no duration" if seconds is None else f"the duration {reprlib.repr(seconds)}"
-            self.wrong(where, f"video {name} has {said}: expected seconds")
+            self.wrong(where, f"video {name} has the duration {reprlib.repr(seconds)}: expected seconds")
             return False
         if abs(self.durations.setdefault(name, float(seconds)) - seconds) > DURATIONS_APART:
             self.differing[name] = None
@@ -152,15 +186,50 @@ class Reader:
 
     def check(self) -> None:
         """Refuse what had a wrong form: the `InputError` names the first places, and how many there are."""
-        if self._wrong:
-            raise InputError(f"these places have to be mended first:{indented(self._wrong)}")
+        wrong = [_once(what, places_of) for what, places_of in self._lacking.items()] + self._wrong
+        if wrong:
+            raise InputError(f"these places have to be mended first:{indented(wrong)}")
 
 
-def read_public_json(path: Path, kind: type) -> Any:
-    """The JSON of an annotation file that holds a dict or a list, whichever is the `kind`.
+def _once(what: str, places_of: Mapping[str, Sequence[str]]) -> str:
+    """What videos lack, with the first place that needs it, and how many more there are."""
+    names = list(places_of)
+    n_others = sum(map(len, places_of.values())) - 1
+    others = f"; so it is in {n_others:,} more places, of videos {first_few(names)}" if n_others else ""
+    return f"{places_of[names[0]][0]}: video {names[0]} {what}{others}"
 
-    An `InputError` if it cannot be read, is not JSON or not of that kind, is empty, or an object in it has a key twice.
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name speaks of."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+
+
+def _other_annotations(folder: Path, names: Collection[str]) -> list[tuple[Path, Form]]:
+    """Files of the folder that have none of these names, but that of a split and a form of public annotations."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jsonl", ".txt") and path.name not in names and path.is_file() and _split_of(path):
+            form = form_of_text(read_bytes(path, WHERE_FROM).decode("utf-8", "replace"))
+            if form in PUBLIC:
+                found.append((path, form))
+    return found
+
+
+def refuse_others(path: Path, expected: Form) -> None:
+    """An `InputError` for a file of a form that is known and is not the expected one."""
+    form = form_of_text(read_bytes(path, WHERE_FROM).decode("utf-8", "replace"))
+    if form not in (None, expected):
+        raise InputError(f"{path}: {form}")
+
+
+def read_public_json(path: Path, kind: type, expected: Form) -> Any:
+    """The JSON of an annotation file of a form that is a dict or a list, whichever is the `kind`.
+
+    An `InputError` if it cannot be read, is not JSON or not of that kind, is of another form that is known, is empty,
+    or an object in it has a key twice.
     """
+    refuse_others(path, expected)
     content = read_json(path, WHERE_FROM)
     if not isinstance(content, kind) or not content:
         form = "an object {…} with a key for each video" if kind is dict else "a list […] of queries"

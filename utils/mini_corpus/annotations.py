@@ -7,6 +7,7 @@ they exist to run the whole pipeline at TVR's real scale, and results on them sa
 from __future__ import annotations
 
 import random
+import reprlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, first_few, progress, read_json, read_jsonl
-from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
+from standalone_eval.ground_truth import MAX_MOMENTS, Span, has_moments, is_annotated, spans_of
+from utils.basic_utils import InputError, StrPath, first_few, progress, read_json
+from utils.dataset_files import (
+    durations_path,
+    manifest_path,
+    read_queries_file,
+    release_path,
+    usable_folder,
+    write_manifest,
+)
 from utils.mini_corpus.features import ROLES, VideoSpace, n_clips, overlap, subtitle_features
 from utils.mini_corpus.files import FeatureSettings, count_split, feature_paths, new_corpus_features, settings_record
 from utils.mini_corpus.lexicon import FUNCTION_WORDS, SMALL_TALK
@@ -27,6 +36,7 @@ SAID_SHARE = 0.7  # of a description's words are heard in the moment it describe
 CHATTER_SHARE = 0.6  # of the pieces that no description speaks of somebody says something in; the rest is silent
 CHATTER_PIECE = 3.0  # seconds
 
+ANNOTATED_SPLITS = (*SPLITS[:3], "test")  # that annotations can be of, those of TVR first
 Row = dict[str, Any]
 Durations = dict[str, dict[str, float]]  # {split: {vid_name: seconds}}
 
@@ -41,7 +51,7 @@ def generate_for_annotations(
     """Write feature files for real annotations, laid out as TVR's; the annotations stay where they are.
 
     Args:
-        annotations: folder with `P_video2dur_idx.json` and any of `P_{train,val,test_public}_release.jsonl`.
+        annotations: folder with `P_video2dur_idx.json` and any of `P_{train,val,test_public,test}_release.jsonl`.
         out: folder for `P_feature_release/…`.
         prefix: P, found from the durations file if None.
         splits: which splits, or None for all that have a jsonl file.
@@ -68,8 +78,8 @@ def generate_for_annotations(
     with new_corpus_features(folder, prefix, settings) as features:
         for split in names:
             described: dict[str, list[Row]] = defaultdict(list)
-            for row in rows[split]:
-                described[row.get("vid_name", "")].append(row)
+            for row in filter(is_annotated, rows[split]):
+                described[row["vid_name"]].append(row)
             for vid_name, duration in progress(durations[split].items(), f"{split} videos", len(durations[split])):
                 video_feat, subtitles = _features_of(vid_name, duration, described[vid_name], words, space)
                 features.put_video(vid_name, video_feat)
@@ -91,13 +101,19 @@ def _features_of(
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     clips = n_clips(duration)
     shown = np.zeros((clips, len(ROLES), LATENT_SIZE), np.float32)
-    seen = [row for row in rows if "v" in row["type"]]
+    seen = [(row, span) for row in rows if _is_about("v", row) for span in spans_of(row["ts"]) or ()]
     if seen:
-        latents = np.stack([_description_latent(row["desc"], words) for row in seen])
-        shown[:, ROLES.index("words")] = overlap(np.array([row["ts"] for row in seen]), duration) @ latents
+        latents = np.stack([_description_latent(row["desc"], words) for row, _ in seen])
+        shown[:, ROLES.index("words")] = overlap(np.array([span for _, span in seen]), duration) @ latents
     rng = random.Random(named_seed(words.seed, vid_name, "dialogue"))
-    lines = _dialogue(rng, duration, [row for row in rows if "t" in row["type"]])
+    heard = [(row["desc"], span) for row in rows if _is_about("t", row) for span in spans_of(row["ts"]) or ()]
+    lines = _dialogue(rng, duration, heard)
     return space.clip_features(vid_name, shown), subtitle_features(vid_name, lines, clips, words)
+
+
+def _is_about(modality: str, row: Row) -> bool:
+    """Whether a query's type says that it is about video (v) or text (t); one without a type is about video."""
+    return modality in (row.get("type") or "v")
 
 
 def _content_words(desc: str) -> list[str]:
@@ -110,16 +126,16 @@ def _description_latent(desc: str, words: WordVectors) -> np.ndarray:
     return DESCRIPTION_LENGTH * meaning / (np.linalg.norm(meaning) + 1e-5)
 
 
-def _dialogue(rng: random.Random, duration: float, rows: Sequence[Row]) -> list[Line]:
+def _dialogue(rng: random.Random, duration: float, described: Sequence[tuple[str, Span]]) -> list[Line]:
     """Some words of each description while its moment lasts, small talk or silence elsewhere, in time order."""
     lines = []
-    for row in rows:
-        content = _content_words(row["desc"])
+    for desc, span in described:
+        content = _content_words(desc)
         heard = rng.sample(content, max(1, round(SAID_SHARE * len(content))))
-        lines.append(Line(" ".join(heard), *row["ts"]))
+        lines.append(Line(" ".join(heard), *span))
     for piece in range(int(duration // CHATTER_PIECE)):
         start, end = piece * CHATTER_PIECE, (piece + 1) * CHATTER_PIECE
-        free = all(row["ts"][1] <= start or row["ts"][0] >= end for row in rows)
+        free = all(span[1] <= start or span[0] >= end for _, span in described)
         if free and rng.random() < CHATTER_SHARE:
             lines.append(Line(rng.choice(SMALL_TALK).format(name="you"), start, end))
     return sorted(lines, key=lambda line: (line.start, line.end))
@@ -153,7 +169,7 @@ def _read_durations(path: Path) -> Durations:
 
 
 def _choose_splits(source: Path, prefix: str, splits: Sequence[str] | None, durations: Durations) -> list[str]:
-    there = [split for split in SPLITS if release_path(source, prefix, split).is_file()]
+    there = [split for split in ANNOTATED_SPLITS if release_path(source, prefix, split).is_file()]
     chosen = list(splits) if splits else there
     if not chosen:
         raise InputError(f"{release_path(source, prefix, 'val')}: not found, nor that of any other split")
@@ -166,29 +182,34 @@ def _choose_splits(source: Path, prefix: str, splits: Sequence[str] | None, dura
 
 
 def _read_rows(path: Path, durations: dict[str, float]) -> list[Row]:
-    """The queries of a split, checked; `ts` past the end of the video is clamped."""
-    rows = read_jsonl(path, "give the folder with the annotations")
+    """The queries of a split, checked; a `ts` that ends past its video is clamped."""
+    rows = read_queries_file(path, "give the folder with the annotations")
+    answered = has_moments(rows)
     for number, row in enumerate(rows, start=1):
         where = f"{path}, query {number}"
         if type(row.get("desc_id")) is not int or not isinstance(row.get("desc"), str):
             raise InputError(f"{where}: needs desc_id (int) and desc (str): mend or remove it")
-        if "vid_name" in row:
-            _check_moment(where, row, durations)
+        if answered:
+            _check_moments(where, row, durations)
     return rows
 
 
-def _check_moment(where: str, row: Row, durations: dict[str, float]) -> None:
-    vid_name, ts = row["vid_name"], row.get("ts")
-    if vid_name not in durations:
+def _check_moments(where: str, row: Row, durations: dict[str, float]) -> None:
+    """Check where a query's answer is said to be."""
+    vid_name, spans = row.get("vid_name"), spans_of(row.get("ts"))
+    if not isinstance(vid_name, str) or vid_name not in durations:
         raise InputError(f"{where}: video {vid_name} is not in video2dur_idx of this split: is it of another release?")
-    if row.get("type") not in QUERY_TYPES:
-        raise InputError(f"{where}: type is {row.get('type')!r}, expected one of {', '.join(QUERY_TYPES)}")
-    numbers = isinstance(ts, list) and len(ts) == 2 and all(isinstance(t, int | float) for t in ts)
-    if ts is None or not numbers or not 0 <= ts[0] <= ts[1] or ts[0] >= durations[vid_name]:
+    if row.get("type") not in (None, *QUERY_TYPES):
+        found = reprlib.repr(row["type"])
+        raise InputError(f"{where}: type is {found}, expected none, or one of {', '.join(QUERY_TYPES)}")
+    duration = durations[vid_name]
+    if spans is None or not all(0 <= start <= end and start < duration for start, end in spans):
         raise InputError(
-            f"{where}: ts is {ts}, expected [start, end] in seconds within the video ({durations[vid_name]} s)"
+            f"{where}: ts is {reprlib.repr(row.get('ts'))}, expected [start, end] in seconds within the video "
+            f"({duration} s), or 1 to {MAX_MOMENTS} of them: mend it"
         )
-    row["ts"] = [ts[0], min(ts[1], durations[vid_name])]
+    clamped = [[start, min(end, duration)] for start, end in spans]
+    row["ts"] = clamped if isinstance(row["ts"][0], list) else clamped[0]
 
 
 def _check_ids(rows: dict[Path, list[Row]]) -> None:

@@ -141,7 +141,7 @@ def count_split(seconds: Sequence[float], rows: Sequence[dict[str, Any]]) -> dic
         "hours": round(sum(seconds) / 3600, 2),
         "clips": sum(map(n_clips, seconds)),
         "queries": len(rows),
-        "types": dict(Counter(row["type"] for row in rows if "type" in row)),
+        "types": dict(Counter(row["type"] for row in rows if row.get("type"))),
     }
 
 

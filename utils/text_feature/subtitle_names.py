@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
+from utils.inventory.video_folder import VIDEO_SUFFIXES
 from utils.text_feature.subtitle_files import SUFFIXES
-from utils.video_feature.frames import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from utils.video_feature.frames import PICTURE_SUFFIXES
 
 FilesByName = Mapping[str, Sequence[Path]]
 

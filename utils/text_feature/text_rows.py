@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import orjson
 
 from utils.basic_utils import InputError, StrPath
+from utils.dataset_files import read_queries_file
 from utils.text_feature.decode_text import read_text
 
 LENGTHS_SUFFIX = "-lengths"  # beside a video's tokens: how many each of its lines has
@@ -19,12 +20,14 @@ Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = StrPath | Sequence[StrPath | Row]  # a jsonl file, several, or rows
 
 
-def named_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
-    """Each row, with words for its place: "train.jsonl, line 3", "row 3"."""
+def named_rows(rows: Rows, read: Callable[[StrPath], Sequence[Row]] | None = None) -> Iterator[tuple[str, Row]]:
+    """Each row, with words for its place: "train.jsonl, line 3", "row 3"; a file is `read`, by default line by line."""
     items: Sequence[StrPath | Row] = [rows] if isinstance(rows, str | os.PathLike) else rows
     for number, item in enumerate(items, start=1):
         if isinstance(item, Mapping):
             yield f"row {number}", item
+        elif read is not None:
+            yield from ((f"{item}, line {i}", row) for i, row in enumerate(read(item), start=1))
         else:
             yield from json_lines(item, read_text(item, "check the path"))
 
@@ -58,7 +61,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
 def query_texts(queries: Rows) -> dict[str, str]:
     """Sentences by desc_id as text, in order; `InputError` when a row lacks `desc_id` or `desc`, or two have one id."""
     texts: dict[str, str] = {}
-    for where, row in named_rows(queries):
+    for where, row in named_rows(queries, read_queries_file):
         desc_id, desc = row.get("desc_id"), row.get("desc")
         if not isinstance(desc_id, int) or isinstance(desc_id, bool) or not isinstance(desc, str):
             raise InputError(f'{where}: expected {{"desc_id": number, "desc": sentence, …}}: mend the row')

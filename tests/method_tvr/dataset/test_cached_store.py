@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -236,3 +237,20 @@ def test_batches_for_graphs_have_few_sizes(tiny_corpus):
     assert store.desc_length(np.array([3, 5])) == store.max_desc_l
     store.max_ctx_l = 40
     assert [store.ctx_length(np.array([1, n])) for n in (1, 16, 17, 35)] == [16, 16, 32, 40]
+
+
+def test_moments_that_are_drawn_anew_are_labelled_alike_on_disk_and_on_a_device(tiny_corpus):
+    queries, _ = queries_of(tiny_corpus)
+    queries = [replace(one, moments=(one.ts, (0.0, 1.0), (2.0, 3.0))) for one in queries[:20]]
+    found = []
+    for store in (FeatureStore(**described(tiny_corpus)), CachedStore(**described(tiny_corpus), device=CPU)):
+        store.require(queries, [one.vid_name for one in queries], "train.jsonl")
+        dataset = StartEndDataset(queries, store, ClipTimes())
+        found.append([])
+        for seed in (1, 2):
+            dataset.draw_moments(torch.Generator().manual_seed(seed))
+            found[-1].append(batches(dataset))
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
+    labels = [torch.cat([batch["st_ed_indices"] for _, batch in of_draw]) for of_draw in found[1]]
+    assert not torch.equal(*labels)

@@ -161,3 +161,33 @@ def test_the_prefix_chooses_among_several_corpora(annotations: Path, tmp_path: P
     (annotations / "two_video2dur_idx.json").write_text("{}")
     generate_for_annotations(annotations, tmp_path / "out", SETTINGS, prefix="own")
     assert is_complete(tmp_path / "out", "own")
+
+
+def test_annotations_as_converters_write_them_are_read(tmp_path: Path) -> None:
+    """No types, several moments of a query, and a split called test."""
+    spans = [[0, 5], [10, 15.0], [29, 40]]
+    rows = [{"desc_id": 1, "desc": "A zebra juggles.", "vid_name": "a", "duration": 31.0, "ts": spans}]
+    (tmp_path / "own_video2dur_idx.json").write_text(json.dumps({"test": {"a": [31.0, 0], "b": [31.0, 1]}}))
+    write_rows(tmp_path / "own_test_release.jsonl", rows)
+    summary = generate_for_annotations(tmp_path, tmp_path / "several", SETTINGS)
+    assert summary["counts"]["test"]["queries"] == 1
+    write_rows(
+        tmp_path / "own_test_release.jsonl", [{**rows[0], "ts": span, "desc_id": i} for i, span in enumerate(spans)]
+    )
+    generate_for_annotations(tmp_path, tmp_path / "apart", SETTINGS)
+    video = [FeatureFile(video_feature_path(tmp_path / name, "own", "resnet_i3d")) for name in ("several", "apart")]
+    for name in "ab":  # what is shown is what would be if each moment were a query of its own
+        np.testing.assert_array_equal(*(file.read(name) for file in video))
+
+
+def test_queries_that_name_their_video_alone_are_a_split_without_answers(annotations: Path, tmp_path: Path) -> None:
+    write_rows(annotations / "own_val_release.jsonl", [{"desc_id": 1, "desc": "A zebra.", "vid_name": "a"}])
+    summary = generate_for_annotations(annotations, tmp_path / "out", SETTINGS, splits=["val"])
+    assert summary["counts"]["val"]["queries"] == 1
+
+
+def test_another_known_form_is_called_by_its_name(annotations: Path, tmp_path: Path) -> None:
+    rows = [{"qid": 1, "query": "A zebra.", "vid": "a", "duration": 31.0, "relevant_windows": [[0, 5]]}]
+    write_rows(annotations / "own_val_release.jsonl", rows)
+    with pytest.raises(InputError, match=r"own_val_release\.jsonl: holds annotations in Moment-DETR's form"):
+        generate_for_annotations(annotations, tmp_path / "out", SETTINGS)
