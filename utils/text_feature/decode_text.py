@@ -70,11 +70,11 @@ def read_text(path: StrPath, remedy: str) -> str:
     """
     data = read_bytes(path, remedy)
     text, guess = decode(data)
-    if guess is not None:
-        raise InputError(f"{path}: is not UTF-8 text: {SAVE_AS_UTF8}")
     if "\ufffd" in text and "\ufffd".encode() not in data:  # what `decode` puts for bytes that mean nothing
         line = text[: text.index("\ufffd")].count("\n") + 1
         raise InputError(f"{path}, line {line}: holds bytes that are not of its encoding: {SAVE_AS_UTF8}")
+    if guess is not None:
+        raise InputError(f"{path}: is not UTF-8 text: {SAVE_AS_UTF8}")
     if "\0" in text:
         raise InputError(f"{path}: is not a text file: {remedy}")
     return text
