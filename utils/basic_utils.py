@@ -216,6 +216,12 @@ def first_few(names: Sequence[Any], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} … ({len(names)} in all)"
 
 
+@functools.cache
+def note_once(text: str) -> None:
+    """Print a note, unless this process has printed it before."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
 def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: float = 15.0) -> Iterator[T]:
     """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere."""
     if total is None and isinstance(items, Sized):
