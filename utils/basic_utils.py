@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import os
@@ -45,6 +46,20 @@ class Closing:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+NO_DEBUG = "would write a file of the first few videos alone: leave it out, or give a small file"
+
+
+class RefusedOption(argparse.Action):
+    """An option of the published code that is not taken here: an `InputError` says `why`, and what to do instead."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, why: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        self._why = why
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> NoReturn:
+        raise InputError(f"{option_string}: {self._why}")
 
 
 def command_line(main: Callable[..., None]) -> Callable[..., None]:

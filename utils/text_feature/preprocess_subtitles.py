@@ -149,8 +149,8 @@ def _tell(report: Report) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Subtitle files (.srt, .vtt) of a corpus -> one jsonl")
     add = parser.add_argument
-    add("--srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
-    add("--save_path", required=True, help="jsonl to write")
+    add("--srt_dir", "-srt_dir", required=True, help="folder with one .srt or .vtt a video, named by vid_name")
+    add("--save_path", "-save_path", required=True, help="jsonl to write")
     add("--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files")
     add("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
     add("--report_file", help="JSON to write: lines, problems, missing and unused files")

@@ -18,7 +18,7 @@ if find_spec("method_tvr") is None:
     print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
+from utils.basic_utils import NO_DEBUG, InputError, RefusedOption, StrPath, command_line, first_few, progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import contradictions, joined, made_from, properties
 
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--resnet_h5_file", required=True, help="first half, {vid_name: (clips, size)}")
     parser.add_argument("--i3d_h5_file", required=True, help="second half, of merge_align_i3d.py")
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    parser.add_argument("--debug", action=RefusedOption, why=NO_DEBUG)
     opt = parser.parse_args()
     n = normalize_and_concat(opt.resnet_h5_file, opt.i3d_h5_file, opt.tgt_h5_file)
     print(f"{opt.tgt_h5_file}: {n} videos")
