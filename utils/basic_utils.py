@@ -111,6 +111,12 @@ def check_room(folder: Path, n_bytes: int) -> None:
         raise InputError(f"{folder}: has too little room ({needed}): make room there, or name another folder")
 
 
+def refuse_input_as_output(option: str, out: StrPath, inputs: Iterable[StrPath | None]) -> None:
+    """An `InputError` if a file to be written is one of those that are read, which would be lost."""
+    if any(path is not None and os.path.realpath(path) == os.path.realpath(out) for path in inputs):
+        raise InputError(f"{option} {out}: is read too, and would be lost: give another file")
+
+
 @contextmanager
 def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well; `InputError` if there is no room.

@@ -23,7 +23,7 @@ from utils.dataset_files import named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
-from utils.own_corpus.files import check_agreement, write_annotations
+from utils.own_corpus.files import check_agreement, refuse_others_files, write_annotations
 from utils.own_corpus.layout import Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
 from utils.own_corpus.queries import check_names, fit_to_videos, other_durations, parted, past_the_end, read_queries
@@ -60,6 +60,7 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     models = _load_models(opt)
     image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
     layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
+    refuse_others_files(layout)
     layout.intermediate.mkdir(exist_ok=True)
     dataset = NewDataset(opt, layout, models, Steps(layout.steps), videos, queries)
     for step, work in _STEPS.items():
@@ -207,6 +208,7 @@ def _finish(dataset: NewDataset) -> None:
         left_out=[str(query) for query in dataset.left_out],
         notes=dataset.notes,
     )
+    layout.unfinished.unlink()
 
 
 @command_line

@@ -54,6 +54,7 @@ from utils.mini_corpus.files import (
     feature_paths,
     features_size,
     new_corpus_features,
+    refuse_others_files,
     settings_record,
     standing,
     sub_feature_path,
@@ -108,6 +109,9 @@ def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, An
     settings = settings or MiniSettings()
     settings.check()
     folder, prefix = usable_folder(out), settings.prefix
+    made = [*feature_paths(folder, prefix, settings, settings.subtitles), durations_path(folder, prefix)]
+    made += [release_path(folder, prefix, split) for split in SPLITS]
+    refuse_others_files(folder, prefix, made)
     manifest_path(folder, prefix).unlink(missing_ok=True)
 
     counts = (settings.n_train, settings.n_val, settings.n_test, N_TEST_CHALLENGE)

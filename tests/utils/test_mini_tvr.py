@@ -301,6 +301,23 @@ def test_a_corpus_is_replaced_only_where_its_folder_is_named(
     assert release.read_text() != "edited"
 
 
+@pytest.mark.parametrize("name", ["mini_val_release.jsonl", video_feature_path(Path(), "mini", "i3d")])
+def test_files_that_were_not_generated_are_not_replaced(tmp_path: Path, name: str | Path) -> None:
+    own = tmp_path / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("downloaded in a week")
+    with pytest.raises(InputError, match=f"{own.name}: is not generated, and would be replaced"):
+        generate(tmp_path, TINY)
+    assert own.read_text() == "downloaded in a week"
+
+
+def test_a_generation_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    generate(tmp_path, TINY)
+    (tmp_path / "mini_made_by.json").unlink()
+    generate(tmp_path, TINY)
+    assert standing(tmp_path, "mini").as_made
+
+
 def test_the_command_of_a_corpus_makes_the_same_again(corpus: Path, tmp_path: Path) -> None:
     settings = read_json(corpus / "mini_made_by.json")["settings"] | {"vid_feat_types": ["i3d"], "subtitles": False}
     words = generating_command(tmp_path / "my mini", "mini", settings)

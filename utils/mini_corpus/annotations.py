@@ -17,7 +17,14 @@ import numpy as np
 from utils.basic_utils import InputError, StrPath, first_few, progress, read_json, read_jsonl
 from utils.dataset_files import durations_path, manifest_path, release_path, usable_folder, write_manifest
 from utils.mini_corpus.features import ROLES, VideoSpace, n_clips, overlap, subtitle_features
-from utils.mini_corpus.files import FeatureSettings, count_split, feature_paths, new_corpus_features, settings_record
+from utils.mini_corpus.files import (
+    FeatureSettings,
+    count_split,
+    feature_paths,
+    new_corpus_features,
+    refuse_others_files,
+    settings_record,
+)
 from utils.mini_corpus.lexicon import FUNCTION_WORDS, SMALL_TALK
 from utils.mini_corpus.word_vectors import LATENT_SIZE, WordVectors, named_seed, tokenise
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Line
@@ -62,6 +69,7 @@ def generate_for_annotations(
     _check_ids({path: rows[split] for split, path in releases.items()})
 
     folder = usable_folder(out)
+    refuse_others_files(folder, prefix, feature_paths(folder, prefix, settings))
     manifest_path(folder, prefix).unlink(missing_ok=True)
     words = WordVectors(settings.seed, settings.text_feat_size)
     space = VideoSpace(settings.seed, settings.vid_feat_size)

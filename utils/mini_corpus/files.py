@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, read_json
+from utils.basic_utils import InputError, StrPath, first_few, read_json
 from utils.dataset_files import manifest_path
-from utils.feature_files.feature_file import FeatureWriter, new_feature_file
+from utils.feature_files.feature_file import FeatureFile, FeatureWriter, new_feature_file
 from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
 
 MADE_BY = "utils/mini_tvr.py"
@@ -168,6 +168,29 @@ class Standing:
     @property
     def as_made(self) -> bool:
         return not (self.missing or self.changed or self.outdated)
+
+
+def refuse_others_files(out: Path, prefix: str, paths: Sequence[Path]) -> None:
+    """An `InputError` if files would be replaced that no generator wrote; what one has not finished is its own."""
+    if manifest_path(out, prefix).exists():
+        return
+    there = [path for path in paths if path.exists()]
+    features = [path for path in there if path.suffix == ".h5"]
+    others = [path for path in features if _maker(path) != MADE_BY]
+    if not features:  # they are written first
+        others = there
+    if others:
+        names = first_few([path.name for path in others])
+        raise InputError(f"{out}: {names}: is not generated, and would be replaced: give another --out or --prefix")
+
+
+def _maker(path: Path) -> Any:
+    """What a feature file says made it; None where it cannot be read."""
+    try:
+        with FeatureFile(path) as file:
+            return file.made_by().get("made_by")
+    except InputError:
+        return None
 
 
 def standing(out: StrPath, prefix: str) -> Standing:

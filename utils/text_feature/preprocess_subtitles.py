@@ -20,7 +20,16 @@ if find_spec("method_tvr") is None:
     print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import InputError, command_line, first_few, progress, read_bytes, write_json, write_jsonl
+from utils.basic_utils import (
+    InputError,
+    command_line,
+    first_few,
+    progress,
+    read_bytes,
+    refuse_input_as_output,
+    write_json,
+    write_jsonl,
+)
 from utils.folders import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_subtitles
@@ -66,6 +75,7 @@ def preprocess(
             f"{folder}: has no subtitle file of any of the videos, such as {names[0]}.srt: "
             "files are found by the videos' names"
         )
+    refuse_input_as_output("--save_path", out_jsonl, [path for paths in files.values() for path in paths])
     used = {path for paths in chosen.values() for path in paths}
     report.unused = sorted(path.name for paths in files.values() for path in paths if path not in used)
     rows = (_row(name, chosen[name], encoding, report) for name in progress(names, "subtitles", len(names)))
@@ -155,6 +165,7 @@ def main() -> None:
     add("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
     add("--report_file", help="JSON to write: lines, problems, missing and unused files")
     opt = parser.parse_args()
+    refuse_input_as_output("--save_path", opt.save_path, [opt.vid_names, opt.report_file])
     vid_names = None if opt.vid_names is None else read_vid_names(opt.vid_names)
     report = preprocess(opt.srt_dir, vid_names, opt.save_path, opt.encoding)
     if opt.report_file:

@@ -23,7 +23,16 @@ if find_spec("method_tvr") is None:
     print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import NO_DEBUG, InputError, RefusedOption, StrPath, command_line, first_few, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import contradictions, joined, made_from, properties
 from utils.feature_files.several_files import file_of_each, refuse_different
@@ -93,6 +102,7 @@ def convert(
         raise InputError(f"--pool_type {pool}: expected one of {', '.join(POOLS)}")
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
+    refuse_input_as_output("--tgt_h5_file", tgt_h5, src_h5s)
     with ExitStack() as opened:
         sources = [opened.enter_context(FeatureFile(path)) for path in src_h5s]
         refuse_different(sources)

@@ -20,7 +20,16 @@ if find_spec("method_tvr") is None:
     print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import NO_DEBUG, InputError, RefusedOption, StrPath, command_line, first_few, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import Property, contradictions, joined, made_from, properties
 from utils.feature_files.several_files import file_of_each, refuse_different
@@ -57,6 +66,7 @@ def merge_align(src_h5s: Sequence[StrPath], resnet_h5: StrPath, tgt_h5: StrPath)
     Raises:
         InputError: a file cannot be read, files do not go together, or no video is in both.
     """
+    refuse_input_as_output("--tgt_h5_file", tgt_h5, [*src_h5s, resnet_h5])
     with ExitStack() as opened:
         resnet = opened.enter_context(FeatureFile(resnet_h5))
         sources = [opened.enter_context(FeatureFile(path)) for path in src_h5s]

@@ -18,7 +18,16 @@ if find_spec("method_tvr") is None:
     print("error: the project is not on PYTHONPATH: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import NO_DEBUG, InputError, RefusedOption, StrPath, command_line, first_few, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import contradictions, joined, made_from, properties
 
@@ -44,6 +53,7 @@ def normalize_and_concat(resnet_h5: StrPath, i3d_h5: StrPath, tgt_h5: StrPath) -
     Raises:
         InputError: a file cannot be read, or they differ in their videos, numbers of clips or clip length.
     """
+    refuse_input_as_output("--tgt_h5_file", tgt_h5, [resnet_h5, i3d_h5])
     with FeatureFile(resnet_h5) as resnet, FeatureFile(i3d_h5) as i3d:
         records = [resnet.made_by(), i3d.made_by()]
         for name, here, there in contradictions(*records):

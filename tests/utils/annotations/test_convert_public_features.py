@@ -216,7 +216,7 @@ def test_wrong_options_are_refused(npy, groups, tmp_path, capsys):
     assert "has no .npy file" in refused(capsys, empty_folder(tmp_path))
     with pytest.raises(SystemExit):
         convert_features.main(["--src", str(groups), "--out", str(groups)])
-    assert "is --src too" in capsys.readouterr().err
+    assert "is read too, and would be lost" in capsys.readouterr().err
 
 
 def empty_folder(tmp_path: Path) -> Path:

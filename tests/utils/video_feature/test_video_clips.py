@@ -277,3 +277,20 @@ def test_a_missing_file_ends_with_code_2(tmp_path, monkeypatch, capsys, script):
     assert code == 2
     assert "gone.h5: feature file not found" in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", [convert_feature_frm_to_clip, merge_align_i3d, normalize_and_concat])
+def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, script):
+    one, other = (write(tmp_path / name, {"a": rows(4)}) for name in ("one.h5", "other.h5"))
+    options = {
+        convert_feature_frm_to_clip: ["--src_h5_files", one],
+        merge_align_i3d: ["--src_h5_files", one, "--resnet_h5_file", other],
+        normalize_and_concat: ["--resnet_h5_file", other, "--i3d_h5_file", one],
+    }[script]
+    before = one.read_bytes()
+    (tmp_path / "link.h5").symlink_to(one)
+    for target in (one, tmp_path / "link.h5"):
+        code, _, err = run(monkeypatch, capsys, script, *options, "--tgt_h5_file", target)
+        assert code == 2
+        assert "is read too, and would be lost" in err
+    assert one.read_bytes() == before
