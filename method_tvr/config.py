@@ -126,7 +126,8 @@ OPTIONS: Table = (
         Option("lw_vcl", 0.03, "weight of VideoCL", NOT_NEGATIVE),
         Option("train_span_start_epoch", 0, "epoch from which the span loss counts, -1: never", NOT_NEGATIVE_OR_OFF),
         Option("ranking_loss_type", "hinge", "form of the ranking loss", choices=("hinge", "lse")),
-        Option("hard_negative_start_epoch", 20, "epoch from which negatives are hard, -1: never", NOT_NEGATIVE_OR_OFF),
+        Option("hard_negative_start_epoch", 20, "epoch from which negatives are hard, -1: never", NOT_NEGATIVE_OR_OFF,
+               alias="hard_negtiave_start_epoch"),
         Option("hard_pool_size", 20, "hard negatives are drawn among this many best-scored ones", ABOVE_0),
     )),
     Group("data", ALL_PROGRAMS, (

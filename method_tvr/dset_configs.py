@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
 from standalone_eval.metrics import AGREE, ANY
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
-from utils.mini_corpus.files import is_complete
 
 MODALITIES = ("video", "sub")  # of context, in the model's order
 CLIP_SUFFIX = "cl-1.5"
@@ -49,7 +49,7 @@ class DatasetConfig:
     query_only_features: bool = True
     recipe: Mapping[str, Any] = field(default_factory=dict)  # options of training that start elsewhere than TVR's
     recipe_note: str = ""  # what is to be known about them
-    generate: Callable[[Path], None] | None = None  # writes it, if not there yet; None where it must be downloaded
+    generate: Callable[[Path], None] | None = None  # writes it, if nothing is there; None where it must be downloaded
     # what to do about missing or defective files, said to users
     annotation_remedy: str = "write it in the form that data/README.md shows"
     feature_remedy: str = "extract it in the form that data/README.md shows"
@@ -98,29 +98,29 @@ class DatasetConfig:
             paths["sub_bert_path"] = self.sub_feature_path
         return paths
 
-    def ensure(self) -> None:
-        """Generate the dataset on first use, if it is one that can be generated."""
-        if self.generate is not None and self.root is not None:
-            self.generate(PROJECT_ROOT / self.root)
+    def ensure(self, files: Iterable[str]) -> None:
+        """Generate the dataset before the first use of one of its files, if it can be generated and is not there.
+
+        An `InputError` if it is there in part: nothing that is there is replaced.
+        """
+        if self.generate is None or self.root is None:
+            return
+        root = Path(self.root)
+        if any(Path(file).is_relative_to(root) or Path(file).is_relative_to(PROJECT_ROOT / root) for file in files):
+            self.generate(PROJECT_ROOT / root)
 
 
 def _generated(name: str, **properties: Any) -> DatasetConfig:
     """A corpus that `utils/mini_tvr.py` makes; its word table is the same with and without subtitles."""
-    subtitles = properties.get("subtitles", True)
-    command = f"python utils/mini_tvr.py --out data/{name} --prefix {name}" + ("" if subtitles else " --no_subtitles")
-
-    def ensure(root: Path) -> None:
-        if not is_complete(root, name):
-            print(f"generating the {name} corpus in {root}")
-            mini_tvr.generate(root, mini_tvr.MiniSettings(prefix=name, subtitles=subtitles))
-
+    settings = mini_tvr.MiniSettings(prefix=name, subtitles=properties.get("subtitles", True))
+    command = mini_tvr.generating_command(f"data/{name}", name, asdict(settings))
     remedy = f"make the corpus again: {command}"
     return DatasetConfig(
         name,
         f"data/{name}",
         name,
         query_only_features=False,
-        generate=ensure,
+        generate=partial(mini_tvr.ensure, settings=settings),
         annotation_remedy=remedy,
         feature_remedy=remedy,
         **properties,

@@ -34,7 +34,7 @@ from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean
 from method_tvr.inputs import Inputs
 from method_tvr.learnt import Material, warn_if_unlearnt, warn_of_few_steps
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
-from method_tvr.options.rules import dataset_of
+from method_tvr.options.rules import ensure_dataset
 from method_tvr.options.saved import save_options
 from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
@@ -391,7 +391,7 @@ def main() -> None:
         if opt.resume is None:
             opt.results_dir = ranks.broadcast(str(results_dir(opt)))
         if ranks.is_main:
-            dataset_of(opt).ensure()
+            ensure_dataset(opt)
         ranks.barrier()
         folder = Path(opt.results_dir)
         alone = held(folder) if opt.resume and ranks.is_main else nullcontext()

@@ -20,7 +20,7 @@ from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.split_facts import Fact, Reach, Split, check_durations, facts
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.rules import dataset_of
+from method_tvr.options.rules import ensure_dataset
 from method_tvr.options.saved import find_path
 from method_tvr.options.values import WINDOWS
 from method_tvr.search.answering import VideoSource
@@ -60,7 +60,7 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
             "or leave the option out"
         )
     if ranks.is_main:
-        dataset_of(opt).ensure()
+        ensure_dataset(opt)
     ranks.barrier()
     for name in ("max_ctx_l", "max_desc_l"):  # the model has positions for so many
         most = getattr(checkpoint.config, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import os
@@ -45,6 +46,20 @@ class Closing:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+NO_DEBUG = "would write a file of the first few videos alone: leave it out, or give a small file"
+
+
+class RefusedOption(argparse.Action):
+    """An option of the published code that is not taken here: an `InputError` says `why`, and what to do instead."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, why: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        self._why = why
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> NoReturn:
+        raise InputError(f"{option_string}: {self._why}")
 
 
 def command_line(main: Callable[..., None]) -> Callable[..., None]:
@@ -94,6 +109,12 @@ def check_room(folder: Path, n_bytes: int) -> None:
     if n_bytes > (free := shutil.disk_usage(folder).free):
         needed = f"{n_bytes / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} MiB are free"
         raise InputError(f"{folder}: has too little room ({needed}): make room there, or name another folder")
+
+
+def refuse_input_as_output(option: str, out: StrPath, inputs: Iterable[StrPath | None]) -> None:
+    """An `InputError` if a file to be written is one of those that are read, which would be lost."""
+    if any(path is not None and os.path.realpath(path) == os.path.realpath(out) for path in inputs):
+        raise InputError(f"{option} {out}: is read too, and would be lost: give another file")
 
 
 @contextmanager
@@ -219,6 +240,12 @@ def first_few(names: Sequence[Any], limit: int = 5) -> str:
     """'a, b, c … (12 in all)': the first names of a list and how many there are."""
     shown = ", ".join(printable(str(name)) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} … ({len(names)} in all)"
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """Print a note, unless this process has printed it before."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: float = 15.0) -> Iterator[T]:

@@ -25,7 +25,13 @@ from utils.feature_files.resumable_features import file_stamp
 from utils.inventory.video_folder import take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
-from utils.own_corpus.files import check_agreement, recorded_options, write_annotations
+from utils.own_corpus.files import (
+    check_agreement,
+    earlier_record,
+    recorded_options,
+    refuse_others_files,
+    write_annotations,
+)
 from utils.own_corpus.layout import Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
 from utils.own_corpus.queries import (
@@ -72,6 +78,7 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     models = _load_models(opt)
     image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
     layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
+    refuse_others_files(layout)
     layout.intermediate.mkdir(exist_ok=True)
     dataset = NewDataset(opt, layout, models, Steps(layout.steps), found, queries)
     for step, work in _STEPS.items():
@@ -206,8 +213,8 @@ def _finish(dataset: NewDataset) -> None:
     layout, splits = dataset.layout, dataset.splits
     with dataset.steps.timed("check"):
         dataset.n_clips = check_agreement(layout, splits, dataset.durations)
-        settings = write_settings(layout, splits)
-        written = write_annotations(layout, splits, dataset.durations) + settings
+        settings = write_settings(layout, splits, earlier_record(layout, "settings"))
+        written = write_annotations(layout, splits, dataset.durations) + ([layout.settings] if settings else [])
     silent = [name for name in dataset.without_file if name in dataset.durations]
     dataset.note("videos without a subtitle file, whose subtitle features are zero", silent)
     both = "videos both trained on and evaluated on, which makes the evaluation look better than it is"
@@ -231,9 +238,11 @@ def _finish(dataset: NewDataset) -> None:
         options=recorded_options(vars(dataset.opt)),
         failed=dataset.failed,
         inventory={"videos": dataset.found.record()},
+        settings=settings,
         left_out=[str(query) for query in dataset.left_out],
         notes=dataset.notes,
     )
+    layout.unfinished.unlink()
 
 
 @command_line

@@ -17,9 +17,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,15 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
+from standalone_eval.parts import part_folder
 from utils.basic_utils import (
     PROJECT_ROOT,
     InputError,
     StrPath,
     check_room,
     command_line,
+    first_few,
+    note_once,
     progress,
     write_json,
     write_jsonl,
@@ -57,11 +61,14 @@ from utils.mini_corpus.files import (
     feature_paths,
     features_size,
     new_corpus_features,
+    refuse_others_files,
     settings_record,
+    standing,
     sub_feature_path,
 )
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video
+from utils.whole_folder import put_in_place
 
 N_TEST_CHALLENGE = 5  # TVR has a fourth split of videos without queries; a few keep readers honest
 DEFAULT_OUT = PROJECT_ROOT / "data" / "mini"
@@ -93,7 +100,7 @@ TINY = MiniSettings(n_train=20, n_val=10, n_test=5, vid_feat_size=24, text_feat_
 
 
 def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, Any]:
-    """Generate a corpus; killed at any moment, it is simply generated again.
+    """Generate a corpus anew; its manifest comes last, so that one that was killed meanwhile is told from a whole one.
 
     Args:
         out: folder for the files, which replace those of an earlier corpus with the same prefix.
@@ -108,6 +115,9 @@ def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, An
     settings = settings or MiniSettings()
     settings.check()
     folder, prefix = usable_folder(out), settings.prefix
+    made = [*feature_paths(folder, prefix, settings, settings.subtitles), durations_path(folder, prefix)]
+    made += [release_path(folder, prefix, split) for split in SPLITS]
+    refuse_others_files(folder, prefix, made)
     manifest_path(folder, prefix).unlink(missing_ok=True)
 
     counts = (settings.n_train, settings.n_val, settings.n_test, N_TEST_CHALLENGE)
@@ -133,6 +143,48 @@ def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, An
     held = {split: count_split(seconds[split], rows.get(split, [])) for split in SPLITS}
     paths += feature_paths(folder, prefix, settings, settings.subtitles)
     return write_manifest(folder, prefix, paths, **settings_record(settings), counts=held)
+
+
+def ensure(out: StrPath, settings: MiniSettings) -> None:
+    """Generate a corpus in a folder where there is nothing yet; what is there is never replaced.
+
+    Files that were changed since they were made are used, and said. A run that is killed meanwhile leaves nothing.
+
+    Raises:
+        InputError: the folder cannot be used, or a file of the corpus that is there is missing.
+    """
+    folder = usable_folder(out).resolve()
+    if not any(folder.iterdir()):
+        print(f"generating the {settings.prefix} corpus in {out}")
+        with part_folder(usable_folder(folder.parent), f".{folder.name}.") as part:
+            generate(part, settings)
+            put_in_place(part, folder, gives_way=lambda: False)
+    found = standing(folder, settings.prefix)
+    command = generating_command(out, settings.prefix, found.settings or asdict(settings))
+    if found.missing:
+        what = f"{out}: is not replaced, and lacks {first_few(found.missing)}"
+        raise InputError(
+            f"{what}: put that back, remove the folder, or have all of its files written again by `{command}`"
+        )
+    if found.outdated:
+        note_once(f"{out}: was made by another version of the generator: used as it is")
+    if found.changed:
+        note_once(f"{out}: changed since it was made, and used as it is: {first_few(found.changed)}")
+
+
+def generating_command(out: StrPath, prefix: str, settings: Mapping[str, Any]) -> str:
+    """The command that makes a corpus with these settings, as one would type it in the project's folder."""
+    folder = Path(out)
+    words = ["python", "utils/mini_tvr.py", "--out"]
+    words.append(str(folder.relative_to(PROJECT_ROOT)) if folder.is_relative_to(PROJECT_ROOT) else str(folder))
+    words += ["--prefix", prefix]
+    for name, default in asdict(MiniSettings()).items():
+        value = settings.get(name, default)
+        if name == "subtitles":
+            words += [] if value else ["--no_subtitles"]
+        elif name != "prefix" and value != default and value != list(default if name == "vid_feat_types" else ()):
+            words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return shlex.join(words)
 
 
 def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, list[dict[str, Any]]]:
@@ -235,13 +287,17 @@ def print_summary(out: Path, summary: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     options = {key: value for key, value in vars(_parser().parse_args(argv)).items() if value is not None}
     annotations, splits = options.pop("annotations", None), options.pop("splits", None)
+    named = "out" in options
     out = Path(options.pop("out", "" if annotations else DEFAULT_OUT))
     if "vid_feat_types" in options:
         options["vid_feat_types"] = tuple(dict.fromkeys(options["vid_feat_types"]))
     if annotations is None:
         if splits:
             raise InputError("--splits: is for --annotations; sizes of the splits are --n_train --n_val --n_test")
-        print_summary(out, generate(out, MiniSettings(**options)))
+        mini_settings = MiniSettings(**options)
+        if not named and out.is_dir() and any(out.iterdir()):
+            raise InputError(f"{out}: is there already: give --out {out} to have its files written again")
+        print_summary(out, generate(out, mini_settings))
         return
     if out == Path():
         raise InputError("--out: is needed with --annotations: give the folder for the feature files")

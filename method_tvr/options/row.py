@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from method_tvr.options.originals import REFUSED
 from method_tvr.options.values import OFF
-from utils.basic_utils import InputError
+from utils.basic_utils import InputError, RefusedOption
 
 LARGEST_NUMBER = 2**32  # numpy takes no larger seed
 
@@ -80,6 +81,7 @@ class Option:
     # (the work whose device memory it decides, how soon to lower it); `SEARCH` is a part of `INFERENCE`, and that of
     # `TRAIN`
     memory: tuple[str, int] | None = None
+    alias: str | None = None  # another name, in a published code
 
     @property
     def is_switch(self) -> bool:
@@ -94,6 +96,7 @@ class Option:
     def add_to(self, parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> None:
         """Declare the option to argparse, whose result is to hold what was typed, and no defaults."""
         more: dict[str, Any] = {"help": self.help, "metavar": self.metavar}
+        names = [f"--{name}" for name in (self.name, self.alias) if name]
         if self.default is not None and self.nargs != "*":
             more["help"] += f" (default: {self.default})"
         if self.nargs == "*":
@@ -101,10 +104,10 @@ class Option:
         elif self.is_switch:
             del more["metavar"]
             action = argparse.BooleanOptionalAction if self.negatable else "store_true"
-            group.add_argument(f"--{self.name}", action=action, **more)
+            group.add_argument(*names, action=action, **more)
         else:
             more |= {"action": "append"} if self.repeatable else {"nargs": self.nargs, "choices": self.choices}
-            group.add_argument(f"--{self.name}", type=self.kind, required=self.required, **more)
+            group.add_argument(*names, type=self.kind, required=self.required, **more)
 
     def accepts(self, value: Any) -> bool:
         """Whether a value of opt.json is one that can be typed, apart from bounds."""
@@ -176,7 +179,10 @@ def needing_memory(table: Table, work: str) -> tuple[str, ...]:
 
 
 def typed(table: Table, program: str, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """{name: value} of what a command line says, by default the program's; ends the program if it cannot be read."""
+    """{name: value} of what a command line says, by default the program's; ends the program if it cannot be read.
+
+    An `InputError` says why an option of the published codes is not one here.
+    """
     parser = argparse.ArgumentParser(
         description="Training of ReLoCLNet"
         if program == TRAIN
@@ -189,6 +195,8 @@ def typed(table: Table, program: str, argv: Sequence[str] | None = None) -> dict
             section = parser.add_argument_group(group.title)
             for option in group.options:
                 option.add_to(parser, section)
+    for name, why in REFUSED.items():
+        parser.add_argument(f"--{name}", action=RefusedOption, why=why)
     return vars(parser.parse_args(argv))
 
 
@@ -200,5 +208,6 @@ def as_typed(table: Table, program: str, values: Mapping[str, Any]) -> dict[str,
     options = options_of(table, program)
     for name in values:
         if name not in options:
-            raise InputError(f"--{name}: there is no such option of {program}: --help lists them")
+            why = REFUSED.get(name, f"there is no such option of {program}: --help lists them")
+            raise InputError(f"--{name}: {why}")
     return {name: options[name].of_value(value) for name, value in values.items() if value is not None}

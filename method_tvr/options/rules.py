@@ -10,6 +10,7 @@ from easydict import EasyDict
 
 from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.row import INFERENCE, SERVE
+from method_tvr.options.saved import FILES
 from method_tvr.options.values import CTX_MODES, WINDOWS
 from utils.basic_utils import InputError
 
@@ -20,6 +21,11 @@ CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 def dataset_of(opt: EasyDict) -> DatasetConfig:
     """The dataset's entry."""
     return DATASETS[opt.dset_name]
+
+
+def ensure_dataset(opt: EasyDict) -> None:
+    """Generate the dataset on first use, if it can be and the options name a file of it."""
+    dataset_of(opt).ensure(opt[name] for name in FILES if opt[name])
 
 
 def finish(opt: EasyDict, typed: Collection[str], keep_without_eval: bool = False) -> None:

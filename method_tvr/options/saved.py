@@ -71,11 +71,13 @@ def load_options(model_dir: str) -> dict[str, Any]:
 
 
 def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
-    """Read the options of a results folder's opt.json that are known, and warn of the others.
+    """Read the options of a results folder's opt.json that are known, by either name, and warn of the others.
 
     An `InputError` if it cannot be read, or the command line would refuse a value, which is named.
     """
     saved, path = load_options(model_dir), Path(model_dir) / "opt.json"
+    names = {option.alias: name for name, option in known.items() if option.alias}
+    saved = {names.get(name, name): value for name, value in saved.items() if names.get(name) not in saved}
     for name, value in saved.items():
         if name in known and not known[name].accepts(value):
             raise InputError(f"{path}: {name} {reprlib.repr(value)} is not what --{name} takes: mend the file")

@@ -23,6 +23,7 @@ from utils.safe_pickle import load_safely
 FORMAT_VERSION = 1
 MADE_BY = "ReLoCLNet method_tvr/train.py"
 UNKNOWN = "unknown"
+WRAPPER = "module."  # what DataParallel begins names with
 INPUT_SIZES = ("visual_input_size", "sub_input_size")
 
 
@@ -109,7 +110,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         saved = {name: value for name, value in content.items() if name != "digest"}
         intact = bool(content["digest"] == content_digest(saved)) if "digest" in content else "training" not in content
         # a dict alone: torch obeys what other ones may carry besides
-        state, model_cfg, epoch = dict(content["model"]), content["model_cfg"], int(content.get("epoch", -1))
+        state, model_cfg = _unwrapped(dict(content["model"])), content["model_cfg"]
+        epoch = int(content.get("epoch", -1))
+        if "merge_two_stream" in model_cfg:
+            raise ValueError("it is one of XML, TVRetrieval's model, which this project does not use")
         config = ModelConfig.from_dict(model_cfg)
         if not all(_is_plain(name, value) for name, value in vars(config).items()):
             raise TypeError("its model_cfg holds something other than numbers and names")
@@ -136,6 +140,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
     return Checkpoint(state, config, epoch, made_by, content.get("training"), records)
+
+
+def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Weights by their names in the model: saved under DataParallel, all names begin with the same word."""
+    if all(isinstance(name, str) and name.startswith(WRAPPER) for name in state):
+        return {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
+    return state
 
 
 def _is_plain(name: str, value: Any) -> bool:

@@ -35,7 +35,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
         folder / "b.h5", folder / "sub.jsonl", folder / "damaged.h5", folder / "out.h5"
     ),
     "comparing": lambda folder: compare(folder / "a.h5", folder / "b.h5"),
-    "pooling": lambda folder: convert_feature_frm_to_clip.convert(folder / "nan.h5", folder / "out.h5"),
+    "pooling": lambda folder: convert_feature_frm_to_clip.convert([folder / "nan.h5"], folder / "out.h5"),
     "merging": lambda folder: merge_align([folder / "a.h5", folder / "nan.h5"], folder / "b.h5", folder / "out.h5"),
     "joining": lambda folder: normalize_and_concat(folder / "a.h5", folder / "b.h5", folder / "out.h5"),
     "timing": lambda folder: badly_timed(folder / "a.h5", {"nobody": 1.0}, 3.0, 1.5),

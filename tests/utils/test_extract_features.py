@@ -204,6 +204,29 @@ def test_the_same_command_again_changes_nothing(raw: RawCorpus, own: Path) -> No
     assert "videos with subtitle lines that begin after their end, in no clip (8): " in again.told
 
 
+def test_annotations_that_were_changed_since_are_not_replaced(raw: RawCorpus, own: Path, corpus: Made) -> None:
+    release = own / corpus.path("train_release.jsonl").name
+    release.write_bytes(release.read_bytes().replace(b"a", b"an", 1))
+    edited = release.read_bytes()
+    again = make(raw, own)
+    assert again.code == 2
+    assert f"{release.name}: changed since an earlier run wrote it" in again.noted
+    assert release.read_bytes() == edited
+    release.unlink()
+    assert make(raw, own).code == 0
+    assert release.is_file()
+
+
+def test_annotations_of_another_making_are_not_replaced(raw: RawCorpus, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    durations = tmp_path / "mine" / "mine_video2dur_idx.json"
+    durations.write_text("{}")
+    made = make(raw, tmp_path / "mine")
+    assert made.code == 2
+    assert "mine_video2dur_idx.json: changed since an earlier run wrote it, or never written by one" in made.noted
+    assert list((tmp_path / "mine").iterdir()) == [durations]
+
+
 def test_only_what_has_changed_is_done_again(own_raw: RawCorpus, own: Path, corpus: Made) -> None:
     write_video(own_raw.videos / "broken.mp4", 40)
     (own_raw.folder / "subtitles" / "phone.srt").write_text(srt([(0.0, 1.4, "Something new.")]))

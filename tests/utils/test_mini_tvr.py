@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +17,14 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.mini_corpus.features import CLIP_LENGTH, n_clips, overlap, subtitle_features
 from utils.mini_corpus.files import (
     VID_FEAT_TYPES,
-    is_complete,
     query_feature_path,
+    standing,
     sub_feature_path,
     video_feature_path,
 )
 from utils.mini_corpus.word_vectors import WordVectors
 from utils.mini_corpus.world import Line
-from utils.mini_tvr import TINY, MiniSettings, generate, main
+from utils.mini_tvr import TINY, MiniSettings, generate, generating_command, main
 
 TEXT_FILES = [
     *(f"mini_{split}_release.jsonl" for split in ("train", "val", "test_public")),
@@ -196,16 +197,16 @@ def test_features_of_a_video_do_not_depend_on_the_size_of_the_corpus(corpus: Pat
 
 def test_a_corpus_is_complete_only_when_all_of_it_is_there(tmp_path: Path) -> None:
     settings = dataclasses.replace(TINY, n_train=1, n_val=1, n_test=1, vid_feat_types=("resnet_i3d",))
-    assert not is_complete(tmp_path, "mini")
+    assert not standing(tmp_path, "mini").as_made
     summary = generate(tmp_path, settings)
-    assert is_complete(tmp_path, "mini")
-    assert not is_complete(tmp_path, "other")
+    assert standing(tmp_path, "mini").as_made
+    assert not standing(tmp_path, "other").as_made
     for name in summary["files"]:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[:-1])
-        assert not is_complete(tmp_path, "mini")
+        assert not standing(tmp_path, "mini").as_made
         (tmp_path / name).write_bytes(content)
-    assert is_complete(tmp_path, "mini")
+    assert standing(tmp_path, "mini").as_made
 
 
 def test_a_killed_generation_leaves_no_half_written_file_and_is_not_complete(
@@ -217,7 +218,7 @@ def test_a_killed_generation_leaves_no_half_written_file_and_is_not_complete(
     monkeypatch.setattr(WordVectors, "encode", killed)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path, TINY)
-    assert not is_complete(tmp_path, "mini")
+    assert not standing(tmp_path, "mini").as_made
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -249,7 +250,7 @@ def test_the_command_prints_what_it_made(tmp_path: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr().out
     assert re.search(r"train +2 videos +\d+\.\d\d h +\d+ clips +4 queries", printed)
     assert "small_i3d_rgb600_avg_cl-1.5.h5" in printed
-    assert is_complete(tmp_path, "small")
+    assert standing(tmp_path, "small").as_made
     assert FeatureFile(video_feature_path(tmp_path, "small", "i3d")).width() == 3
 
 
@@ -283,6 +284,47 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         generate(tmp_path / "taken", TINY)
 
 
+def test_a_corpus_is_replaced_only_where_its_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("utils.mini_tvr.DEFAULT_OUT", tmp_path / "mini")
+    sizes = ["--n_train", "1", "--n_val", "1", "--n_test", "1", "--vid_feat_size", "9", "--text_feat_size", "4"]
+    main(sizes)
+    release = tmp_path / "mini" / "mini_val_release.jsonl"
+    release.write_text("edited")
+    with pytest.raises(SystemExit) as stop:
+        main(sizes)
+    assert stop.value.code == 2
+    assert f"is there already: give --out {tmp_path / 'mini'}" in capsys.readouterr().err
+    assert release.read_text() == "edited"
+    main([*sizes, "--out", str(tmp_path / "mini")])
+    assert release.read_text() != "edited"
+
+
+@pytest.mark.parametrize("name", ["mini_val_release.jsonl", video_feature_path(Path(), "mini", "i3d")])
+def test_files_that_were_not_generated_are_not_replaced(tmp_path: Path, name: str | Path) -> None:
+    own = tmp_path / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("downloaded in a week")
+    with pytest.raises(InputError, match=f"{own.name}: is not generated, and would be replaced"):
+        generate(tmp_path, TINY)
+    assert own.read_text() == "downloaded in a week"
+
+
+def test_a_generation_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    generate(tmp_path, TINY)
+    (tmp_path / "mini_made_by.json").unlink()
+    generate(tmp_path, TINY)
+    assert standing(tmp_path, "mini").as_made
+
+
+def test_the_command_of_a_corpus_makes_the_same_again(corpus: Path, tmp_path: Path) -> None:
+    settings = read_json(corpus / "mini_made_by.json")["settings"] | {"vid_feat_types": ["i3d"], "subtitles": False}
+    words = generating_command(tmp_path / "my mini", "mini", settings)
+    main(shlex.split(words)[2:])
+    assert read_json(tmp_path / "my mini" / "mini_made_by.json")["settings"] == settings
+
+
 def test_settings_survive_the_trip_through_the_manifest(corpus: Path) -> None:
     settings = json.loads((corpus / "mini_made_by.json").read_text())["settings"]
     settings["vid_feat_types"] = tuple(settings["vid_feat_types"])
@@ -307,7 +349,7 @@ def test_without_subtitles_all_is_about_what_is_seen_and_no_file_is_about_speech
     generate(out, TINY)  # whose subtitles would not be those of the corpus that replaces it
     silent = ["--n_train", "20", "--n_val", "10", "--n_test", "5", "--vid_feat_size", "24", "--text_feat_size", "16"]
     main(["--out", str(out), "--no_subtitles", *silent])
-    assert is_complete(out, "mini")
+    assert standing(out, "mini").as_made
     made_with = read_json(out / "mini_made_by.json")["settings"]
     assert made_with == read_json(corpus / "mini_made_by.json")["settings"] | {"subtitles": False}
     assert not [path for path in out.rglob("*") if "subtitles" in path.name or "_sub_pretrained" in path.name]

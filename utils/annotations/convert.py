@@ -76,7 +76,8 @@ def write(
 ) -> list[Path]:
     """Write queries, durations and a record, all or none of them; returns the files.
 
-    The name of the folder `out`, which is there, begins theirs. `InputError` when there is no room for them.
+    The name of the folder `out`, which is there, begins theirs. Those of an earlier conversion are replaced.
+    `InputError` when files of another making are there, or there is no room.
     """
     idx_of = {name: idx for idx, name in enumerate(dict.fromkeys(_videos(splits)))}
     durations = {
@@ -85,6 +86,9 @@ def write(
     }
     releases = {split: release_path(out, out.name, split) for split in splits}
     paths = [*releases.values(), durations_path(out, out.name), manifest_path(out, out.name)]
+    others = [path.name for path in paths if path.exists()]
+    if others and not manifest_path(out, out.name).exists():
+        raise InputError(f"{out}: {first_few(others)}: is of no conversion, and would be replaced: give another --out")
     with ExitStack() as stack:
         # the last to be entered is the first to get its name: the record comes when all else is there
         parts = {path: stack.enter_context(whole_file(path)) for path in reversed(paths)}
@@ -165,7 +169,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("dataset", choices=DATASETS)
     add("--in", dest="folder", required=True, metavar="DIR", help="folder of the public files")
-    add("--out", required=True, help="folder to write into, such as data/anet_cap")
+    add(
+        "--out",
+        required=True,
+        help="folder to write into, such as data/anet_cap; an earlier conversion in it is replaced",
+    )
     val = "charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)"
     add("--val_share", type=float, default=VAL_SHARE, help=val)
     add("--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries")

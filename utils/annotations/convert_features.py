@@ -22,7 +22,15 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     sys.exit(2)
 
 from utils.annotations.npy_folder import NpyFolder
-from utils.basic_utils import InputError, command_line, first_few, is_name, progress, read_json
+from utils.basic_utils import (
+    InputError,
+    command_line,
+    first_few,
+    is_name,
+    progress,
+    read_json,
+    refuse_input_as_output,
+)
 from utils.dataset_files import usable_folder
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import DECISIVE, KINDS, Plain, made_from, properties
@@ -153,8 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--dataset {args.dataset}: is for h5 files, {src} is a folder of .npy files: leave it out")
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder: give the h5 file to write")
-    if out.exists() and out.samefile(src):
-        raise InputError(f"--out {out}: is --src too: give another file")
+    refuse_input_as_output("--out", out, [src, args.videos])
     usable_folder(out.parent)
     known = _properties(args.about)
     videos = None if args.videos is None else videos_of(args.videos)

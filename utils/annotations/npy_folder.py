@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, first_line
-from utils.feature_files.feature_file import MAX_WIDTH, FeatureError
+from utils.feature_files.feature_array import as_features, tell_left_out, why_not_features
+from utils.feature_files.feature_file import FeatureError
 from utils.folders import files_in
 
 SUFFIX = ".npy"
@@ -41,7 +42,7 @@ class NpyFolder(Closing):
         return {}
 
     def read(self, key: str, width: int | None = None) -> np.ndarray:
-        """(rows, D) float32, finite, of one file; axes of length 1 between the first and the last are taken out.
+        """(rows, D) float32, finite, of one file; axes of length 1 besides are taken out, see `feature_array`.
 
         `FeatureError` when it is damaged or not an array of that kind, of D = `width` if that is given.
         """
@@ -50,16 +51,10 @@ class NpyFolder(Closing):
             array = np.lib.format.open_memmap(self.path / name, mode="r")
         except _DAMAGED as err:
             raise FeatureError(self.path, name, f"cannot be read ({first_line(err)}): copy it again") from err
-        flat = array.ndim >= 2 and all(length == 1 for length in array.shape[1:-1])
-        if not flat or array.dtype.kind != "f" or not array.size:
-            found = f"found {array.dtype} {array.shape}"
-            raise FeatureError(self.path, name, f"expected floats of shape (rows, size), {found}")
-        if array.shape[-1] > MAX_WIDTH:
-            raise FeatureError(self.path, name, f"is {array.shape[-1]} wide, expected at most {MAX_WIDTH}: pool it")
-        if width is not None and array.shape[-1] != width:
-            raise FeatureError(self.path, name, f"is {array.shape[-1]} wide, files before it {width}: which is right?")
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as Inf
-            features = np.array(array.reshape(-1, array.shape[-1]), dtype=np.float32)
-        if not np.isfinite(features).all():
+        if wrong := why_not_features(array.shape, array.dtype, width):
+            raise FeatureError(self.path, name, wrong)
+        tell_left_out(self.path, name, array.shape)
+        features = as_features(np.array(array))  # not mapped any more
+        if features is None:
             raise FeatureError(self.path, name, "holds NaN or Inf: extract it again")
         return features

@@ -19,7 +19,15 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, command_line, first_few, progress, write_json
+from utils.basic_utils import (
+    InputError,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+    write_json,
+)
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import DECISIVE, contradictions, properties
 from utils.tables import aligned
@@ -214,6 +222,8 @@ def main() -> None:
     parser.add_argument("theirs", metavar="THEIRS.h5", help="another one of the same videos or queries")
     parser.add_argument("--json", metavar="FILE", help="also write the whole comparison there")
     opt = parser.parse_args()
+    if opt.json is not None:
+        refuse_input_as_output("--json", opt.json, [opt.ours, opt.theirs])
     found = compare(opt.ours, opt.theirs)
     if opt.json is not None:
         write_json(found.to_plain(), opt.json, indent=True)

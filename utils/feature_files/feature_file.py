@@ -17,10 +17,18 @@ import h5py
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, StrPath, first_line, whole_file
+from utils.feature_files.feature_array import (
+    MAX_WIDTH,
+    as_features,
+    rows_and_width,
+    rows_of,
+    tell_left_out,
+    why_not_features,
+)
 from utils.feature_files.h5_output import H5Output, h5_output
 
 FORMAT_VERSION = 1
-MAX_WIDTH = 1 << 17  # the widest features that people extract are 2048x7x7
+COMPANIONS = ("-mask", "-lengths")  # what keys end with that say more of the features of another key
 FREE_BYTES = 1 << 26  # an array up to this size may be compressed as strongly as it likes, silence for example
 MAX_EXPANSION = 100  # bytes of a larger one per byte that it takes in the file
 # what h5py raises on damaged files
@@ -120,11 +128,18 @@ class FeatureFile(Closing):
             raise InputError(f"{self.path}: its keys cannot be read ({first_line(err)}): the file is damaged") from err
 
     def feature_keys(self) -> list[str]:
-        """Keys, one at least, of two-dimensional arrays: features, and not what says more of them, such as `-mask`."""
-        keys = [key for key in self.keys() if len(self.shape(key)) == 2]
+        """Keys, one at least, of features, also of such as `read` refuses; not of what says more of them (`-mask`)."""
+        keys = [key for key in self.keys() if self._is_meant_as_features(key)]
         if not keys:
             raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
         return keys
+
+    def _is_meant_as_features(self, key: str) -> bool:
+        """Whether an array is one of features, if perhaps of a wrong shape: a row alone is no other number."""
+        with self._naming(key):
+            dataset = self._dataset(key)
+            n_axes = len(dataset.shape or ())
+            return n_axes >= 2 or (n_axes == 1 and dataset.dtype.kind == "f" and not key.endswith(COMPANIONS))
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of `keys` that the file does not have, in their order, each once."""
@@ -145,24 +160,29 @@ class FeatureFile(Closing):
             return tuple(self._dataset(key).shape or ())
 
     def width(self) -> int:
-        """Feature size D, read from the first two-dimensional array of the file."""
+        """Feature size D, read from the shape of the first feature array of the file."""
         for key in self.keys():
-            if len(shape := self.shape(key)) == 2:
-                return self._checked_width(key, shape[1])
+            if counted := rows_and_width(self.shape(key)):
+                if counted[1] > MAX_WIDTH:
+                    raise FeatureError(self.path, key, f"features are {counted[1]} wide: expected at most {MAX_WIDTH}")
+                return counted[1]
         raise InputError(f"{self.path}: holds no feature array (rows, size): is this the right file?")
 
     def read(self, key: str, width: int | None = None, rows: range | None = None) -> np.ndarray:
         """(rows, D) float32, finite: the feature array of a vid_name or desc_id, rows >= 1, or some rows of it.
 
+        Axes of length 1 besides are taken out, see `feature_array`.
+
         Args:
             width: expected feature size D, or None for any.
             rows: consecutive ones, the only ones to be read; as many of them as there are.
         """
-        which = () if rows is None else slice(rows.start, rows.stop)
-        array = self._load(self._features(key, width), key, which).astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
+        dataset = self._features(key, width)
+        which = () if rows is None else rows_of(dataset.shape, slice(rows.start, rows.stop))
+        features = as_features(self._load(dataset, key, which))
+        if features is None:
             raise FeatureError(self.path, key, "holds NaN or Inf: extract it again")
-        return array
+        return features
 
     def numbers(self, key: str) -> np.ndarray:
         """An array of any shape and kind of number that says more about features, such as the lengths of lines."""
@@ -175,7 +195,9 @@ class FeatureFile(Closing):
     def form(self, key: str, width: int | None = None) -> tuple[int, int, str]:
         """(rows, D, dtype's name) of a feature array, checked as `read` does but without reading its values."""
         dataset = self._features(key, width)
-        return dataset.shape[0], dataset.shape[1], dataset.dtype.name
+        counted = rows_and_width(dataset.shape)
+        assert counted is not None
+        return (*counted, dataset.dtype.name)
 
     def _numbers(self, key: str) -> h5py.Dataset:
         with self._naming(key):
@@ -189,20 +211,11 @@ class FeatureFile(Closing):
         with self._naming(key):
             dataset = self._dataset(key)
             shape: tuple[int, ...] = dataset.shape or ()
-            if len(shape) != 2 or shape[0] == 0 or dataset.dtype.kind != "f":
-                wrong = f"expected floats of shape (rows, size) with rows >= 1, found {dataset.dtype} {shape}"
-                raise FeatureError(self.path, key, f"{wrong}: extract it again")
-            if width is not None and shape[1] != width:
-                wrong = f"features are {shape[1]} wide, expected {width}"
-                raise FeatureError(self.path, key, f"{wrong}: give the size that the file has, or another file")
-            self._checked_width(key, shape[1])
+            if wrong := why_not_features(shape, dataset.dtype, width):
+                raise FeatureError(self.path, key, wrong)
             self._check_size(dataset, key)
+            tell_left_out(self.path, key, shape)
             return dataset
-
-    def _checked_width(self, key: str, width: int) -> int:
-        if width > MAX_WIDTH:
-            raise FeatureError(self.path, key, f"features are {width} wide, expected at most {MAX_WIDTH}: pool them")
-        return width
 
     def _check_size(self, dataset: h5py.Dataset, key: str) -> None:
         """Refuse, before any memory is asked for, an array or a chunk that what is stored could not fill."""
@@ -218,7 +231,7 @@ class FeatureFile(Closing):
             if len(set(filters)) < len(filters):
                 raise FeatureError(self.path, key, "is compressed more than once: write it again, without that")
 
-    def _load(self, dataset: h5py.Dataset, key: str, which: slice | tuple[()] = ()) -> np.ndarray:
+    def _load(self, dataset: h5py.Dataset, key: str, which: tuple[slice, ...] = ()) -> np.ndarray:
         with self._naming(key):
             return np.asarray(dataset[which])
 

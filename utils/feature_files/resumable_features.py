@@ -37,6 +37,7 @@ from utils.whole_folder import lock
 FOLDER_SUFFIX = ".partial"
 RECIPE, ITEMS = "recipe.json", "items"
 ATTRIBUTE = "extraction"  # of the finished file: recipe, items and failures as JSON
+H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # what every h5 file begins with
 
 _UNREADABLE = "unreadable"  # source of what stands in the folder for a damaged item of the earlier file
 
@@ -192,20 +193,30 @@ class Extraction:
         write_json(self._recipe, path)
 
     def _earlier_file(self, opened: ExitStack) -> FeatureFile | None:
-        """The output of an earlier run; its items are kept if they are of this recipe."""
-        if not self.path.is_file():
+        """The output of an earlier run; its items are kept if they are of this recipe.
+
+        `InputError` for any other file, which would be lost; one of ours may be damaged.
+        """
+        if not self.path.exists():
             return None
+        foreign = InputError(f"{self.path}: is there, and is not what an extraction wrote: name another output")
         try:
             finished = opened.enter_context(FeatureFile(self.path))
-            content = orjson.loads(finished.made_by().get(ATTRIBUTE, "{}"))
-            if content.get("recipe") == self._recipe:
-                self._kept = {name: _Kept(**item) for name, item in content["items"].items()}
-            return finished
+            attributes = finished.made_by()
         except InputError as err:
+            if not self.path.is_file() or not _begins_as_h5(self.path):
+                raise foreign from err
             _note(f"{err} It will be replaced.")
             return None
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):  # not what an extraction wrote
-            return finished
+        if ATTRIBUTE not in attributes:
+            raise foreign
+        try:
+            content = orjson.loads(attributes[ATTRIBUTE])
+            if content.get("recipe") == self._recipe:
+                self._kept = {name: _Kept(**item) for name, item in content["items"].items()}
+        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+            pass  # what it says of its items is damaged: they are extracted anew
+        return finished
 
     def _tell_what_is_there(self) -> None:
         if self._log.was_cut:
@@ -224,6 +235,8 @@ class Extraction:
         names = sorted(name for name, source in self._asked.items() if self._source_of(name) == source)
         if not names or (not self._log.items and names == self._in_file):
             return
+        if dropped := sorted(self._kept.keys() - self._asked.keys()):
+            _note(f"{self.path}: leaves out what this run was not asked for: {first_few(dropped)}")
         in_order = {name: self._item(name) for name in names}
         items = {
             name: {"keys": item.keys, "source": item.source, "about": item.about} for name, item in in_order.items()
@@ -293,6 +306,13 @@ def _differences(ours: Mapping[str, Any], theirs: Any) -> str:
         return "another recipe"
     names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     return ", ".join(f"{name} {theirs.get(name, 'unset')} (now {ours.get(name, 'unset')})" for name in names)
+
+
+def _begins_as_h5(path: Path) -> bool:
+    """Whether a file may be an h5 file that was cut short, even to nothing."""
+    with open(path, "rb") as file:
+        start = file.read(len(H5_SIGNATURE))
+    return H5_SIGNATURE.startswith(start)
 
 
 def _note(message: str) -> None:

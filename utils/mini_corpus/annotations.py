@@ -26,7 +26,14 @@ from utils.dataset_files import (
     write_manifest,
 )
 from utils.mini_corpus.features import ROLES, VideoSpace, n_clips, overlap, subtitle_features
-from utils.mini_corpus.files import FeatureSettings, count_split, feature_paths, new_corpus_features, settings_record
+from utils.mini_corpus.files import (
+    FeatureSettings,
+    count_split,
+    feature_paths,
+    new_corpus_features,
+    refuse_others_files,
+    settings_record,
+)
 from utils.mini_corpus.lexicon import FUNCTION_WORDS, SMALL_TALK
 from utils.mini_corpus.word_vectors import LATENT_SIZE, WordVectors, named_seed, tokenise
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Line
@@ -72,6 +79,7 @@ def generate_for_annotations(
     _check_ids({path: rows[split] for split, path in releases.items()})
 
     folder = usable_folder(out)
+    refuse_others_files(folder, prefix, feature_paths(folder, prefix, settings))
     manifest_path(folder, prefix).unlink(missing_ok=True)
     words = WordVectors(settings.seed, settings.text_feat_size)
     space = VideoSpace(settings.seed, settings.vid_feat_size)

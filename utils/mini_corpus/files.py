@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, read_json
+from utils.basic_utils import InputError, StrPath, first_few, read_json
 from utils.dataset_files import manifest_path
-from utils.feature_files.feature_file import FeatureWriter, new_feature_file
+from utils.feature_files.feature_file import FeatureFile, FeatureWriter, new_feature_file
 from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
 
 MADE_BY = "utils/mini_tvr.py"
-GENERATOR_VERSION = 1  # raised when the same settings give another corpus, so that old ones are made again
+GENERATOR_VERSION = 1  # raised when the same settings give another corpus, so that old ones are told apart
 VID_FEAT_TYPES = ("resnet_i3d", "resnet", "i3d")
 VIDEO_FILES = {
     "resnet_i3d": "{}_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5",
@@ -151,14 +151,57 @@ def settings_record(settings: FeatureSettings) -> dict[str, Any]:
     return {"made_by": MADE_BY, "generator_version": GENERATOR_VERSION, "settings": plain}
 
 
-def is_complete(out: StrPath, prefix: str) -> bool:
-    """Whether a corpus is there whole, each file with the size it was written with."""
+@dataclass(frozen=True)
+class Standing:
+    """How the files of a corpus are, compared with what was made; names as the manifest has them."""
+
+    missing: list[str]
+    changed: list[str]  # of another size
+    outdated: bool  # made by another version of the generator
+    settings: dict[str, Any]  # what it was made with; empty where nothing says
+
+    @property
+    def as_made(self) -> bool:
+        return not (self.missing or self.changed or self.outdated)
+
+
+def refuse_others_files(out: Path, prefix: str, paths: Sequence[Path]) -> None:
+    """An `InputError` if files would be replaced that no generator wrote; what one has not finished is its own."""
+    if manifest_path(out, prefix).exists():
+        return
+    there = [path for path in paths if path.exists()]
+    features = [path for path in there if path.suffix == ".h5"]
+    others = [path for path in features if _maker(path) != MADE_BY]
+    if not features:  # they are written first
+        others = there
+    if others:
+        names = first_few([path.name for path in others])
+        raise InputError(f"{out}: {names}: is not generated, and would be replaced: give another --out or --prefix")
+
+
+def _maker(path: Path) -> Any:
+    """What a feature file says made it; None where it cannot be read."""
+    try:
+        with FeatureFile(path) as file:
+            return file.made_by().get("made_by")
+    except InputError:
+        return None
+
+
+def standing(out: StrPath, prefix: str) -> Standing:
+    """Compare the corpus in a folder with its manifest, which counts as missing itself when it is.
+
+    `InputError` when the manifest cannot be read.
+    """
     folder = Path(out)
     path = manifest_path(folder, prefix)
-    if not path.is_file():
-        return False
-    manifest = read_json(path, "delete it and generate the corpus again")
-    if not isinstance(manifest, dict) or manifest.get("generator_version") != GENERATOR_VERSION:
-        return False
-    files = [(folder / name, size) for name, size in manifest["files"].items()]
-    return all(file.is_file() and file.stat().st_size == size for file, size in files)
+    if not path.exists():
+        return Standing([path.name], [], False, {})
+    remedy = f"mend it, or remove the folder, to have the corpus made again: {folder}"
+    manifest = read_json(path, remedy)
+    sizes, settings = (manifest.get(name) if isinstance(manifest, dict) else None for name in ("files", "settings"))
+    if not isinstance(sizes, dict) or not isinstance(settings, dict):
+        raise InputError(f"{path}: does not say which files were made, and with what settings: {remedy}")
+    missing = [name for name in sizes if not (folder / name).is_file()]
+    changed = [name for name in sizes if name not in missing and (folder / name).stat().st_size != sizes[name]]
+    return Standing(missing, changed, manifest.get("generator_version") != GENERATOR_VERSION, settings)

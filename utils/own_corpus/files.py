@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.basic_utils import InputError, first_few, read_json, write_json, write_jsonl
 from utils.feature_files.feature_file import FeatureFile
-from utils.own_corpus.layout import Layout
+from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
 from utils.own_corpus.queries import Query
 from utils.own_corpus.splits import Split
 from utils.text_feature.convert_sub_feature_word_to_clip import MASK_SUFFIX
@@ -26,12 +26,38 @@ def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def refuse_others_files(layout: Layout) -> None:
+    """An `InputError` if annotations would be replaced that no earlier run wrote, or that were changed since."""
+    if layout.unfinished.exists():  # a run was stopped while it wrote them
+        return
+    sizes = earlier_record(layout, "files") or {}
+    names = [layout.durations.name, *(layout.release(split).name for split in (TRAIN, VAL, TEST, ALL))]
+    others = [name for name in names if _is_other(layout.out / name, sizes.get(name))]
+    if others:
+        raise InputError(
+            f"{layout.out}: {first_few(others)}: changed since an earlier run wrote it, or never written by one, and "
+            "would be replaced: move it away, or give another --out"
+        )
+
+
+def earlier_record(layout: Layout, name: str) -> Any:
+    """What an earlier run put on record under a name; None without any."""
+    record = read_json(layout.manifest, f"remove it, and {AGAIN}") if layout.manifest.is_file() else None
+    return record.get(name) if isinstance(record, dict) else None
+
+
+def _is_other(path: Path, size: int | None) -> bool:
+    """Whether a file is there, and is not of the size that it was written with, if it ever was."""
+    return path.is_file() and path.stat().st_size != size
+
+
 def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Mapping[str, float]) -> list[Path]:
     """Write the queries of each split and the videos' durations; returns the files.
 
     A video's index is its place among all names, sorted. Queries of splits that an earlier run wrote and this one does
     not have are removed.
     """
+    layout.unfinished.touch()
     idx_of = {name: idx for idx, name in enumerate(sorted(durations))}
     written = []
     for name, split in splits.items():
@@ -43,10 +69,9 @@ def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Ma
         for name, split in splits.items()
     }
     write_json(of_splits, layout.durations)
-    if layout.manifest.is_file():  # of an earlier run
-        for name in read_json(layout.manifest, "remove it, and run the same command again").get("files", {}):
-            if name.endswith("_release.jsonl") and "/" not in name and layout.out / name not in written:
-                (layout.out / name).unlink(missing_ok=True)
+    for name in earlier_record(layout, "files") or {}:
+        if name.endswith("_release.jsonl") and "/" not in name and layout.out / name not in written:
+            (layout.out / name).unlink(missing_ok=True)
     return [*written, layout.durations]
 
 

@@ -52,6 +52,7 @@ class Layout:
         self.i3d_windows = self.intermediate / f"windows_{i3d}.h5"
         self.sub_tokens = self.intermediate / f"sub_tokens_{text}.h5"
         self.steps = self.intermediate / "steps.json"  # what the conversions were made of
+        self.unfinished = self.intermediate / "unfinished"  # there while annotations are written
 
     def release(self, split: str) -> Path:
         """The queries of a split."""

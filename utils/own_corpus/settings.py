@@ -20,11 +20,11 @@ The paper's settings are made for the 87,000 queries of TVR: batches of 128, a l
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import write_json
+from utils.basic_utils import read_json, write_json
 from utils.own_corpus.layout import TRAIN, VAL, Layout
 from utils.own_corpus.splits import Split
 
@@ -42,14 +42,17 @@ def fitted(n_queries: int) -> dict[str, Any]:
     return {"bsz": bsz, "lr": 3e-4, "n_epoch": n_epoch, "max_es_cnt": -1, "lw_st_ed": 0.1}
 
 
-def write_settings(layout: Layout, splits: Mapping[str, Split]) -> list[Path]:
-    """Write the file of settings, if the corpus can be trained on; returns the files, none or that one.
+def write_settings(layout: Layout, splits: Mapping[str, Split], earlier: object) -> dict[str, Any]:
+    """Write the file of settings and return them, or {} for a corpus that cannot be trained on, which gets none.
 
-    Files are named from the folder of the settings, so that the corpus may be moved.
+    Files are named from the folder of the settings, so that the corpus may be moved. A file that is not as an
+    `earlier` run wrote it is the user's, and stays.
     """
+    edited = layout.settings.is_file() and read_json(layout.settings, "mend or remove it") != earlier
     if TRAIN not in splits or VAL not in splits:
-        layout.settings.unlink(missing_ok=True)  # of an earlier run
-        return []
+        if not edited:
+            layout.settings.unlink(missing_ok=True)
+        return {}
     files = {
         "train_path": layout.release(TRAIN),
         "eval_path": layout.release(VAL),
@@ -62,5 +65,9 @@ def write_settings(layout: Layout, splits: Mapping[str, Split]) -> list[Path]:
     settings |= {"clip_length": layout.clip_length, "no_norm_vfeat": bool(layout.i3d)}  # I3D's are normalised already
     settings |= {"label_rule": "best_iou", "min_pred_l": 1, "max_pred_l": MAX_CTX_L + 1}
     n_queries = len(splits[TRAIN].queries)
-    write_json({**settings, **fitted(n_queries), "trim_padding": n_queries < AS_TVR}, layout.settings, indent=True)
-    return [layout.settings]
+    settings |= {**fitted(n_queries), "trim_padding": n_queries < AS_TVR}
+    if edited:
+        print(f"note: {layout.settings}: was edited and is kept; remove it for settings that fit anew", file=sys.stderr)
+    else:
+        write_json(settings, layout.settings, indent=True)
+    return settings

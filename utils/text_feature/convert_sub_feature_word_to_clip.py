@@ -24,7 +24,16 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.provenance import made_with, properties
 from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
@@ -190,9 +199,11 @@ def main() -> None:
     parser.add_argument("--vid_clip_h5_file", required=True, help="video features, which say how many clips there are")
     parser.add_argument("--clip_length", type=float, default=1.5, help="seconds (default %(default)s)")
     parser.add_argument("--pool_type", choices=POOLS, default="max", help="(default %(default)s)")
+    parser.add_argument("--debug", action=RefusedOption, why=NO_DEBUG)
     opt = parser.parse_args()
-    files = opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file, opt.tgt_h5_file
-    _tell(convert(*files, opt.clip_length, opt.pool_type))
+    read = opt.src_h5_file, opt.sub_meta_path, opt.vid_clip_h5_file
+    refuse_input_as_output("--tgt_h5_file", opt.tgt_h5_file, read)
+    _tell(convert(*read, opt.tgt_h5_file, opt.clip_length, opt.pool_type))
 
 
 if __name__ == "__main__":

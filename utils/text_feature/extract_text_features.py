@@ -23,7 +23,15 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, command_line, first_few, progress, write_jsonl
+from utils.basic_utils import (
+    InputError,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+    write_jsonl,
+)
 from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import Extraction
 from utils.model_utils import choose_device, named_when_out_of_memory
@@ -169,6 +177,10 @@ def _tell(report: Report, what: str, encoder: TextEncoder) -> None:
 def _run(opt: argparse.Namespace) -> None:
     max_length = opt.max_length or (QUERY_LENGTH if opt.query_file else SUB_LENGTH)
     device = choose_device(opt.device)
+    read = opt.query_file or [opt.sub_meta_path]
+    refuse_input_as_output("--tgt_h5_file", opt.tgt_h5_file, read)
+    if opt.tokens_jsonl:
+        refuse_input_as_output("--tokens_jsonl", opt.tokens_jsonl, [*read, opt.tgt_h5_file])
     check_source = query_texts if opt.query_file else subtitle_lines
     check_source(opt.query_file or opt.sub_meta_path)  # before a model is loaded
     encoder = TextEncoder(opt.model_name_or_path, opt.layer, max_length, device, opt.batch_size, opt.bf16)

@@ -24,7 +24,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "orjs
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import InputError, command_line
+from utils.basic_utils import InputError, RefusedOption, command_line
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
 from utils.text_feature.masked_lm import Settings, fine_tune, held_out_loss
@@ -172,6 +172,30 @@ def _settings(opt: argparse.Namespace, mode: Mode) -> Settings:
     )
 
 
+_OF_THE_MODEL = "comes with the model: give --model_name_or_path"
+_ONE_MODEL = "one model is written, at the end: leave it out"
+_EVALUATION = "the loss on --eval_data_file is printed before and after training: leave it out"
+REFUSED = {  # of the published command
+    "do_extract": "features are extracted by a command of its own: utils/text_feature/extract_text_features.py",
+    "config_name": _OF_THE_MODEL,
+    "tokenizer_name": _OF_THE_MODEL,
+    "do_lower_case": _OF_THE_MODEL,
+    "cache_dir": "set the environment variable HF_HOME instead",
+    "overwrite_cache": "no cache is made: leave it out",
+    "max_steps": "give --num_train_epochs",
+    "fp16": "give --bf16",
+    "fp16_opt_level": "give --bf16",
+    "per_gpu_eval_batch_size": _EVALUATION,
+    "evaluate_during_training": _EVALUATION,
+    "eval_all_checkpoints": _EVALUATION,
+    "logging_steps": "progress is printed as time goes: leave it out",
+    "save_steps": _ONE_MODEL,
+    "save_total_limit": _ONE_MODEL,
+    "should_continue": f"nothing is kept of a run that is stopped, and {_ONE_MODEL}",
+    "local_rank": "one process trains: leave it out",
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
     parser = argparse.ArgumentParser(description="Masked-LM fine-tuning on queries and subtitles")
@@ -202,6 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     old.add_argument("--do_train", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--do_eval", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--mlm", action="store_true", help=argparse.SUPPRESS)
+    for name, why in REFUSED.items():
+        old.add_argument(f"--{name}", action=RefusedOption, why=why)
     return parser
 
 

@@ -21,7 +21,16 @@ if not all(map(find_spec, ("method_tvr", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import InputError, command_line, first_few, progress, read_bytes, write_json, write_jsonl
+from utils.basic_utils import (
+    InputError,
+    command_line,
+    first_few,
+    progress,
+    read_bytes,
+    refuse_input_as_output,
+    write_json,
+    write_jsonl,
+)
 from utils.folders import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_cues
@@ -130,6 +139,7 @@ def preprocess(
             f"{folder}: has no subtitle file of any of the videos, such as {names[0]}.srt: "
             f"files are found by the videos' names; there are {first_few([path.name for path in (*rest, *others)])}"
         )
+    refuse_input_as_output("--save_path", out_jsonl, [path for paths in files.values() for path in paths])
     rows = (_row(name, chosen[name], encoding, report) for name in progress(names, "subtitles", len(names)))
     write_jsonl(rows, out_jsonl)
     return report
@@ -247,12 +257,13 @@ def _tell(report: Report) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Subtitle files of a corpus -> one jsonl")
     add = parser.add_argument
-    add("--srt_dir", required=True, help=f"folder with one {_FORMS} a video, named by vid_name")
-    add("--save_path", required=True, help="jsonl to write")
+    add("--srt_dir", "-srt_dir", required=True, help=f"folder with one {_FORMS} a video, named by vid_name")
+    add("--save_path", "-save_path", required=True, help="jsonl to write")
     add("--vid_names", help="jsonl with vid_name, or text file, of the videos wanted; default all files")
     add("--encoding", help="of all files; default: UTF-8, byte order mark, else a guess for each")
     add("--report_file", help="JSON to write: lines, problems, missing and unused files")
     opt = parser.parse_args()
+    refuse_input_as_output("--save_path", opt.save_path, [opt.vid_names, opt.report_file])
     vid_names = None if opt.vid_names is None else read_vid_names(opt.vid_names)
     report = preprocess(opt.srt_dir, vid_names, opt.save_path, opt.encoding)
     if opt.report_file:

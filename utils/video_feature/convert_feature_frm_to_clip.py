@@ -9,9 +9,11 @@ A frame belongs to the clip that it lies in; a clip pools its frames.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,9 +23,19 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, command_line, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
-from utils.feature_files.provenance import contradictions, made_from, properties
+from utils.feature_files.provenance import contradictions, joined, made_from, properties
+from utils.feature_files.several_files import file_of_each, refuse_different
 from utils.video_feature.sampling import SAMPLE_OFFSET
 
 SCRIPT = "utils/video_feature/convert_feature_frm_to_clip.py"
@@ -69,34 +81,46 @@ def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
 
 
 def convert(
-    src_h5: StrPath, tgt_h5: StrPath, pool: str = "max", clip_length: float = 1.5, frame_rate: float | None = None
+    src_h5s: Sequence[StrPath],
+    tgt_h5: StrPath,
+    pool: str = "max",
+    clip_length: float = 1.5,
+    frame_rate: float | None = None,
 ) -> int:
     """Write `{vid_name: (n_clips, D)}`, whole or not at all, one video in memory at a time; returns how many videos.
 
     Args:
-        src_h5: `{vid_name: (n_frames, D)}`.
+        src_h5s: files of `{vid_name: (n_frames, D)}`, such as one a show; no video in two of them.
         pool, clip_length: see `frames_to_clips`.
-        frame_rate: frames a second in `src_h5`; by default what the file says of itself, else 3.
+        frame_rate: frames a second in the files; by default what they say of themselves, else 3.
 
     Raises:
-        InputError: the file cannot be read, its frames were not taken at `frame_rate`, or options make no sense.
+        InputError: a file cannot be read, files do not go together, their frames were not taken at `frame_rate`, or
+            options make no sense.
     """
     if pool not in POOLS:
         raise InputError(f"--pool_type {pool}: expected one of {', '.join(POOLS)}")
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise InputError(f"--clip_length {clip_length}: expected seconds, more than 0")
-    with FeatureFile(src_h5) as source:
-        attributes = source.made_by()
-        rate = _frame_rate(source, attributes, frame_rate)
-        names = source.feature_keys()
-        known = {**properties(attributes), "frame_rate": rate, "clip_length": clip_length, "pooling": pool}
+    refuse_input_as_output("--tgt_h5_file", tgt_h5, src_h5s)
+    with ExitStack() as opened:
+        sources = [opened.enter_context(FeatureFile(path)) for path in src_h5s]
+        refuse_different(sources)
+        source_of = file_of_each(sources)
+        attributes = [source.made_by() for source in sources]
+        rates = [_frame_rate(source, its, frame_rate) for source, its in zip(sources, attributes, strict=True)]
+        if len(set(rates)) > 1:
+            raise InputError(f"{first_few(src_h5s)}: only some say their frame_rate: give --frame_rate, if it is one")
+        known = functools.reduce(joined, attributes, properties(attributes[0]))
+        known |= {"frame_rate": rates[0], "clip_length": clip_length, "pooling": pool}
         if known.get("normalised") != "none":
             known.pop("normalised", None)  # pooled, normalised rows are not normalised any more
-        with new_feature_file(tgt_h5, **made_from([attributes], SCRIPT, "video", ["numpy"], **known)) as out:
-            for name in progress(names, "frames to clips"):
-                frames = source.read(name)
-                out.put(name, frames_to_clips(frames, frame_times(len(frames), rate), clip_length, pool))
-    return len(names)
+        width = sources[0].width()
+        with new_feature_file(tgt_h5, **made_from(attributes, SCRIPT, "video", ["numpy"], **known)) as out:
+            for name, source in progress(source_of.items(), "frames to clips", len(source_of)):
+                frames = source.read(name, width)
+                out.put(name, frames_to_clips(frames, frame_times(len(frames), rates[0]), clip_length, pool))
+    return len(source_of)
 
 
 def _frame_rate(source: FeatureFile, attributes: Mapping[str, Any], typed: float | None) -> float:
@@ -115,13 +139,15 @@ def _frame_rate(source: FeatureFile, attributes: Mapping[str, Any], typed: float
 @command_line
 def main() -> None:
     parser = argparse.ArgumentParser(description="Frame features -> one feature a clip")
-    parser.add_argument("--src_h5_file", required=True, help="frame features, {vid_name: (frames, size)}")
+    frames = "frame features, {vid_name: (frames, size)}; several files, such as one a show, become one"
+    parser.add_argument("--src_h5_files", "--src_h5_file", required=True, nargs="+", help=frames)
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
     parser.add_argument("--pool_type", choices=sorted(POOLS), default="max", help="(default %(default)s)")
     parser.add_argument("--clip_length", type=float, default=1.5, help="seconds (default %(default)s)")
     parser.add_argument("--frame_rate", type=float, help="frames a second (default: what the file says, else 3)")
+    parser.add_argument("--debug", action=RefusedOption, why=NO_DEBUG)
     opt = parser.parse_args()
-    n = convert(opt.src_h5_file, opt.tgt_h5_file, opt.pool_type, opt.clip_length, opt.frame_rate)
+    n = convert(opt.src_h5_files, opt.tgt_h5_file, opt.pool_type, opt.clip_length, opt.frame_rate)
     print(f"{opt.tgt_h5_file}: {n} videos")
 
 

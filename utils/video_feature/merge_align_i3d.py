@@ -20,9 +20,19 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import Property, contradictions, joined, made_from, properties
+from utils.feature_files.several_files import file_of_each, refuse_different
 
 SCRIPT = "utils/video_feature/merge_align_i3d.py"
 FEW_CLIPS, FEW_SHARE = 3, 0.1  # what two ways of counting clips differ by; more is another clip length or video
@@ -56,11 +66,13 @@ def merge_align(src_h5s: Sequence[StrPath], resnet_h5: StrPath, tgt_h5: StrPath)
     Raises:
         InputError: a file cannot be read, files do not go together, or no video is in both.
     """
+    refuse_input_as_output("--tgt_h5_file", tgt_h5, [*src_h5s, resnet_h5])
     with ExitStack() as opened:
         resnet = opened.enter_context(FeatureFile(resnet_h5))
         sources = [opened.enter_context(FeatureFile(path)) for path in src_h5s]
-        _check_alike(sources, resnet)
-        source_of = _sources(sources)
+        refuse_different(sources)
+        _check_clip_length(sources, resnet)
+        source_of = file_of_each(sources)
         there = dict.fromkeys(resnet.feature_keys())
         report = Report(
             only_i3d=[name for name in source_of if name not in there],
@@ -85,14 +97,8 @@ def merge_align(src_h5s: Sequence[StrPath], resnet_h5: StrPath, tgt_h5: StrPath)
     return report
 
 
-def _check_alike(sources: Sequence[FeatureFile], resnet: FeatureFile) -> None:
-    """Refuse files of different makings, and clips of another length than those they are aligned with."""
-    first, *others = sources
-    for other in others:
-        for name, here, there in contradictions(first.made_by(), other.made_by()):
-            raise InputError(
-                f"{other.path}: its {name} is {there}, that of {first.path} is {here}: extract all in one way"
-            )
+def _check_clip_length(sources: Sequence[FeatureFile], resnet: FeatureFile) -> None:
+    """Refuse clips of another length than those they are aligned with."""
     for source in sources:
         for _, here, there in contradictions(source.made_by(), _clip_length(resnet)):
             raise InputError(
@@ -105,23 +111,14 @@ def _clip_length(file: FeatureFile) -> dict[str, Property]:
     return {name: value for name, value in properties(file.made_by()).items() if name == "clip_length"}
 
 
-def _sources(files: Sequence[FeatureFile]) -> dict[str, FeatureFile]:
-    """The file that has each video."""
-    source_of: dict[str, FeatureFile] = {}
-    for file in files:
-        for name in file.feature_keys():
-            if name in source_of:
-                raise InputError(f"{file.path}: {name} is in {source_of[name].path} too: give each video once")
-            source_of[name] = file
-    return source_of
-
-
 @command_line
 def main() -> None:
     parser = argparse.ArgumentParser(description="I3D features of several files, merged and aligned with ResNet's")
     parser.add_argument("--src_h5_files", required=True, nargs="+", help="I3D features, {vid_name: (clips, size)}")
-    parser.add_argument("--resnet_h5_file", required=True, help="clip features that say how many clips there are")
+    clips = "clip features that say how many clips there are"
+    parser.add_argument("--resnet_h5_file", "--align_h5_file", required=True, help=clips)
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    parser.add_argument("--debug", action=RefusedOption, why=NO_DEBUG)
     opt = parser.parse_args()
     report = merge_align(opt.src_h5_files, opt.resnet_h5_file, opt.tgt_h5_file)
     for names, where in ((report.only_i3d, "ResNet"), (report.only_resnet, "I3D")):

@@ -18,7 +18,16 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, command_line, first_few, progress
+from utils.basic_utils import (
+    NO_DEBUG,
+    InputError,
+    RefusedOption,
+    StrPath,
+    command_line,
+    first_few,
+    progress,
+    refuse_input_as_output,
+)
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import contradictions, joined, made_from, properties
 
@@ -44,6 +53,7 @@ def normalize_and_concat(resnet_h5: StrPath, i3d_h5: StrPath, tgt_h5: StrPath) -
     Raises:
         InputError: a file cannot be read, or they differ in their videos, numbers of clips or clip length.
     """
+    refuse_input_as_output("--tgt_h5_file", tgt_h5, [resnet_h5, i3d_h5])
     with FeatureFile(resnet_h5) as resnet, FeatureFile(i3d_h5) as i3d:
         records = [resnet.made_by(), i3d.made_by()]
         for name, here, there in contradictions(*records):
@@ -77,6 +87,7 @@ def main() -> None:
     parser.add_argument("--resnet_h5_file", required=True, help="first half, {vid_name: (clips, size)}")
     parser.add_argument("--i3d_h5_file", required=True, help="second half, of merge_align_i3d.py")
     parser.add_argument("--tgt_h5_file", required=True, help="h5 file to write")
+    parser.add_argument("--debug", action=RefusedOption, why=NO_DEBUG)
     opt = parser.parse_args()
     n = normalize_and_concat(opt.resnet_h5_file, opt.i3d_h5_file, opt.tgt_h5_file)
     print(f"{opt.tgt_h5_file}: {n} videos")

@@ -16,7 +16,7 @@ from method_tvr.ask.asking import read_sentences, run_asking
 from method_tvr.ask.moments import clock
 from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
-from method_tvr.options.rules import dataset_of
+from method_tvr.options.rules import ensure_dataset
 from method_tvr.training.checkpoint import load_checkpoint
 from tests.support.processes import results_of
 from tests.support.runs.tiny_corpus import Corpus
@@ -182,7 +182,7 @@ def test_the_mini_corpus_is_recognised_without_a_word(monkeypatch, model, tiny_c
     monkeypatch.setattr(sys, "stdin", None)  # nobody to be asked
     assert load_checkpoint(model / "model.ckpt").config.query_input_size == TINY.text_feat_size
     assert ask(model, query="Nora")[0]["moments"]
-    dataset_of(parse_inference_options(options_of(model))).ensure()  # makes nothing where it is not asked to
+    ensure_dataset(parse_inference_options(options_of(model)))  # makes nothing where it is not asked to
 
 
 def test_more_tokens_than_the_model_has_positions_for_are_refused_over_an_encoded_corpus_too(model, tmp_path):

@@ -58,6 +58,24 @@ def test_the_references_checkpoint_loads_unchanged(golden_checkpoint, tmp_path):
     golden_checkpoint.build_model()
 
 
+def test_names_that_data_parallel_training_has_lengthened_are_read(golden_checkpoint, tmp_path):
+    content = {"model_cfg": asdict(golden_checkpoint.config), "epoch": 3}
+    content["model"] = OrderedDict((f"module.{name}", tensor) for name, tensor in golden_checkpoint.state.items())
+    torch.save(content, tmp_path / "model.ckpt")
+    found = load_checkpoint(tmp_path / "model.ckpt")
+    assert found.model_digest() == golden_checkpoint.model_digest()
+    found.build_model()
+
+
+def test_a_checkpoint_of_xml_is_named(saved):
+    content = torch.load(saved, weights_only=True)
+    del content["digest"]
+    content["model_cfg"]["merge_two_stream"] = True
+    torch.save(content, saved)
+    with pytest.raises(InputError, match="it is one of XML, TVRetrieval's model"):
+        load_checkpoint(saved)
+
+
 def test_the_references_model_saved_by_us_is_the_same(golden_checkpoint, tmp_path):
     path = tmp_path / "ours.ckpt"
     save_checkpoint(path, golden_checkpoint.build_model(), golden_checkpoint.epoch)

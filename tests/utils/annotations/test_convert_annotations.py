@@ -340,6 +340,20 @@ def test_nothing_is_written_when_one_file_cannot_be(anet, monkeypatch):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_only_an_earlier_conversion_is_replaced(anet, capsys):
+    out = converted("anet_cap", anet)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    converted("anet_cap", anet)
+    (record,) = out.glob("*_made_by.json")
+    record.unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        converted("anet_cap", anet)
+    assert stop.value.code == BAD_INPUT_EXIT_CODE
+    assert "is of no conversion, and would be replaced" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} | {record.name: before[record.name]} == before
+
+
 def test_windows_line_ends_change_nothing(charades):
     out = converted("charades_sta", charades)
     before = {path.name: path.read_bytes() for path in out.glob("*_release.jsonl")}

@@ -17,7 +17,7 @@ import pytest
 from tests.utils.feature_files.extractions import NAMES, RECIPE, assert_equal_files, extract, folder_of, interrupted
 from utils.basic_utils import InputError
 from utils.feature_files import item_log
-from utils.feature_files.feature_file import FeatureError, FeatureFile
+from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.resumable_features import Extraction, file_stamp
 
 CHILD = """
@@ -233,8 +233,8 @@ def test_folders_of_other_things_are_not_touched(tmp_path: Path) -> None:
     assert (folder_of(tmp_path / "video.h5") / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not h5", None])
-def test_a_damaged_or_foreign_output_is_replaced(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\nand no more", None])
+def test_a_damaged_output_is_replaced(tmp_path: Path, content: bytes | None) -> None:
     out = tmp_path / "video.h5"
     if content is None:
         with h5py.File(out, "w") as file:
@@ -243,6 +243,29 @@ def test_a_damaged_or_foreign_output_is_replaced(tmp_path: Path, content: bytes 
         out.write_bytes(content)
     assert extract(out) == NAMES
     assert FeatureFile(out).keys() == NAMES
+
+
+@pytest.mark.parametrize("content", [b"an hour of video", None])
+def test_an_output_that_no_extraction_wrote_is_not_lost(tmp_path: Path, content: bytes | None) -> None:
+    out = tmp_path / "video.h5"
+    if content is None:
+        with new_feature_file(out) as file:
+            file.put("a", np.ones((3, 2), np.float32))
+    else:
+        out.write_bytes(content)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="is there, and is not what an extraction wrote"):
+        extract(out)
+    assert out.read_bytes() == before
+
+
+def test_what_a_run_is_not_asked_for_is_said_to_be_left_out(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "video.h5"
+    extract(out)
+    capsys.readouterr()
+    assert extract(out, names=NAMES[1:]) == []
+    assert f"leaves out what this run was not asked for: {NAMES[0]}" in capsys.readouterr().err
+    assert FeatureFile(out).keys() == NAMES[1:]
 
 
 def damage_header(out: Path, key: str) -> None:

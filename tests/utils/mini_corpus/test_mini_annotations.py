@@ -14,8 +14,8 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.mini_corpus.annotations import generate_for_annotations
 from utils.mini_corpus.files import (
     FeatureSettings,
-    is_complete,
     query_feature_path,
+    standing,
     sub_feature_path,
     video_feature_path,
 )
@@ -62,7 +62,7 @@ def test_every_video_and_query_gets_features_of_the_right_shape(annotations: Pat
     assert summary["counts"]["val"]["types"] == {"v": 1, "t": 1, "vt": 1}
     assert summary["counts"]["test_public"]["queries"] == 1
     assert str(annotations / "own_val_release.jsonl") in summary["annotations"]
-    assert is_complete(out, "own")
+    assert standing(out, "own").as_made
     assert [path.name for path in out.rglob("*.jsonl")] == []
 
 
@@ -160,7 +160,7 @@ def test_a_folder_without_any_release_is_refused(annotations: Path, tmp_path: Pa
 def test_the_prefix_chooses_among_several_corpora(annotations: Path, tmp_path: Path) -> None:
     (annotations / "two_video2dur_idx.json").write_text("{}")
     generate_for_annotations(annotations, tmp_path / "out", SETTINGS, prefix="own")
-    assert is_complete(tmp_path / "out", "own")
+    assert standing(tmp_path / "out", "own").as_made
 
 
 def test_annotations_as_converters_write_them_are_read(tmp_path: Path) -> None:

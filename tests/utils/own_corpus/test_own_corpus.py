@@ -221,7 +221,7 @@ def test_clips_are_those_of_the_three_conversion_scripts(tmp_path, pool):
     frames, i3d = _halves(tmp_path)
     names = ["v0", "v1", "v2"]
     clips, aligned, joined = (tmp_path / f"{name}.h5" for name in ("clips", "aligned", "joined"))
-    convert(frames, clips, pool, 1.5)
+    convert([frames], clips, pool, 1.5)
     merge_align([i3d], clips, aligned)
     normalize_and_concat(clips, aligned, joined)
     for source, expected in ((None, clips), (i3d, joined)):

@@ -102,7 +102,7 @@ def test_the_file_says_what_made_it(folder: Path, model: ImageModel, tmp_path: P
 
 def test_frame_features_become_clips(folder: Path, model: ImageModel, tmp_path: Path) -> None:
     extract_frame_features.extract({"phone": folder / "phone.mp4"}, model, tmp_path / "f.h5")
-    convert(tmp_path / "f.h5", tmp_path / "c.h5", pool="max", clip_length=1.5)
+    convert([tmp_path / "f.h5"], tmp_path / "c.h5", pool="max", clip_length=1.5)
     frames, clips = FeatureFile(tmp_path / "f.h5").read("phone"), FeatureFile(tmp_path / "c.h5").read("phone")
     assert len(clips) == 3
     bounds = [(0, 5), (5, 9), (9, 12)]  # 0.1 to 1.43 s, 1.77 to 2.77 s, 3.1 to 3.77 s

@@ -57,7 +57,7 @@ def run(monkeypatch, capsys, script, *argv) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(("pool", "tolerance"), [("max", {"rtol": 0}), ("avg", ROUNDING)])
 def test_clips_agree_with_the_reference(golden, tmp_path, pool, tolerance):
-    assert convert(golden("frame_features.h5"), tmp_path / "clips.h5", pool) == 4
+    assert convert([golden("frame_features.h5")], tmp_path / "clips.h5", pool) == 4
     assert_same(read(tmp_path / "clips.h5"), read(golden(f"clip_features_{pool}.h5")), **tolerance)
 
 
@@ -108,7 +108,7 @@ def test_feature_maps_are_pooled_too():
 def test_the_record_of_the_frames_is_carried_on(tmp_path):
     about = {"model": "m", "weights": "0f", "frame_rate": 2.0, "normalised": "L2", "versions": "torch 2.5", "seed": 3}
     frames = write(tmp_path / "frames.h5", {"v": rows(8)}, made_by="a", **about)
-    convert(frames, tmp_path / "clips.h5", "avg", clip_length=2.0)
+    convert([frames], tmp_path / "clips.h5", "avg", clip_length=2.0)
     record = FeatureFile(tmp_path / "clips.h5").made_by()
     assert record.pop("versions") == f"torch 2.5, numpy {np.__version__}"
     assert record == {
@@ -137,14 +137,14 @@ def test_the_record_of_the_frames_is_carried_on(tmp_path):
 def test_options_that_make_no_sense_are_refused_and_nothing_is_written(tmp_path, options, message):
     frames = write(tmp_path / "frames.h5", {"v": rows(8)}, frame_rate=2.0)
     with pytest.raises(InputError, match=message):
-        convert(frames, tmp_path / "clips.h5", **options)
+        convert([frames], tmp_path / "clips.h5", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["frames.h5"]
 
 
 def test_a_damaged_video_leaves_no_half_file(tmp_path):
     frames = write(tmp_path / "frames.h5", {"a": rows(8), "b": np.full((3, 3), np.nan, np.float32)})
     with pytest.raises(InputError, match="key b: holds NaN"):
-        convert(frames, tmp_path / "clips.h5")
+        convert([frames], tmp_path / "clips.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["frames.h5"]
 
 
@@ -277,3 +277,20 @@ def test_a_missing_file_ends_with_code_2(tmp_path, monkeypatch, capsys, script):
     assert code == 2
     assert "gone.h5: feature file not found" in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", [convert_feature_frm_to_clip, merge_align_i3d, normalize_and_concat])
+def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, script):
+    one, other = (write(tmp_path / name, {"a": rows(4)}) for name in ("one.h5", "other.h5"))
+    options = {
+        convert_feature_frm_to_clip: ["--src_h5_files", one],
+        merge_align_i3d: ["--src_h5_files", one, "--resnet_h5_file", other],
+        normalize_and_concat: ["--resnet_h5_file", other, "--i3d_h5_file", one],
+    }[script]
+    before = one.read_bytes()
+    (tmp_path / "link.h5").symlink_to(one)
+    for target in (one, tmp_path / "link.h5"):
+        code, _, err = run(monkeypatch, capsys, script, *options, "--tgt_h5_file", target)
+        assert code == 2
+        assert "is read too, and would be lost" in err
+    assert one.read_bytes() == before
