@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from utils.basic_utils import InputError
+from utils.folders import entries_of
 from utils.text_feature.subtitle_files import SUFFIXES
-from utils.video_feature.frames import PICTURE_SUFFIXES, VIDEO_SUFFIXES, pictures_in
+from utils.video_feature.frames import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 FilesByName = Mapping[str, Sequence[Path]]
 
@@ -78,7 +79,7 @@ def lies_beside(path: Path) -> bool:
     """Whether nobody takes it for subtitles: a video, its pictures or sound, or what yt-dlp knows of it."""
     if os.path.isdir(path):
         try:
-            return bool(pictures_in(path))
+            return any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in entries_of(path, "look into it"))
         except InputError:  # it is told of like any other folder
             return False
     return path.suffix.lower() in _NO_SUBTITLES or path.name.lower().endswith(".info.json")
