@@ -178,6 +178,7 @@ def test_subtitles_lie_in_their_clips_and_silence_is_zero(corpus: Made) -> None:
             assert not np.any(sub[f"{name}-mask"])
         assert np.all(sub["phone-mask"])  # its last cue goes on past the end
         assert np.any(sub["phone"])
+    assert "subtitle files taken: 8 .srt\n" in corpus.told
     assert f"videos without a subtitle file, whose subtitle features are zero (2): {', '.join(SILENT)}" in corpus.told
     assert "videos with subtitle lines that begin after their end, in no clip (8): " in corpus.told
 
@@ -236,8 +237,10 @@ def test_another_pooling_needs_no_video(raw: RawCorpus, own: Path, corpus: Made,
 
 def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: Path) -> None:
     own_raw.queries.write_text('{"desc": "Where is the rabbit?"}\n{"desc": "Who drives?", "vid_name": "phone"}\n')
+    (own_raw.videos / "phone.srt").write_text(srt([(0.0, 1.4, "Beside its video.")]))
     made = make(own_raw, own, subtitles=None, remove_intermediate=True)
     assert made.code == 0, made.noted
+    assert f"though there is phone.srt beside them: --subtitles {own_raw.videos}" in made.told
     assert "inference.sh MODEL_DIR test_public" in made.told
     assert "all videos are zero" in made.told
     splits = load_videos(made.path("video2dur_idx.json"))

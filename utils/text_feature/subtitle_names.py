@@ -104,6 +104,6 @@ def _by_likeness(way: FilesByName, taken: set[Path]) -> dict[str, list[Path]]:
 
 
 def _preference(path: Path) -> tuple[bool, int, str]:
-    """Forced subtitles, which hold what is said in another language alone, come last, and what has no rows so."""
-    form = (".ass", ".ssa", ".json").index(path.suffix.lower()) + 1 if path.suffix.lower() not in SUFFIXES[:2] else 0
+    """Sorts forced subtitles, which hold what is said in another language alone, last; then by form, then by name."""
+    form = max(0, SUFFIXES.index(path.suffix.lower()) - 1)  # .srt and .vtt are as good
     return ".forced." in path.name.lower(), form, path.name
