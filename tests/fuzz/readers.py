@@ -282,6 +282,7 @@ READERS = {
     "training_state": _of_module("hostile_training_state"),
     "encoded_corpus": _of_module("hostile_corpus"),
     "faiss_index": _of_module("hostile_index"),
+    "subtitles": _of_module("hostile_subtitles"),
     **{f"convert_{name}": _conversion(name) for name in ("anet_cap", "charades_sta", "didemo", "npy_folder")},
 }
 

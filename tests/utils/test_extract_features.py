@@ -178,6 +178,7 @@ def test_subtitles_lie_in_their_clips_and_silence_is_zero(corpus: Made) -> None:
             assert not np.any(sub[f"{name}-mask"])
         assert np.all(sub["phone-mask"])  # its last cue goes on past the end
         assert np.any(sub["phone"])
+    assert "subtitle files taken: 8 .srt\n" in corpus.told
     assert f"videos without a subtitle file, whose subtitle features are zero (2): {', '.join(SILENT)}" in corpus.told
     assert "videos with subtitle lines that begin after their end, in no clip (8): " in corpus.told
 
@@ -260,17 +261,19 @@ def test_another_pooling_needs_no_video(raw: RawCorpus, own: Path, corpus: Made,
 def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: Path) -> None:
     own_raw.queries.write_text('{"desc": "Where is the rabbit?"}\n{"desc": "Who drives?", "vid_name": "phone"}\n')
     (own_raw.videos / "notes.txt").touch()
+    (own_raw.videos / "phone.srt").write_text(srt([(0.0, 1.4, "Beside its video.")]))
     for name in ("1", "2"):
         (own_raw.videos / name).mkdir()
         shutil.copy(own_raw.videos / "empty.mp4", own_raw.videos / name / "same.mp4")
     made = make(own_raw, own, subtitles=None, remove_intermediate=True)
     assert made.code == 0, made.noted
-    assert "2 other files and folders are not taken" in made.noted
-    assert "not looked at (1): notes.txt\n" in made.told
+    assert "3 other files and folders are not taken" in made.noted
+    assert "not looked at (2): notes.txt, phone.srt\n" in made.told
     assert "1/same.mp4 and 2/same.mp4 would have one name" in made.told
     record = read_json(made.path("made_by.json"))
     assert record["inventory"]["videos"]["taken"] == len(DURATIONS) + len(FAILED)
     assert "same" in record["failed"]
+    assert f"though there is phone.srt beside them: --subtitles {own_raw.videos}" in made.told
     assert "inference.sh MODEL_DIR test_public" in made.told
     assert "all videos are zero" in made.told
     (note,) = [line for line in made.told.splitlines() if "too short to be found" in line]  # by another's model

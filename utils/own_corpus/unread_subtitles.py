@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -37,7 +38,7 @@ def files_beside(videos: Iterable[Path]) -> list[str]:
 
 def _first_text_track(path: Path) -> int | None:
     """The number of the first track of text among the subtitle tracks in a file, if there is one."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return None
     check_decoder()
     with suppress(InputError), opened(path, 1) as (container, _):  # what cannot be opened is told with its frames

@@ -44,9 +44,9 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str | None]:
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return _decoded(data, name, None)
-    if data.count(0) > len(data) // 4:  # Western text in UTF-16 without a mark: every other byte is zero
-        name = "utf-16-be" if data[:2].startswith(b"\0") else "utf-16-le"
-        return _decoded(data, name, f"read as {name}, which it seems to be: {REMEDY}")
+    utf_16 = _unmarked_utf_16(data)
+    if utf_16 is not None:
+        return _decoded(data, utf_16, f"read as {utf_16}, which it seems to be: {REMEDY}")
     try:
         return data.decode("utf-8"), None
     except UnicodeDecodeError:
@@ -78,6 +78,14 @@ def read_text(path: StrPath, remedy: str) -> str:
     if "\0" in text:
         raise InputError(f"{path}: is not a text file: {remedy}")
     return text
+
+
+def _unmarked_utf_16(data: bytes) -> str | None:
+    """Name of the UTF-16 without a mark that text is in: one byte of each space and digit is zero, always the same."""
+    first, second = data[::2].count(0), data[1::2].count(0)
+    if max(first, second) <= len(data) // 20 or min(first, second) > max(first, second) // 20:
+        return None
+    return "utf-16-be" if first > second else "utf-16-le"
 
 
 def check_encoding(encoding: str) -> None:

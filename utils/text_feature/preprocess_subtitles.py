@@ -75,6 +75,7 @@ class Report:
     problems: dict[str, list[str]] = field(default_factory=dict)  # sentences by vid_name, of videos that have some
     missing: list[str] = field(default_factory=list)  # videos that were asked for and have no file; they have no lines
     unused: list[str] = field(default_factory=list)  # files that belong to none of the videos asked for
+    further: list[str] = field(default_factory=list)  # files of videos of which another was taken
     not_read: dict[str, list[str]] = field(default_factory=dict)  # by the reason, of files called as missing videos
     not_looked_at: list[str] = field(default_factory=list)  # what else is in the folder
     causes: dict[str, Cause] = field(default_factory=dict)  # by what the problems say without place and example
@@ -102,6 +103,8 @@ class Report:
         lines = [f"subtitle files taken: {', '.join(f'{n} {form}' for form, n in sorted(forms.items())) or 'none'}"]
         if self.not_looked_at:
             lines[0] += f"; not looked at: {first_few(self.not_looked_at)}"
+        if self.further:
+            lines.append(f"subtitle files not taken, since one called shorter was: {first_few(self.further)}")
         for reason, names in self.not_read.items():
             lines.append(f"silent, though there is {first_few(names)} ({reason})")
         lines += [cause.told() for cause in self.causes.values()]
@@ -128,12 +131,14 @@ def preprocess(
     files, others = _subtitle_files(Path(folder))
     names = _names_of(files) if vid_names is None else list(dict.fromkeys(vid_names))
     in_a_language = _by_name_without_language(files)
-    chosen = choose(names, [files, without_container(files), in_a_language, without_container(in_a_language)])
+    ways = (files, without_container(files), in_a_language, without_container(in_a_language))
+    chosen = choose(names, ways)
     report = Report(missing=[name for name in names if not chosen[name]])
     used = {path for paths in chosen.values() for path in paths}
     rest = [path for paths in files.values() for path in paths if path not in used]
-    others = [path for path in others if path.name not in chosen]  # folders of frames
-    _take_stock(report, rest, others)
+    further = {path for way in ways for name in names for path in way.get(name, ())}
+    _take_stock(report, [path for path in rest if path not in further], others)
+    report.further = sorted(path.name for path in further - used)
     if names and len(report.missing) == len(names):
         raise InputError(
             f"{folder}: has no subtitle file of any of the videos, such as {names[0]}.srt: "

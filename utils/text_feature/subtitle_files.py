@@ -84,7 +84,7 @@ def _text_of(path: StrPath, encoding: str | None, problems: Problems) -> str:
     except InputError as err:
         raise InputError(f"{path}: {err}") from err
     if "\0" in text:
-        problems.add("is not a text file")
+        problems.add("is not a text file, not read: subtitles are text, best saved as UTF-8")
         return ""
     if note is not None:
         problems.add(note)

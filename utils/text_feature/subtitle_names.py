@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
+from utils.basic_utils import InputError
+from utils.folders import entries_of
 from utils.inventory.video_folder import VIDEO_SUFFIXES
 from utils.text_feature.subtitle_files import SUFFIXES
 from utils.video_feature.frames import PICTURE_SUFFIXES
@@ -67,19 +70,26 @@ def not_read(silent: Sequence[str], others: Iterable[Path]) -> dict[str, list[st
     reasons: dict[str, list[str]] = {}
     for path in others:
         parts = path.name.split(".")
-        begins = (".".join(parts[:n]) for n in range(1, len(parts)))
+        begins = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
         if any(alike(begin) in wanted for begin in begins) and not lies_beside(path):
             reasons.setdefault(_reason(path), []).append(path.name)
     return reasons
 
 
 def lies_beside(path: Path) -> bool:
-    """Whether nobody takes a file for subtitles: a video, a thumbnail, sound, or what yt-dlp knows of a video."""
+    """Whether nobody takes it for subtitles: a video, its pictures or sound, or what yt-dlp knows of it."""
+    if os.path.isdir(path):
+        try:
+            return any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in entries_of(path, "look into it"))
+        except InputError:  # it is told of like any other folder
+            return False
     return path.suffix.lower() in _NO_SUBTITLES or path.name.lower().endswith(".info.json")
 
 
 def _reason(path: Path) -> str:
     suffix = path.suffix.lower()
+    if os.path.isdir(path):
+        return "a folder, not looked into: put its files into the folder of subtitles, called as the videos"
     if suffix in SUFFIXES:
         return _UNCLEAR
     return f"{suffix}: {_REASONS.get(suffix, _NO_FORM)}"
@@ -95,6 +105,6 @@ def _by_likeness(way: FilesByName, taken: set[Path]) -> dict[str, list[Path]]:
 
 
 def _preference(path: Path) -> tuple[bool, int, str]:
-    """Forced subtitles, which hold what is said in another language alone, come last, and what has no rows so."""
-    form = (".ass", ".ssa", ".json").index(path.suffix.lower()) + 1 if path.suffix.lower() not in SUFFIXES[:2] else 0
+    """Sorts forced subtitles, which hold what is said in another language alone, last; then by form, then by name."""
+    form = max(0, SUFFIXES.index(path.suffix.lower()) - 1)  # .srt and .vtt are as good
     return ".forced." in path.name.lower(), form, path.name

@@ -139,6 +139,18 @@ def test_each_cause_is_one_line_with_the_files_it_is_in(folder: Path, tmp_path: 
     assert problem.endswith("(and 899 more such, in v0.srt, v1.srt, v2.srt, v3.srt, v4.srt … (30 in all))")
 
 
+def test_further_languages_and_folders_are_told_for_what_they_are(folder: Path, tmp_path: Path):
+    (folder / "b.fr.srt").write_text(srt("abeille"))
+    for name in ("film", "frames"):
+        (folder / name).mkdir()
+    (folder / "film" / "English.srt").write_text(srt("hidden"))
+    (folder / "frames" / "1.png").write_bytes(b"")
+    report = preprocess(folder, ["b", "film", "frames"], tmp_path / "out.jsonl")
+    assert (report.further, report.unused) == (["b.fr.srt"], ["a.v1.vtt", "c.en.SRT"])
+    assert [(names, "a folder, not looked into" in why) for why, names in report.not_read.items()] == [(["film"], True)]
+    assert "subtitle files not taken, since one called shorter was: b.fr.srt" in report.summary()
+
+
 def test_where_nothing_can_be_read_what_lies_there_is_named(tmp_path: Path):
     (tmp_path / "film.sub").write_text("{0}{25}Hi")
     with pytest.raises(InputError, match=r"has no \.srt, .* file: there is film\.sub"):

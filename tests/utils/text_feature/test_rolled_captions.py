@@ -108,6 +108,22 @@ def test_ordinary_subtitles_in_which_the_same_is_said_twice_stay(read, form):
     assert found == [(text.replace("\n", " "), start, end) for text, start, end in cues]
 
 
+def test_a_few_subtitles_that_repeat_themselves_stay(read):
+    cues = [
+        ("Stop.", 0.0, 1.0),
+        ("Stop.", 1.0, 2.0),
+        ("Stop.\nPlease stop.", 2.0, 3.0),
+        ("Please stop.\nNow.", 3.0, 4.0),
+    ]
+    assert len(" ".join(text for text, _, _ in read(srt(cues), "a.srt")).split()) == 8
+
+
+def test_a_row_that_stands_through_a_pause_is_said_once(read):
+    cues = rolled(["one two", "three four", "five six"])
+    late = [(text, start + 5, end + 5) for text, start, end in cues[4:]]
+    assert [text for text, _, _ in read(vtt(cues[:4] + late))] == ["one two", "three four", "five six"]
+
+
 def test_karaoke_with_times_of_words_stays(read):
     cues = [(timed("row row row your boat", start), start, start + 2) for start in (0.0, 2.0, 4.0)]
     assert len(read(vtt(cues))) == 3

@@ -127,6 +127,13 @@ class TestEncodings:
         assert texts(lines) == ["Hello"]
         assert encoding in problems[0]
 
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("text", [RUSSIAN * 3, JAPANESE * 2])
+    def test_utf_16_of_other_scripts_without_a_mark_is_seen(self, read, encoding: str, text: str):
+        lines, problems = read("".join(cue(text, number=i) for i in range(1, 4)).encode(encoding))
+        assert texts(lines) == [clean_text(text)] * 3
+        assert f"read as {encoding}" in problems[0]
+
     @pytest.mark.parametrize(
         ("text", "encoding"),
         [
@@ -379,6 +386,7 @@ class TestOtherForms:
         content = (
             '{"segments": [{"id": 0, "start": 1, "end": 2.5, "text": " Hi (there).", "avg_logprob": NaN},'
             ' {"start": 5, "end": 4, "text": "back"}, 7, {"start": 1e999, "end": 1e999, "text": ""},'
+            f' {{"start": {10**400}, "end": {10**400}, "text": "never"}},'
             ' {"start": 3, "end": 4, "text": " "}]}'
         )
         lines, problems = read(content, "video.json")

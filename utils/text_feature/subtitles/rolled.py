@@ -39,12 +39,17 @@ def _rolls(cues: Sequence[Cue], carried: Sequence[int]) -> bool:
             going_on += 1 if cue.first_timed is None else 2
         elif cue.end - cue.start <= FLASH_S:
             going_on += 2
+        else:  # the same again, long enough to be said
+            others += 2
     return going_on >= 2 and going_on > others
 
 
 def _carried(before: Cue, cue: Cue) -> int:
-    """How many rows of `cue` stood at the bottom of the cue before, without a pause in between."""
-    if cue.start > before.end + GAP_S:
+    """How many rows of `cue` stood at the bottom of the cue before.
+
+    After a pause the same words are said anew, unless they stand above a row whose words have times, as they have not.
+    """
+    if cue.first_timed is None and cue.start > before.end + GAP_S:
         return 0
     shown = [words for row in before.rows if (words := _words(row))]
     new_from = len(cue.rows) if cue.first_timed is None else cue.first_timed

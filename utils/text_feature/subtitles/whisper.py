@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, TypeGuard
 
 from utils.basic_utils import InputError
 from utils.text_feature.subtitles.cue import Cue, Problems
+
+LONGEST_S = 10**9  # also of whole numbers, which have no infinity
 
 
 def whisper_cues(text: str, problems: Problems) -> list[Cue]:
@@ -35,4 +36,4 @@ def _segments(text: str, path: str) -> list[Any]:
 
 
 def _is_time(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST_S
