@@ -64,9 +64,10 @@ CHARADES = Form(
 _FORM_OF_KEYS = (  # what an object with these keys is, the first that fits
     ({"video2idx"}, PREDICTIONS),
     ({"desc_id", "predictions"}, ENTRIES),
+    ({"desc_id", "ts"}, ANNOTATIONS),
+    ({"relevant_windows"}, MOMENT_DETR),  # whatever else has been renamed already
+    ({"pred_relevant_windows"}, MOMENT_DETR_PREDICTIONS),
     ({"desc_id"}, ANNOTATIONS),
-    ({"qid", "pred_relevant_windows"}, MOMENT_DETR_PREDICTIONS),
-    ({"qid", "relevant_windows"}, MOMENT_DETR),
     ({"qid", "query", "vid"}, MOMENT_DETR),
     ({"annotation_id", "description"}, DIDEMO),
     ({"annotation_id", "times"}, DIDEMO),

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.files import ANNOTATIONS, BadInput, refuse_others, why_no_rows
-from utils.basic_utils import InputError, StrPath, read_bytes, read_jsonl, write_json
+from standalone_eval.files import ANNOTATIONS, BadInput, form_of_text, refuse_others, why_no_rows
+from utils.basic_utils import InputError, StrPath, read_bytes, read_json, read_jsonl, write_json
+
+DURATIONS = "_video2dur_idx.json"
 
 
 def read_queries_file(path: StrPath, remedy: str = "check the path") -> list[dict[str, Any]]:
@@ -26,7 +28,13 @@ def read_queries_file(path: StrPath, remedy: str = "check the path") -> list[dic
     return rows
 
 
-DURATIONS = "_video2dur_idx.json"
+def read_predictions_file(path: StrPath) -> Any:
+    """A prediction file, not checked yet; an `InputError` names another known form where it is no JSON document."""
+    try:
+        return read_json(path)
+    except InputError as err:
+        form = form_of_text(read_bytes(path).decode("utf-8", "replace"))
+        raise InputError(f"{path}: {form}") if form else err from err
 
 
 def release_path(out: Path, prefix: str, split: str) -> Path:

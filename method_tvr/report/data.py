@@ -16,8 +16,8 @@ from standalone_eval.aligned import Aligned, align
 from standalone_eval.files import BadInput
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes
-from utils.basic_utils import InputError, read_json
-from utils.dataset_files import read_queries_file
+from utils.basic_utils import InputError
+from utils.dataset_files import read_predictions_file, read_queries_file
 
 CURVE_IOU_THDS = tuple(tenth / 10 for tenth in range(1, 10))
 MAX_FILES = 8  # that can be told apart in one chart
@@ -110,7 +110,7 @@ def read_report_data(
     files: list[PredictionFile] = []
     for letter, path in zip(ascii_uppercase, paths, strict=False):
         try:
-            aligned = align(read_json(path), rows)
+            aligned = align(read_predictions_file(path), rows)
         except BadInput as err:
             raise InputError(f"{path}, against {gt_path}: {err}") from err
         modified = datetime.fromtimestamp(path.stat().st_mtime).astimezone()

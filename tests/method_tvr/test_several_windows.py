@@ -99,6 +99,16 @@ def test_the_data_check_notes_them_where_the_dataset_asks_for_agreement(windows,
         assert checked.out.count(f"{REMEDY} (3)") == told
 
 
+def test_a_report_says_which_form_a_file_is_of(tmp_path):
+    write_jsonl([{"desc_id": 1, "desc": "waves", "vid_name": "a", "ts": [0, 1]}], tmp_path / "gt.jsonl")
+    rows = [{"qid": i, "query": "waves", "vid": "a", "pred_relevant_windows": [[0, 1, 0.9]]} for i in (1, 2)]
+    write_jsonl(rows, tmp_path / "p.jsonl")
+    with pytest.raises(InputError, match=r"p\.jsonl: holds predictions in Moment-DETR's form"):
+        read_report_data([tmp_path / "p.jsonl"], tmp_path / "gt.jsonl")
+    with pytest.raises(InputError, match=r"p\.jsonl: holds predictions in Moment-DETR's form"):
+        read_report_data([tmp_path / "gt.jsonl"], tmp_path / "p.jsonl")
+
+
 def test_examples_and_reports_judge_by_the_rule(tmp_path, capsys):
     apart = ((0.0, 2.0), (4.0, 6.0), (8.0, 9.0), (9.5, 10.0))
     query = Query(1, "waves", 1, "a", apart[0], moments=apart)

@@ -24,6 +24,10 @@ FOREIGN = {
     "Moment-DETR": (jsonl(QIDS), "annotations in Moment-DETR's form (qid"),
     "Moment-DETR in a list": (json.dumps(QIDS), "annotations in Moment-DETR's form (qid"),
     "Moment-DETR without windows": (jsonl([{"qid": 1, "query": "q", "vid": "a"}]), "Moment-DETR's form (qid"),
+    "Moment-DETR, half rewritten": (
+        jsonl([{"desc_id": 7, "vid_name": "a", "relevant_windows": [[5, 12]]}]),
+        "form (qid",
+    ),
     "Moment-DETR's predictions": (
         jsonl(ANSWERS),
         "predictions in Moment-DETR's form (qid, vid, pred_relevant_windows)",

@@ -6,8 +6,10 @@ they exist to run the whole pipeline at TVR's real scale, and results on them sa
 
 from __future__ import annotations
 
+import glob
 import random
 import reprlib
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,6 +181,13 @@ def _read_durations(path: Path) -> Durations:
 def _choose_splits(source: Path, prefix: str, splits: Sequence[str] | None, durations: Durations) -> list[str]:
     there = [split for split in ANNOTATED_SPLITS if release_path(source, prefix, split).is_file()]
     chosen = list(splits) if splits else there
+    known = {release_path(source, prefix, split) for split in (*SPLITS, *ANNOTATED_SPLITS)}
+    unread = [] if splits else sorted(set(source.glob(release_path(Path(), glob.escape(prefix), "*").name)) - known)
+    if unread:
+        names = first_few([path.name for path in unread])
+        print(
+            f"note: {source}: not read, as they are of none of {', '.join(ANNOTATED_SPLITS)}: {names}", file=sys.stderr
+        )
     if not chosen:
         raise InputError(f"{release_path(source, prefix, 'val')}: not found, nor that of any other split")
     for split in chosen:

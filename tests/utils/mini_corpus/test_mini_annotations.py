@@ -186,6 +186,15 @@ def test_queries_that_name_their_video_alone_are_a_split_without_answers(annotat
     assert summary["counts"]["val"]["queries"] == 1
 
 
+def test_queries_of_a_split_that_is_not_known_are_said_to_be_left_unread(
+    annotations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(annotations / "own_valid_release.jsonl", VAL)
+    for splits, said in ((None, 1), (["val"], 0)):
+        generate_for_annotations(annotations, tmp_path / "out", SETTINGS, splits=splits)
+        assert capsys.readouterr().err.count("own_valid_release.jsonl") == said
+
+
 def test_another_known_form_is_called_by_its_name(annotations: Path, tmp_path: Path) -> None:
     rows = [{"qid": 1, "query": "A zebra.", "vid": "a", "duration": 31.0, "relevant_windows": [[0, 5]]}]
     write_rows(annotations / "own_val_release.jsonl", rows)
