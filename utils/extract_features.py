@@ -159,7 +159,8 @@ def _extract_queries(dataset: NewDataset) -> None:
     report = extract_queries(rows, dataset.models.text, dataset.layout.query)
     dataset.queries, failed = parted(dataset.queries, lambda query: report.failed.get(str(query.desc_id)))
     dataset.left_out += failed
-    cut = [query.where for query in dataset.queries if str(query.desc_id) in frozenset(report.cut)]
+    ids = frozenset(report.cut)
+    cut = [query.where for query in dataset.queries if str(query.desc_id) in ids]
     dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens", cut)
     late = past_the_end(dataset.queries, dataset.durations)
     dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
