@@ -230,13 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument_group("what there is").add_argument
     add("--videos", required=True, metavar="DIR", help="video files, or folders of frames; its subfolders too")
     add("--subtitles", metavar="DIR", help=".srt or .vtt files called as the videos; without it all is silent")
-    add(
-        "--queries",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="jsonl, csv or tsv of desc, vid_name, ts; see README.md",
-    )
+    add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl, csv or tsv of desc, vid_name, ts; README.md")
     add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
     add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
     add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")
