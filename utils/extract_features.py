@@ -174,7 +174,8 @@ def _extract_queries(dataset: NewDataset) -> None:
     report = extract_queries(rows, dataset.models.text, dataset.layout.query)
     dataset.queries, failed = parted(dataset.queries, lambda query: report.failed.get(str(query.desc_id)))
     dataset.left_out += failed
-    cut = [query.where for query in dataset.queries if str(query.desc_id) in frozenset(report.cut)]
+    ids = frozenset(report.cut)
+    cut = [query.where for query in dataset.queries if str(query.desc_id) in ids]
     dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens", cut)
     late = past_the_end(dataset.queries, dataset.durations)
     dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
@@ -252,17 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument_group("what there is").add_argument
     add("--videos", required=True, metavar="DIR", help="video files, or folders of frames; its subfolders too")
     add(
-        "--queries",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="jsonl, csv or tsv of desc, vid_name, ts; see README.md",
-    )
-    add(
         "--subtitles",
         metavar="DIR",
         help=".srt, .vtt, .ass or .json (whisper) files called as the videos; without it all is silent",
     )
+    add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl, csv or tsv of desc, vid_name, ts; README.md")
     add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
     add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
     add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")

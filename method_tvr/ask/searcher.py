@@ -37,6 +37,7 @@ from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
 from method_tvr.search.records import EncodedQueries
 from method_tvr.trained_model import TrainedModel, encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, StrPath, first_few, is_text
+from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks
 
 
@@ -192,6 +193,11 @@ class MomentSearcher:
         )
         if not allowed.any():
             names = [one.vid_name for one in self.videos]
+            if video is not None and video not in names:
+                there = Names(names)
+                if (known := there.known(video)) is not None:
+                    return self._allowed(known, show)
+                names = there.nearest(video) or names
             what = f"video {shortened(video)}" if video is not None else f"show {shortened(str(show))}"
             raise QuestionError(f"there is no {what} among the {len(self.videos)} videos: {first_few(names)}")
         return allowed

@@ -20,10 +20,13 @@ from standalone_eval.files import BadInput
 from utils.annotations.charades_sta import _take_line
 from utils.annotations.reading import Reader, Source
 from utils.basic_utils import InputError, first_few
+from utils.inventory.names import Names
+from utils.inventory.video_folder import _are_numbered
 from utils.mini_corpus.word_vectors import stem, tokenise
 from utils.model_utils import named_when_out_of_memory
 from utils.own_corpus.layout import name_in_files
 from utils.own_corpus.queries import read_queries
+from utils.own_corpus.query_keys import standard_keys
 from utils.tables import aligned
 from utils.text_feature.decode_text import decode
 from utils.text_feature.preprocess_subtitles import _by_name_without_language, read_vid_names
@@ -118,6 +121,18 @@ def _queries(folder: Path, text: str) -> None:
             read([folder / "queries.jsonl"] if read is read_queries else folder / "queries.jsonl")
 
 
+def _query_tables(folder: Path, text: str) -> None:
+    for head in ("desc,start,end\n", "desc;ts\n", f"desc,{text}", "[", '{"start": 0'):
+        (folder / "queries.csv").write_text(head + text)
+        with contextlib.suppress(InputError):
+            read_queries([folder / "queries.csv"])
+    for content in ({text: [0, 1]}, {"start": text, "end": text}, {"start": f"{text}:00", "end": "0:01"}):
+        with contextlib.suppress(ValueError):
+            standard_keys({"desc": text, **content})
+    Names(text.split()).nearest(text)
+    _are_numbered([text, f"{text}1"])
+
+
 def _submission(folder: Path, text: str) -> None:
     rows = [{"desc_id": text, "predictions": [[text, 0, 1, 1]]}, {"desc_id": 0, "predictions": text}]
     (folder / "submission.json").write_bytes(orjson.dumps({"video2idx": {text: 0}, "VCMR": rows, text: 0}))
@@ -164,6 +179,7 @@ READERS: dict[str, Callable[[Path, str], object]] = {
     "decode": lambda _, text: decode(b"\xe9" + text.encode("cp1252", "replace")),
     "words": lambda _, text: [stem(word) for word in (*tokenise(text), text)],
     "queries": _queries,
+    "query_tables": _query_tables,
     "submission": _submission,
     "out_of_memory": _out_of_memory,
     "vid_names": _vid_names,

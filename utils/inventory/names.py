@@ -16,7 +16,8 @@ def folded(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
-MOST_SEARCHES = 30  # for what is nearly the same: one takes a second among ten thousand names
+# what is nearly the same is looked for among so many names, of so many letters, so often: it takes a second in all
+MOST_NAMES, LONGEST, MOST_SEARCHES = 1000, 255, 30
 
 
 class Names:
@@ -40,11 +41,12 @@ class Names:
         return alike[0] if len(alike) == 1 else None
 
     def nearest(self, name: str, limit: int = 3) -> list[str]:
-        """Names that may be meant: the same without a suffix, or nearly the same; of many that are asked for, none."""
+        """Names that may be meant: the same without a suffix, or nearly the same; none where that would take long."""
         if (stem := self.known(Path(name).stem)) is not None:
             return [stem]
-        look = folded(name)
-        if look not in self._searched and len(self._searched) < MOST_SEARCHES:
+        look = folded(name[:LONGEST])
+        is_quick = len(self._names) <= MOST_NAMES and len(self._searched) < MOST_SEARCHES
+        if look not in self._searched and is_quick:
             near = difflib.get_close_matches(look, self._by_look, n=limit)
             self._searched[look] = [found for each in near for found in self._by_look[each]][:limit]
         return self._searched.get(look, [])

@@ -120,7 +120,8 @@ class _Looking:
                     raise
                 self._pass_over(CLOSED, folder)
                 continue
-            entries = [entry for entry in entries if os.path.realpath(entry) not in self._made]
+            real = os.path.realpath(folder)
+            entries = [entry for entry in entries if os.path.join(real, entry.name) not in self._made]
             entries = [entry for entry in entries if not self._is_hidden(entry)]
             if not is_root and _is_of_frames(folder, entries):
                 self._add(folder.name, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.own_corpus.layout import TEST, TRAIN, VAL, split_name
@@ -24,7 +24,6 @@ BOUNDS = (
     ("start_sec", "end_sec"),
     ("start_seconds", "end_seconds"),
     ("begin", "end"),
-    ("from", "to"),
     ("t_start", "t_end"),
 )
 TEXT_KEYS = frozenset(("desc", "vid_name", "split", "type"))
@@ -54,31 +53,31 @@ def standard_keys(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
     `ValueError` says what is wrong with a moment that is given under another name.
     """
-    row, notes = dict(content), []
+    row, taken, notes = dict(content), [], []
     for key in ("desc", "vid_name", "split"):
         named = [name for name in content if key_meant(name) == key and isinstance(content[name], str)]
-        if row.get(key) is None and named:
-            if len(named) == 1:
-                row[key] = content[named[0]]
-                notes.append(f'"{named[0]}" is read as "{key}"')
-            else:
-                notes.append(f'not read, for each may be "{key}": {_listed(named)}')
+        if row.get(key) is None and len(named) == 1:
+            row[key] = content[named[0]]
+            taken.append(f'"{named[0]}" as "{key}"')
+        elif row.get(key) is None and named:
+            notes.append(f'not read, for each may be "{key}": {_listed(named)}')
     if row.get("ts") is None:
-        moment, note = _moment(content)
-        notes += [note] if note else []
+        moment, names = _moment(content)
         if moment is not None:
             row["ts"] = moment
-    return row, notes
+            taken.append(f'{_listed(names)} as "ts"')
+        elif names:
+            notes.append(f'not read, and there is no "ts" [start, end] in seconds: {_listed(names)}')
+    return row, [f"read: {', '.join(taken)}", *notes] if taken else notes
 
 
-def _moment(content: Mapping[str, Any]) -> tuple[list[float] | None, str]:
-    """[start, end] where other keys than `ts` say it in one way, and what is to be said."""
+def _moment(content: Mapping[str, Any]) -> tuple[list[float] | None, Sequence[str]]:
+    """[start, end] and the keys that say it, others than `ts`; or None and the keys that may mean to."""
     given = {plain(key): key for key, value in content.items() if value is not None}
     found: dict[tuple[str, ...], list[float]] = {}
     for start, end in BOUNDS:
         if start in given and end in given:
-            names = (given[start], given[end])
-            found[names] = [_seconds(name, content[name]) for name in names]
+            found[given[start], given[end]] = [_seconds(given[key], content[given[key]]) for key in (start, end)]
     for key in ("ts", *OTHER_KEYS["ts"]):
         if key in given and isinstance(content[given[key]], list):
             found[given[key],] = _pair(given[key], content[given[key]])
@@ -87,9 +86,9 @@ def _moment(content: Mapping[str, Any]) -> tuple[list[float] | None, str]:
             raise ValueError(
                 f'{_listed([name for names in found for name in names])} disagree: give one of them, as "ts"'
             )
-        return next(iter(found.values())), f'{_listed(next(iter(found)))} is read as "ts"'
-    odd = [key for key, value in content.items() if key not in ("ts", "duration") and _may_be_time(key, value)]
-    return None, f'not read, and there is no "ts" [start, end] in seconds: {_listed(odd)}' if odd else ""
+        names, moment = next(iter(found.items()))
+        return moment, names
+    return None, [key for key, value in content.items() if key not in ("ts", "duration") and _may_be_time(key, value)]
 
 
 def _may_be_time(key: str, value: Any) -> bool:
@@ -135,5 +134,5 @@ def splits_meant(given: set[str]) -> dict[str, str]:
     return {name: split_name(name) if split in unclear else split for name, split in meant.items()}
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)

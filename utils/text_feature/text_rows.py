@@ -50,7 +50,7 @@ def lines_of(text: str) -> list[str]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        row = orjson.loads(line)
+        row = orjson.loads(line.lstrip("\ufeff"))  # which files that were joined have within
     except orjson.JSONDecodeError as err:
         raise InputError(f"{where}: is not valid JSON ({err}): mend or remove the line; a line is an object") from err
     if not isinstance(row, dict):

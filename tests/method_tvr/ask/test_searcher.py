@@ -101,6 +101,13 @@ def test_a_search_can_be_kept_to_a_video_or_a_show(searcher):
     ]
 
 
+def test_a_video_may_be_spelt_otherwise_and_nearly_right_names_are_named(searcher):
+    name = searcher.videos[0].vid_name
+    assert {moment.vid_name for moment in searcher.search(SENTENCES[0], video=name.upper())} == {name}
+    with pytest.raises(InputError, match=f"there is no video {name}.mp4 among the 10 videos: {name}$"):
+        searcher.search(SENTENCES[0], video=f"{name}.mp4")
+
+
 @pytest.mark.parametrize(
     ("asked", "options", "said"),
     [

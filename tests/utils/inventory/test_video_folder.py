@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from utils.basic_utils import InputError
 from utils.inventory import video_folder
 from utils.inventory.video_folder import find_videos, take_inventory
+from utils.video_feature.pipeline import videos_of
 
 
 def folder_of(root: Path, *places: str) -> Path:
@@ -61,6 +63,13 @@ def test_files_that_are_read_or_written_otherwise_are_no_news(tmp_path: Path) ->
     made, read = [tmp_path / "corpus"], [tmp_path, tmp_path / "subs", tmp_path / "q.jsonl"]
     assert not take_inventory(tmp_path, made, read).passed_over
     assert len(take_inventory(tmp_path).passed_over) == 2
+
+
+def test_what_a_command_writes_beside_the_videos_is_no_news(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of(tmp_path, "a.mp4", "f.h5", "f.h5.partial/items", "d.json")
+    args = argparse.Namespace(videos=str(tmp_path), out=str(tmp_path / "f.h5"), durations=str(tmp_path / "d.json"))
+    assert list(videos_of(args)) == ["a"]
+    assert capsys.readouterr().err == ""
 
 
 def test_photos_beside_videos_hide_none(tmp_path: Path) -> None:

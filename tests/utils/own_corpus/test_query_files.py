@@ -32,6 +32,7 @@ def of_row(tmp_path: Path, **changed: Any) -> Query:
         LINES.encode("utf-8-sig"),
         LINES.encode("utf-16"),
         LINES.replace("\n", "\n \n\n").encode(),
+        ("\ufeff" + LINES.replace("\n", "\n\ufeff", 1)).encode(),
         ("\n" + LINES.replace("\n", "\r\n")).encode(),
         json.dumps([json.loads(line) for line in LINES.splitlines()], indent=1).encode(),
         b"Desc,vid_name,start,end\nOne \xc3\xa9.,a,0,1\n\n,,,\nTwo.,b,0,1\n",
@@ -39,7 +40,7 @@ def of_row(tmp_path: Path, **changed: Any) -> Query:
         '\ufeffdesc;vid_name;Start;End\r\n"One é.";a;0,0;1,0\r\nTwo.;b;0;1\r\n'.encode(),
         'desc,vid_name,ts\n"One é.",a,"[0, 1]"\nTwo.,b,"[0, 1.0]"\n'.encode(),
     ],
-    ids=["mark", "utf-16", "blank lines", "crlf", "list", "csv", "tsv", "excel", "csv with ts"],
+    ids=["mark", "utf-16", "blank lines", "joined", "crlf", "list", "csv", "tsv", "excel", "csv with ts"],
 )
 def test_the_same_queries_are_read_whatever_the_file_looks_like(tmp_path: Path, content: bytes) -> None:
     read_so = [(query.desc, query.vid_name, query.ts, query.desc_id) for query in read(tmp_path, content)]
@@ -89,7 +90,8 @@ def test_a_moment_in_other_words_is_read_and_said(tmp_path: Path, moment: dict[s
     assert query.content["ts"] == [1.0, 2.5]
     assert query.desc_id == of_row(tmp_path, ts=[1, 2.5]).desc_id
     ((note, rows),) = noted([query]).items()
-    assert 'is read as "ts"' in note
+    assert note.startswith('read: "')
+    assert note.endswith(' as "ts"')
     assert rows == [f"{tmp_path}/q.jsonl, line 1"]
 
 
