@@ -39,7 +39,9 @@ class Material:
 
     @classmethod
     def of(cls, n_queries: int, evaluation: Evaluation | None, features: FeatureStore) -> Material:
-        return cls(n_queries, None if evaluation is None else evaluation.split, features.paths[features.modalities[0]])
+        """Of a run that has read it."""
+        split = evaluation.split if evaluation is not None else None
+        return cls(n_queries, split, features.paths[features.modalities[0]])
 
     @classmethod
     def read(cls, opt: EasyDict) -> Material:

@@ -196,6 +196,23 @@ def test_what_is_left_out_is_listed_with_its_reason_and_recorded(corpus: Made) -
     assert all((corpus.out / name).stat().st_size == size for name, size in record["files"].items())
 
 
+def test_settings_that_fit_the_corpus_its_subtitles_and_where_it_came_from_lie_in_it(
+    corpus: Made, raw: RawCorpus
+) -> None:
+    settings, record = read_json(corpus.path("training.json")), read_json(corpus.path("made_by.json"))
+    files = [value for name, value in settings.items() if name.endswith("_path")]
+    assert len(files) == 6
+    assert all((corpus.out / file).is_file() for file in files)
+    n_train = len(read_jsonl(corpus.path("train_release.jsonl")))
+    assert settings["bsz"] * 60 > n_train  # else a larger batch fits
+    assert settings["n_epoch"] * -(-n_train // settings["bsz"]) >= 200
+    assert settings["label_rule"] == "best_iou"
+    assert {"tiny_training.json", "tiny_subtitles.jsonl"} <= record["files"].keys()
+    assert record["options"]["videos"] == str(raw.videos)
+    assert Path(record["options"]["text_model"]).is_dir()
+    assert {row["vid_name"] for row in read_jsonl(corpus.path("subtitles.jsonl"))} >= set(DURATIONS)
+
+
 def test_the_same_command_again_changes_nothing(raw: RawCorpus, own: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in own.rglob("*.h5")}
     again = make(raw, own)
@@ -288,6 +305,8 @@ def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: 
     ]
     assert not made.path("train_release.jsonl").exists()
     assert not made.path("intermediate").exists()
+    assert made.path("subtitles.jsonl").is_file()
+    assert not made.path("training.json").exists()
     with h5py.File(made.features["sub"]) as sub:
         assert not any(np.any(array) for array in sub.values())
 
