@@ -89,7 +89,7 @@ class Clock:
         self._shift = 0  # of timestamps, in units of the stream
         self._last: int | None = None  # decoding time of the last packet
         self._next = self._next_shown = 0  # when it ends, and when what is shown until then does
-        self.joined = False  # whether the clock has begun anew
+        self.n_joins = 0  # how often the clock has begun anew
 
     def follow(self, packet: Any) -> None:
         """Move the timestamps of the stream's next packet."""
@@ -109,7 +109,7 @@ class Clock:
         if back * self._unit > self._furthest_back or (self._may_leap and ahead * self._unit > _LEAP_S):
             guessed = not self._may_leap and packet.pts is not None
             self._shift -= packet.pts + self._shift - self._next_shown if guessed else ahead
-            self.joined = True
+            self.n_joins += 1
 
 
 class Reader:
@@ -128,6 +128,7 @@ class Reader:
         # lengths that are estimated from bit rates are wrong too, but not by so much
         self._declared_latest = 2 * declared + LONGEST_STILL_S if declared > 0 else inf
         self._last_packet = (0.0, 0.0)  # (time, duration) of the one that is shown last
+        self._incomplete: list[float] = []  # times of packets of which something is missing
         self._pictureless_end = 0.0  # of packets without a picture of their own: repetitions, damaged ones
         self.end = 0.0  # second at which the last frame so far is no longer shown
         self.last_packet_end = 0.0  # of all that was read so far, sound too
@@ -138,7 +139,7 @@ class Reader:
     @property
     def joined(self) -> bool:
         """Whether recordings were joined in the file: what it says of its length is of one of them."""
-        return self._clock.joined
+        return self._clock.n_joins > 0
 
     @property
     def _latest(self) -> float:
@@ -164,6 +165,8 @@ class Reader:
             self.end = time + self._period
             yield time, frame
         self._find_end(time)
+        for incomplete in self._incomplete:
+            self.damage.add(incomplete, "data is missing", n_pictures=0)
         self.finished = True
 
     def _time_of(self, frame: Any, expected: float, after_untimed: bool) -> float:
@@ -191,7 +194,7 @@ class Reader:
             seconds = float((packet.duration or 0) * packet.time_base)
             ours = packet.stream.index == self._stream.index
             if ours:
-                self._clock.follow(packet)
+                self._follow(packet)
             if packet.pts is not None:
                 time = float(packet.pts * packet.time_base) - self._start
                 self.last_packet_end = max(self.last_packet_end, time + seconds)
@@ -202,6 +205,18 @@ class Reader:
             elif ours and packet.pts is not None:  # the picture before is shown again; a decoder takes it for the end
                 self._pictureless_end = max(self._pictureless_end, time + seconds)
         yield from self._frames_of(None, time, 0.0)
+
+    def _follow(self, packet: Any) -> None:
+        """Put a packet at its time; and note where the counters of a transport stream say that some are missing."""
+        n_joins = self._clock.n_joins
+        self._clock.follow(packet)
+        if packet.pts is None:
+            return
+        time = float(packet.pts * packet.time_base) - self._start
+        if self._clock.n_joins > n_joins:  # they begin anew as well
+            self._incomplete = [earlier for earlier in self._incomplete if earlier < time - 1]
+        elif packet.is_corrupt:
+            self._incomplete.append(time)
 
     def _packets(self) -> Iterator[Any]:
         # sound is read too, but not decoded, where only the length of the whole is known
@@ -229,21 +244,21 @@ def _is_theora_header(packet: Any) -> bool:
 
 @dataclass
 class Damage:
-    """Pictures of a video that cannot be decoded."""
+    """What of a video is damaged."""
 
-    n_pictures: int = 0
-    seconds: set[int] = field(default_factory=set)  # in which they would be shown
+    n_pictures: int = 0  # that cannot be decoded
+    seconds: set[int] = field(default_factory=set)
     reason: str = ""  # the first one
 
-    def add(self, time: float, reason: str) -> None:
-        """One more, at a time in seconds."""
-        self.n_pictures += 1
+    def add(self, time: float, reason: str, n_pictures: int = 1) -> None:
+        """More of it, at a time in seconds."""
+        self.n_pictures += n_pictures
         self.seconds.add(max(int(time), 0))
         self.reason = self.reason or reason
 
     def told(self, n_decoded: int) -> str:
-        """Such as "3 of 300 pictures at second 5 to 6: why"; empty without damage. `n_decoded` pictures are right."""
-        if not self.n_pictures:
+        """Such as "at second 5 to 6: 3 of 300 pictures, why"; empty without damage. `n_decoded` pictures are right."""
+        if not self.seconds:
             return ""
         spans: list[list[int]] = []
         for second in sorted(self.seconds):
@@ -252,7 +267,8 @@ class Damage:
             else:
                 spans.append([second, second])
         where = first_few([f"{first}" if first == last else f"{first} to {last}" for first, last in spans], 5)
-        return f"{self.n_pictures} of {self.n_pictures + n_decoded} pictures at second {where}: {self.reason}"
+        pictures = f"{self.n_pictures} of {self.n_pictures + n_decoded} pictures, " if self.n_pictures else ""
+        return f"at second {where}: {pictures}{self.reason}"
 
 
 def start_of(container: Any, stream: Any) -> float:

@@ -77,7 +77,7 @@ class Report:
     done: list[str] = field(default_factory=list)  # in the feature file, those of earlier runs too
     failed: dict[str, str] = field(default_factory=dict)  # reasons of those that are not
     durations: dict[str, float] = field(default_factory=dict)  # seconds of those that are done
-    damaged: dict[str, str] = field(default_factory=dict)  # which pictures could not be decoded, of those that are done
+    damaged: dict[str, str] = field(default_factory=dict)  # where, of those that are done
 
 
 def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
@@ -223,6 +223,6 @@ def finish(report: Report, out: str, durations: str | None) -> None:
 
 
 def damage_note(damaged: Mapping[str, str]) -> str:
-    """A note on {video: which of its pictures cannot be decoded}."""
+    """A note on {video: where it is damaged}."""
     which = first_few([f"{name} ({damage})" for name, damage in damaged.items()])
-    return f"videos with damaged pictures, for which the one before is taken ({len(damaged)}): {which}"
+    return f"videos that are damaged in places, where the picture before is taken ({len(damaged)}): {which}"
