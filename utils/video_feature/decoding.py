@@ -30,6 +30,7 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 LONGEST_STILL_S = 3600.0  # one frame shown for longer than this is a damaged timestamp
 US = 1_000_000  # containers count in microseconds
 _WARM_UP_S = 0.2
+_ATTACHED_PICTURE = 0x400  # FFmpeg's flag of streams that are the cover of sound
 _TS_DISCONT = 0x200  # FFmpeg's flag of formats whose clocks may begin anywhere
 _LEAP_S, _BACK_S = 10.0, 0.1  # by which FFmpeg tells a clock that has begun anew
 
@@ -66,11 +67,19 @@ def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise InputError(f"{path}: has no video in it")
         stream = container.streams.best("video") or container.streams.video[0]
+        if _is_cover(stream):
+            stream = next(filterfalse(_is_cover, container.streams.video), None)
+        if stream is None:
+            raise InputError(f"{path}: is sound with a cover picture, and has no video in it: leave it out")
         if stream.codec_context is None:
             raise InputError(f"{path}: there is no decoder for its codec: convert it")
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
         yield container, stream
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
 
 
 class Clock:

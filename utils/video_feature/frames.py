@@ -61,6 +61,19 @@ def open_video(path: StrPath, folder_rate: float | None = None, decode_threads: 
     return VideoFile(Path(path), decode_threads)
 
 
+def clock_start(path: StrPath) -> float:
+    """Seconds that a browser's player shows, and counts in `#t=`, when a video file begins: its container's own.
+
+    A player of a browser takes times of a container as they are, but begins at 0 where they begin below that.
+
+    Raises:
+        InputError: as for `open_video`.
+    """
+    check_decoder()
+    with opened(Path(path), threads=1) as (container, stream):
+        return max(start_of(container, stream), 0.0)
+
+
 class VideoFile:
     """A video in a file, see `open_video`.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import h5py
 import numpy as np
 import pytest
 
@@ -161,3 +162,45 @@ def test_packets_that_repeat_a_picture_are_no_damage(tmp_path: Path, monkeypatch
     numbers, duration, damage = seen(path)
     assert numbers == [n // 10 for n in range(50)]
     assert (duration, damage) == (pytest.approx(2.0, abs=0.001), "")
+
+
+def with_cover(path: Path, cover: bool) -> Path:
+    """Sound, with a picture that players show meanwhile."""
+    with av.open(str(path), "w") as container:
+        sound: Any = container.add_stream("aac", rate=8000)
+        picture: Any = container.add_stream("mjpeg", rate=1) if cover else None
+        if picture is not None:
+            picture.width, picture.height, picture.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(numbered_frame(1), format="rgb24")))
+            container.mux(picture.encode(None))
+        for start in range(0, 16_000, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 8000, start
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("cover", "why"), [(True, "is sound with a cover picture"), (False, "has no video in it")])
+def test_sound_is_told_from_a_video_with_its_cover_or_without(tmp_path: Path, cover: bool, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        open_video(with_cover(tmp_path / "song.mp4", cover))
+
+
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_what_stands_still_goes_through_the_model_once(tmp_path: Path, size: int) -> None:
+    (tmp_path / "videos").mkdir()
+    shown = [7] * 75 + [9] * 25 + [7] * 50
+    write_video(tmp_path / "videos" / "a.mkv", 4, times=[0.0, 3.0, 4.0, 5.96], frames=map(numbered_frame, (7, 9, 7, 7)))
+    encoded: list[int] = []
+
+    def encode(numbers: np.ndarray) -> np.ndarray:
+        encoded.extend(numbers)
+        return numbers[:, None].astype(np.float32)
+
+    model = extractor(encode, number_of)
+    extract_each(paths_in(tmp_path / "videos"), model, Looking(25.0, size, decode_threads=1), tmp_path / "out.h5")
+    assert encoded == [7, 9, 7]
+    with h5py.File(tmp_path / "out.h5") as features:
+        assert features["a"][:, 0].tolist() == shown
