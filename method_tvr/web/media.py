@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, Response
@@ -74,16 +76,14 @@ class MediaFiles(dict[str, Path]):
         path = self._file(vid_name)
         if path is None:
             return refusal(404, "there is no file of this video")
-        headers = {CLOCK_START: f"{self.clock_start(vid_name):.3f}"}
-        return _VideoResponse(path, headers=headers, media_type=MEDIA_TYPES[path.suffix.lower()])
+        how = _playing(path)
+        headers = {CLOCK_START: f"{how.start:.3f}"}
+        return _VideoResponse(path, how.edits, headers=headers, media_type=MEDIA_TYPES[path.suffix.lower()])
 
     def clock_start(self, vid_name: str) -> float:
         """What a browser's player shows, in seconds, when the video begins; 0 without a file that can be read."""
         path = self._file(vid_name)
-        if path is None:
-            return 0.0
-        found = path.stat()
-        return _clock_start(path, found.st_size, found.st_mtime_ns)
+        return 0.0 if path is None else _playing(path).start
 
     def why_not(self, vid_name: str) -> str:
         """Why there is nothing to play of a video, and what to do."""
@@ -109,13 +109,81 @@ def _remedy(path: Path) -> str:
     return f"make copies that they do, such as by `{command}`, and start with --videos copies"
 
 
+@dataclass(frozen=True)
+class _Playing:
+    """How a file is served.
+
+    Attributes:
+        start: seconds that a player shows when the video begins.
+        edits: (place, bytes) to put there in place of what the file holds.
+    """
+
+    start: float = 0.0
+    edits: Sequence[tuple[int, bytes]] = ()
+
+
+def _playing(path: Path) -> _Playing:
+    found = path.stat()
+    return _playing_of(path, found.st_size, found.st_mtime_ns)
+
+
 @lru_cache(maxsize=10_000)
-def _clock_start(path: Path, _size: int, _changed: int) -> float:
+def _playing_of(path: Path, _size: int, _changed: int) -> _Playing:
     """Once for each file, as long as its size and time stay."""
     try:
-        return clock_start(path)
+        start = clock_start(path)
     except InputError:  # the browser tells who wants to play it; without PyAV, as most files have it
-        return 0.0
+        return _Playing()
+    if start == 0 or path.suffix.lower() not in {".mp4", ".m4v", ".mov"}:
+        return _Playing(start)
+    # Chromium does not jump further in them than their length, in which it leaves out the time before they begin
+    scale, pauses = _leading_pauses(path)
+    shift = min([round(start * scale), *(pause.length for pause in pauses)]) if pauses else 0
+    edits = [(pause.place, (pause.length - shift).to_bytes(pause.width, "big")) for pause in pauses]
+    return _Playing(max(start - shift / scale, 0.0), edits) if shift > 0 else _Playing(start)
+
+
+@dataclass(frozen=True)
+class _Pause:
+    """What a track of an mp4 file waits for before it begins: `length` units of the movie, `width` bytes at a place."""
+
+    place: int
+    width: int
+    length: int
+
+
+def _leading_pauses(path: Path) -> tuple[int, list[_Pause]]:
+    """Units a second of an mp4 file (.mov, .m4v), and the empty edits that its tracks begin with; 1, [] of others."""
+    scale, found = 1, []
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for kind, begin in _boxes(file, 0, size, within=("moov", "trak", "edts")):
+            file.seek(begin)
+            head = file.read(24)
+            width = 8 if head[:1] == b"\x01" else 4
+            if kind == "mvhd":
+                scale = max(int.from_bytes(head[4 + 2 * width :][:4], "big"), 1)
+            elif kind == "elst" and head[8 + width : 8 + 2 * width] == b"\xff" * width:
+                found.append(_Pause(begin + 8, width, int.from_bytes(head[8 : 8 + width], "big")))
+    return scale, found
+
+
+def _boxes(file: BinaryIO, begin: int, end: int, within: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """(kind, begin of the content) of the boxes in a part of an mp4 file; `within`: which to look into, by depth."""
+    while begin + 8 <= end:
+        file.seek(begin)
+        head = file.read(16)
+        size, kind, content = int.from_bytes(head[:4], "big"), head[4:8].decode("latin-1"), 8
+        if size == 1:
+            size, content = int.from_bytes(head[8:], "big"), 16
+        size = size or end - begin
+        if size < content or begin + size > end:
+            return
+        if [kind] == list(within[:1]):
+            yield from _boxes(file, begin + content, begin + size, within[1:])
+        else:
+            yield kind, begin + content
+        begin += size
 
 
 def _is_video(name: str) -> bool:
@@ -123,20 +191,43 @@ def _is_video(name: str) -> bool:
 
 
 class _VideoResponse(FileResponse):
-    """A file whose refusals (no such range) are in the form of all others."""
+    """A file with some bytes replaced, whose refusals (no such range) are in the form of all others."""
+
+    def __init__(self, path: Path, edits: Sequence[tuple[int, bytes]], **how: Any) -> None:
+        super().__init__(path, **how)
+        self._edits = edits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused: Response | None = None
+        at = 0  # of the file, where the next bytes come from
 
         async def send_or_refuse(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused = refusal(message["status"], "Range: ask for bytes=FIRST-LAST within the file")
+            nonlocal refused, at
+            if message["type"] == "http.response.start":
                 found = MutableHeaders(raw=message["headers"]).get("content-range")
-                if found:
-                    refused.headers["content-range"] = found
-                await refused(scope, receive, send)
-            elif refused is None:
-                await send(message)
+                if message["status"] >= 400:
+                    refused = refusal(message["status"], "Range: ask for bytes=FIRST-LAST within the file")
+                    if found:
+                        refused.headers["content-range"] = found
+                    await refused(scope, receive, send)
+                    return
+                at = int(found.removeprefix("bytes ").partition("-")[0]) if found else 0
+            if refused is not None:
+                return
+            if self._edits and message.get("body"):
+                body = _edited(message["body"], at, self._edits)
+                at += len(body)
+                message = {**message, "body": body}
+            await send(message)
 
         await super().__call__(scope, receive, send_or_refuse)
+
+
+def _edited(part: bytes, at: int, edits: Sequence[tuple[int, bytes]]) -> bytes:
+    """A part of a file, which begins at a place of it, with the bytes of edits in it."""
+    edited = bytearray(part)
+    for place, content in edits:
+        for number, byte in enumerate(content, start=place - at):
+            if 0 <= number < len(edited):
+                edited[number] = byte
+    return bytes(edited)
