@@ -223,7 +223,7 @@ class Reader:
             return
         time = float(packet.pts * packet.time_base) - self._start
         if self._clock.n_joins > n_joins:  # they begin anew as well
-            self._incomplete = [earlier for earlier in self._incomplete if earlier < time - 1]
+            self._incomplete = [earlier for earlier in self._incomplete if earlier < time - 5 * self._period]
         elif packet.is_corrupt:
             self._incomplete.append(time)
 

@@ -59,6 +59,14 @@ def test_joined_recordings_are_shown_one_after_the_other(
     assert damage == ""
 
 
+def test_a_packet_lost_before_recordings_were_joined_is_told_and_the_joint_is_not(tmp_path: Path) -> None:
+    lost = without_a_packet(tmp_path / "a.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(lost + part(tmp_path / "b.ts", 100))
+    _, duration, damage = seen(tmp_path / "a.ts")
+    assert duration == pytest.approx(12.0, abs=0.05)
+    assert damage.startswith(("at second 4:", "at second 5:"))
+
+
 @pytest.mark.parametrize(("suffix", "gap"), [("ts", 5.0), ("mkv", 5.0), ("mp4", 30.0)])
 def test_where_nothing_was_recorded_the_last_picture_stays(tmp_path: Path, suffix: str, gap: float) -> None:
     times = [n / 25 + gap * (n >= 25) for n in range(50)]
