@@ -265,3 +265,40 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: f
         if now - last >= every_s:
             last = now
             print(f"{desc}: {done}/{total or '?'} in {now - start:.0f} s", file=sys.stderr, flush=True)
+
+
+class Meter:
+    """How far one long thing has come, and when it will end: shown once it takes more than `every_s` seconds.
+
+    A bar on a terminal, elsewhere a plain line every `every_s` seconds.
+    """
+
+    def __init__(self, desc: str, total: float, unit: str, every_s: float = 15.0) -> None:
+        self._desc, self._total, self._unit, self._every_s = printable(desc), total, unit, every_s
+        self._start = self._last = time.monotonic()
+        self._bar: tqdm[None] | None = None
+
+    def reach(self, done: float) -> None:
+        """Say that `done` of the total is done."""
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last < self._every_s:
+            return
+        self._last = now
+        if sys.stderr.isatty():
+            form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
+            self._bar = tqdm(desc=self._desc, total=self._total, unit=self._unit, bar_format=form, leave=False)
+            self._bar.start_t -= now - self._start
+            self._bar.update(done)
+            return
+        taken = now - self._start
+        left = f", {taken * (self._total - done) / done:.0f} s left" if 0 < done < self._total else ""
+        of = f"{done:.0f} of {self._total:.0f} {self._unit}"
+        print(f"{self._desc}: {of} in {taken:.0f} s{left}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

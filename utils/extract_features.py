@@ -57,7 +57,7 @@ from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
-from utils.video_feature.pipeline import Looking
+from utils.video_feature.pipeline import Looking, damage_note
 from utils.whole_folder import file_digest
 
 SCRIPT = "utils/extract_features.py"
@@ -138,6 +138,7 @@ def _extract_frames(dataset: NewDataset) -> None:
     looking = Looking(opt.frame_rate, opt.image_batch_size, opt.folder_rate, opt.decode_threads)
     report = extract_frame_features.extract(dataset.videos, dataset.models.image, dataset.layout.frames, looking)
     dataset.durations = {name: round(seconds, 3) for name, seconds in report.durations.items()}
+    dataset.notes += [damage_note(report.damaged)] if report.damaged else []
     dataset.fail(report.failed)
     dataset.fail(badly_timed(dataset.layout.frames, dataset.durations, opt.frame_rate, opt.clip_length))
 

@@ -59,6 +59,9 @@ Finds moments in videos for a sentence.
 A sentence has at most {limits.max_sentence} characters, an answer at most {limits.max_top_k} moments, and a
 request's body at most {limits.max_body} bytes.{rate}{token}
 
+Seconds count from where a video begins. A file whose own clock begins later says so: `Clock-Start` of what /media
+answers is to be added to them for a player in a browser.
+
 What is refused is answered by `{{"error": "what is wrong and what would help"}}`.
 """
 TOKEN_NEEDED = " A token is asked for: send it as Authorization: Bearer TOKEN."

@@ -82,6 +82,7 @@ def greeting(service: Service, port: int, videos_dir: str | None) -> str:
     here = f"[{here}]" if ":" in here else here
     if videos_dir is not None:
         lines.append(f"files of {len(service.media)} of {len(service.videos)} videos found in {videos_dir}")
+        lines += filter(None, [service.media.told()])
     if not is_loopback(host) and service.token is None:
         lines.append(
             f"warning: --host {host}: whoever reaches port {port} of this machine can ask and see the videos; there is "

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from utils.basic_utils import (
     PROJECT_ROOT,
     InputError,
+    Meter,
     command_line,
     first_few,
     named_when_full,
@@ -239,6 +241,21 @@ def test_progress_hands_over_every_item_and_is_plain_lines_away_from_a_terminal(
     assert list(progress(range(4), "counting", every_s=0)) == [0, 1, 2, 3]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" in ")[0] for line in lines] == [f"counting: {i}/4" for i in range(1, 5)]
+
+
+def test_a_meter_says_how_long_it_will_take_and_nothing_about_what_is_short(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    meter = Meter("a.mp4", 600.0, "s of video")
+    for second in range(0, 600, 60):
+        now[0] += 4
+        meter.reach(second)
+    meter.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "a.mp4: 180 of 600 s of video in 16 s, 37 s left",
+        "a.mp4: 420 of 600 s of video in 32 s, 14 s left",
+    ]
 
 
 def test_progress_is_silent_about_short_work(capsys):

@@ -3,8 +3,9 @@
     for second, frame in open_video("a.mp4").frames(3.0):  # three a second; frame: (H, W, 3) uint8, RGB
         …
 
-Seconds count from where a player begins. A file that is damaged, or ends more than a second before it says it does, is
-an error, even if most of it could be decoded.
+Seconds count from where a player begins, and go on where recordings were joined: as in the copy that
+`ffmpeg -i FILE -c copy COPY.mp4` makes. Pictures that cannot be decoded are passed over, which `VideoFile.damage` says.
+A file of which hardly any can be, or that ends more than a second before it says it does, is an error.
 """
 
 from __future__ import annotations
@@ -20,11 +21,21 @@ import numpy as np
 from utils.basic_utils import InputError, StrPath
 from utils.folders import entries_of
 from utils.inventory.video_folder import PICTURE_SUFFIXES
-from utils.video_feature.decoding import Picture, Reader, check_decoder, frame_period, opened, read_picture
+from utils.video_feature.decoding import (
+    US,
+    Clock,
+    Picture,
+    Reader,
+    check_decoder,
+    frame_period,
+    opened,
+    read_picture,
+    start_of,
+)
 from utils.video_feature.sampling import Resize, sample_times, shown_at
 
 EARLY_END_S = 1.0
-_US = 1_000_000  # containers count in microseconds
+LEAST_DECODED = 0.1  # of its pictures, without which a video is no use
 
 Frames = Generator[tuple[float, np.ndarray], None, None]
 
@@ -45,24 +56,38 @@ def open_video(path: StrPath, folder_rate: float | None = None, decode_threads: 
     return VideoFile(Path(path), decode_threads)
 
 
+def clock_start(path: StrPath) -> float:
+    """Seconds that a browser's player shows, and counts in `#t=`, when a video file begins: its container's own.
+
+    A player of a browser takes times of a container as they are, but begins at 0 where they begin below that.
+
+    Raises:
+        InputError: as for `open_video`.
+    """
+    check_decoder()
+    with opened(Path(path), threads=1) as (container, stream):
+        return max(start_of(container, stream), 0.0)
+
+
 class VideoFile:
     """A video in a file, see `open_video`.
 
     Attributes:
         duration: seconds from where a player begins to the end of the last frame. What the file says, until all frames
             have been read: then, what was there.
+        damage: once all frames have been read, which of them cannot be decoded, in words; else empty.
     """
 
     def __init__(self, path: Path, decode_threads: int) -> None:
-        self.path, self._threads = path, decode_threads
+        self.path, self._threads, self.damage = path, decode_threads, ""
         self._check_file()
         with opened(self.path, self._threads) as (container, stream):
-            self._start = max(container.start_time or 0, 0) / _US
+            self._start = start_of(container, stream)
             self._declared: float | None = None
             if stream.duration is not None:
                 end = ((stream.start_time or 0) + stream.duration) * stream.time_base
                 self._declared = float(end) - self._start
-            whole = None if container.duration is None else container.duration / _US
+            whole = None if container.duration is None else container.duration / US
         if self._declared is None and whole is None:
             whole = self._last_packet_end()
         self._declared_whole = whole
@@ -79,7 +104,8 @@ class VideoFile:
             (time in seconds, (H, W, 3) uint8 RGB). The same array comes again when no other frame is shown.
 
         Raises:
-            InputError: the file is damaged or ends early. What has been yielded until then was right.
+            InputError: hardly any picture can be decoded, or the file ends early. What has been yielded until then was
+                right.
         """
         times = sample_times(at) if isinstance(at, int | float) else at
         with opened(self.path, self._threads) as (container, stream):
@@ -89,8 +115,9 @@ class VideoFile:
                 yield time, picture.of(frame)
             if not reader.finished:
                 return
+        self._check_decoded(reader)
         self._check_end(reader)
-        self.duration = reader.end
+        self.duration, self.damage = reader.end, reader.damage.told(reader.n_frames)
 
     def _check_file(self) -> None:
         try:
@@ -106,21 +133,33 @@ class VideoFile:
         """The end of the video in a file that does not say it: all of it is read, nothing decoded."""
         end, n_packets = 0.0, 0
         with opened(self.path, self._threads) as (container, stream):
-            period = frame_period(stream)
+            period, clock = frame_period(stream), Clock(container, stream)
             for packet in container.demux(stream):
                 n_packets += bool(packet.size)
+                clock.follow(packet)
                 if packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         return end - self._start if end else n_packets * period
 
+    def _check_decoded(self, reader: Reader) -> None:
+        n, lost = reader.n_frames, reader.damage
+        if not n:
+            why = f" ({lost.reason})" if lost.reason else ""
+            raise InputError(f"{self.path}: holds no frame that can be decoded{why}: the file is damaged")
+        if n < LEAST_DECODED * (n + lost.n_pictures):
+            raise InputError(
+                f"{self.path}: only {n} of {n + lost.n_pictures} pictures can be decoded ({lost.reason}): the file is "
+                "damaged, copy or download it again"
+            )
+
     def _check_end(self, reader: Reader) -> None:
         """Compare where the frames ended with what the file says of the stream, or else of the whole."""
-        if not reader.n_frames:
-            raise InputError(f"{self.path}: holds no frame that can be decoded: the file is damaged")
+        if reader.joined:
+            return
         declared, end = self._declared, reader.end
         if declared is None and self._declared_whole is not None:
             # sound may go on after the pictures, and some formats count from 0 where others count from the beginning
-            declared, end = self._declared_whole, max(reader.end, reader.last_packet_end) + self._start
+            declared, end = self._declared_whole, max(reader.end, reader.last_packet_end) + max(self._start, 0)
         if declared is not None and end < declared - EARLY_END_S:
             raise InputError(
                 f"{self.path}: ends at {end:.1f} s, but should be {declared:.1f} s long: "
@@ -138,7 +177,7 @@ class FrameFolder:
         if not self._pictures:
             raise InputError(f"{path}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
         self._rate = rate
-        self.duration = len(self._pictures) / rate
+        self.duration, self.damage = len(self._pictures) / rate, ""
 
     def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
         """As `VideoFile.frames`: picture k is shown from k / rate on."""

@@ -12,11 +12,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from utils.basic_utils import InputError, StrPath, first_few, progress, write_json
+from utils.basic_utils import InputError, Meter, StrPath, first_few, progress, write_json
 from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import FOLDER_SUFFIX, Extraction, Scalar, file_stamp
 from utils.inventory.video_folder import find_videos
@@ -78,6 +78,7 @@ class Report:
     done: list[str] = field(default_factory=list)  # in the feature file, those of earlier runs too
     failed: dict[str, str] = field(default_factory=dict)  # reasons of those that are not
     durations: dict[str, float] = field(default_factory=dict)  # seconds of those that are done
+    damaged: dict[str, str] = field(default_factory=dict)  # where, of those that are done
 
 
 def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
@@ -96,16 +97,18 @@ def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5:
     with Extraction(out_h5, recipe, attributes) as features:
         waiting = {name: Path(path) for name, path in videos.items() if not features.done(name, stamps[name])}
         report.durations = {name: features.about(name)["duration"] for name in videos if name not in waiting}
+        damaged = {name: features.about(name).get("damage", "") for name in report.durations}
         with closing(_encoded(waiting, extractor, looking)) as encoded:
             for name, found in progress(encoded, "videos", total=len(waiting)):
                 if isinstance(found, str):
                     features.failed(name, found)
                     print(f"skipped: {found}", file=sys.stderr, flush=True)
                 else:
-                    rows, duration = found
-                    features.put(name, {name: rows}, stamps[name], {"duration": duration})
-                    report.durations[name] = duration
+                    rows, about = found
+                    features.put(name, {name: rows}, stamps[name], about)
+                    report.durations[name], damaged[name] = about["duration"], about.get("damage", "")
         report.failed = dict(features.failures)
+    report.damaged = {name: damage for name, damage in damaged.items() if damage}
     report.done = [name for name in videos if name in report.durations]
     return report
 
@@ -117,15 +120,26 @@ def _stamp(path: StrPath) -> str:
         return "missing"
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What goes through the model at once; each piece came `times` in a row, the same to the byte."""
+
+    pieces: np.ndarray
+    times: list[int]
+
+
+_About: TypeAlias = dict[str, Any]  # "duration" in seconds, and "damage" where there is some
+
+
 def _encoded(
     videos: Mapping[str, Path], extractor: Extractor, looking: Looking
-) -> Generator[tuple[str, tuple[np.ndarray, float] | str], None, None]:
-    """(name, (its rows, its seconds)) of each video, or (name, why it failed)."""
+) -> Generator[tuple[str, tuple[np.ndarray, _About] | str], None, None]:
+    """(name, (its rows, what is known about it)) of each video, or (name, why it failed)."""
     rows: list[np.ndarray] = []
     with closing(ahead(_decoded(videos, extractor, looking), _WAITING_BATCHES)) as decoded:
         for name, found in decoded:
-            if isinstance(found, np.ndarray):
-                rows.append(extractor.encode(found))
+            if isinstance(found, _Batch):
+                rows.append(np.repeat(extractor.encode(found.pieces), found.times, axis=0))
                 continue
             if isinstance(found, str):
                 yield name, found
@@ -138,18 +152,41 @@ def _encoded(
 
 def _decoded(
     videos: Mapping[str, Path], extractor: Extractor, looking: Looking
-) -> Generator[tuple[str, np.ndarray | float | str], None, None]:
-    """(name, batch) of all videos, one after the other; after each one's last batch its seconds, or why it failed."""
+) -> Generator[tuple[str, _Batch | _About | str], None, None]:
+    """(name, batch) of all videos, one after the other; after each one's last batch what is known, or why it failed."""
     for name, path in videos.items():
         try:
             video = open_video(path, looking.folder_rate or looking.frame_rate, looking.decode_threads)
-            with closing(video.frames(looking.frame_rate, extractor.resize)) as frames:
-                pieces = extractor.pieces(frame for _, frame in frames)
-                while batch := list(islice(pieces, looking.batch_size)):
-                    yield name, np.stack(batch)
-            yield name, video.duration
+            with (
+                closing(video.frames(looking.frame_rate, extractor.resize)) as frames,
+                closing(Meter(name, video.duration, "s of video")) as meter,
+            ):
+                runs = _runs(extractor.pieces(_metered(frames, meter)))
+                while batch := list(islice(runs, looking.batch_size)):
+                    yield name, _Batch(np.stack([piece for piece, _ in batch]), [times for _, times in batch])
+            yield name, {"duration": video.duration} | ({"damage": video.damage} if video.damage else {})
         except InputError as err:
             yield name, str(err)
+
+
+def _metered(frames: Iterator[tuple[float, np.ndarray]], meter: Meter) -> Iterator[np.ndarray]:
+    for second, frame in frames:
+        meter.reach(second)
+        yield frame
+
+
+def _runs(pieces: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+    """(piece, how often it comes in a row): what stands still goes through the model once."""
+    last, times = None, 0
+    for piece in pieces:
+        if last is not None and np.array_equal(piece, last):
+            times += 1
+            continue
+        if last is not None:
+            yield last, times
+        last, times = piece, 1
+    if last is not None:
+        yield last, times
 
 
 def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: str) -> None:
@@ -182,8 +219,16 @@ def finish(report: Report, out: str, durations: str | None) -> None:
         write_json(report.durations, durations, indent=True)
     hours = sum(report.durations.values()) / 3600
     print(f"{out}: {len(report.done)} videos, {hours:.2f} h")
+    if report.damaged:
+        print(damage_note(report.damaged))
     if report.failed:
         print(f"not in it, {len(report.failed)}: {first_few(list(report.failed), 20)}")
         for reason in report.failed.values():
             print(f"  {reason}")
         print("The same command tries them again, and only them.")
+
+
+def damage_note(damaged: Mapping[str, str]) -> str:
+    """A note on {video: where it is damaged}."""
+    which = first_few([f"{name} ({damage})" for name, damage in damaged.items()])
+    return f"videos that are damaged in places, where the picture before is taken ({len(damaged)}): {which}"

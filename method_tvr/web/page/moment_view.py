@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from method_tvr.ask.moments import Moment, clock
 from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
+from method_tvr.web.media import MediaFiles
 from method_tvr.web.page.rendering import render
 from standalone_eval.ground_truth import Span
 
@@ -68,10 +69,10 @@ def boundary_curves(curves: SpanCurves | None) -> list[BoundaryCurve]:
 
 
 class MomentView:
-    """Shows moments, with {vid_name: subtitle lines {"text", "start", "end"}}, and videos where these are playable."""
+    """Shows moments, with {vid_name: subtitle lines {"text", "start", "end"}}, and videos where there are files."""
 
-    def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], playable: Container[str]) -> None:
-        self._subtitles, self._playable = subtitles, playable
+    def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], media: MediaFiles) -> None:
+        self._subtitles, self._media = subtitles, media
 
     def cards(self, shown: Sequence[ShownMoment]) -> str:
         """All of them, to choose from; the first one is chosen."""
@@ -89,15 +90,18 @@ class MomentView:
             for line in self._subtitles.get(moment.vid_name, ())
             if line["end"] > start - AROUND and line["start"] < end + AROUND
         ]
-        playable = moment.vid_name in self._playable
-        url = f"/media/{quote(moment.vid_name, safe='')}#t={start:.2f},{end:.2f}" if playable else None
+        playable = moment.vid_name in self._media
+        clock_start = self._media.clock_start(moment.vid_name)
+        fragment = f"#t={start + clock_start:.2f},{end + clock_start:.2f}"
         return render(
             "details.html.j2",
             shown=shown,
             moment=moment,
             lines=lines,
             has_subtitles=bool(self._subtitles),
-            url=url,
+            url=f"/media/{quote(moment.vid_name, safe='')}{fragment}" if playable else None,
+            clock_start=clock_start,
+            why_not=self._media.why_not(moment.vid_name),
             play=play,
             names=MODALITY_NAMES,
         )

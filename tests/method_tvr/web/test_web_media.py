@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ pytest.importorskip("fastapi_offline", reason=REASON)
 from fastapi.testclient import TestClient
 
 from method_tvr.web.media import MediaFiles
+from tests.support.video_files import write_video
 from tests.support.web_service import client_of
 
 NAME, OTHER, THIRD = (video.vid_name for video in VIDEOS)
@@ -190,3 +192,30 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path):
 def test_no_name_reaches_what_is_not_listed(folder, name):
     files = MediaFiles.in_folder(folder, [NAME, THIRD])
     assert (files.response(name).status_code == 404) == (name not in (NAME, THIRD))
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_an_mp4_whose_clock_begins_late_is_served_as_one_that_begins_at_0(tmp_path, size):
+    write_video(tmp_path / f"{NAME}.mp4", times=[7 + n / 25 for n in range(50)])
+    content = (tmp_path / f"{NAME}.mp4").read_bytes()
+    with client_of(StubSearcher(), media=tmp_path) as client:
+        whole = client.get(f"/media/{NAME}")
+        parts = [
+            client.get(f"/media/{NAME}", headers={"Range": f"bytes={at}-{at + size - 1}"}).content
+            for at in range(content.index(b"elst"), content.index(b"elst") + 20, size)
+        ]
+    assert whole.headers["clock-start"] == "0.000"
+    at = content.index(b"elst")
+    assert [n for n, (ours, theirs) in enumerate(zip(whole.content, content, strict=True)) if ours != theirs]
+    assert b"".join(parts)[:20] == whole.content[at : at + 20]
+    (tmp_path / "served.mp4").write_bytes(whole.content)
+    with av.open(str(tmp_path / "served.mp4")) as container:
+        assert container.start_time == 0
+
+
+def test_the_clock_of_another_file_is_told(tmp_path):
+    write_video(tmp_path / f"{NAME}.mkv", times=[7 + n / 25 for n in range(50)])
+    with client_of(StubSearcher(), media=tmp_path) as client:
+        answer = client.get(f"/media/{NAME}")
+    assert answer.headers["clock-start"] == "7.000"
+    assert answer.content == (tmp_path / f"{NAME}.mkv").read_bytes()
