@@ -12,7 +12,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.config import settings_of
-from method_tvr.dataset.annotations import Entry
+from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
@@ -22,6 +22,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import find_path
 from method_tvr.options.values import WINDOWS
+from method_tvr.outdated_encodings import refuse_outdated
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
@@ -139,6 +140,11 @@ class TrainedModel:
         store = CorpusStore(find_path(str(folder)))
         store.recipe.check_same(self.recipe(store.recipe.dtype), store.folder)
         return store
+
+    def require_encoded(self, store: CorpusStore, videos: Sequence[Video]) -> None:
+        """Refuse an encoded corpus that lacks some of these videos, or has them as they were, not as they are."""
+        store.require(videos)
+        refuse_outdated(store, videos, self.inputs.context_paths)
 
 
 def encoded_now(

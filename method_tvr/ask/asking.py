@@ -53,7 +53,7 @@ def run_asking(
             source = trained.source(features)
         else:
             store = trained.open_store(opt.encoded_corpus)
-            require_videos(store, videos, opt.eval_split_name)
+            require_videos(trained, store, videos, opt.eval_split_name)
             source = encoded_before(store, trained.device)
         times, settings = trained.inputs.clip_times, search_settings(opt)
         answerer = open_answerer(trained.model, videos, source, times, settings, ranks)

@@ -10,6 +10,7 @@ The videos of a split are encoded once, on first use, and kept in the model's fo
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -206,7 +207,9 @@ def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
 
 
 def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentSearcher:
-    """The searcher that options describe; videos that are not encoded yet are encoded first.
+    """The searcher that options describe; videos that are not encoded yet, or not as they are, are encoded first.
+
+    Those in `encoded_corpus` have to be there as they are.
 
     Args:
         opt: from `parse_inference_options` for `SEARCH` or `SERVE`.
@@ -219,9 +222,9 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
     text_model, folder = open_text_model(trained, opt.text_model), opt.encoded_corpus
     if folder is None:
         folder = str(trained.model_dir / f"encoded_{opt.eval_split_name}")
-        add_videos(trained, folder)
+        add_videos(trained, folder, renew=not os.path.islink(folder))
     store, videos = trained.open_store(folder), trained.inputs.listed_videos()
-    store.require(videos)
+    trained.require_encoded(store, videos)
     index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     source, settings = encoded_before(store, trained.device), search_settings(opt)
