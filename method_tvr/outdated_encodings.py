@@ -15,7 +15,7 @@ from pathlib import Path
 
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import rows_digest
-from method_tvr.search.corpus_store import CorpusStore, Part, write_seen
+from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore, Part, write_seen
 from utils.basic_utils import InputError, first_few
 from utils.feature_files.feature_file import FeatureFile, file_stamp
 
@@ -43,7 +43,7 @@ def find_outdated(store: CorpusStore, videos: Sequence[Video], paths: Mapping[st
             if part.seen_in(stamps) if part.features else last_change <= part.written_ns():
                 continue
             files = files or {m: opened.enter_context(FeatureFile(path)) for m, path in paths.items()}
-            differing = _differing(part, files)
+            differing = _differing(part, store.recipe, files)
             found.changed |= {name: number for name in names if name in differing}
             found.files |= {path for name in names for path in differing.get(name, ())}
             if not part.features:
@@ -62,7 +62,7 @@ def _names_by_part(store: CorpusStore, videos: Sequence[Video]) -> dict[int, lis
     return asked
 
 
-def _differing(part: Part, files: Mapping[str, FeatureFile]) -> dict[str, list[Path]]:
+def _differing(part: Part, recipe: CorpusRecipe, files: Mapping[str, FeatureFile]) -> dict[str, list[Path]]:
     """{video of a part: the files in which it differs}, by its digest, or its number of clips where there is none."""
     differing: dict[str, list[Path]] = {}
     for m, file in files.items():
@@ -71,7 +71,8 @@ def _differing(part: Part, files: Mapping[str, FeatureFile]) -> dict[str, list[P
             if name in absent:
                 continue
             if part.features is None:
-                same = file.form(name)[0] == part.n_clips[place]
+                n_clips = file.form(name)[0]
+                same = part.n_clips[place] == (n_clips if recipe.windows else min(n_clips, recipe.max_ctx_l))
             else:
                 same = rows_digest(file.read(name)) == part.features[m][place]
             if not same:

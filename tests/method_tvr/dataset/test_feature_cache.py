@@ -387,7 +387,7 @@ def replaced_unseen(path: Path) -> None:
 
 def without_digest(folder: Path) -> None:
     """The cache as earlier versions left it."""
-    checksum, _, text = (folder / "index.json").read_bytes().partition(b"\n")
+    _, _, text = (folder / "index.json").read_bytes().partition(b"\n")
     content = orjson.loads(text)
     del content["sha256"]
     text = orjson.dumps(content)
