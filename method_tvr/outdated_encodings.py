@@ -16,7 +16,7 @@ from pathlib import Path
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import rows_digest
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore, Part, write_seen
-from utils.basic_utils import InputError, first_few
+from utils.basic_utils import InputError, first_few, progress
 from utils.feature_files.feature_file import FeatureFile, file_stamp
 
 
@@ -67,7 +67,7 @@ def _differing(part: Part, recipe: CorpusRecipe, files: Mapping[str, FeatureFile
     differing: dict[str, list[Path]] = {}
     for m, file in files.items():
         absent = set(file.missing(part.names))
-        for place, name in enumerate(part.names):
+        for place, name in enumerate(progress(part.names, f"comparing encoded videos with {file.path.name}")):
             if name in absent:
                 continue
             if part.features is None:

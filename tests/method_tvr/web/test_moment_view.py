@@ -99,7 +99,7 @@ def test_bars_are_as_long_as_scores_compared_with_the_best_and_negative_ones_hav
         ("0.0", "0 %"),
         ("0.0", "-2"),
     ]
-    assert 'title="score 4, compared with the best"' in html
+    assert 'title="score 4, shown as a share of the best one\'s"' in html
     html = MomentView({}, set()).cards([shown(score=score) for score in (-1.0, -3.0)])
     assert re.findall(r'class="bar" style="width: ([^"]*)px"', html) == ["0.0", "0.0"]
 

@@ -124,7 +124,7 @@ def test_a_sentence_gets_moments_and_the_chosen_one_is_shown(watched):
     assert len(names) == 10
     first = page.locator("#asked-cards .score").first
     assert first.inner_text().strip() == "100 %"
-    assert re.fullmatch(r"score [\d.e+-]+, compared with the best", str(first.get_attribute("title")))
+    assert re.fullmatch(r"score [\d.e+-]+, shown as a share of the best one's", str(first.get_attribute("title")))
     assert page.locator("#asked-details h3").inner_text().startswith(names[0])
     assert "match with what is seen" in page.locator("#asked-details .parts").inner_text()
     page.click("#asked-cards [data-number='4']")
