@@ -17,7 +17,7 @@ from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.feature_store import rows_digest
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore, Part, write_seen
 from utils.basic_utils import InputError, first_few, progress
-from utils.feature_files.feature_file import FeatureFile, file_stamp
+from utils.feature_files.feature_file import FeatureFile, file_identity
 
 
 @dataclass
@@ -34,7 +34,7 @@ def find_outdated(store: CorpusStore, videos: Sequence[Video], paths: Mapping[st
     found, asked = Outdated(), _names_by_part(store, videos)
     if not all(path.is_file() for path in paths.values()):
         return found
-    stamps = {m: file_stamp(path) for m, path in paths.items()}
+    stamps = {m: file_identity(path) for m, path in paths.items()}
     last_change = max(stamp["ctime_ns"] for stamp in stamps.values())
     with ExitStack() as opened:
         files: dict[str, FeatureFile] = {}

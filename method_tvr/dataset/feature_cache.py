@@ -29,7 +29,7 @@ from method_tvr.dataset.feature_store import Preparation
 from standalone_eval.parts import part_folder
 from utils.array_file import open_array
 from utils.basic_utils import InputError, progress, read_bytes
-from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much, file_stamp
+from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much, file_identity
 from utils.model_utils import available_cpus
 from utils.whole_folder import file_digest, lock, lock_file, npy_header, put_in_place, remove_left_over
 
@@ -91,7 +91,7 @@ def cache_root(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> P
 
 
 def _source(stamp: dict[str, int]) -> dict[str, int]:
-    """What of a `file_stamp` tells caches of one file apart."""
+    """What of a `file_identity` tells caches of one file apart."""
     return {name: stamp[name] for name in ("size", "mtime_ns")}
 
 
@@ -287,7 +287,7 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
 
         usable = _fill(file, layout, preparation, recipe["dtype"], write)
     digest = _digest_of(file.path, **file.stamp)
-    if file_stamp(file.path) != file.stamp:
+    if file_identity(file.path) != file.stamp:
         raise InputError(f"{file.path}: changed while it was read: run again when it is complete")
     content = {
         "recipe": recipe,

@@ -225,7 +225,7 @@ class FeatureStore(Closing):
 
     @property
     def context_stamps(self) -> dict[str, dict[str, int]]:
-        """{modality: the `file_stamp` of its file when it was opened}."""
+        """{modality: the `file_identity` of its file when it was opened}."""
         return {m: self._files[m].stamp for m in self.modalities}
 
     def _raw(self, kind: str, key: str, rows: range | None = None) -> np.ndarray:

@@ -43,7 +43,7 @@ DTYPES = ("float32", "float16")
 MAX_OPEN = 256  # parts that are open at a time: each takes two file handles
 CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
 NORM_TOLERANCE = 1e-3  # relative; machines round differently
-Stamps = Mapping[str, Mapping[str, int]]  # {modality: `file_stamp` of its file}
+Stamps = Mapping[str, Mapping[str, int]]  # {modality: `file_identity` of its file}
 MADE_BY = ("model", "modalities", "hidden_size")
 # the options that rows depend on
 OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfeat", "no_norm_tfeat")
