@@ -52,6 +52,7 @@ from method_tvr.options.values import (
     INDEXES,
     NUMBERED,
     OFF,
+    SHOWN_NMS_THD,
     TASKS,
     WINDOWS,
 )
@@ -180,8 +181,6 @@ OPTIONS: Table = (
                type=float),
         Option("max_before_nms", 200, "spans kept per query; see --nms_from_all", ABOVE_0),
         Option("max_vcmr_video", 100, "videos per query in which moments are looked for", ABOVE_0),
-        Option("nms_thd", OFF, "additionally write predictions after temporal NMS at this IoU, -1: off",
-               NOT_NEGATIVE_OR_OFF, type=float, inference=OWN),
         Option("nms_from_all", False, "NMS sees all max_before_nms spans, not just the 100 of the reference",
                inference=OWN),
         Option("final_nms_thd", None, "NMS of the evaluation that ends training (default: the dataset's)",
@@ -193,6 +192,10 @@ OPTIONS: Table = (
         Option("several", None, "queries with several moments: any of them is right, and training draws one each "
                "epoch; or, from four on, two have to agree, and training takes the one that agrees most with all "
                "(default: the dataset's, any for custom)", choices=SEVERAL),
+    )),
+    Group("prediction after NMS", (TRAIN, INFERENCE), (
+        Option("nms_thd", OFF, "additionally write predictions after temporal NMS at this IoU, -1: off",
+               NOT_NEGATIVE_OR_OFF, type=float, inference=OWN),
     )),
     Group("speed; what is off by default changes numbers, README.md says how much", ALL_PROGRAMS, (
         Option("trim_padding", False, "compute nothing for padded clips", negatable=True, memory=(INFERENCE, 6)),
@@ -228,7 +231,9 @@ OPTIONS: Table = (
     )),
     Group("search", (SEARCH,), (
         Option("sentences", [], "what to look for; without any, you are asked", metavar="SENTENCE", nargs="*"),
-        Option("json", False, "print answers as JSON"),
+        Option("json", False, "for programs: print answers as JSON, with all overlapping moments unless --nms_thd is "
+               "typed"),
+        Option("scores", False, "also print the numbers that moments are ranked by"),
         Option("video", None, "look in this video alone", metavar="NAME"),
         Option("show", None, "look in the videos whose names begin with this one, as in friends_s01e01_…",
                metavar="NAME"),
@@ -253,6 +258,11 @@ OPTIONS: Table = (
         Option("max_queue", 256, "sentences that may wait; what comes then is refused", ABOVE_0),
         Option("max_rate", 20, "requests a second of one client, 0: any; twice as many in a burst",
                Bounds("not be negative; 0 refuses nobody", lambda x: x >= 0), type=float),
+    )),
+    Group("shown moments", (SEARCH, SERVE), (
+        Option("nms_thd", None, "of moments of a video whose IoU is above this show only the best, -1: show all "
+               f"(default: {SHOWN_NMS_THD}; for programs, which are --json and the HTTP API: -1)",
+               NOT_NEGATIVE_OR_OFF, type=float, inference=OWN),
     )),
     Group("index", (SEARCH, SERVE), (
         Option("index", INDEXES[0], "what names the videos that are scored: exact looks at all of them; faiss and "

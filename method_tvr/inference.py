@@ -34,7 +34,7 @@ from method_tvr.search.encoding import encode_queries
 from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.trained_model import Encoding, encoded_before, encoded_now, open_model, search_settings
+from method_tvr.trained_model import Encoding, TrainedModel, encoded_before, encoded_now, open_model, search_settings
 from method_tvr.training.launch import launch, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
@@ -226,7 +226,7 @@ def run_inference(
     with trained.open_features(with_context=store is None) as features:
         split = trained.inputs.eval_split(features)
         if store is not None:
-            require_videos(store, split.videos, split.name)
+            require_videos(trained, store, split.videos, split.name)
         found = trained.facts(split.videos, features if store is None else store, split.queries)
         if ranks.is_main and not told:
             tell(found)
@@ -242,9 +242,9 @@ def run_inference(
     return metrics
 
 
-def require_videos(store: CorpusStore, videos: Sequence[Video], split_name: str) -> None:
-    """Refuse an encoded corpus that lacks some of the split's videos, and say when it has others."""
-    store.require(videos)
+def require_videos(trained: TrainedModel, store: CorpusStore, videos: Sequence[Video], split_name: str) -> None:
+    """See `TrainedModel.require_encoded` for the videos of a split; say when an encoded corpus has others."""
+    trained.require_encoded(store, videos)
     others = len(store) - len(videos)
     if others:
         print(f"note: {store.folder}: {others} of its videos are not in {split_name}: not searched", file=sys.stderr)

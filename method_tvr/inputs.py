@@ -73,6 +73,12 @@ class Inputs:
         """The clips of the videos, in seconds."""
         return ClipTimes(self.clip_length, self.label_rule)
 
+    @property
+    def context_paths(self) -> dict[str, Path]:
+        """{modality: the feature file of its videos}, whether it is there or not."""
+        parts, paths = self.ctx_mode.split("_"), {"video": self.vid_feat_path, "sub": self.sub_bert_path}
+        return {m: find_path(str(paths[m])) for m in MODALITIES if m in parts}
+
     def open_features(
         self, device: torch.device, with_queries: bool = True, with_context: bool = True, average: bool = True
     ) -> FeatureStore:
@@ -80,15 +86,14 @@ class Inputs:
 
         Those of queries alone are each needed once, and read from their file. For `average` see `FeatureStore`.
         """
-        parts, on_gpu, text = self.ctx_mode.split("_"), device.type == "cuda", not self.no_norm_tfeat
-        paths = {"video": self.vid_feat_path, "sub": self.sub_bert_path}
+        on_gpu, text = device.type == "cuda", not self.no_norm_tfeat
         described: dict[str, Any] = {
-            "context_paths": {m: find_path(str(paths[m])) for m in MODALITIES if m in parts and with_context},
+            "context_paths": self.context_paths if with_context else {},
             "query_path": find_path(self.desc_bert_path) if with_queries else None,
             "normalize": {"video": not self.no_norm_vfeat, "sub": text, "query": text},
             "max_ctx_l": self.max_ctx_l,
             "max_desc_l": self.max_desc_l,
-            "use_tef": "tef" in parts,
+            "use_tef": "tef" in self.ctx_mode.split("_"),
             "sizes": {"video": self.vid_feat_size, "sub": self.sub_feat_size, "query": self.q_feat_size},
             "average": average,
             "num_workers": self.num_workers,

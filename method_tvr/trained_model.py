@@ -23,6 +23,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.options.rules import ensure_dataset
 from method_tvr.options.saved import find_path
 from method_tvr.options.values import WINDOWS
+from method_tvr.outdated_encodings import refuse_outdated
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
@@ -157,6 +158,11 @@ class TrainedModel:
         store = CorpusStore(find_path(str(folder)))
         store.recipe.check_same(self.recipe(store.recipe.dtype), store.folder)
         return store
+
+    def require_encoded(self, store: CorpusStore, videos: Sequence[Video]) -> None:
+        """Refuse an encoded corpus that lacks some of these videos, or has them as they were, not as they are."""
+        store.require(videos)
+        refuse_outdated(store, videos, self.inputs.context_paths)
 
 
 def encoded_now(

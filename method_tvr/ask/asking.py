@@ -55,7 +55,7 @@ def run_asking(
             source, facts = trained.source(features), trained.facts(videos, features)
         else:
             store = trained.open_store(opt.encoded_corpus)
-            require_videos(store, videos, opt.eval_split_name)
+            require_videos(trained, store, videos, opt.eval_split_name)
             source, facts = encoded_before(store, trained.device), trained.facts(videos, store)
         if ranks.is_main:
             tell(facts)

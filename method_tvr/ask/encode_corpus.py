@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
@@ -23,6 +24,8 @@ from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.split_facts import tell
 from method_tvr.options.saved import find_path
+from method_tvr.outdated_encodings import parts_to_renew, refuse_outdated
+from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
 from method_tvr.search.windows import joined
@@ -34,24 +37,33 @@ from utils.model_utils import named_when_out_of_memory
 STORED_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
-def add_videos(trained: TrainedModel, out: str, told: bool = False) -> None:
+def add_videos(trained: TrainedModel, out: str, renew: bool = False, told: bool = False) -> None:
     """Add the videos that a model's options list, as far as they are missing, to the corpus in `out`.
 
-    What is wrong with those that are added is said, unless it is `told` by who calls.
+    What is outdated there, because the model or the videos' features have changed since, is encoded again to `renew`,
+    and refused otherwise. What is wrong with those that are added is said, unless it is `told` by who calls.
     An `InputError` if the folder holds something else, or features are missing or do not fit.
     """
     inputs, encoding, device = trained.inputs, trained.encoding, trained.device
     if encoding.retrieval_dtype not in STORED_DTYPES:
         raise InputError(f"--retrieval_dtype {encoding.retrieval_dtype}: encoded videos are kept in fp32 or fp16")
     videos = inputs.listed_videos()
-    with adding_to(out, trained.recipe(STORED_DTYPES[encoding.retrieval_dtype])) as writer:
+
+    def outdated(store: CorpusStore) -> list[Path]:
+        return parts_to_renew(store, videos, inputs.context_paths)
+
+    recipe = trained.recipe(STORED_DTYPES[encoding.retrieval_dtype])
+    with adding_to(out, recipe, outdated=outdated if renew else None) as writer:
         writer.store.check_durations(videos)
+        if not renew:
+            refuse_outdated(writer.store, videos, inputs.context_paths)
         new = [video for video in videos if video.vid_name not in writer.store.where]
         if there := len(videos) - len(new):
             print(f"{there} of {len(videos)} videos are in {out} already: encoding the other {len(new)}")
         if new:
             windows = writer.store.recipe.windows
             with trained.open_features(with_queries=False) as features:
+                writer.stamps = features.context_stamps
                 features.require([], (video.vid_name for video in new), find_path(inputs.video_duration_idx_path))
                 found = trained.facts(new, features)
                 if not told:
@@ -62,7 +74,7 @@ def add_videos(trained: TrainedModel, out: str, told: bool = False) -> None:
                 batches = BatchLoader(dataset, encoding.eval_context_bsz, encoding.trim_padding)
                 encoded = encode_videos(trained.model, batches, device, encoding.trim_padding)
                 for video, n_clips, rows in progress(joined(entries, encoded), "encoding videos", len(new)):
-                    writer.add(video, n_clips, rows)
+                    writer.add(video, n_clips, rows, features.digests(video.vid_name))
     print(f"{out}: {len(writer.store) + len(new)} videos, {len(new)} of them added now")
 
 

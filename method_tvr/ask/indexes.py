@@ -18,6 +18,8 @@ def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
     digest = hashlib.sha256(recipe_seal(store.recipe).encode())
     for part in store.parts:
         digest.update("".join(said["sha256"] for said in part.files.values()).encode())
+        if part.features:  # videos that changed places may leave the same rows, in order of length
+            digest.update("\0".join(part.names).encode())
     for video in videos:
         digest.update(video.vid_name.encode() + b"\0")
     return digest.hexdigest()

@@ -35,15 +35,30 @@ def answer_json(sentence: str, moments: Sequence[Moment]) -> dict[str, Any]:
     return {"query": sentence, "moments": [moment.as_json() for moment in moments]}
 
 
-def moments_table(moments: Sequence[Moment]) -> str:
-    """Moments as lines of text: times, score, and what the score is made of, where that is known."""
+def shares_of_best(scores: Sequence[float]) -> list[float | None]:
+    """Scores as shares of the best; None of negative ones, such as logarithms, and where none is above 0."""
+    best = max(scores, default=0.0)
+    return [score / best if best > 0 and score >= 0 else None for score in scores]
+
+
+def percent(share: float | None) -> str:
+    """A share for people: of what is there at all never 0 %, and of less than all never 100 %."""
+    if share is None:
+        return "–"
+    return "<1 %" if 0 < share < 0.01 else f"{int(100 * share)} %"
+
+
+def moments_table(moments: Sequence[Moment], with_scores: bool = False) -> str:
+    """Scored moments as lines of text: times, share of the best score, and what it is made of, where that is known."""
     if not moments:
         return "  no video is long enough for a moment"
     modalities = list(moments[0].match or ())
     parts = [*(f"{m} match" for m in modalities), "p(start)", "p(end)"] if modalities else []
-    rows = [["rank", "video", "start", "end", "score", *parts]]
-    for rank, moment in enumerate(moments, start=1):
-        row = [str(rank), shortened(moment.vid_name), clock(moment.start), clock(moment.end), f"{moment.score:.4g}"]
+    rows = [["rank", "video", "start", "end", "of best", *(["score"] if with_scores else []), *parts]]
+    shares = shares_of_best([moment.score or 0.0 for moment in moments])
+    for rank, (moment, share) in enumerate(zip(moments, shares, strict=True), start=1):
+        row = [str(rank), shortened(moment.vid_name), clock(moment.start), clock(moment.end), percent(share)]
+        row += [f"{moment.score:.4g}"] if with_scores else []
         if moment.match is not None:
             row += [f"{value:.3f}" for value in (*moment.match.values(), moment.p_start, moment.p_end)]
         rows.append(row)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import orjson
 from easydict import EasyDict
 
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
-from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher
+from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher, shown_nms_thd
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
@@ -29,13 +30,26 @@ HELP = "a sentence | :video NAME | :show NAME | :all | :top N | :help | :quit (o
 HISTORY_LENGTH = 1000
 
 
-def print_found(sentences: Sequence[str], found: Sequence[Sequence[Moment]], as_json: bool) -> None:
-    """Print answers: tables, or one line of JSON for each sentence."""
-    for sentence, moments in zip(sentences, found, strict=True):
-        if as_json:
-            print(orjson.dumps(answer_json(sentence, moments)).decode())
-        else:
-            print(f"\n{shortened(sentence)}\n{moments_table(moments)}")
+@dataclass(frozen=True)
+class Form:
+    """How answers are printed."""
+
+    as_json: bool  # for programs: one line of JSON for each sentence; else tables
+    with_scores: bool = False  # in tables
+    nms_thd: float | None = None  # see `MomentSearcher.search`
+
+    @classmethod
+    def of(cls, opt: EasyDict) -> Form:
+        """The form that options name: what people see has no overlapping moments unless they ask for them."""
+        return cls(opt.json, opt.scores, None if opt.json else shown_nms_thd(opt))
+
+    def show(self, sentences: Sequence[str], found: Sequence[Sequence[Moment]]) -> None:
+        """Print answers."""
+        for sentence, moments in zip(sentences, found, strict=True):
+            if self.as_json:
+                print(orjson.dumps(answer_json(sentence, moments)).decode())
+            else:
+                print(f"\n{shortened(sentence)}\n{moments_table(moments, self.with_scores)}")
 
 
 class Prompt:
@@ -43,7 +57,8 @@ class Prompt:
 
     Args:
         searcher: answers them.
-        top_k, video, show, as_json: as the command line says, until a line that begins with a colon changes them.
+        top_k, video, show: as the command line says, until a line that begins with a colon changes them.
+        form: of the answers.
         read: reads a line.
     """
 
@@ -53,10 +68,10 @@ class Prompt:
         top_k: int,
         video: str | None,
         show: str | None,
-        as_json: bool,
+        form: Form,
         read: Callable[[str], str] = input,
     ) -> None:
-        self._searcher, self._as_json, self._read = searcher, as_json, read
+        self._searcher, self._form, self._read = searcher, form, read
         self.top_k, self.video, self.show = top_k, video, show
 
     def run(self) -> None:
@@ -77,8 +92,8 @@ class Prompt:
                     self._change(*line[1:].split(maxsplit=1))
                 elif line:
                     with redirect_stdout(sys.stderr):  # progress
-                        found = self._searcher.search(line, self.top_k, self.video, self.show)
-                    print_found([line], [found], self._as_json)
+                        found = self._searcher.search(line, self.top_k, self.video, self.show, self._form.nms_thd)
+                    self._form.show([line], [found])
             except InputError as err:
                 print(f"error: {err}", file=sys.stderr)
 
@@ -121,14 +136,15 @@ def run(opt: EasyDict) -> None:
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
     show_any_language()
+    form = Form.of(opt)
     if opt.sentences:
         with redirect_stdout(sys.stderr):  # progress
-            found = searcher.search(opt.sentences, opt.top_k, opt.video, opt.show)
-        print_found(opt.sentences, found, opt.json)
+            found = searcher.search(opt.sentences, opt.top_k, opt.video, opt.show, form.nms_thd)
+        form.show(opt.sentences, found)
         return
     if sys.stdin.isatty():
         use_history()
-    Prompt(searcher, opt.top_k, opt.video, opt.show, opt.json).run()
+    Prompt(searcher, opt.top_k, opt.video, opt.show, form).run()
 
 
 @command_line

@@ -10,6 +10,7 @@ The videos of a split are encoded once, on first use, and kept in the model's fo
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from method_tvr.dataset.feature_store import Preparation
 from method_tvr.dataset.split_facts import Fact, tell
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.values import OFF
+from method_tvr.options.values import OFF, SHOWN_NMS_THD
 from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
 from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
@@ -39,6 +40,8 @@ from method_tvr.trained_model import TrainedModel, encoded_before, open_model, s
 from utils.basic_utils import InputError, StrPath, first_few, is_text
 from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks
+
+MORE_ROWS = 4  # times as many are looked at where too few are left after NMS
 
 
 class QuestionError(InputError):
@@ -54,7 +57,8 @@ class MomentSearcher:
         videos: what is searched.
         text_model: encodes sentences; needed by the main process alone.
         inputs: how queries are read.
-        nms_thd: of two moments of a video whose IoU is above it only the better is found; `OFF`.
+        nms_thd: of two moments of a video whose IoU is above it only the better is found; `OFF`; a search may ask for
+            another.
         ranks: the processes that ask together; all get the answers.
         facts: what is wrong with the videos.
     """
@@ -95,16 +99,31 @@ class MomentSearcher:
 
     @overload
     def search(
-        self, sentences: str, top_k: int = 10, video: str | None = None, show: str | None = None
+        self,
+        sentences: str,
+        top_k: int = 10,
+        video: str | None = None,
+        show: str | None = None,
+        nms_thd: float | None = None,
     ) -> list[Moment]: ...
 
     @overload
     def search(
-        self, sentences: list[str], top_k: int = 10, video: str | None = None, show: str | None = None
+        self,
+        sentences: list[str],
+        top_k: int = 10,
+        video: str | None = None,
+        show: str | None = None,
+        nms_thd: float | None = None,
     ) -> list[list[Moment]]: ...
 
     def search(
-        self, sentences: str | list[str], top_k: int = 10, video: str | None = None, show: str | None = None
+        self,
+        sentences: str | list[str],
+        top_k: int = 10,
+        video: str | None = None,
+        show: str | None = None,
+        nms_thd: float | None = None,
     ) -> list[Moment] | list[list[Moment]]:
         """The best moments for a sentence, or for each of several, best first.
 
@@ -113,6 +132,7 @@ class MomentSearcher:
             top_k: moments of each at most.
             video: look in this one alone.
             show: look in the videos whose names begin with it and `_`.
+            nms_thd: for this search, see above; None: that of the searcher.
 
         Raises:
             QuestionError: a sentence is blank or no text, or there is no such video or show.
@@ -123,7 +143,7 @@ class MomentSearcher:
         if not asked:
             return []
         with self._lock:
-            found = self.find(self.encode(asked), top_k, allowed, with_parts=True)
+            found = self.find(self.encode(asked), top_k, allowed, with_parts=True, nms_thd=nms_thd)
         return found[0] if isinstance(sentences, str) else found
 
     def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
@@ -146,16 +166,24 @@ class MomentSearcher:
         return EncodedQueries.concatenate([encode_token_features(self._model, block, device) for block in blocks])
 
     def find(
-        self, queries: EncodedQueries, top_k: int, allowed: np.ndarray | None = None, with_parts: bool = False
+        self,
+        queries: EncodedQueries,
+        top_k: int,
+        allowed: np.ndarray | None = None,
+        with_parts: bool = False,
+        nms_thd: float | None = None,
     ) -> list[list[Moment]]:
-        """The best moments for each encoded query: at most `top_k`, as many as the answerer keeps, and with NMS 100.
+        """The best moments for each encoded query: at most `top_k`, and without NMS as many as the answerer keeps.
 
-        For `allowed` see `Answerer.search`. Only a process that searches alone knows what scores are made of.
+        For `allowed` see `Answerer.search`, for `nms_thd` `search`. Only a process that searches alone knows what
+        scores are made of.
         """
-        rows = RankedRows.concatenate([moments for moments, _ in self.answerer.search(queries, allowed, with_parts)])
-        if self._nms_thd != OFF:
-            rows = rows.after_nms(self._nms_thd, rows.score.shape[1])
-        best = rows.best(top_k)
+        thd = self._nms_thd if nms_thd is None else nms_thd
+
+        def rows_of(answerer: Answerer) -> RankedRows:
+            return RankedRows.concatenate([moments for moments, _ in answerer.search(queries, allowed, with_parts)])
+
+        best = rows_of(self.answerer).best(top_k) if thd == OFF else _distinct(rows_of, self.answerer, thd, top_k)
         return [self._moments(best, number, queries, with_parts) for number in range(len(queries))]
 
     def _moments(self, rows: RankedRows, number: int, queries: EncodedQueries, with_parts: bool) -> list[Moment]:
@@ -203,6 +231,16 @@ class MomentSearcher:
         return allowed
 
 
+def _distinct(rows_of: Callable[[Answerer], RankedRows], answerer: Answerer, nms_thd: float, n: int) -> RankedRows:
+    """The best `n` rows of each query after NMS, of as many rows as that takes."""
+    while True:
+        rows = rows_of(answerer)
+        kept = rows.after_nms(nms_thd, rows.score.shape[1], n)
+        if not ((kept.count < n) & (rows.count >= answerer.max_moments)).any():  # there are enough, or no more
+            return kept
+        answerer = answerer.keeping(MORE_ROWS * answerer.max_moments)
+
+
 def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
     """Refuse what no search can answer, before anything is computed, by a `QuestionError`."""
     if top_k < 1:
@@ -215,7 +253,9 @@ def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
 
 
 def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentSearcher:
-    """The searcher that options describe; videos that are not encoded yet are encoded first.
+    """The searcher that options describe; videos that are not encoded yet, or not as they are, are encoded first.
+
+    Those in `encoded_corpus` have to be there as they are.
 
     Args:
         opt: from `parse_inference_options` for `SEARCH` or `SERVE`.
@@ -228,16 +268,27 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
     text_model, folder = open_text_model(trained, opt.text_model), opt.encoded_corpus
     if folder is None:
         folder = str(trained.model_dir / f"encoded_{opt.eval_split_name}")
-        add_videos(trained, folder, told=True)
+        add_videos(trained, folder, renew=not os.path.islink(folder), told=True)
     store, videos = trained.open_store(folder), trained.inputs.listed_videos()
-    store.require(videos)
+    trained.require_encoded(store, videos)
     facts = trained.facts(videos, store)
     tell(facts)
     index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     source, settings = encoded_before(store, trained.device), search_settings(opt)
     answerer = open_answerer(trained.model, videos, source, trained.inputs.clip_times, settings, index_of=index_of)
-    return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, opt.nms_thd, facts=facts)
+    nms_thd = programs_nms_thd(opt)
+    return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, nms_thd, facts=facts)
+
+
+def programs_nms_thd(opt: EasyDict) -> float:
+    """The NMS of what programs are given: only that which was typed."""
+    return OFF if opt.nms_thd is None else opt.nms_thd
+
+
+def shown_nms_thd(opt: EasyDict) -> float:
+    """The NMS of what people are shown."""
+    return SHOWN_NMS_THD if opt.nms_thd is None else opt.nms_thd
 
 
 def measure_index(opt: EasyDict) -> IndexRecall:

@@ -2,7 +2,8 @@
 
 A cache lies beside its h5 file (or under a folder that the user names), in a folder whose name says what decides its
 content: the source's size and time, how rows were prepared, and their number type. A folder is made under another
-name and renamed when whole, and never changes afterwards.
+name and renamed when whole, and never changes afterwards, but for its time: the source was last seen to be as packed
+then. One that was touched since has to have the digest that it was packed with, whatever its size and time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ from method_tvr.dataset.feature_store import Preparation
 from standalone_eval.parts import part_folder
 from utils.array_file import open_array
 from utils.basic_utils import InputError, progress, read_bytes
-from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much
+from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much, file_identity
 from utils.model_utils import available_cpus
-from utils.whole_folder import lock, lock_file, npy_header, put_in_place, remove_left_over
+from utils.whole_folder import file_digest, lock, lock_file, npy_header, put_in_place, remove_left_over
 
 CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
 BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time
@@ -58,9 +60,9 @@ def packed_rows(
         InputError: the file cannot be read, has no usable key, or its values do not fit the dtype.
     """
     prepared = {"width": width, "preparation": asdict(preparation), "dtype": dtype}
-    recipe = {"format": CACHE_FORMAT, "source": _stamp(file.path), **prepared}
+    recipe = {"format": CACHE_FORMAT, "source": _source(file.stamp), **prepared}
     folder = cache_root(file.path, cache_dir) / hashlib.sha256(orjson.dumps(recipe)).hexdigest()[:16]
-    found = _load(folder, recipe)
+    found = _load(folder, recipe, file)
     if found is not None:
         return found
     try:
@@ -88,15 +90,34 @@ def cache_root(path: Path, cache_dir: str | os.PathLike[str] | None = None) -> P
     return Path(cache_dir) / f"{path.name}-{place}.cache"
 
 
-def _stamp(path: Path) -> dict[str, int]:
-    status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+def _source(stamp: dict[str, int]) -> dict[str, int]:
+    """What of a `file_identity` tells caches of one file apart."""
+    return {name: stamp[name] for name in ("size", "mtime_ns")}
 
 
-def _load(folder: Path, recipe: dict[str, Any]) -> FeatureRows | None:
-    """The cache in a folder; None when there is none, or it is damaged or was never ours."""
+@lru_cache(maxsize=8)
+def _digest_of(path: Path, **stamp: int) -> str:
+    """The digest of a file, computed once as long as its stamp is the same."""
+    return file_digest(path)
+
+
+def _is_as_packed(folder: Path, content: dict[str, Any], file: FeatureFile) -> bool:
+    """Whether a file of the same size and time is the one that a cache was packed from."""
+    index = folder / "index.json"
+    with suppress(OSError):  # of a cache that is gone meanwhile
+        if file.stamp["ctime_ns"] <= index.stat().st_mtime_ns:
+            return True
+    if content.get("sha256") != _digest_of(file.path, **file.stamp):  # earlier versions kept none
+        return False
+    with suppress(OSError):  # others' caches are compared again the next time
+        os.utime(index)
+    return True
+
+
+def _load(folder: Path, recipe: dict[str, Any], file: FeatureFile) -> FeatureRows | None:
+    """The cache of a file in a folder; None when there is none, it is damaged or was never ours, or of another file."""
     content = _read_index(folder)
-    if content is None or content["recipe"] != recipe:
+    if content is None or content["recipe"] != recipe or not _is_as_packed(folder, content, file):
         return None
     keys, n_rows = content.get("keys"), content.get("n_rows")
     table = _table([content.get(name) for name in ("starts", "lengths", "counts")])
@@ -219,25 +240,28 @@ def _build_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
     with lock_file(folder.parent) as handle:
         # nothing depends on the lock but time: runs that build at once all make the same folder
         alone = lock(handle, folder.parent, f"waiting for another run that builds a feature cache in {folder.parent}")
-        found = _load(folder, recipe)
+        found = _load(folder, recipe, file)
         if found is not None:
             return found
-        print(f"note: {file.path}: packing its features into {folder} ({_reason(folder, recipe)})", file=sys.stderr)
+        reason = _reason(folder, recipe, file)
+        print(f"note: {file.path}: packing its features into {folder} ({reason})", file=sys.stderr)
         if alone:
             remove_left_over(folder.parent, PART_PREFIX)
         with part_folder(folder.parent, PART_PREFIX) as part:
             _write_folder(file, recipe, preparation, part)
-            put_in_place(part, folder, gives_way=lambda: _load(folder, recipe) is None)
+            put_in_place(part, folder, gives_way=lambda: _load(folder, recipe, file) is None)
         _remove_outdated(folder.parent, recipe["source"])
-    found = _load(folder, recipe)
+    found = _load(folder, recipe, file)
     if found is None:
         raise OSError(f"{folder} cannot be read back")
     return found
 
 
-def _reason(folder: Path, recipe: dict[str, Any]) -> str:
+def _reason(folder: Path, recipe: dict[str, Any], file: FeatureFile) -> str:
     if folder.exists():
-        return "the one there is damaged"
+        content = _read_index(folder)
+        touched = content is not None and not _is_as_packed(folder, content, file)
+        return "the file may have changed since it was last packed" if touched else "the one there is damaged"
     others = [content["recipe"].get("source") for content in map(_read_index, folder.parent.iterdir()) if content]
     if any(source != recipe["source"] for source in others):
         return "the file has changed since it was last packed"
@@ -262,10 +286,12 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
                 data, at = data[written:], at + written
 
         usable = _fill(file, layout, preparation, recipe["dtype"], write)
-    if _stamp(file.path) != recipe["source"]:
+    digest = _digest_of(file.path, **file.stamp)
+    if file_identity(file.path) != file.stamp:
         raise InputError(f"{file.path}: changed while it was read: run again when it is complete")
     content = {
         "recipe": recipe,
+        "sha256": digest,
         "n_rows": layout.n_rows,
         "keys": [layout.keys[number] for number in usable],
         "starts": layout.starts[usable],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import sys
@@ -25,6 +26,7 @@ from utils.feature_files.provenance import Property, properties
 from utils.tensor_utils import pad_sequences
 
 TEF_SIZE = 2
+DIGEST_DIGITS = 32
 ALL_ROWS = 1 << 62  # more than any file has
 NORM_EPS = 1e-5
 SpansOf = Callable[[Sequence[Query], Sequence[int]], np.ndarray]  # of queries, given their videos' numbers of clips
@@ -70,6 +72,13 @@ def temporal_endpoint_features(n_clips: int) -> np.ndarray:
     """(L, 2) float32: where each clip starts and ends, as fractions of the video (tef)."""
     edges = np.arange(n_clips + 1, dtype=np.float32) / np.float32(n_clips)
     return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def rows_digest(rows: np.ndarray) -> str:
+    """32 hex digits that stand for the features (L, D) float32 of a video, as its file gives them."""
+    digest = hashlib.sha256(repr(rows.shape).encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()[:DIGEST_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -213,6 +222,15 @@ class FeatureStore(Closing):
             self._check_clip_counts(vid_name, of_each)
             counts.append(of_each[self.modalities[0]])
         return counts
+
+    def digests(self, vid_name: str) -> dict[str, str]:
+        """{modality: `rows_digest` of a video}."""
+        return {m: rows_digest(self._raw(m, vid_name)) for m in self.modalities}
+
+    @property
+    def context_stamps(self) -> dict[str, dict[str, int]]:
+        """{modality: the `file_identity` of its file when it was opened}."""
+        return {m: self._files[m].stamp for m in self.modalities}
 
     def _raw(self, kind: str, key: str, rows: range | None = None) -> np.ndarray:
         return self._files[kind].read(key, self.sizes[kind], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -54,7 +55,7 @@ class Answerer:
     """
 
     def __init__(self, searcher: Searcher, entries: Sequence[Entry], times: CorpusTimes, max_moments: int) -> None:
-        self.searcher, self._times, self._max_moments = searcher, times, max_moments
+        self.searcher, self._times, self.max_moments = searcher, times, max_moments
         self._entries_of: dict[str, list[int]] = {}
         for number, entry in enumerate(entries):
             self._entries_of.setdefault(entry.vid_name, []).append(number)
@@ -71,7 +72,15 @@ class Answerer:
         answers = self.searcher.search(queries, allowed)
         n_blocks = len(list(self.searcher.query_blocks(len(queries))))
         for moments, videos in progress(answers, "answering queries", total=n_blocks):
-            yield self._times.moment_rows(moments, self._max_moments, with_parts), self._times.video_rows(videos)
+            yield self._times.moment_rows(moments, self.max_moments, with_parts), self._times.video_rows(videos)
+
+    def keeping(self, max_moments: int) -> Answerer:
+        """The same with so many rows of a query at most."""
+        searcher, other = copy.copy(self.searcher), copy.copy(self)
+        kept = searcher.settings.max_moments // self.max_moments * max_moments
+        searcher.settings = replace(searcher.settings, max_moments=kept)
+        other.searcher, other.max_moments = searcher, max_moments
+        return other
 
     def entries_of(self, wanted: Callable[[str], bool]) -> np.ndarray:
         """(Nv,) bool: the entries of videos whose name is wanted."""
@@ -111,7 +120,7 @@ class Answerer:
             own = np.array([self._entries_of[vid_names[number]] for number in numbers])
             there = to_device(own, queries.for_videos.device)
             moments = self.searcher.search_moments(queries.of(numbers), there, one_video=bool(several))
-            parts.append(self._times.moment_rows(moments, self._max_moments))
+            parts.append(self._times.moment_rows(moments, self.max_moments))
         return RankedRows.concatenate(parts).of_queries(np.argsort(order))
 
     def _blocks(self, n_entries: np.ndarray) -> Iterator[slice]:

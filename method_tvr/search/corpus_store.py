@@ -5,9 +5,11 @@
     part-00000/rows.npy       (R, M, D) float32 or float16, encodings of the videos' clips, in order of length;
                               of a video that was cut, those of its windows one after another
     part-00000/norms.npy      (M, R) float32, lengths of these rows
+    part-00000/features.json  stamps of the feature files in which its videos were last seen as they were encoded
 
-Parts never change. `corpus_writer` makes them, this module reads them. What is read is checked: the descriptions and
-the sizes of all parts when a corpus is opened, a part's rows and their lengths when they are first needed.
+Parts never change, but for what was last seen. `corpus_writer` makes them, this module reads them. What is read is
+checked: the descriptions and the sizes of all parts when a corpus is opened, a part's rows and their lengths when they
+are first needed.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ from utils.whole_folder import read_sealed, seal, write_sealed
 
 FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
 DESCRIPTION, INDEX, ROWS, NORMS = "corpus.json", "index.json", "rows.npy", "norms.npy"
+SEEN = "features.json"
 PART_PREFIX = "part-"
 DTYPES = ("float32", "float16")
 MAX_OPEN = 256  # parts that are open at a time: each takes two file handles
 CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
 NORM_TOLERANCE = 1e-3  # relative; machines round differently
+Stamps = Mapping[str, Mapping[str, int]]  # {modality: `file_identity` of its file}
 MADE_BY = ("model", "modalities", "hidden_size")
 # the options that rows depend on
 OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfeat", "no_norm_tfeat")
@@ -88,9 +92,13 @@ class CorpusRecipe:
         """What is written of it; of averaged videos that which was written before there were windows."""
         return {name: value for name, value in asdict(self).items() if name != "window_overlap" or value}
 
+    def same_model(self, wanted: CorpusRecipe) -> bool:
+        """Whether the model is the one that is `wanted`."""
+        return [getattr(self, name) for name in MADE_BY] == [getattr(wanted, name) for name in MADE_BY]
+
     def check_same(self, wanted: CorpusRecipe, folder: Path) -> None:
         """Raise an InputError that names what differs, where the corpus was made in another way than is `wanted`."""
-        if [getattr(self, name) for name in MADE_BY] != [getattr(wanted, name) for name in MADE_BY]:
+        if not self.same_model(wanted):
             raise InputError(
                 f"{folder}: was encoded by another model (digest {self.model[:12]}…, this one's is "
                 f"{wanted.model[:12]}…): give the model that encoded it, or encode again into another folder"
@@ -126,6 +134,23 @@ class Part:
     n_clips: np.ndarray  # (n,) int64
     n_rows: np.ndarray  # (n,) int64; of a video that was cut, those of all its windows
     files: dict[str, dict[str, Any]]  # {file name: {"bytes": size, "sha256": digest}}
+    features: dict[str, list[str]] | None  # {modality: each video's `rows_digest`}; None: an earlier version wrote it
+
+    def seen_in(self, stamps: Stamps) -> bool:
+        """Whether its videos' features were compared with files of these stamps, and were those that were encoded."""
+        try:
+            return bool(read_sealed(self.folder / SEEN, "")["files"] == stamps)
+        except (InputError, KeyError):  # they are compared again
+            return False
+
+    def written_ns(self) -> int:
+        """When it was written, at the latest."""
+        return (self.folder / INDEX).stat().st_mtime_ns
+
+
+def write_seen(folder: Path, stamps: Stamps) -> None:
+    """Keep for `Part.seen_in` that the features of a part's videos are in these files as they were encoded."""
+    write_sealed(folder / SEEN, {"files": stamps})
 
 
 class OpenPart(NamedTuple):
@@ -149,7 +174,7 @@ class CorpusStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.recipe = read_recipe(self.folder)
-        self.parts = [_read_part(path, self.recipe) for path in _part_folders(self.folder)]
+        self.parts = [_read_part(path, self.recipe) for path in part_folders(self.folder)]
         self.where: dict[str, tuple[int, int]] = {}  # of each video, number of its part and its number in it
         for number, part in enumerate(self.parts):
             for place, name in enumerate(part.names):
@@ -270,10 +295,11 @@ def _read_part(folder: Path, recipe: CorpusRecipe) -> Part:
     if sum(content["n_rows"]) * row_bytes > content["files"][ROWS]["bytes"]:  # before numbers become int64
         raise InputError(f"{folder / ROWS}: has fewer rows than {INDEX} says: {_remedy(folder)}")
     n_clips, n_rows = (np.array(content[name], dtype=np.int64) for name in ("n_clips", "n_rows"))
-    return Part(folder, content["names"], content["durations"], n_clips, n_rows, content["files"])
+    names, durations, files = content["names"], content["durations"], content["files"]
+    return Part(folder, names, durations, n_clips, n_rows, files, content.get("features"))
 
 
-def _part_folders(folder: Path) -> list[Path]:
+def part_folders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if re.fullmatch(PART_PREFIX + "[0-9]+", path.name))
     except OSError as err:
@@ -285,6 +311,8 @@ def _describes_part(content: dict[str, Any], recipe: CorpusRecipe) -> bool:
     if not all(isinstance(column, list) and column for column in columns) or len({len(c) for c in columns}) != 1:
         return False
     files: Any = content.get("files")
+    if not _has_digests(content.get("features"), recipe.modalities, len(columns[0])):
+        return False
     return (
         all(
             type(name) is str
@@ -298,6 +326,17 @@ def _describes_part(content: dict[str, Any], recipe: CorpusRecipe) -> bool:
         and isinstance(files, dict)
         and files.keys() == {ROWS, NORMS}
         and all(isinstance(said, dict) and said.keys() == {"bytes", "sha256"} for said in files.values())
+    )
+
+
+def _has_digests(features: Any, modalities: Sequence[str], n: int) -> bool:
+    """Whether these are digests of n videos' features, or, of an earlier version, none."""
+    if features is None:
+        return True
+    return (
+        isinstance(features, dict)
+        and features.keys() == set(modalities)
+        and all(isinstance(of, list) and len(of) == n and set(map(type, of)) == {str} for of in features.values())
     )
 
 

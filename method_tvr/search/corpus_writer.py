@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -23,8 +24,12 @@ from method_tvr.search.corpus_store import (
     ROWS,
     CorpusRecipe,
     CorpusStore,
+    Stamps,
+    part_folders,
+    read_recipe,
     recipe_seal,
     write_recipe,
+    write_seen,
 )
 from standalone_eval.parts import part_folder
 from utils.basic_utils import InputError
@@ -44,15 +49,18 @@ class CorpusWriter:
         numbers = [int(part.folder.name.removeprefix(PART_PREFIX)) for part in self.store.parts]
         self._next_number = max(numbers, default=-1) + 1
         self._added: set[str] = set()
-        self._waiting: list[tuple[Video, int, torch.Tensor]] = []  # for the next part, with clips and rows
+        # for the next part, with clips, rows and digests of features
+        self._waiting: list[tuple[Video, int, torch.Tensor, Mapping[str, str] | None]] = []
         self._bytes = 0
+        self.stamps: Stamps = {}  # of the feature files that videos are added from
 
-    def add(self, video: Video, n_clips: int, rows: torch.Tensor) -> None:
+    def add(self, video: Video, n_clips: int, rows: torch.Tensor, features: Mapping[str, str] | None = None) -> None:
         """Add a video of `n_clips`.
 
         Args:
             rows: (R, M, D) float32 encodings of its clips and of the padding after them, on any device; of a video
                 that was cut, those of its windows one after another.
+            features: {modality: `rows_digest` of what was encoded}; None where that is not known, of no video then.
 
         Raises:
             InputError: it is there already, its encodings are not finite, or nothing can be written.
@@ -66,7 +74,7 @@ class CorpusWriter:
                 f"{video.vid_name}: its encodings are not finite numbers in {self.store.recipe.dtype}: {remedy}"
             )
         self._added.add(video.vid_name)
-        self._waiting.append((video, n_clips, kept))
+        self._waiting.append((video, n_clips, kept, features))
         self._bytes += kept.nbytes
         if self._bytes >= self._part_bytes:
             self.finish_part()
@@ -90,7 +98,7 @@ class CorpusWriter:
 
     def _write_part(self, folder: Path) -> None:
         in_order = sorted(self._waiting, key=lambda added: (added[1], len(added[2])))
-        videos, n_clips, all_rows = zip(*in_order, strict=True)
+        videos, n_clips, all_rows, features = zip(*in_order, strict=True)
         norms = torch.cat([row_norms(rows) for rows in all_rows]).t().contiguous()
         shape = (norms.shape[1], *all_rows[0].shape[1:])
         content = {
@@ -104,6 +112,9 @@ class CorpusWriter:
                 NORMS: _write_array(folder / NORMS, tuple(norms.shape), "float32", [norms.numpy()]),
             },
         }
+        if None not in features:
+            content["features"] = {m: [of[m] for of in features] for m in self.store.recipe.modalities}
+            write_seen(folder, self.stamps)
         write_sealed(folder / INDEX, content)
 
 
@@ -120,7 +131,10 @@ def _write_array(path: Path, shape: Sequence[int], dtype: str, chunks: Iterable[
 
 @contextmanager
 def adding_to(
-    folder: str | os.PathLike[str], recipe: CorpusRecipe, part_bytes: int = PART_BYTES
+    folder: str | os.PathLike[str],
+    recipe: CorpusRecipe,
+    part_bytes: int = PART_BYTES,
+    outdated: Callable[[CorpusStore], Iterable[Path]] | None = None,
 ) -> Iterator[CorpusWriter]:
     """Add videos to a corpus, which is begun when there is none.
 
@@ -130,6 +144,8 @@ def adding_to(
     Args:
         recipe: what the videos are encoded with; that of the corpus must be the same.
         part_bytes: size of a part's rows, about; memory grows with it.
+        outdated: names the folders of parts that are to go first; what another model encoded goes then as well. None
+            leaves all of them.
 
     Raises:
         InputError: the folder holds something else, was made in another way, is damaged, or is being added to.
@@ -147,8 +163,29 @@ def adding_to(
         lock(handle, path, busy, no_locks="let no other run add to it")
         if not (path / DESCRIPTION).exists():
             write_recipe(path, recipe)
+        elif outdated is not None:
+            _remove_outdated(path, recipe, outdated)
         writer = CorpusWriter(path, part_bytes)
         writer.store.recipe.check_same(recipe, path)
         remove_left_over(path, UNFINISHED)
         yield writer
         writer.finish_part()
+
+
+def _remove_outdated(folder: Path, recipe: CorpusRecipe, outdated: Callable[[CorpusStore], Iterable[Path]]) -> None:
+    """Remove the parts that are `outdated`, or, of another model, all, so that their videos are encoded again."""
+    found = read_recipe(folder)
+    if found.same_model(recipe):
+        found.check_same(recipe, folder)
+        parts = list(outdated(CorpusStore(folder)))
+    else:
+        print(f"note: {folder}: was encoded by what the model was before: encoding again", file=sys.stderr)
+        parts = part_folders(folder)
+    try:
+        for part in parts:
+            with part_folder(folder, UNFINISHED) as removed:  # half a part is never there
+                os.rename(part, removed)
+    except OSError as err:
+        raise InputError(f"{folder}: its outdated parts cannot be removed ({err.strerror}): remove it by hand") from err
+    if not found.same_model(recipe):
+        write_recipe(folder, recipe)

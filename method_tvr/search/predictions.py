@@ -55,11 +55,11 @@ class RankedRows:
         """The rows of some queries, in the order given: (n,) numbers of queries."""
         return self._changed(lambda column: column[rows], self.count[rows])
 
-    def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS) -> RankedRows:
-        """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most 100."""
+    def after_nms(self, nms_thd: float, max_before_nms: int = MAX_PREDICTIONS, n: int = MAX_PREDICTIONS) -> RankedRows:
+        """The rows that survive temporal NMS among the best `max_before_nms`, video by video; at most `n`."""
         rows = self.best(max_before_nms)
         valid = np.arange(rows.video_idx.shape[1]) < rows.count[:, None]
-        return rows._select(nms_keep(rows.st, rows.ed, valid, nms_thd, group=rows.video_idx), MAX_PREDICTIONS)
+        return rows._select(nms_keep(rows.st, rows.ed, valid, nms_thd, group=rows.video_idx), n)
 
     def best(self, n: int = MAX_PREDICTIONS) -> RankedRows:
         """The first `n` rows of each query."""

@@ -23,6 +23,7 @@ class _Request:
     top_k: int
     video: str | None
     show: str | None
+    nms_thd: float | None
     answer: Future[list[Moment]] = field(default_factory=Future)
 
 
@@ -52,6 +53,7 @@ class BatchedSearcher:
         video: str | None = None,
         show: str | None = None,
         timeout: float | None = None,
+        nms_thd: float | None = None,
     ) -> list[Moment]:
         """The best moments for a sentence, as `MomentSearcher.search` finds them; waits `timeout` seconds at most.
 
@@ -59,7 +61,7 @@ class BatchedSearcher:
             Busy: too many wait already, or it took too long.
             InputError: the sentence is blank, or there is no such video or show.
         """
-        answer = self.submit(sentence, top_k, video, show)
+        answer = self.submit(sentence, top_k, video, show, nms_thd)
         wait([answer], timeout)
         return self._result(answer)
 
@@ -88,7 +90,12 @@ class BatchedSearcher:
         self._worker.join()
 
     def submit(
-        self, sentence: str, top_k: int = 10, video: str | None = None, show: str | None = None
+        self,
+        sentence: str,
+        top_k: int = 10,
+        video: str | None = None,
+        show: str | None = None,
+        nms_thd: float | None = None,
     ) -> Future[list[Moment]]:
         """Have a sentence searched for: what will be found. Cancelled in time, it is not searched for.
 
@@ -97,7 +104,7 @@ class BatchedSearcher:
             InputError: the sentence is blank.
         """
         check_asked([sentence], top_k)
-        request = _Request(sentence, top_k, video, show)
+        request = _Request(sentence, top_k, video, show, nms_thd)
         with self._changed:
             if self._closed:
                 raise _ending()
@@ -119,9 +126,9 @@ class BatchedSearcher:
 
     def _work(self) -> None:
         while requests := self._take():
-            groups: dict[tuple[str | None, str | None], list[_Request]] = {}
+            groups: dict[tuple[str | None, str | None, float | None], list[_Request]] = {}
             for request in requests:
-                groups.setdefault((request.video, request.show), []).append(request)
+                groups.setdefault((request.video, request.show, request.nms_thd), []).append(request)
             for group in groups.values():
                 self._answer([request for request in group if request.answer.set_running_or_notify_cancel()])
 
@@ -132,12 +139,12 @@ class BatchedSearcher:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
 
     def _answer(self, group: Sequence[_Request]) -> None:
-        """Search for sentences in the same videos: together, or, when one of them spoils that, each alone."""
+        """Search for sentences that are asked alike: together, or, when one of them spoils that, each alone."""
         if not group:
             return
         sentences, top_k = [request.sentence for request in group], max(request.top_k for request in group)
         try:
-            found = self._searcher.search(sentences, top_k, group[0].video, group[0].show)
+            found = self._searcher.search(sentences, top_k, group[0].video, group[0].show, group[0].nms_thd)
         except Exception as err:  # it is the waiting one's, whatever it is
             if len(group) == 1:
                 group[0].answer.set_exception(err)

@@ -12,9 +12,10 @@ from typing import Any
 from easydict import EasyDict
 
 from method_tvr.ask.moments import Moment
-from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
+from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher, shown_nms_thd
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.split_facts import Fact
+from method_tvr.options.values import SHOWN_NMS_THD
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
@@ -34,6 +35,7 @@ class Service:
     Attributes:
         host: the address or name that is listened at; `allowed_hosts` are other names that it goes by.
         token: what who asks has to show; None: nothing.
+        nms_thd: of the moments that the page shows; see `MomentSearcher`.
         batched: the searcher, for many at once.
         subtitles: {vid_name: lines {"text", "start", "end"}}.
         outcomes: the split's queries with predictions, None where there are none.
@@ -53,6 +55,7 @@ class Service:
     allowed_hosts: Sequence[str] = ()
     token: str | None = None
     facts: Sequence[Fact] = ()
+    nms_thd: float = SHOWN_NMS_THD
 
     @property
     def videos(self) -> Sequence[Video]:
@@ -65,10 +68,14 @@ class Service:
         return {video.vid_name: video.duration for video in self.videos}
 
     def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[Moment]:
-        """The best moments for a sentence, within the limits; raises `Busy`, or a `QuestionError` if it has a fault."""
+        """The best moments to show for a sentence, within the limits.
+
+        Raises `Busy`, or a `QuestionError` if the sentence has a fault.
+        """
         if len(sentence) > self.limits.max_sentence:
             raise QuestionError(f"the sentence has {len(sentence)} characters: {self.limits.max_sentence} are allowed")
-        return self.batched.search(sentence, min(top_k, self.limits.max_top_k), video, show, self.limits.timeout)
+        n = min(top_k, self.limits.max_top_k)
+        return self.batched.search(sentence, n, video, show, self.limits.timeout, self.nms_thd)
 
     def annotated(self, sentence: str) -> dict[str, list[Span]]:
         """{vid_name: annotated moments} of the split's queries that say exactly this."""
@@ -97,10 +104,8 @@ def open_service(opt: EasyDict) -> Service:
     subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)
     batched = BatchedSearcher(searcher, limits.max_queue)
     folder, token = Path(opt.model_dir), None if opt.token_file is None else read_token(opt.token_file)
-    known = subtitles, outcomes, why_not
-    return Service(
-        searcher, batched, media, limits, folder, opt.host, *known, opt.allow_host or (), token, searcher.facts
-    )
+    known, shown = (subtitles, outcomes, why_not), (searcher.facts, shown_nms_thd(opt))
+    return Service(searcher, batched, media, limits, folder, opt.host, *known, opt.allow_host or (), token, *shown)
 
 
 def read_token(path: str) -> str:

@@ -33,13 +33,14 @@ class StubSearcher:
     """Finds anything at once, unless its gate is closed; refuses `NO_WORDS`, fails for `BROKEN`.
 
     Attributes:
-        calls: what each search was asked.
+        calls, nms_thds: what each search was asked.
         gate: searches wait until it is set.
         entered: set when a search has begun.
     """
 
     videos: list[Video] = field(default_factory=lambda: list(VIDEOS))
     calls: list[tuple[list[str], int, str | None, str | None]] = field(default_factory=list)
+    nms_thds: list[float | None] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
 
@@ -47,8 +48,14 @@ class StubSearcher:
         self.gate.set()
 
     def search(
-        self, sentences: list[str], top_k: int, video: str | None = None, show: str | None = None
+        self,
+        sentences: list[str],
+        top_k: int,
+        video: str | None = None,
+        show: str | None = None,
+        nms_thd: float | None = None,
     ) -> list[list[Moment]]:
+        self.nms_thds.append(nms_thd)
         self.calls.append((list(sentences), top_k, video, show))
         self.entered.set()
         assert self.gate.wait(30)

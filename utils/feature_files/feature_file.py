@@ -48,6 +48,17 @@ def expands_too_much(n_bytes: int, stored: int) -> bool:
     return n_bytes > FREE_BYTES + MAX_EXPANSION * stored
 
 
+def file_identity(path: Path) -> dict[str, int]:
+    """What changes when a file is written to or another is put in its place, whatever its time is set to; `OSError`."""
+    status = path.stat()
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,  # which nobody can set
+        "inode": status.st_ino,
+    }
+
+
 class FeatureWriter:
     """Fills one h5 feature file; see `new_feature_file`."""
 
@@ -89,6 +100,7 @@ class FeatureFile(Closing):
         self._h5: h5py.File | None = None
         self._pid = -1
         self._closed = False
+        self.stamp: dict[str, int] = {}  # of the file as it was opened, see `file_identity`
         self._open()
 
     def close(self) -> None:
@@ -107,6 +119,7 @@ class FeatureFile(Closing):
                 "or run `bash data/check.sh` for all that is missing"
             )
         try:
+            self.stamp = file_identity(self.path)  # before: what is read is at least as new
             self._h5 = h5py.File(self.path, "r")
         except _DAMAGED as err:
             raise InputError(

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
-from method_tvr.ask.moments import Moment, clock
+from method_tvr.ask.moments import Moment, clock, shares_of_best
 from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.media import MediaFiles
@@ -76,9 +76,7 @@ class MomentView:
 
     def cards(self, shown: Sequence[ShownMoment]) -> str:
         """All of them, to choose from; the first one is chosen."""
-        scores = [max(one.moment.score or 0.0, 0.0) for one in shown]
-        best = max(scores, default=0.0) or 1.0
-        shares = [score / best for score in scores]  # a negative score, as of logarithms, has no bar
+        shares = shares_of_best([one.moment.score or 0.0 for one in shown])
         return render("moments.html.j2", shown=shown, shares=shares)
 
     def details(self, shown: ShownMoment, play: bool) -> str:

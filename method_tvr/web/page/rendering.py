@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from method_tvr.ask.moments import clock
+from method_tvr.ask.moments import clock, percent
 from method_tvr.report.rendering import renderer
 
-_fill = renderer(Path(__file__).parent / "templates", clock=clock)
+_fill = renderer(Path(__file__).parent / "templates", clock=clock, percent=percent)
 
 
 def render(template: str, **values: Any) -> str:

@@ -86,13 +86,18 @@ def test_the_command_prints_a_table_and_writes_json(model, run_main):
     assert "seed 2018" in written["text_model"]
     assert [answer["query"] for answer in written["answers"]] == ["Nora opens the drawer.", argv[9]]
     lines = [line.split() for line in finished.out.splitlines()]
-    assert lines.count(["rank", "video", "start", "end", "score"]) == 2
-    rows = [row for row in lines if len(row) == 5 and row[0] in ("1", "2", "3")]
+    assert lines.count(["rank", "video", "start", "end", "of", "best"]) == 2
+    rows = [row for row in lines if len(row) == 6 and row[5] == "%"]
     moments = [moment for answer in written["answers"] for moment in answer["moments"]]
     assert len(rows) == len(moments) == 6
     for row, moment in zip(rows, moments, strict=True):
         assert row[1:4] == [moment["vid_name"], clock(moment["start"]), clock(moment["end"])]
-        assert float(row[4]) == pytest.approx(moment["score"], rel=1e-3)
+    for answer, first in zip(written["answers"], (0, 3), strict=True):
+        best, *others = (moment["score"] for moment in answer["moments"])
+        assert [row[4:] for row in rows[first : first + 3]] == [
+            ["100", "%"],
+            *([f"{int(100 * score / best)}", "%"] for score in others),
+        ]
     assert "\x1b" not in finished.out
     assert "2 sentences over 10 videos" in finished.out
 

@@ -12,7 +12,8 @@ import pytest
 
 from method_tvr.ask import search
 from method_tvr.ask.asking import run_asking
-from method_tvr.ask.search import Prompt
+from method_tvr.ask.moments import clock, percent, shares_of_best
+from method_tvr.ask.search import Form, Prompt
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.config import parse_inference_options
 from utils.basic_utils import InputError
@@ -162,15 +163,78 @@ def test_a_table_says_what_a_score_is_made_of(trained, run_main):
     found = run_main(search.main, options(trained, SENTENCES[0], "--top_k", "3"))
     assert found.code == 0, found.err
     title, *rows = found.out.strip().splitlines()[-4:]
-    assert " ".join(title.split()) == "rank video start end score video match sub match p(start) p(end)"
+    assert " ".join(title.split()) == "rank video start end of best video match sub match p(start) p(end)"
     assert [row.split()[0] for row in rows] == ["1", "2", "3"]
+    assert rows[0].split()[4:6] == ["100", "%"]
+    found = run_main(search.main, options(trained, SENTENCES[0], "--top_k", "3", "--scores"))
+    assert " of best  score " in found.out
+
+
+def overlapping(moments) -> int:
+    """How many pairs of moments of a video have an IoU above 0.5."""
+    return sum(
+        one.vid_name == other.vid_name
+        and min(one.end, other.end) - max(one.start, other.start)
+        > 0.5 * (max(one.end, other.end) - min(one.start, other.start))
+        for number, one in enumerate(moments)
+        for other in moments[:number]
+    )
+
+
+def rows_of(out: str) -> list[list[str]]:
+    return [row.split()[1:4] for row in out.strip().splitlines()[2:]]
+
+
+def test_people_are_shown_each_moment_once_and_programs_all_of_them(searcher, trained, run_main):
+    everything = searcher.search(SENTENCES[0], top_k=12)
+    once = searcher.search(SENTENCES[0], top_k=12, nms_thd=0.5)
+    assert overlapping(everything) > 0
+    assert overlapping(once) == 0
+    assert len(once) == 12
+    shown = run_main(search.main, options(trained, SENTENCES[0], "--top_k", "12"))
+    assert rows_of(shown.out) == [[m.vid_name, clock(m.start), clock(m.end)] for m in once]
+    all_shown = run_main(search.main, options(trained, SENTENCES[0], "--top_k", "12", "--nms_thd", "-1"))
+    assert rows_of(all_shown.out) == [[m.vid_name, clock(m.start), clock(m.end)] for m in everything]
+    for typed, wanted in ((), everything), (("--nms_thd", "0.5"), once):
+        answer = run_main(search.main, options(trained, SENTENCES[0], "--top_k", "12", "--json", *typed))
+        found = [(m["vid_name"], m["start"], m["end"]) for m in json.loads(answer.out)["moments"]]
+        assert found == [(m.vid_name, m.start, m.end) for m in wanted]
+
+
+def test_a_list_without_overlaps_is_as_long_as_asked_where_there_are_enough_moments(trained):
+    few = MomentSearcher.open(trained, device=-1, max_before_nms=10, top_k=10)
+    many = MomentSearcher.open(trained, device=-1, max_before_nms=20000)
+    found = few.search(SENTENCES, top_k=10, nms_thd=0.2)
+    assert [len(moments) for moments in found] == [10] * len(SENTENCES)
+    assert found == many.search(SENTENCES, top_k=10, nms_thd=0.2)
+    name = searcher_names(few)[0]
+    some = few.search(SENTENCES[0], top_k=200, video=name, nms_thd=0.0)  # all that are apart in one video
+    assert 1 < len(some) < 200
+    assert some == many.search(SENTENCES[0], top_k=200, video=name, nms_thd=0.0)
+
+
+def searcher_names(searcher: MomentSearcher) -> list[str]:
+    return [video.vid_name for video in searcher.videos]
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ([414.4, 414.39, 207.2, 0.1, 0.0], ["100 %", "99 %", "50 %", "<1 %", "0 %"]),
+        ([-1.0, -3.0], ["–", "–"]),
+        ([2.0, -3.0], ["100 %", "–"]),
+        ([], []),
+    ],
+)
+def test_scores_are_shown_as_shares_of_the_best(scores, shown):
+    assert [percent(share) for share in shares_of_best(scores)] == shown
 
 
 def test_the_prompt_answers_line_by_line_and_lives_through_errors(searcher, capsys):
     name = searcher.videos[0].vid_name
     lines = iter(["Omar laughs.", "", ":video nowhere", "Omar laughs.", f":video {name}", "Omar laughs.", ":top 1",
                   "Omar laughs.", ":all", ":what", ":quit"])  # fmt: skip
-    Prompt(searcher, 2, None, None, as_json=True, read=lambda _: next(lines)).run()
+    Prompt(searcher, 2, None, None, Form(as_json=True), read=lambda _: next(lines)).run()
     out, err = capsys.readouterr()
     answers = [json.loads(line)["moments"] for line in out.splitlines()]
     assert [len(moments) for moments in answers] == [2, 2, 1]
@@ -182,7 +246,7 @@ def test_the_end_of_input_ends_the_prompt(searcher, capsys):
     def read(_: str) -> str:
         raise EOFError
 
-    Prompt(searcher, 2, None, None, as_json=False, read=read).run()
+    Prompt(searcher, 2, None, None, Form(as_json=False), read=read).run()
     assert "10 videos" in capsys.readouterr().err
 
 
@@ -214,4 +278,4 @@ def test_a_line_of_the_prompt_that_is_no_text_is_refused(searcher):
         return b"Nora \xff".decode()
 
     with pytest.raises(InputError, match="is not UTF-8 text"):
-        Prompt(searcher, 3, None, None, as_json=True, read=read).run()
+        Prompt(searcher, 3, None, None, Form(as_json=True), read=read).run()

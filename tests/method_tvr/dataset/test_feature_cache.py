@@ -6,6 +6,7 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import shutil
 import threading
 import tracemalloc
 from pathlib import Path
@@ -368,3 +369,63 @@ def test_packing_holds_a_few_blocks_only(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert packed.rows.shape == (n_keys * 10, 256)
     assert peak < n_keys * 16 * 256 * 4 / 3
+
+
+def replaced_unseen(path: Path) -> None:
+    """Another file of the same size and time in the place of a feature file."""
+    times, size = path.stat().st_mtime_ns, path.stat().st_size
+    content = bytearray(path.read_bytes())
+    with h5py.File(path, "r") as features:
+        at = features["v1"].id.get_offset()
+    content[at : at + 4] = np.float32(0.25).tobytes()
+    other = path.with_name("other.h5")
+    other.write_bytes(content)
+    os.utime(other, ns=(times, times))
+    os.replace(other, path)
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (times, size)
+
+
+def without_digest(folder: Path) -> None:
+    """The cache as earlier versions left it."""
+    _, _, text = (folder / "index.json").read_bytes().partition(b"\n")
+    content = orjson.loads(text)
+    del content["sha256"]
+    text = orjson.dumps(content)
+    (folder / "index.json").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_file_of_the_same_size_and_time_is_packed_again(path, capsys, earlier):
+    pack(path)
+    if earlier:
+        without_digest(*folders(cache_root(path)))
+    replaced_unseen(path)
+    capsys.readouterr()
+    check(pack(path), path)
+    assert "the file may have changed since" in capsys.readouterr().err
+    check(pack(path), path)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_copy_of_a_file_and_its_cache_is_read_as_before_and_compared_once(path, tmp_path, capsys, monkeypatch):
+    pack(path)
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    shutil.copytree(cache_root(path), cache_root(copied / path.name))
+    (index,) = cache_root(copied / path.name).glob("*/index.json")
+    shutil.copy2(path, copied)
+    os.utime(index, ns=(0, 0))  # as of a cache that was copied with its time, before the file
+    capsys.readouterr()
+    check(pack(copied / path.name), path)
+    monkeypatch.setattr(feature_cache, "file_digest", None)
+    feature_cache._digest_of.cache_clear()
+    check(pack(copied / path.name), path)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_cache_of_an_earlier_version_is_read(path, capsys):
+    pack(path)
+    without_digest(*folders(cache_root(path)))
+    capsys.readouterr()
+    check(pack(path), path)
+    assert capsys.readouterr().err == ""

@@ -128,7 +128,13 @@ def test_lines_inside_the_moment_are_told_from_those_around_it():
 def test_bars_are_as_long_as_scores_compared_with_the_best_and_negative_ones_have_none():
     scores = [4.0, 1.0, 0.0, -2.0, None]
     html = MomentView({}, NO_FILES).cards([shown(score=score) for score in scores])
-    assert re.findall(r'class="bar" style="width: ([^"]*)px"', html) == ["48.0", "12.0", "0.0", "0.0"]
+    assert re.findall(r'class="bar" style="width: ([^"]*)px"></span>([^<]*)<', html) == [
+        ("48.0", "100 %"),
+        ("12.0", "25 %"),
+        ("0.0", "0 %"),
+        ("0.0", "-2"),
+    ]
+    assert 'title="score 4, shown as a share of the best one\'s"' in html
     html = MomentView({}, NO_FILES).cards([shown(score=score) for score in (-1.0, -3.0)])
     assert re.findall(r'class="bar" style="width: ([^"]*)px"', html) == ["0.0", "0.0"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import time
@@ -121,6 +122,9 @@ def test_a_sentence_gets_moments_and_the_chosen_one_is_shown(watched):
     ask(page, "Omar laughs.")
     names = cards(page, "asked")
     assert len(names) == 10
+    first = page.locator("#asked-cards .score").first
+    assert first.inner_text().strip() == "100 %"
+    assert re.fullmatch(r"score [\d.e+-]+, shown as a share of the best one's", str(first.get_attribute("title")))
     assert page.locator("#asked-details h3").inner_text().startswith(names[0])
     assert "match with what is seen" in page.locator("#asked-details .parts").inner_text()
     page.click("#asked-cards [data-number='4']")

@@ -50,6 +50,14 @@ def test_what_waits_in_the_same_videos_is_searched_for_together(stub, batched, s
     assert stub.calls[1:] == [(["a", "c"], 4, None, None), (["b"], 5, None, "house")]
 
 
+def test_what_is_asked_with_another_nms_is_searched_for_apart(stub, batched, searching):
+    answers = [batched.submit(sentence, 2, nms_thd=thd) for sentence, thd in (("a", 0.5), ("b", None), ("c", 0.5))]
+    stub.gate.set()
+    assert [answer.result(30) for answer in answers] == [moments_for(sentence, 2) for sentence in "abc"]
+    assert [sentences for sentences, *_ in stub.calls[1:]] == [["a", "c"], ["b"]]
+    assert stub.nms_thds[1:] == [0.5, None]
+
+
 def test_a_batch_has_no_more_sentences_than_allowed(stub, batched, searching):
     answers = [batched.submit(name, 1) for name in "abcdef"]
     stub.gate.set()

@@ -187,12 +187,22 @@ def test_a_filter_that_is_cleared_leaves_its_property_open(page):
 
 
 def test_messages_are_sent_whatever_the_visitor_wrote(monkeypatch):
-    def none_found(searcher: StubSearcher, sentences: list[str], top_k: int, video: str, show: str) -> None:
+    def none_found(searcher: StubSearcher, sentences: list[str], top_k: int, video: str, *_: object) -> None:
         raise QuestionError(f"there is no video {video}")
 
     monkeypatch.setattr(StubSearcher, "search", none_found)
     with page_of() as page:
         assert "there is no video ?" in page.send("ask", "click", ["Omar laughs.", 3, HALF, ""])["data"][0]
+
+
+def test_the_page_asks_for_moments_without_overlaps_and_the_api_for_all():
+    searcher = StubSearcher()
+    with client_of(searcher, Limits(rate=0)) as client:
+        Page(client).send("ask", "click", ["Omar laughs.", 3, "", ""])
+        assert client.post("/api/search", json={"sentence": "Omar laughs."}).status_code == 200
+    with client_of(searcher, Limits(rate=0), nms_thd=-1) as client:
+        Page(client).send("ask", "click", ["Omar laughs.", 3, "", ""])
+    assert searcher.nms_thds == [0.5, None, -1]
 
 
 def test_the_page_does_not_say_where_anything_lies(page):
