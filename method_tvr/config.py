@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from easydict import EasyDict
 
@@ -57,10 +56,8 @@ from method_tvr.options.values import (
     WINDOWS,
 )
 from standalone_eval.check import MAX_PRED
-from standalone_eval.metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule
+from standalone_eval.metrics import AGREE, SEVERAL
 from utils.basic_utils import InputError, StrPath
-
-Settings = TypeVar("Settings")
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
 
@@ -401,13 +398,3 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     _check(options, opt)
     keep_to_known_places(opt, saved, {*given, "train_path"}, opt.model_dir)  # inference reads no training queries
     return opt
-
-
-def settings_of(kind: type[Settings], opt: EasyDict) -> Settings:
-    """The options that a dataclass has fields for, by their names: what one part of the program knows of `opt`."""
-    return kind(**{field.name: opt[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
-def evaluation_rule(opt: EasyDict) -> Rule:
-    """What counts as right, and the recalls that are reported."""
-    return Rule(opt.iou_thds, opt.recall_ks, least_right=LEAST_RIGHT[opt.several])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, evaluation_rule, parse_inference_options, settings_of
+from method_tvr.config import EVALUATION_MEMORY, SEARCH_MEMORY, parse_inference_options
 from method_tvr.dataset.annotations import Query, Video, about_exclusive_moments, annotated_spans
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
@@ -26,7 +26,7 @@ from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.dataset.split_facts import tell
 from method_tvr.inputs import EvalSplit
 from method_tvr.model import LossSettings, ReLoCLNet
-from method_tvr.options.rules import dataset_of
+from method_tvr.options.rules import dataset_of, evaluation_rule, settings_of
 from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, VideoSource, open_answerer
 from method_tvr.search.corpus_store import CorpusStore

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import evaluation_rule, settings_of
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.inference import Evaluation
 from method_tvr.inputs import EvalSplit, Inputs
 from method_tvr.optimization import warmup_linear
+from method_tvr.options.rules import evaluation_rule, settings_of
 from method_tvr.report.chance import chance_level
 from utils.feature_files.feature_file import FeatureFile
 from utils.own_corpus.settings import fitted

@@ -25,7 +25,7 @@ import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
 
-from method_tvr.config import RESUMED_MEMORY, TRAINING_MEMORY, final_inference_options, parse_train_options, settings_of
+from method_tvr.config import RESUMED_MEMORY, TRAINING_MEMORY, final_inference_options, parse_train_options
 from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
@@ -34,7 +34,7 @@ from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean
 from method_tvr.inputs import Inputs
 from method_tvr.learnt import Material, warn_if_unlearnt, warn_of_few_steps
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
-from method_tvr.options.rules import ensure_dataset
+from method_tvr.options.rules import ensure_dataset, settings_of
 from method_tvr.options.saved import save_options
 from method_tvr.options.values import OFF
 from method_tvr.start_end_dataset import StartEndDataset
@@ -124,22 +124,19 @@ class Trainer(Closing):
     def _read_inputs(self, opt: EasyDict) -> None:
         """Training queries, and the split that epochs are evaluated on."""
         self.features.note_unknown_files()
-        times = self.inputs.clip_times
-        check_clip_length(self.features, times)
+        check_clip_length(self.features, times := self.inputs.clip_times)
         self.feature_records = self.features.records
         self.train_set = StartEndDataset(self.inputs.train_queries(self.features), self.features, times)
         self.evaluation: Evaluation | None = None
-        split = None
-        if opt.eval_path is not None:
-            split = self.inputs.eval_split(self.features)
+        split = None if opt.eval_path is None else self.inputs.eval_split(self.features)
+        if split is not None:
             if not split.has_ground_truth:
                 raise InputError(f"{opt.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
             self.evaluation = evaluation_of(opt, split, self.features, self.device, self.ranks)
         facts = self.inputs.facts_in_training(self.train_set.queries, split, self.features, Reach.of(opt))
         if self.ranks.is_main:
             tell(facts)
-        evaluated_on = self.evaluation.split.queries if self.evaluation else []
-        self.queries_digest = queries_digest(self.train_set.queries, evaluated_on)
+        self.queries_digest = queries_digest(self.train_set.queries, split.queries if split is not None else [])
 
     def _set_up(self, config: ModelConfig, saved: SavedRun | None) -> None:
         """Model and optimiser, as they are at the beginning or where a saved run goes on."""
@@ -160,8 +157,7 @@ class Trainer(Closing):
         self.meter = self._epoch_start()
         if saved is not None:
             self._go_on_from(saved)
-        decided = self.features.settle(settings.memory(config))
-        if decided and self.ranks.is_main:
+        if (decided := self.features.settle(settings.memory(config))) and self.ranks.is_main:
             print(decided)
 
     def run(self) -> None:
@@ -345,8 +341,7 @@ class Trainer(Closing):
         metrics = self.ranks.broadcast(evaluate_split(self.model, self.evaluation, tasks, self.files.dir / name))
         self.files.log_metrics(epoch, metrics)
         score = stop_score(metrics[task])
-        first = {name: recall for name, recall in metrics[task].items() if name.rpartition("r")[2] == "1"}
-        recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in first.items())
+        recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in metrics[task].items() if name.endswith("r1"))
         print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
         return score
 
@@ -372,8 +367,7 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
         metrics = {}
         if opt.eval_path is not None:
             print(f"evaluating the best model, without NMS and at --nms_thd {opt.final_nms_thd:g}")
-            told = phase != Phase.INFERENCE  # by the trainer
-            metrics = run_inference(final_inference_options(opt), ranks, device, told=told)
+            metrics = run_inference(final_inference_options(opt), ranks, device, told=phase != Phase.INFERENCE)
         if ranks.is_main:
             mark_finished(folder)
             warn_if_unlearnt(opt, about or Material.read(opt), steps, metrics)
@@ -382,8 +376,7 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
 @command_line
 def main() -> None:
     opt = parse_train_options()
-    n = processes_to_launch(opt.device_ids)
-    if n > 1:
+    if (n := processes_to_launch(opt.device_ids)) > 1:
         launch(sys.argv, n)
     with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device):
         if opt.detect_anomaly and ranks.size > 1:

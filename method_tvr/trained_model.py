@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from easydict import EasyDict
 
-from method_tvr.config import settings_of
 from method_tvr.dataset.annotations import Entry, Query, Video
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
@@ -20,7 +19,7 @@ from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.split_facts import Fact, Reach, Split, check_durations, facts
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.rules import ensure_dataset
+from method_tvr.options.rules import ensure_dataset, settings_of
 from method_tvr.options.saved import find_path
 from method_tvr.options.values import WINDOWS
 from method_tvr.outdated_encodings import refuse_outdated

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from easydict import EasyDict
 
@@ -12,7 +13,10 @@ from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.row import INFERENCE, SERVE
 from method_tvr.options.saved import FILES
 from method_tvr.options.values import CTX_MODES, WINDOWS
+from standalone_eval.metrics import LEAST_RIGHT, Rule
 from utils.basic_utils import InputError
+
+Settings = TypeVar("Settings")
 
 DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd", "several")
 CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
@@ -145,3 +149,13 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
         if opt.videos is not None and not Path(opt.videos).is_dir():
             raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
+
+
+def settings_of(kind: type[Settings], opt: EasyDict) -> Settings:
+    """The options that a dataclass has fields for, by their names: what one part of the program knows of `opt`."""
+    return kind(**{field.name: opt[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def evaluation_rule(opt: EasyDict) -> Rule:
+    """What counts as right, and the recalls that are reported."""
+    return Rule(opt.iou_thds, opt.recall_ks, least_right=LEAST_RIGHT[opt.several])

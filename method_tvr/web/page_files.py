@@ -12,8 +12,8 @@ from typing import Any
 from easydict import EasyDict
 
 from method_tvr.ask.extraction_record import record_path, recorded, subtitles_beside
-from method_tvr.config import evaluation_rule
 from method_tvr.dset_configs import DATASETS
+from method_tvr.options.rules import evaluation_rule
 from method_tvr.options.saved import find_path, load_options
 from method_tvr.web.guards import is_loopback
 from method_tvr.web.query_outcomes import QueryOutcomes

@@ -13,9 +13,10 @@ import torch
 from easydict import EasyDict
 
 from method_tvr import inference, trained_model
-from method_tvr.config import evaluation_rule, parse_inference_options, settings_of
+from method_tvr.config import parse_inference_options
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
+from method_tvr.options.rules import evaluation_rule, settings_of
 from method_tvr.options.saved import load_options, save_options
 from method_tvr.search.predictions import RankedRows
 from method_tvr.train import model_config

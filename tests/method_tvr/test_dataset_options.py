@@ -11,8 +11,9 @@ import h5py
 import pytest
 
 from method_tvr import inference, train
-from method_tvr.config import evaluation_rule, parse_inference_options, parse_train_options
+from method_tvr.config import parse_inference_options, parse_train_options
 from method_tvr.dset_configs import DATASETS
+from method_tvr.options.rules import evaluation_rule
 from method_tvr.options.saved import save_options
 from standalone_eval.eval import eval_retrieval
 from tests.support.runs.commands import Finished

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from method_tvr import data_check, inference, train
-from method_tvr.config import evaluation_rule, parse_inference_options, parse_train_options
+from method_tvr.config import parse_inference_options, parse_train_options
 from method_tvr.dataset.annotations import Query
 from method_tvr.dset_configs import DATASETS
+from method_tvr.options.rules import evaluation_rule
 from method_tvr.options.saved import save_options
 from method_tvr.report.data import read_report_data
 from method_tvr.report.evaluation_options import evaluation_options

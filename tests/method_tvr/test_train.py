@@ -10,9 +10,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from method_tvr import train
-from method_tvr.config import parse_train_options, settings_of
+from method_tvr.config import parse_train_options
 from method_tvr.model import ModelConfig
 from method_tvr.optimization import BertAdam
+from method_tvr.options.rules import settings_of
 from method_tvr.options.saved import save_options
 from method_tvr.train import Trainer, TrainSettings, final_inference_options
 from method_tvr.training.checkpoint import load_checkpoint

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.config import parse_train_options, settings_of
+from method_tvr.config import parse_train_options
 from method_tvr.dataset.annotations import Entry, load_queries, load_videos
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import Inputs
+from method_tvr.options.rules import settings_of
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset
 from utils.basic_utils import InputError
 

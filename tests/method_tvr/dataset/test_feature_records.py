@@ -11,10 +11,11 @@ import torch
 
 from method_tvr import inference, train
 from method_tvr.ask import encode_corpus
-from method_tvr.config import parse_inference_options, settings_of
+from method_tvr.config import parse_inference_options
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.feature_records import joined_records
 from method_tvr.inputs import Inputs
+from method_tvr.options.rules import settings_of
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_content
 from method_tvr.training.saved_run import LAST
 from tests.support.runs.commands import Finished

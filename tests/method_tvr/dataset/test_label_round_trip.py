@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.config import parse_train_options, settings_of
+from method_tvr.config import parse_train_options
 from method_tvr.dataset.clip_times import BEST_IOU, FLOOR_CEIL, LABEL_RULES
 from method_tvr.inputs import Inputs
+from method_tvr.options.rules import settings_of
 from method_tvr.start_end_dataset import StartEndDataset
 from tests.method_tvr.dataset.label_bound import furthest
 from tests.support.public_corpora import MAX_CTX_L, SPLITS, PublicCorpus

@@ -5,9 +5,10 @@ import pickle
 import pytest
 import torch
 
-from method_tvr.config import parse_train_options, settings_of
+from method_tvr.config import parse_train_options
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.inputs import Inputs
+from method_tvr.options.rules import settings_of
 from tests.support.runs.items import Items
 from utils.basic_utils import InputError
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from method_tvr.config import parse_train_options, settings_of
+from method_tvr.config import parse_train_options
 from method_tvr.dataset.annotations import Query, Video
 from method_tvr.inference import evaluation_of, predict
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
+from method_tvr.options.rules import settings_of
 from method_tvr.report.examples import Example, first_right_and_wrong, is_right, outcome_in_words, span_curves
 from method_tvr.report.plots import Curve, draw_run, iou_styles, read_curves
 from method_tvr.report.quickstart import mean_recalls, recall_table
