@@ -28,6 +28,7 @@ from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import (
     check_agreement,
     earlier_record,
+    has_types,
     recorded_options,
     refuse_others_files,
     write_annotations,
@@ -223,6 +224,9 @@ def _finish(dataset: NewDataset) -> None:
     dataset.note(both, in_both(splits))
     others = other_durations(dataset.queries, dataset.durations)
     dataset.note('queries whose "duration" is not that of their video, and was replaced', [q.where for q in others])
+    if any(query.content.get("type") is not None for query in dataset.queries):
+        untyped = [query.where for query in dataset.queries if not has_types([query])]
+        dataset.note('queries without a "type", though others have one, so that types are left out', untyped)
     remedies = "another number: --max_ctx_l; inference can search them in windows: --long_videos windows"
     long = [name for name, n in dataset.n_clips.items() if n > MAX_CTX_L]
     dataset.note(f"videos of more than {MAX_CTX_L} clips, averaged down to so many ({remedies})", long)

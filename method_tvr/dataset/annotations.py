@@ -138,7 +138,8 @@ def load_queries(path: str | Path, videos: dict[str, dict[str, Video]] | None = 
         raise InputError(f"{path}, line {odd.line}: desc_id {odd.desc_id} has no vid_name and ts, but other lines have")
     untyped = next((query for query in queries if query.type is None), None)
     if untyped is not None and any(query.type is not None for query in queries):  # the evaluator refuses them, too
-        raise InputError(f"{path}, line {untyped.line}: desc_id {untyped.desc_id} has no type, but other lines have")
+        where = f"{path}, line {untyped.line}: desc_id {untyped.desc_id}"
+        raise InputError(f"{where} has no type, but other lines have: give all a type, or none")
     return queries
 
 

@@ -154,7 +154,7 @@ def _vid_names(folder: Path, text: str) -> None:
 
 def _charades(folder: Path, text: str) -> None:
     for line in (text, f"a 0 1##{text}", f"{text}##a"):
-        _take_line(Reader(), Source(folder, 1, "train"), line, 1, {"a": 30.0})
+        _take_line(Reader(), Source(folder, 1, "train"), line, 1, {"a": 30.0}, "has no length")
 
 
 def _name(_: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from utils.text_feature.convert_sub_feature_word_to_clip import MASK_SUFFIX
 
 PLACES = ("videos", "subtitles", "text_model", "image_weights", "i3d_weights")  # options that name files
 AGAIN = "run the same command again"
+UNTYPED = {"split", "type"}  # what a query's row leaves out where not all queries have a type
 
 
 def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,11 +59,12 @@ def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Ma
     not have are removed.
     """
     layout.unfinished.touch()
+    left_out = {"split"} if has_types([query for split in splits.values() for query in split.queries]) else UNTYPED
     idx_of = {name: idx for idx, name in enumerate(sorted(durations))}
     written = []
     for name, split in splits.items():
         if split.queries:
-            write_jsonl((_row(query, durations) for query in split.queries), layout.release(name))
+            write_jsonl((_row(query, durations, left_out) for query in split.queries), layout.release(name))
             written.append(layout.release(name))
     of_splits = {
         name: {vid_name: [durations[vid_name], idx_of[vid_name]] for vid_name in split.videos}
@@ -75,8 +77,13 @@ def write_annotations(layout: Layout, splits: Mapping[str, Split], durations: Ma
     return [*written, layout.durations]
 
 
-def _row(query: Query, durations: Mapping[str, float]) -> dict[str, Any]:
-    row = {key: value for key, value in query.content.items() if key != "split"}
+def has_types(queries: Sequence[Query]) -> bool:
+    """Whether all queries have a type: the evaluator takes those of all, or none."""
+    return all(query.content.get("type") is not None for query in queries)
+
+
+def _row(query: Query, durations: Mapping[str, float], left_out: Collection[str]) -> dict[str, Any]:
+    row = {key: value for key, value in query.content.items() if key not in left_out}
     row["desc_id"] = query.desc_id
     if query.vid_name is not None:
         row["duration"] = durations[query.vid_name]

@@ -28,7 +28,9 @@ def options(folder: Path, **changed: object) -> EasyDict:
     annotations = folder / "val.jsonl"
     annotations.write_text(json.dumps({"desc_id": 1, "desc": "Omar laughs.", "vid_name": "a_1", "ts": [0, 5]}))
     given = {"model_dir": str(folder), "dset_name": "tvr", "eval_split_name": "val", "predictions": None}
-    return EasyDict(given | {"eval_path": str(annotations), "iou_thds": [0.5], "recall_ks": [1]} | changed)
+    return EasyDict(
+        given | {"eval_path": str(annotations), "iou_thds": [0.5], "recall_ks": [1], "several": "agree"} | changed
+    )
 
 
 def write(path: Path, content: str | None = None, age: int = 0) -> Path:
