@@ -400,7 +400,7 @@ def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: 
     rows = [line.split() for line in told.partition(question)[2].splitlines()]
     rows = [row for row in rows if row[-1:] == ["%"]]
     assert len(rows) == 10
-    for _, name, start, end, _ in rows:
+    for _, name, start, end, *_ in rows:
         assert name in DURATIONS
         assert start < end <= f"00:{int(DURATIONS[name]) + 1:02}"
     (answers,) = (read_json(path)["answers"] for path in model_dir.glob("*answers*.json"))
