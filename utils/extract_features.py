@@ -53,6 +53,7 @@ from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess
 from utils.text_feature.text_encoder import TextEncoder
+from utils.text_feature.text_rows import refuse_clashes
 from utils.video_feature import extract_frame_features, extract_i3d_features
 from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
@@ -74,6 +75,7 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     queries = read_queries(opt.queries)
     found = take_inventory(opt.videos, [opt.out], [*opt.queries, *([opt.subtitles] if opt.subtitles else [])])
     print(found.summary(), file=sys.stderr, flush=True)
+    refuse_clashes(found.taken)
     queries = with_known_names(queries, [*found.taken, *found.failed])
     out = named_folder(opt.out)
     models = _load_models(opt)

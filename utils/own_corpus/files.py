@@ -12,7 +12,7 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
 from utils.own_corpus.queries import Query
 from utils.own_corpus.splits import Split
-from utils.text_feature.convert_sub_feature_word_to_clip import MASK_SUFFIX
+from utils.text_feature.text_rows import MASK_SUFFIX
 
 PLACES = ("videos", "subtitles", "text_model", "image_weights", "i3d_weights")  # options that name files
 AGAIN = "run the same command again"

@@ -36,9 +36,8 @@ from utils.basic_utils import (
 )
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.provenance import made_with, properties
-from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, subtitle_lines
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, MASK_SUFFIX, Rows, refuse_clashes, subtitle_lines
 
-MASK_SUFFIX = "-mask"
 POOLS = ("max", "avg")
 SCRIPT = "utils/text_feature/convert_sub_feature_word_to_clip.py"
 
@@ -120,6 +119,7 @@ def convert(
     lines_of = subtitle_lines(subs_jsonl)
     with FeatureFile(video_h5) as video:
         n_clips = {name: video.form(name)[0] for name in video.feature_keys()}
+    refuse_clashes(n_clips)
     if not any(name in lines_of for name in n_clips):
         where = subs_jsonl if isinstance(subs_jsonl, str | os.PathLike) else "subtitles"
         raise InputError(f"{where}: no subtitles of any video, such as {next(iter(n_clips))}: other names?")

@@ -37,7 +37,7 @@ from utils.feature_files.resumable_features import Extraction
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
 from utils.text_feature.text_encoder import TextEncoder
-from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, query_texts, subtitle_lines
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, query_texts, refuse_clashes, subtitle_lines
 
 SCRIPT = "utils/text_feature/extract_text_features.py"
 PACKAGES = ("torch", "transformers", "tokenizers")
@@ -101,9 +101,10 @@ def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_
         tokens_jsonl: file for `{"vid_name", "tokens": [[str, …] for each line]}`.
 
     Raises:
-        InputError: a row lacks something, or a video is there twice.
+        InputError: a row lacks something, a video is there twice, or called as what is kept beside another.
     """
     texts_of = {name: [line["text"] for line in lines] for name, lines in subtitle_lines(subs).items()}
+    refuse_clashes(texts_of)
     with _extraction(out_h5, "sub", encoder) as features:
         todo = [name for name, texts in texts_of.items() if not features.done(name, _digest(*texts))]
         for group in _groups(todo, VIDEOS_AT_A_TIME, "subtitles"):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import orjson
 
-from utils.basic_utils import InputError, StrPath
+from utils.basic_utils import InputError, StrPath, first_few
 from utils.dataset_files import read_queries_file
 from utils.text_feature.decode_text import read_text
 
 LENGTHS_SUFFIX = "-lengths"  # beside a video's tokens: how many each of its lines has
+MASK_SUFFIX = "-mask"  # beside a video's subtitle features: which of its clips have lines
 
 Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = StrPath | Sequence[StrPath | Row]  # a jsonl file, several, or rows
@@ -56,6 +57,18 @@ def _object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected an object {{…}}, found {type(row).__name__}")
     return row
+
+
+def refuse_clashes(vid_names: Collection[str]) -> None:
+    """An `InputError` if a video is called as what a feature file keeps beside the features of another."""
+    names = set(vid_names)
+    for suffix in (LENGTHS_SUFFIX, MASK_SUFFIX):
+        clashing = sorted(name for name in names if name + suffix in names)
+        if clashing:
+            pairs = [f"{name} and {name}{suffix}" for name in clashing]
+            raise InputError(
+                f"videos {first_few(pairs)}: feature files keep NAME{suffix} beside NAME: rename one of each pair"
+            )
 
 
 def query_texts(queries: Rows) -> dict[str, str]:

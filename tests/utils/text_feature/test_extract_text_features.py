@@ -14,6 +14,7 @@ from utils.text_feature.chunks import chunk_lines
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import extract_queries, extract_subtitles, main
 from utils.text_feature.text_encoder import TextEncoder
+from utils.text_feature.text_rows import refuse_clashes
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +234,10 @@ class TestCommand:
         assert done.code == 2
         assert any(part in done.err for part in message.split("|"))
         assert not (files / "q.h5").exists()
+
+
+@pytest.mark.parametrize("other", ["clip-mask", "clip-lengths"])
+def test_videos_called_as_what_is_kept_beside_others_are_refused_with_both_names(other):
+    refuse_clashes(["clip", "another-mask"])
+    with pytest.raises(InputError, match=f"videos clip and {other}: .*rename one"):
+        refuse_clashes(["clip", other])
