@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from tests.benchmarks import (
 from tests.benchmarks.drawn_captions import TRAIN, write_captions
 from tests.benchmarks.ranking import check_same_ranking
 from tests.support.runs.tiny_corpus import Corpus
+from tests.support.server_process import ServerProcess, serving
 from utils.mini_tvr import TINY, generate
 
 Main = Callable[[Sequence[str]], None]
@@ -209,9 +211,17 @@ def test_searches_by_way_of_an_index_are_compared_with_exact_ones(figures, grown
         assert any("p50" in note for note in found.values())
 
 
-def test_users_of_a_server_get_what_one_gets_alone(figures, small_model):
+@pytest.fixture(scope="module")
+def server(small_model: Path) -> Iterator[ServerProcess]:
+    """A server of the tiny model, until one of the benchmarks ends it."""
     pytest.importorskip("gradio", reason="gradio is not installed (method_tvr/web/requirements.txt)")
     pytest.importorskip("fastapi_offline", reason="fastapi-offline is not installed (method_tvr/web/requirements.txt)")
+    with serving(small_model, "--device", -1, "--max_rate", 0) as started:
+        yield started
+
+
+def test_users_of_a_server_get_what_one_gets_alone(figures, small_model, server, monkeypatch):
+    monkeypatch.setattr(bench_api, "serving", lambda *_: nullcontext(server))
     asked = ["--model_dir", str(small_model), "--users", "2", "--seconds", "1"]
     found = notes(figures(bench_api.main, asked))
     assert set(found) == {"a request, one user", "a request, 2 users at once"}
@@ -219,9 +229,8 @@ def test_users_of_a_server_get_what_one_gets_alone(figures, small_model):
         assert said in found["a request, 2 users at once"]
 
 
-def test_people_are_answered_among_strangers(figures, small_model, monkeypatch):
-    pytest.importorskip("gradio", reason="gradio is not installed (method_tvr/web/requirements.txt)")
-    pytest.importorskip("fastapi_offline", reason="fastapi-offline is not installed (method_tvr/web/requirements.txt)")
+def test_people_are_answered_among_strangers_until_the_server_is_ended(figures, small_model, server, monkeypatch):
+    monkeypatch.setattr(bench_visitors, "serving", lambda *_: nullcontext(server))
     monkeypatch.setattr(bench_visitors, "SETTLE_S", 0.0)
     asked = ["--model_dir", str(small_model), "--requests", "60", "--seconds", "1", "--people", "2"]
     (found,) = notes(figures(bench_visitors.main, asked)).values()
