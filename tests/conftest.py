@@ -1,10 +1,14 @@
 """What all tests have in common: what they say about themselves, their threads, and which of them are slow."""
 
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the reference's figures come from one thread, and on
 # tensors this small a second one only gets in the way. Processes that tests start inherit it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # for them, too: a hundred start, and need not compile anew
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # which a shell passes on to what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings

@@ -36,10 +36,10 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 def test_training_says_it_once_and_of_a_healthy_corpus_nothing(
     run_main: Run, tiny_corpus: Corpus, tmp_path: Path
 ) -> None:
-    common = {"exp_id": "a", "n_epoch": 1, "bsz": 32, "results_root": tmp_path}
-    (line,) = said(run_main(train.main, tiny_corpus.options(**common, iou_thds=[0.1])))
+    common = {"n_epoch": 1, "bsz": 32, "results_root": tmp_path}
+    (line,) = said(run_main(train.main, tiny_corpus.options(**common, exp_id="a", iou_thds=[0.1])))
     assert f"of 30 {LONG} 40 clips" in line
-    assert said(run_main(train.main, tiny_corpus.options(**common, iou_thds=[0.1], max_ctx_l=160))) == []
+    assert said(run_main(train.main, tiny_corpus.options(**common, exp_id="b", iou_thds=[0.1], max_ctx_l=160))) == []
 
 
 def test_inference_and_encoding_and_search_say_it(
