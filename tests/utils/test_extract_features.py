@@ -198,7 +198,7 @@ def test_what_is_left_out_is_listed_with_its_reason_and_recorded(corpus: Made) -
 def test_videos_into_which_no_span_fits_are_named(corpus: Made) -> None:
     (note,) = [line for line in corpus.told.splitlines() if "too short to be found" in line]
     assert "a span takes 3 clips, more than 3 s" in note
-    assert note.endswith("(1): pictures")
+    assert note.endswith("(2): pictures, turned")
 
 
 def test_the_same_command_again_changes_nothing(raw: RawCorpus, own: Path) -> None:
