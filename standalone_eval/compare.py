@@ -18,7 +18,7 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 from .aligned import align
 from .check import add_recall_options, check_files, refuse_errors
-from .files import BadInput, command_line, positive_int, write_json
+from .files import BadInput, command_line, positive_int, refuse_input_as_output, write_json
 from .metrics import LEAST_RIGHT, Rule, recalls
 from .outcomes import Outcomes, all_outcomes
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--n_resamples", type=positive_int, default=N_RESAMPLES, help="resamples of the bootstrap")
     parser.add_argument("--seed", type=int, default=SEED, help="of the resamples")
     args = parser.parse_args()
+    refuse_input_as_output(args.save_path, [args.a, args.b, args.gt_path])
     if args.seed < 0:
         raise BadInput(f"--seed {args.seed} must not be negative")
     if args.n_resamples > MOST_RESAMPLES:

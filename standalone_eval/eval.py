@@ -17,7 +17,7 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 from .aligned import align
 from .check import MAX_PRED, add_recall_options, check_files, refuse_errors
-from .files import command_line, write_json
+from .files import command_line, refuse_input_as_output, write_json
 from .metrics import LEAST_RIGHT, Rule, hits_at_k, recalls, recalls_by_type
 
 
@@ -90,6 +90,7 @@ def main() -> None:
     add_recall_options(parser)
     parser.add_argument("--not_verbose", action="store_true", help="print no table")
     args = parser.parse_args()
+    refuse_input_as_output(args.save_path, [args.submission_path, args.gt_path])
     rule = Rule(args.iou_thds, args.ks, least_right=LEAST_RIGHT[args.several])
     submission, ground_truth, findings = check_files(args.submission_path, args.gt_path, rule=rule)
     refuse_errors(findings, args.submission_path)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -201,6 +201,12 @@ def refuse_others(content: Any, expected: Form, where: str | os.PathLike[str]) -
     form = form_of(content)
     if form not in (None, expected):
         raise BadInput(f"{where}: {form}")
+
+
+def refuse_input_as_output(out: str | None, inputs: Iterable[str]) -> None:
+    """Raise `BadInput` if `--save_path` names one of the files that are read, which would be lost."""
+    if out is not None and any(os.path.realpath(path) == os.path.realpath(out) for path in inputs):
+        raise BadInput(f"--save_path {out}: is read too, and would be lost: give another file")
 
 
 @contextmanager

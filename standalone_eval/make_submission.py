@@ -17,7 +17,7 @@ if not __package__:  # run as a file, wherever this folder was copied
     __spec__ = as_package.SCRIPT
 
 from .check import check_files, refuse_errors
-from .files import command_line, whole_file
+from .files import command_line, refuse_input_as_output, whole_file
 from .findings import shorten
 
 MEMBERS = {  # the tasks the server expects of each split; SVMR needs the right videos, which test_public keeps secret
@@ -65,6 +65,7 @@ def main() -> None:
         parser.add_argument(f"--{split}_gt_path", required=True, help=f"tvr_{split}_release.jsonl")
     parser.add_argument("--save_path", required=True, help="the zip to write")
     args = vars(parser.parse_args())
+    refuse_input_as_output(args["save_path"], [path for name, path in args.items() if name != "save_path"])
     members = {split: checked_member(split, args[f"{split}_submission"], args[f"{split}_gt_path"]) for split in MEMBERS}
     write_zip(members, args["save_path"])
     print(f"{args['save_path']}: {', '.join(member_name(split) for split in members)}")

@@ -47,6 +47,13 @@ def test_thresholds_and_ks_are_options(files, tmp_path):
     assert list(json.loads((tmp_path / "m.json").read_text())["VCMR"]) == ["0.3-r2", "0.3-r7"]
 
 
+def test_a_file_that_is_read_is_not_written_over(files):
+    submission_path, gt_path = files
+    before = gt_path.read_bytes()
+    assert_refused(evaluate(FOLDER / "eval.py", submission_path, gt_path, gt_path), "is read too, and would be lost")
+    assert gt_path.read_bytes() == before
+
+
 def test_defects_stop_the_evaluation_and_nothing_is_written(submission, ground_truth, write, tmp_path):
     submission["VCMR"][0]["predictions"][0] = [1, 2]
     submission["VR"].pop()
