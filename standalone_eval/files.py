@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .parts import part_file
+from .parts import make_ordinary, part_file
 from .terminal import escaped_output
 
 BAD_INPUT_EXIT_CODE = 2
@@ -203,10 +203,19 @@ def refuse_others(content: Any, expected: Form, where: str | os.PathLike[str]) -
         raise BadInput(f"{where}: {form}")
 
 
+def why_not_output(
+    option: str, out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None]
+) -> str | None:
+    """What is to be said where an option names one of the files that are read, which would be lost."""
+    if any(path is not None and os.path.realpath(path) == os.path.realpath(out) for path in inputs):
+        return f"{option} {out}: is read too, and would be lost: give another file"
+    return None
+
+
 def refuse_input_as_output(out: str | None, inputs: Iterable[str]) -> None:
-    """Raise `BadInput` if `--save_path` names one of the files that are read, which would be lost."""
-    if out is not None and any(os.path.realpath(path) == os.path.realpath(out) for path in inputs):
-        raise BadInput(f"--save_path {out}: is read too, and would be lost: give another file")
+    """Raise `BadInput` if `--save_path` names one of the files that are read."""
+    if out is not None and (reason := why_not_output("--save_path", out, inputs)):
+        raise BadInput(reason)
 
 
 @contextmanager
@@ -217,9 +226,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with part_file(target.parent, f".{target.name}.") as part:
             yield part
-            umask = os.umask(0)
-            os.umask(umask)
-            part.chmod(0o666 & ~umask)  # mkstemp makes private files; these are ordinary ones
+            make_ordinary(part, 0o666)
             part.replace(target)
     except OSError as err:
         raise BadInput(f"{target}: cannot be written ({err.strerror}): make room there, or name another path") from err

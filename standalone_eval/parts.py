@@ -23,6 +23,13 @@ SUFFIX = ".part"
 _DRAWN = r"([a-z0-9_]{8}){1,2}"  # what tempfile puts between prefix and suffix; twice for what is being replaced
 
 
+def make_ordinary(path: Path, mode: int) -> None:
+    """Give what `tempfile` made, which is private, the permissions that `mode` and the umask give others."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
+
+
 @contextmanager
 def part_file(parent: Path, prefix: str) -> Iterator[Path]:
     """A new empty file `{prefix}XXXXXXXX.part`; whatever is there under its name when the block ends is removed."""

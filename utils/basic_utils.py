@@ -18,7 +18,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import orjson
 from tqdm import tqdm
 
-from standalone_eval.parts import part_file
+from standalone_eval.files import why_not_output
+from standalone_eval.parts import make_ordinary, part_file
 from standalone_eval.terminal import escaped_output, printable
 
 T = TypeVar("T")
@@ -113,8 +114,8 @@ def check_room(folder: Path, n_bytes: int) -> None:
 
 def refuse_input_as_output(option: str, out: StrPath, inputs: Iterable[StrPath | None]) -> None:
     """An `InputError` if a file to be written is one of those that are read, which would be lost."""
-    if any(path is not None and os.path.realpath(path) == os.path.realpath(out) for path in inputs):
-        raise InputError(f"{option} {out}: is read too, and would be lost: give another file")
+    if reason := why_not_output(option, out, inputs):
+        raise InputError(reason)
 
 
 @contextmanager
@@ -136,13 +137,6 @@ def whole_file(path: StrPath, previous: StrPath | None = None) -> Iterator[Path]
                 target.replace(previous)
             part.replace(target)
             sync(target.parent)
-
-
-def make_ordinary(path: Path, mode: int) -> None:
-    """Give what `tempfile` made, which is private, the permissions that `mode` and the umask give others."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(mode & ~umask)
 
 
 def sync(path: StrPath) -> None:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from standalone_eval.parts import SUFFIX, part_folder
-from utils.basic_utils import InputError, make_ordinary, read_bytes, sync, write_json
+from standalone_eval.parts import SUFFIX, make_ordinary, part_folder
+from utils.basic_utils import InputError, read_bytes, sync, write_json
 
 LOCK = ".lock"
 PAUSE_S = 0.25  # between tries to take a lock

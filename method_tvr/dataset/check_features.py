@@ -14,8 +14,7 @@ from method_tvr.dataset.split_facts import ROWS_APART, far_apart, rows_apart
 from utils.basic_utils import InputError, first_few, progress
 from utils.feature_files.feature_file import FeatureError, FeatureFile
 from utils.tables import aligned
-
-MASK_SUFFIX = "-mask"
+from utils.text_feature.text_rows import MASK_SUFFIX
 
 
 @dataclass
