@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .check import MAX_PRED, read_submission
-from .files import ANNOTATIONS, PREDICTIONS, BadInput, refuse_others
+from .files.command import BadInput
+from .files.forms import ANNOTATIONS, PREDICTIONS
+from .files.reading import refuse_others
 from .findings import Findings
 from .ground_truth import GroundTruth, read_ground_truth
 from .submission import TaskPredictions

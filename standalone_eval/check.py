@@ -18,7 +18,9 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 import numpy as np
 
-from .files import ANNOTATIONS, PREDICTIONS, BadInput, command_line, positive_int, read_json, read_jsonl, refuse_others
+from .files.command import BadInput, command_line, positive_int
+from .files.forms import ANNOTATIONS, PREDICTIONS
+from .files.reading import read_json, read_jsonl, refuse_others
 from .findings import Findings, shorten
 from .ground_truth import GroundTruth, has_moments, read_desc_ids, read_ground_truth
 from .metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule, exclusive

@@ -18,7 +18,8 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 from .aligned import align
 from .check import add_recall_options, check_files, refuse_errors
-from .files import BadInput, command_line, positive_int, refuse_input_as_output, write_json
+from .files.command import BadInput, command_line, positive_int
+from .files.writing import refuse_input_as_output, write_json
 from .metrics import LEAST_RIGHT, Rule, recalls
 from .outcomes import Outcomes, all_outcomes
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap

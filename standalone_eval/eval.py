@@ -17,7 +17,8 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 from .aligned import align
 from .check import MAX_PRED, add_recall_options, check_files, refuse_errors
-from .files import command_line, refuse_input_as_output, write_json
+from .files.command import command_line
+from .files.writing import refuse_input_as_output, write_json
 from .metrics import LEAST_RIGHT, Rule, hits_at_k, recalls, recalls_by_type
 
 

@@ -17,7 +17,8 @@ if not __package__:  # run as a file, wherever this folder was copied
     __spec__ = as_package.SCRIPT
 
 from .check import check_files, refuse_errors
-from .files import command_line, refuse_input_as_output, whole_file
+from .files.command import command_line
+from .files.writing import refuse_input_as_output, whole_file
 from .findings import shorten
 
 MEMBERS = {  # the tasks the server expects of each split; SVMR needs the right videos, which test_public keeps secret

@@ -18,9 +18,9 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import orjson
 from tqdm import tqdm
 
-from standalone_eval.files import why_not_output
-from standalone_eval.parts import make_ordinary, part_file
-from standalone_eval.terminal import escaped_output, printable
+from standalone_eval.files.parts import make_ordinary, part_file
+from standalone_eval.files.terminal import escaped_output, printable
+from standalone_eval.files.writing import why_not_output
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Closing")

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.files import ANNOTATIONS, BadInput, form_of_text, refuse_others, why_no_rows
+from standalone_eval.files.command import BadInput
+from standalone_eval.files.forms import ANNOTATIONS, form_of_text
+from standalone_eval.files.reading import refuse_others, why_no_rows
 from utils.basic_utils import InputError, StrPath, read_bytes, read_json, read_jsonl, write_json
 
 DURATIONS = "_video2dur_idx.json"

@@ -49,6 +49,7 @@ from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
 from utils.own_corpus.summary import told
 from utils.own_corpus.unread_subtitles import files_beside, notes_on_tracks
+from utils.storage.whole_folder import file_digest
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess
@@ -60,7 +61,6 @@ from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
 from utils.video_feature.pipeline import Looking, damage_note
-from utils.whole_folder import file_digest
 
 SCRIPT = "utils/extract_features.py"
 FEWEST_CLIPS = 3  # of a video in which a span can be found by default: two clips, and none reaches the video's end

@@ -31,7 +31,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 
 import numpy as np
 
-from standalone_eval.parts import part_folder
+from standalone_eval.files.parts import part_folder
 from utils.basic_utils import (
     PROJECT_ROOT,
     InputError,
@@ -68,7 +68,7 @@ from utils.mini_corpus.files import (
 )
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video
-from utils.whole_folder import put_in_place
+from utils.storage.whole_folder import put_in_place
 
 N_TEST_CHALLENGE = 5  # TVR has a fourth split of videos without queries; a few keep readers honest
 DEFAULT_OUT = PROJECT_ROOT / "data" / "mini"

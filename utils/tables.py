@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from standalone_eval.terminal import printable
+from standalone_eval.files.terminal import printable
 from utils.basic_utils import StrPath
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from standalone_eval.terminal import printable
+from standalone_eval.files.terminal import printable
 from utils.tables import aligned
 
 MAX_SHOWN = 100  # characters of a sentence or of a video's name

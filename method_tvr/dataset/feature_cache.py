@@ -26,12 +26,12 @@ import orjson
 
 from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
-from standalone_eval.parts import part_folder
-from utils.array_file import open_array
+from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, progress, read_bytes
 from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much, file_identity
 from utils.model_utils import available_cpus
-from utils.whole_folder import file_digest, lock, lock_file, npy_header, put_in_place, remove_left_over
+from utils.storage.array_file import open_array
+from utils.storage.whole_folder import file_digest, lock, lock_file, npy_header, put_in_place, remove_left_over
 
 CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
 BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time

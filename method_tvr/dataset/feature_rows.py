@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.feature_store import TEF_SIZE, temporal_endpoint_features
-from utils.array_file import ArrayFile
 from utils.basic_utils import InputError
+from utils.storage.array_file import ArrayFile
 from utils.tensor_utils import to_device
 
 COPY_BYTES = 1 << 26  # of rows copied to a device at a time

@@ -13,7 +13,7 @@ from typing import Any
 from method_tvr.dataset.annotations import Query, about_exclusive_moments, load_queries, load_videos
 from method_tvr.report.evaluation_options import RunEvaluation, run_evaluation
 from standalone_eval.aligned import Aligned, align
-from standalone_eval.files import BadInput
+from standalone_eval.files.command import BadInput
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes
 from utils.basic_utils import InputError

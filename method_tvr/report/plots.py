@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 from method_tvr.report.examples import Example, Examples
 from method_tvr.report.timeline import RIGHT, WRONG
 from utils.basic_utils import InputError, whole_file
-from utils.folders import files_below
+from utils.storage.folders import files_below
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, SKY, PURPLE, INK = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#222222"

@@ -18,7 +18,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     sys.exit(2)
 
 from method_tvr.report.data import read_report_data
-from standalone_eval.files import positive_int
+from standalone_eval.files.command import positive_int
 from standalone_eval.metrics import SEVERAL
 from utils.basic_utils import InputError, command_line, whole_file
 from utils.tables import file_size

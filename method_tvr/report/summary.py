@@ -17,7 +17,7 @@ if not all(map(find_spec, ("method_tvr", "orjson", "tqdm"))):
 
 from method_tvr.options.saved import find_model_dir
 from utils.basic_utils import InputError, command_line, read_json
-from utils.folders import files_in
+from utils.storage.folders import files_in
 
 Metrics = dict[str, dict[str, Any]]
 

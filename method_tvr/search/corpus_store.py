@@ -31,9 +31,9 @@ from method_tvr.dataset.annotations import Video
 from method_tvr.model import ModelConfig
 from method_tvr.search.corpus import row_norms
 from method_tvr.search.windows import Windows
-from utils.array_file import ArrayFile, open_array
 from utils.basic_utils import InputError, first_few
-from utils.whole_folder import read_sealed, seal, write_sealed
+from utils.storage.array_file import ArrayFile, open_array
+from utils.storage.whole_folder import read_sealed, seal, write_sealed
 
 FORMAT_VERSION = 1  # to be raised when the layout changes, or what rows mean
 DESCRIPTION, INDEX, ROWS, NORMS = "corpus.json", "index.json", "rows.npy", "norms.npy"

@@ -31,9 +31,9 @@ from method_tvr.search.corpus_store import (
     write_recipe,
     write_seen,
 )
-from standalone_eval.parts import part_folder
+from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError
-from utils.whole_folder import lock, lock_file, npy_header, put_in_place, remove_left_over, write_sealed
+from utils.storage.whole_folder import lock, lock_file, npy_header, put_in_place, remove_left_over, write_sealed
 
 PART_BYTES = 1 << 28  # of rows in a part, about: they are in memory until the part is written
 UNFINISHED = f".{PART_PREFIX}"

@@ -19,7 +19,7 @@ import orjson
 
 from method_tvr.training.saved_run import has_state
 from utils.basic_utils import NO_ROOM, PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file, write_json
-from utils.whole_folder import lock
+from utils.storage.whole_folder import lock
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
 NOT_FINITE = "not_finite.json"

@@ -18,9 +18,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
 from utils.basic_utils import InputError, first_few
-from utils.folders import files_below
 from utils.inventory.names import Names
 from utils.inventory.video_folder import VIDEO_SUFFIXES
+from utils.storage.folders import files_below
 from utils.video_feature.frames import clock_start
 
 # by suffix, those first that more browsers play

@@ -18,9 +18,9 @@ from method_tvr.options.saved import find_path, load_options
 from method_tvr.web.guards import is_loopback
 from method_tvr.web.query_outcomes import QueryOutcomes
 from utils.basic_utils import PROJECT_ROOT, InputError
-from utils.folders import files_in
 from utils.own_corpus.layout import ALL
-from utils.own_folder import others_hand
+from utils.storage.folders import files_in
+from utils.storage.own_folder import others_hand
 from utils.text_feature.text_rows import subtitle_lines
 
 LOG = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from standalone_eval.aligned import Aligned, align
-from standalone_eval.files import BadInput, read_json, read_jsonl
+from standalone_eval.files.command import BadInput
+from standalone_eval.files.reading import read_json, read_jsonl
 from standalone_eval.ground_truth import Span
 from standalone_eval.metrics import Rule
 from standalone_eval.outcomes import Outcomes, all_outcomes

@@ -23,7 +23,7 @@ from tests.fuzz.mutations import hostile_json, mutate_bytes
 from tests.support.search.encoded_corpora import MODALITIES, D, stored
 from tests.support.search.encoded_corpora import write as write_corpus
 from utils.basic_utils import read_json
-from utils.whole_folder import file_digest, write_sealed
+from utils.storage.whole_folder import file_digest, write_sealed
 
 KINDS = ("flat", "ivf", "ivfsq")
 TAMPERED = "tampered"  # beside an index whose digests are right, but not its entries

@@ -25,7 +25,8 @@ import numpy as np
 
 from standalone_eval.check import check_files
 from standalone_eval.eval import eval_retrieval, metrics_table
-from standalone_eval.files import BadInput, write_json
+from standalone_eval.files.command import BadInput
+from standalone_eval.files.writing import write_json
 from standalone_eval.make_submission import checked_member, write_zip
 from tests.fuzz.hostile_h5 import ROWS, write_h5
 from tests.fuzz.mutations import hostile_document, hostile_json, mutate_bytes

@@ -16,7 +16,7 @@ from method_tvr.dataset.annotations import load_queries
 from method_tvr.report.page import _key
 from method_tvr.report.rendering import renderer, shown
 from standalone_eval.check import check_files
-from standalone_eval.files import BadInput
+from standalone_eval.files.command import BadInput
 from utils.annotations.charades_sta import _take_line
 from utils.annotations.reading import Reader, Source
 from utils.basic_utils import InputError, first_few

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from standalone_eval.eval import eval_retrieval, metrics_table
-from standalone_eval.files import BadInput
+from standalone_eval.files.command import BadInput
 from standalone_eval.metrics import Rule, hits_at_k, moment_iou, recalls_by_type, right_moments
 from tests.standalone_eval.scalar_evaluation import cases, scalar_recall
 from tests.support.golden_files import load_json, load_jsonl

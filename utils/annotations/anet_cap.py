@@ -6,7 +6,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.files import ACTIVITYNET
+from standalone_eval.files.forms import ACTIVITYNET
 from utils.annotations.reading import Reader, Source, Split, read_public_json
 
 FILES = {"train.json": "train", "val_1.json": "val", "val_2.json": "test"}  # the split that each is used as

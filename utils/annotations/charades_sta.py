@@ -9,7 +9,7 @@ import csv
 import reprlib
 from pathlib import Path
 
-from standalone_eval.files import CHARADES
+from standalone_eval.files.forms import CHARADES
 from utils.annotations.reading import WHERE_FROM, Reader, Source, Split, refuse_others, there
 from utils.basic_utils import InputError, read_bytes
 from utils.own_corpus.splits import val_videos

@@ -9,7 +9,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.files import DIDEMO
+from standalone_eval.files.forms import DIDEMO
 from utils.annotations.reading import Reader, Source, Split, read_public_json
 
 FILES = {"train_data.json": "train", "val_data.json": "val", "test_data.json": "test"}

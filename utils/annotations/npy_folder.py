@@ -11,7 +11,7 @@ import numpy as np
 from utils.basic_utils import Closing, InputError, first_line
 from utils.feature_files.feature_array import as_features, tell_left_out, why_not_features
 from utils.feature_files.feature_file import FeatureError
-from utils.folders import files_in
+from utils.storage.folders import files_in
 
 SUFFIX = ".npy"
 # what numpy raises on damaged files, whose header is Python source; nested too deeply, that is a lack of memory

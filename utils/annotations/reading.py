@@ -15,14 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.files import (
-    ACTIVITYNET,
-    CHARADES,
-    DIDEMO,
-    MOMENT_DETR,
-    Form,
-    form_of_text,
-)
+from standalone_eval.files.forms import ACTIVITYNET, CHARADES, DIDEMO, MOMENT_DETR, Form, form_of_text
 from standalone_eval.ground_truth import MAX_MOMENTS, Span
 from utils.basic_utils import InputError, first_few, is_name, read_bytes, read_json
 from utils.tables import indented

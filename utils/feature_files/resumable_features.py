@@ -32,7 +32,7 @@ import orjson
 from utils.basic_utils import InputError, StrPath, first_few, is_name, named_when_full, read_json, write_json
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.item_log import Item, ItemLog
-from utils.whole_folder import lock
+from utils.storage.whole_folder import lock
 
 FOLDER_SUFFIX = ".partial"
 RECIPE, ITEMS = "recipe.json", "items"

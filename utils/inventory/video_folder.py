@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.terminal import printable
+from standalone_eval.files.terminal import printable
 from utils.basic_utils import InputError, StrPath, first_few, is_name
-from utils.folders import entries_of
+from utils.storage.folders import entries_of
 
 VIDEO_SUFFIXES = frozenset(
     (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")

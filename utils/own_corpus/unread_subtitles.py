@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.basic_utils import InputError, first_few
-from utils.folders import entries_of
+from utils.storage.folders import entries_of
 from utils.text_feature.subtitle_files import SUFFIXES
 from utils.video_feature.decoding import check_decoder, opened
 

@@ -31,7 +31,7 @@ from utils.basic_utils import (
     write_json,
     write_jsonl,
 )
-from utils.folders import entries_of
+from utils.storage.folders import entries_of
 from utils.text_feature.decode_text import check_encoding
 from utils.text_feature.subtitle_files import SUFFIXES, read_cues
 from utils.text_feature.subtitle_names import choose, lies_beside, not_read, without_container

@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from standalone_eval.parts import part_folder
+from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, StrPath, first_line, named_when_full
 from utils.feature_files.provenance import weights_digest
-from utils.whole_folder import put_in_place
+from utils.storage.whole_folder import put_in_place
 
 UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it
 

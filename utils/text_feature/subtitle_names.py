@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from utils.basic_utils import InputError
-from utils.folders import entries_of
 from utils.inventory.video_folder import VIDEO_SUFFIXES
+from utils.storage.folders import entries_of
 from utils.text_feature.subtitle_files import SUFFIXES
 from utils.video_feature.frames import PICTURE_SUFFIXES
 

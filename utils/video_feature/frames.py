@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.basic_utils import InputError, StrPath
-from utils.folders import entries_of
 from utils.inventory.video_folder import PICTURE_SUFFIXES
+from utils.storage.folders import entries_of
 from utils.video_feature.decoding import (
     US,
     Clock,

@@ -20,11 +20,11 @@ import numpy as np
 
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, import_backend, n_cells
 from method_tvr.search.corpus import Corpus
-from standalone_eval.parts import part_folder
-from utils.array_file import open_regular
+from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, first_line, progress, read_bytes
-from utils.own_folder import refuse_unless_own
-from utils.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
+from utils.storage.array_file import open_regular
+from utils.storage.own_folder import refuse_unless_own
+from utils.storage.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
 
 FORMAT_VERSION = 3  # to be raised when a recipe means another index
 DESCRIPTION = "index.json"

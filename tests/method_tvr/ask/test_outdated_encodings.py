@@ -20,7 +20,7 @@ from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.runs.tiny_corpus import Corpus
 from tests.support.search.asking import ask, options_of
 from utils.basic_utils import InputError
-from utils.whole_folder import write_sealed
+from utils.storage.whole_folder import write_sealed
 
 SENTENCE = "Nora opens the drawer."
 CONTEXT = ("vid_feat_path", "sub_bert_path", "video_duration_idx_path")

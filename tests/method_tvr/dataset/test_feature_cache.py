@@ -20,9 +20,9 @@ from method_tvr.dataset import feature_cache
 from method_tvr.dataset.feature_cache import cache_root, packed_rows
 from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
-from utils.array_file import ArrayFile
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
+from utils.storage.array_file import ArrayFile
 
 CLIPS = Preparation(max_rows=10, average=True, normalize=True)
 TOKENS = Preparation(max_rows=4, average=False, normalize=False)

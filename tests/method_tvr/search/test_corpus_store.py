@@ -36,7 +36,7 @@ from tests.support.search.encoded_corpora import (
     write,
 )
 from utils.basic_utils import PROJECT_ROOT, InputError
-from utils.whole_folder import write_sealed
+from utils.storage.whole_folder import write_sealed
 
 
 @pytest.fixture(autouse=True)

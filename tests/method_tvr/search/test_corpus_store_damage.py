@@ -15,7 +15,7 @@ from method_tvr.search.corpus_store import DESCRIPTION, INDEX, NORMS, ROWS, Corp
 from method_tvr.search.corpus_writer import adding_to
 from tests.support.search.encoded_corpora import RECIPE, a_video, encoded, read_all, rewrite, write
 from utils.basic_utils import InputError
-from utils.whole_folder import write_sealed
+from utils.storage.whole_folder import write_sealed
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from method_tvr.search.candidates import CandidateSettings
 from method_tvr.search.index.faiss_index import DESCRIPTION, FaissIndex, FaissRecipe, open_faiss_index
 from tests.support.search.encoded_corpora import stored, write
 from utils.basic_utils import InputError, read_json, write_json
-from utils.whole_folder import file_digest, write_sealed
+from utils.storage.whole_folder import file_digest, write_sealed
 
 pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
 REMEDY = "remove the folder index, and it is built again"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.basic_utils import InputError, StrPath
-from utils.whole_folder import file_digest, npy_header
+from utils.storage.whole_folder import file_digest, npy_header
 
 NPY_START = 10  # bytes of an npy file before its text: magic number, version, length of the text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils.basic_utils import InputError
-from utils.folders import files_below, files_in
+from utils.storage.folders import files_below, files_in
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from utils.basic_utils import InputError
-from utils.whole_folder import (
+from utils.storage.whole_folder import (
     file_digest,
     lock,
     lock_file,

@@ -9,18 +9,18 @@ import sys
 
 import pytest
 
-from standalone_eval import parts
-from standalone_eval.files import BadInput
-from standalone_eval.files import whole_file as standalone_whole_file
-from standalone_eval.parts import part_folder
+from standalone_eval.files import parts
+from standalone_eval.files.command import BadInput
+from standalone_eval.files.parts import part_folder
+from standalone_eval.files.writing import whole_file as standalone_whole_file
 from tests.support.shell import PROJECT_ROOT
 from utils.basic_utils import InputError, whole_file
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from standalone_eval.files import whole_file as standalone
-from standalone_eval.parts import part_folder
+from standalone_eval.files.writing import whole_file as standalone
+from standalone_eval.files.parts import part_folder
 from utils.basic_utils import whole_file
 target = Path(sys.argv[2])
 with part_folder(target.parent, f".{target.name}.") if sys.argv[1] == "folder" else eval(sys.argv[1])(target) as part:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.array_file import ArrayFile, open_array
 from utils.basic_utils import InputError
-from utils.whole_folder import file_digest
+from utils.storage.array_file import ArrayFile, open_array
+from utils.storage.whole_folder import file_digest
 
 REMEDY = "make it again"
 

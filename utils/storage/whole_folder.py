@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from standalone_eval.parts import SUFFIX, make_ordinary, part_folder
+from standalone_eval.files.parts import SUFFIX, make_ordinary, part_folder
 from utils.basic_utils import InputError, read_bytes, sync, write_json
 
 LOCK = ".lock"

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from standalone_eval.aligned import align
-from standalone_eval.files import BadInput, form_of
+from standalone_eval.files.command import BadInput
+from standalone_eval.files.forms import form_of
 from tests.standalone_eval.commands import FOLDER, assert_refused, run
 
 OWN = [{"desc_id": i, "desc": "q", "vid_name": "a", "ts": [5.0, 12.0]} for i in (7, 8)]

@@ -9,9 +9,9 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from standalone_eval.files import BadInput
-from standalone_eval.files import command_line as standalone_command
-from standalone_eval.terminal import escaped_output, printable
+from standalone_eval.files.command import BadInput
+from standalone_eval.files.command import command_line as standalone_command
+from standalone_eval.files.terminal import escaped_output, printable
 from utils.basic_utils import InputError, command_line, first_few
 from utils.tables import aligned
 
