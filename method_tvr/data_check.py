@@ -35,10 +35,13 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
 from method_tvr.options.row import TRAIN, NumberOr, options_of
 from method_tvr.options.values import CTX_MODES
 from standalone_eval.metrics import LEAST_RIGHT, Rule
+from utils.annotations.public_files import has_lines
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
 from utils.dataset_files import manifest_path
+from utils.recognise import recognise
 from utils.tables import aligned, file_size, size_text
 
+CORPUS_FILES = ("_video2dur_idx.json", "_train_release.jsonl", "_val_release.jsonl", "_feature_release")  # after P
 LEARNT_SPLITS = ("train", "val")  # training reads both, with their moments
 
 
@@ -50,7 +53,7 @@ def find_corpus(name: str) -> DatasetConfig:
     folder = Path(name)
     if not folder.is_dir():
         raise InputError(f"{name}: is no folder and none of {', '.join(with_files)}: give one of these")
-    for ending in ("_video2dur_idx.json", "_train_release.jsonl", "_val_release.jsonl", "_feature_release"):
+    for ending in CORPUS_FILES:
         prefixes = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
         if len(prefixes) > 1:
             raise InputError(
@@ -199,7 +202,8 @@ def print_facts(dataset: DatasetConfig, found: Annotations, sources: list[Source
     context = next((source for source in sources if source.needed and source.kind != "query" and source.rows), None)
     if context is None or found.videos is None:
         return
-    reach = Reach.of(vars(dataset) | {"max_ctx_l": options_of(OPTIONS, TRAIN)["max_ctx_l"].default})
+    max_ctx_l = dataset.recipe.get("max_ctx_l", options_of(OPTIONS, TRAIN)["max_ctx_l"].default)
+    reach = Reach.of(vars(dataset) | {"max_ctx_l": max_ctx_l})
     splits = []
     for name in found.splits:
         videos = [video for video in found.videos.get(name, {}).values() if video.vid_name in context.rows]
@@ -242,7 +246,7 @@ def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Sour
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = "tvr (default), another dataset's name, or a folder with a corpus"
+    known = "tvr (default), another dataset's name, a folder with a corpus, or any file or folder: what it is"
     parser.add_argument("corpus", nargs="?", default="tvr", help=known)
     parser.add_argument("--quick", action="store_true", help="do not read values: no search for NaN and Inf")
     parser.add_argument("--splits", nargs="+", help="look at these splits only (default: all)")
@@ -276,10 +280,22 @@ def _wanted(args: argparse.Namespace, dataset: DatasetConfig) -> tuple[list[str]
     return vid_feat_types, args.ctx_mode or dataset.recipe.get("ctx_mode", CTX_MODES[0])
 
 
+def _is_corpus(name: str) -> bool:
+    """Whether it is a dataset's name, or a folder with files called as those of a corpus, if not in others' form."""
+    folder = Path(name)
+    if name in DATASETS or not folder.is_dir():
+        return name in DATASETS
+    found = [ending for ending in CORPUS_FILES if any(folder.glob(f"*{ending}"))]
+    return CORPUS_FILES[0] in found or (bool(found) and not has_lines(folder))
+
+
 @command_line
 def main() -> None:
     """Command line of the data check; exit code 2 when there are defects."""
     args = _parse()
+    if not _is_corpus(args.corpus) and Path(args.corpus).exists() and (found := recognise(Path(args.corpus))):
+        print(f"{args.corpus} {found}")
+        return
     dataset = find_corpus(args.corpus)
     if args.clip_length is not None:
         if args.clip_length != AUTO and not 0 < args.clip_length < math.inf:

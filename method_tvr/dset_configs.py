@@ -20,8 +20,11 @@ VIDEO_FILES = {  # VID_FEAT_TYPE of train.sh: what the file is called after the 
     "resnet": f"resnet152_rgb_max_{CLIP_SUFFIX}.h5",
     "i3d": f"i3d_rgb600_avg_{CLIP_SUFFIX}.h5",
 }
-CONVERTED_FILES = {name: f"{name}.h5" for name in ("i3d", "c3d", "vgg", "resnet", "resnet_i3d")}
+CONVERTED_FILES = {
+    name: f"{name}.h5" for name in ("i3d", "c3d", "vgg", "resnet", "resnet_i3d", "clip_slowfast", "slowfast", "clip")
+}
 VID_FEAT_TYPES = sorted({*VIDEO_FILES, *CONVERTED_FILES})
+TACOS_CLIPS = 480  # of 2 s: its longest video has 465
 ANY_LENGTH = 129  # as max_pred_l: spans up to a whole video of the 128 clips that the model takes by default
 
 
@@ -133,10 +136,10 @@ def _converted(name: str, **properties: Any) -> DatasetConfig:
         name,
         f"data/{name}",
         name,
-        clip_length=AUTO,
+        clip_length=properties.pop("clip_length", AUTO),
         label_rule=BEST_IOU,
         min_pred_l=1,
-        max_pred_l=ANY_LENGTH,
+        max_pred_l=properties.pop("max_pred_l", ANY_LENGTH),
         subtitles=False,
         query_types=False,
         test_split="test",
@@ -167,6 +170,21 @@ DATASETS = {
         ),
         _converted("charades_sta", features=("i3d", "c3d", "vgg"), final_nms_thd=0.6),
         _converted("didemo", features=("resnet_i3d", "resnet", "i3d", "vgg")),
+        _converted(
+            "qvhighlights",
+            features=("clip_slowfast", "slowfast", "clip"),
+            clip_length=2.0,
+            several=ANY,
+        ),
+        _converted(
+            "tacos",
+            features=("clip_slowfast", "slowfast", "clip", "c3d"),
+            clip_length=2.0,
+            max_pred_l=TACOS_CLIPS + 1,
+            iou_thds=(0.3, 0.5, 0.7),
+            recipe={"max_ctx_l": TACOS_CLIPS},
+            recipe_note="takes the longest videos, of 15 minutes and a half, whole",
+        ),
         _generated("mini"),
         _generated("mini_video", subtitles=False, query_types=False, recipe={"ctx_mode": "video_tef"}),
         DatasetConfig("custom", None, "custom", several=ANY, test_split="test", video_files={}),

@@ -54,6 +54,18 @@ def durations_prefix(path: Path) -> str | None:
     return path.name.removesuffix(DURATIONS) if path.name.endswith(DURATIONS) else None
 
 
+def read_durations(path: StrPath) -> dict[str, float]:
+    """{vid_name: seconds} of a `P_video2dur_idx.json`, {split: {vid_name: [seconds, video_idx]}}, or of just that."""
+    content = read_json(path, "give the video2dur_idx file of the dataset")
+    splits = content.values() if isinstance(content, dict) else ()
+    entries = [item for split in splits if isinstance(split, dict) for item in split.items()] or content
+    try:
+        found = {name: value if type(value) in (int, float) else value[0] for name, value in dict(entries).items()}
+    except (TypeError, ValueError, LookupError) as err:
+        raise InputError(f"{path}: expected {{split: {{vid_name: [duration, video_idx]}}}}: is it the file?") from err
+    return found
+
+
 def subtitles_path(out: Path, prefix: str) -> Path:
     """`P_subtitles.jsonl`, the lines as text that subtitle features were made from, for people to read."""
     return out / f"{prefix}_subtitles.jsonl"

@@ -29,8 +29,18 @@ PREDICTIONS = Form("a prediction file (video2idx, VCMR, SVMR, VR)", "were two pa
 DURATIONS = Form("durations ({split: {vid_name: [seconds, video_idx]}})", "were two paths swapped?")
 MOMENT_DETR = Form(
     "annotations in Moment-DETR's form (qid, query, vid, relevant_windows)",
-    'write each line as {"desc_id": qid as an integer, "desc": query, "vid_name": vid, "duration": duration, "ts": '
-    "relevant_windows}, and where windows are separate, evaluate with --several any",
+    "beside each other in a folder, called by their splits, they are read by utils/annotations/convert.py, as "
+    "`convert.py qvhighlights` or `convert.py custom`",
+)
+VERIFIED = Form(
+    "annotations in VERIFIED's form (desc_id, fig_desc, video, time)",
+    "beside each other in a folder, called by their splits, they are read by utils/annotations/convert.py, as "
+    "`convert.py charades_sta --durations …`",
+)
+MTVR = Form(
+    "annotations in mTVR's form (desc_id, descs, vid_name, ts)",
+    "beside each other in a folder, called by their splits, they are read by utils/annotations/convert.py, as "
+    "`convert.py tvr --language zh`",
 )
 MOMENT_DETR_PREDICTIONS = Form(
     "predictions in Moment-DETR's form (qid, vid, pred_relevant_windows)",
@@ -51,6 +61,8 @@ CHARADES = Form(
 )
 _FORM_OF_KEYS = (  # what an object with these keys is, the first that fits
     ({"video2idx"}, PREDICTIONS),
+    ({"fig_desc"}, VERIFIED),
+    ({"descs"}, MTVR),
     ({"desc_id", "predictions"}, ENTRIES),
     ({"desc_id", "ts"}, ANNOTATIONS),
     ({"relevant_windows"}, MOMENT_DETR),  # whatever else has been renamed already

@@ -26,6 +26,13 @@ DIDEMO = [
     {"annotation_id": number, "video": video, "description": "the dog", "times": times, "num_segments": 6}
     for number, video, times in ((7, "1@N0_1.mov", [[1, 1], [0, 1], [1, 1]]), (9, "2@N0_2.mov", [[5, 5]]))
 ]
+MOMENT_DETR = [
+    {"qid": 7, "query": "it rains", "duration": 150, "vid": "a_0.0_150.0", "relevant_windows": [[5, 12], [20.5, 150]]},
+    {"qid": "s1_0", "query": "ü", "duration": 61.5, "vid": "b", "relevant_windows": [[0, 3]], "saliency": [[1, 2]]},
+]
+MTVR = [
+    {"desc_id": 7, "vid_name": "a", "duration": 9.5, "ts": [1, 2], "descs": [{"lang": "en", "desc": "so"}], "type": "v"}
+]
 STA = ["AO8RW 0.0 6.9##a person puts a book on a shelf.", "AO8RW 0.0 6.9##person begins.", "Y6R7T 20.8 30##ü ## ü."]
 LENGTHS = [
     "id,subject,script,length",
@@ -96,6 +103,19 @@ def _hostile_fields(rng: Random, lines: list[str], separator: str) -> list[str]:
     return [*lines[:at], separator.join(fields), *lines[at + (rng.random() < 0.8) :]]
 
 
+def _write_lines(rows: list[object], rng: Random, folder: Path) -> None:
+    """Files of a query a line, of which one is hostile as a whole, or in a line."""
+    (folder / "public").mkdir()
+    hostile = rng.choice(("train.jsonl", "test.json"))
+    for name in ("train.jsonl", "test.json"):
+        lines = [json.dumps(row).encode() for row in rows]
+        if name == hostile:
+            at = rng.randrange(len(lines))
+            lines[at] = hostile_json(rng, rows[at]).replace(b"\n", b" ")
+        content = b"\n".join(lines) if name.endswith("l") else b"[" + b",".join(lines) + b"]"
+        (folder / "public" / name).write_bytes(mutate_bytes(rng, content) if rng.random() < 0.3 else content)
+
+
 def _read(dataset: str, folder: Path) -> None:
     """Convert, and read what was written, which must then be sound."""
     from method_tvr.dataset.annotations import load_queries, load_videos
@@ -161,6 +181,8 @@ WRITERS: dict[str, Callable[[Random, Path], None]] = {
     "anet_cap": partial(_write_json, ANET, ("train.json", "val_1.json")),
     "didemo": partial(_write_json, DIDEMO, ("train_data.json", "val_data.json")),
     "charades_sta": _write_charades,
+    "tacos": partial(_write_lines, MOMENT_DETR),
+    "tvr": partial(_write_lines, MTVR),
     "npy_folder": _write_npy,
 }
 

@@ -271,6 +271,7 @@ def _conversion(name: str) -> Reader:
     return Reader(partial(write, name), partial(read, name))
 
 
+CONVERTED = ("anet_cap", "charades_sta", "didemo", "tacos", "tvr", "npy_folder")
 READERS = {
     "durations": Reader(_document(VIDEOS), _read_videos),
     "annotations": Reader(_document(QUERIES), _read_queries),
@@ -284,7 +285,7 @@ READERS = {
     "encoded_corpus": _of_module("hostile_corpus"),
     "faiss_index": _of_module("hostile_index"),
     "subtitles": _of_module("hostile_subtitles"),
-    **{f"convert_{name}": _conversion(name) for name in ("anet_cap", "charades_sta", "didemo", "npy_folder")},
+    **{f"convert_{name}": _conversion(name) for name in CONVERTED},
 }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from standalone_eval.files.forms import ACTIVITYNET
-from utils.annotations.reading import Reader, Source, Split, read_public_json
+from utils.annotations.public_files import read_public_json
+from utils.annotations.reading import Reader, Source, Split
 
 FILES = {"train.json": "train", "val_1.json": "val", "val_2.json": "test"}  # the split that each is used as
 

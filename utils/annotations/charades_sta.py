@@ -1,7 +1,4 @@
-"""Charades-STA: lines `VIDEO start end##sentence`, and the tables of Charades that say how long the videos are.
-
-It has no validation split: a share of the training videos is held out, chosen by name alone.
-"""
+"""Charades-STA: lines `VIDEO start end##sentence`, and the tables of Charades that say how long the videos are."""
 
 from __future__ import annotations
 
@@ -10,22 +7,19 @@ import reprlib
 from pathlib import Path
 
 from standalone_eval.files.forms import CHARADES
-from utils.annotations.reading import WHERE_FROM, Reader, Source, Split, refuse_others, there
+from utils.annotations.public_files import WHERE_FROM, refuse_others, there
+from utils.annotations.reading import Reader, Source, Split
 from utils.basic_utils import InputError, read_bytes
-from utils.own_corpus.splits import val_videos
 
 FILES = {"charades_sta_train.txt": "train", "charades_sta_test.txt": "test"}
 TABLES = ("Charades_v1_train.csv", "Charades_v1_test.csv")
 FORM = "VIDEO start end##sentence"
 
 
-def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
-    """Read those of the files that are there; about `val_share` of the training videos, 0 for none, become val.
+def read(folder: Path, reader: Reader) -> dict[str, Split]:
+    """Read those of the files that are there. A query's number is its line, from 1.
 
-    A query's number is its line, from 1, in train and in what is held out of it alike.
-
-    Raises:
-        InputError: no annotations or no table are there, one cannot be read, or train or val would have no queries.
+    `InputError` when no annotations or no table are there, or one cannot be read.
     """
     sources = reader.open(folder, FILES, CHARADES)
     for source in sources:
@@ -43,24 +37,7 @@ def read(folder: Path, reader: Reader, val_share: float) -> dict[str, Split]:
         for number, line in enumerate(_lines(source.path), start=1):
             if line.strip():
                 _take_line(reader, source, line, number, seconds, no_length)
-    reader.check()
-    return _with_val(reader.splits(), val_share)
-
-
-def _with_val(splits: dict[str, Split], share: float) -> dict[str, Split]:
-    """Splits with a part of train as val, in the usual order."""
-    train = splits.get("train")
-    held_out = set() if train is None else val_videos(train.videos, share)
-    if train is None or not train.queries or not held_out:
-        return splits
-    parts = {"train": train.about(lambda video: video not in held_out), "val": train.about(held_out.__contains__)}
-    for name, part in parts.items():
-        if not part.queries:
-            raise InputError(
-                f"--val_share {share:g}: of the {len(train.videos)} training videos, none with queries is left for "
-                f"{name}: give another share, or 0 for no val"
-            )
-    return {**parts, **{name: split for name, split in splits.items() if name != "train"}}
+    return reader.splits()
 
 
 def _take_line(

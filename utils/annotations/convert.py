@@ -2,7 +2,7 @@
 
     python utils/annotations/convert.py anet_cap --in DIR --out data/anet_cap
 
-Datasets: anet_cap (ActivityNet Captions), charades_sta, didemo. `utils/annotations/README.md` says what DIR holds.
+`utils/annotations/README.md` says what DIR holds: a dataset's own files, or others' of one query a line.
 """
 
 from __future__ import annotations
@@ -19,41 +19,50 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.annotations import anet_cap, charades_sta, didemo
-from utils.annotations.reading import Query, Reader, Source, Split
+from utils.annotations import anet_cap, charades_sta, didemo, query_lines
+from utils.annotations.public_files import SPLITS, has_lines
+from utils.annotations.reading import Query, Reader, Source, Split, with_val
 from utils.basic_utils import InputError, command_line, first_few, json_bytes, put_jsonl, whole_file
-from utils.dataset_files import durations_path, manifest_path, named_folder, release_path
+from utils.dataset_files import durations_path, manifest_path, named_folder, read_durations, release_path
 from utils.feature_files.feature_file import FeatureFile
 from utils.tables import aligned
 
 SCRIPT = "utils/annotations/convert.py"
-DATASETS = ("anet_cap", "charades_sta", "didemo")
-SPLITS = ("train", "val", "test")
+OWN_FORMS = {"anet_cap": anet_cap, "charades_sta": charades_sta, "didemo": didemo}
+DATASETS = (*OWN_FORMS, "qvhighlights", "tacos", "tvr", "custom")
+WITHOUT_VAL = ("charades_sta", "custom")  # which may have none: of others it is known
+# what a dataset's files are called where others lie beside them that are for something else
+NAMES = {"qvhighlights": {f"highlight_{split}_release.jsonl": split for split in SPLITS}}
 VAL_SHARE = 0.1
 SHOWN = 10
 
 
-def read(dataset: str, folder: Path, val_share: float = VAL_SHARE) -> tuple[Reader, dict[str, Split]]:
-    """Read and check the annotation files of one of `DATASETS` in a folder, where they have their own names.
+def read(
+    dataset: str,
+    folder: Path,
+    val_share: float = VAL_SHARE,
+    durations: Mapping[str, float] | None = None,
+    language: str = "en",
+) -> tuple[Reader, dict[str, Split]]:
+    """Read and check the annotation files of one of `DATASETS` in a folder: its own, or else those of a query a line.
 
-    Of the training videos of a dataset without val, about `val_share` become val. `InputError` when no file is there,
-    or what is there is not of the public form.
+    Where there is no val, about `val_share` of the training videos of those `WITHOUT_VAL` become it. `durations` and
+    `language` are those of `query_lines.read`. `InputError` when no file is there, or one is of no known form.
     """
     if not folder.is_dir():
         raise InputError(f"--in {folder}: is not a folder: give the one with the annotation files")
     reader = Reader()
-    if dataset == "anet_cap":
-        splits = anet_cap.read(folder, reader)
-    elif dataset == "charades_sta":
-        splits = charades_sta.read(folder, reader, val_share)
+    own = OWN_FORMS.get(dataset)
+    if own is not None and (any((folder / name).exists() for name in own.FILES) or not has_lines(folder)):
+        splits = own.read(folder, reader)
     else:
-        splits = didemo.read(folder, reader)
+        splits = query_lines.read(folder, reader, NAMES.get(dataset, {}), durations or {}, language)
     reader.check()
     empty = [str(source.path) for source in reader.sources if not source.queries]
     if empty:
         why = first_few(_left_out(reader.sources), 3) or "it has no queries"
         raise InputError(f"{', '.join(empty)}: there is nothing to write for it: {why}")
-    return reader, splits
+    return reader, with_val(splits, val_share) if dataset in WITHOUT_VAL else splits
 
 
 def keep_with_features(splits: Mapping[str, Split], path: Path) -> tuple[dict[str, Split], list[str]]:
@@ -107,9 +116,10 @@ def _videos(splits: Mapping[str, Split]) -> Iterator[str]:
 
 def _row(query: Query, durations: Mapping[str, float], several: bool) -> dict[str, Any]:
     """A line of a release file; `several`: queries of this dataset have a moment from each of several people."""
-    moments = [list(moment) for moment in query.moments]
     about = {"desc_id": query.desc_id, "desc": query.desc, "vid_name": query.vid_name}
-    return {**about, "duration": durations[query.vid_name], "ts": moments if several else moments[0]}
+    moments = [list(moment) for moment in query.moments]
+    answer = {"ts": moments if several or len(moments) > 1 else moments[0]} if moments else {}
+    return {**about, "duration": durations[query.vid_name], **answer, **query.also}
 
 
 def _record(dataset: str, reader: Reader, splits: Mapping[str, Split], lacking: Sequence[str]) -> dict[str, Any]:
@@ -174,13 +184,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         required=True,
         help="folder to write into, such as data/anet_cap; an earlier conversion in it is replaced",
     )
-    val = "charades_sta has no val: share of its training videos that become val (default: %(default)s, 0 for none)"
+    val = "of charades_sta and custom, without val: share of training videos that become it (default: %(default)s)"
     add("--val_share", type=float, default=VAL_SHARE, help=val)
+    add("--durations", metavar="FILE.json", help="where files do not say how long videos are: a video2dur_idx file")
+    add("--language", default="en", help="of mTVR's sentences (default: %(default)s)")
     add("--features", metavar="FILE.h5", help="leave out videos that this feature file lacks, and their queries")
     args = parser.parse_args(argv)
     if not 0 <= args.val_share < 1:
         raise InputError(f"--val_share {args.val_share}: must be at least 0 and below 1")
-    reader, splits = read(args.dataset, Path(args.folder), args.val_share)
+    durations = None if args.durations is None else read_durations(args.durations)
+    reader, splits = read(args.dataset, Path(args.folder), args.val_share, durations, args.language)
     lacking: list[str] = []
     if args.features is not None:
         splits, lacking = keep_with_features(splits, Path(args.features))

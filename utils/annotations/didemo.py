@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from standalone_eval.files.forms import DIDEMO
-from utils.annotations.reading import Reader, Source, Split, read_public_json
+from utils.annotations.public_files import read_public_json
+from utils.annotations.reading import Reader, Source, Split
 
 FILES = {"train_data.json": "train", "val_data.json": "val", "test_data.json": "test"}
 SEGMENT = 5.0  # seconds

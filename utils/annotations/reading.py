@@ -6,35 +6,37 @@ video is left out and listed; one that only reaches past an end of its video is 
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from standalone_eval.files.forms import ACTIVITYNET, CHARADES, DIDEMO, MOMENT_DETR, Form, form_of_text
+from standalone_eval.files.forms import Form
 from standalone_eval.ground_truth import MAX_MOMENTS, Span
-from utils.basic_utils import InputError, first_few, is_name, read_bytes, read_json
+from utils.annotations.public_files import SPLITS, other_annotations, split_of, there
+from utils.basic_utils import InputError, first_few, is_name
+from utils.own_corpus.splits import val_videos
 from utils.tables import indented
 
 IDS_PER_FILE = 1_000_000  # desc_id = number of the file * this + number of the query in it
+LARGEST_ID = 2**53  # integers up to here are exact wherever they are read
 DURATIONS_APART = 0.01  # seconds by which two files may differ about a video unsaid
-PUBLIC = (ACTIVITYNET, CHARADES, DIDEMO, MOMENT_DETR)
-SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
-WHERE_FROM = "see utils/annotations/README.md for where it comes from"
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query with its moments in seconds: one, or one for each person who annotated it."""
+    """A query with its moments in seconds: one, or one for each window or person; none where the answer is not public.
+
+    `also` is what else its file says of it, by the keys there.
+    """
 
     desc_id: int
     desc: str
     vid_name: str
     moments: tuple[Span, ...]
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,6 +67,25 @@ class Split:
         return Split(videos, [query for query in self.queries if wanted(query.vid_name)])
 
 
+def with_val(splits: Mapping[str, Split], share: float) -> dict[str, Split]:
+    """Splits, in the usual order, with about `share` of train's videos as val, chosen by name alone, if there is none.
+
+    `InputError` when no queries would be left for train, or for val.
+    """
+    train = splits.get("train")
+    held_out = set() if train is None or "val" in splits else val_videos(train.videos, share)
+    if train is None or not train.queries or not held_out:
+        return dict(splits)
+    parts = {"train": train.about(lambda video: video not in held_out), "val": train.about(held_out.__contains__)}
+    for name, part in parts.items():
+        if not part.queries:
+            raise InputError(
+                f"--val_share {share:g}: of the {len(train.videos)} training videos, none with queries is left for "
+                f"{name}: give another share, or 0 for no val"
+            )
+    return {**parts, **{name: split for name, split in splits.items() if name != "train"}}
+
+
 class Reader:
     """Takes what the files of a dataset say, one query at a time."""
 
@@ -72,7 +93,8 @@ class Reader:
         self.durations: dict[str, float] = {}  # seconds by video; the first that a file says of it holds
         self.differing: dict[str, None] = {}  # videos of which a later file says another duration
         self.sources: list[Source] = []  # what has been read
-        self.unread: list[tuple[Path, Form]] = []  # annotations in the same folder that are none of the dataset's files
+        # annotations in the folder that are none of the dataset's files, or hold nothing to convert, and what they are
+        self.unread: list[tuple[Path, Form | str]] = []
         self._wrong: list[str] = []
         self._lacking: dict[str, dict[str, list[str]]] = {}  # {what there is nowhere: {video: places that need it}}
         self._seen: dict[int, str] = {}
@@ -82,14 +104,14 @@ class Reader:
 
         An `InputError` also for annotations of this form under another name, whose split would be missing.
         """
-        self.unread = _other_annotations(folder, files)
+        others = other_annotations(folder, files)
+        self.unread = [*others]
         try:
             found = there(folder, list(files))
         except InputError as err:
-            others = "".join(f"; {path.name} {form}" for path, form in self.unread)
-            raise InputError(f"{err}{others}") from err
-        for path, other in self.unread:
-            split = _split_of(path)
+            raise InputError(f"{err}{''.join(f'; {path.name} {other}' for path, other in others)}") from err
+        for path, other in others:
+            split = split_of(path)
             missing = [name for name in files if files[name] == split and folder / name not in found]
             if other == form and missing:
                 raise InputError(
@@ -97,6 +119,11 @@ class Reader:
                 )
         sources = [Source(folder / name, i, split) for i, (name, split) in enumerate(files.items(), start=1)]
         self.sources = [source for source in sources if source.path in found]
+        return self.sources
+
+    def begin(self, files: Mapping[str, Path]) -> list[Source]:
+        """Begin with the files of some splits, whatever they are called."""
+        self.sources = [Source(path, 1 + SPLITS.index(split), split) for split, path in files.items()]
         return self.sources
 
     def splits(self) -> dict[str, Split]:
@@ -127,35 +154,45 @@ class Reader:
         return True
 
     def query(
-        self, source: Source, number: int, vid_name: str, desc: Any, moments: Sequence[tuple[Any, Any]], where: str
+        self,
+        source: Source,
+        number: int,
+        vid_name: str,
+        desc: Any,
+        moments: Sequence[tuple[Any, Any]] | None,
+        where: str,
+        own_id: bool = False,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         """Take a query, or note what is wrong with it, or list it as left out.
 
         Args:
             source, number: the file it is in, and its own number there, below `IDS_PER_FILE`.
             vid_name: a video that `video` has taken.
-            desc, moments: the sentence, and (start, end) in seconds, as they were read.
+            desc, moments: the sentence, and (start, end) in seconds, as they were read; None where nobody says.
             where: its place in the file, for messages.
+            own_id: whether the number is an id among all files of the dataset, which becomes the query's.
+            also: see `Query`.
         """
         source.n_read += 1
         source.videos.setdefault(vid_name)
-        desc_id = source.number * IDS_PER_FILE + number
-        if not 0 <= number < IDS_PER_FILE:
-            self.wrong(where, f"number {number} of a query is not from 0 to {IDS_PER_FILE - 1}")
+        desc_id, limit = (number, LARGEST_ID) if own_id else (source.number * IDS_PER_FILE + number, IDS_PER_FILE)
+        if not 0 <= number < limit:
+            self.wrong(where, f"number {number} of a query is not from 0 to {limit - 1}")
         elif (other := self._seen.setdefault(desc_id, where)) != where:
             self.wrong(where, f"has the id {number}, which is that of {other} too")
         elif not isinstance(desc, str):
             self.wrong(where, f"{reprlib.repr(desc)} is not a sentence")
-        elif not 0 < len(moments) <= MAX_MOMENTS:
+        elif moments is not None and not 0 < len(moments) <= MAX_MOMENTS:
             self.wrong(where, f"has {len(moments)} moments, expected 1 to {MAX_MOMENTS}")
         else:
-            fitted = [self._fitted(source, moment, vid_name, where) for moment in moments]
+            fitted = [self._fitted(source, moment, vid_name, where) for moment in moments or ()]
             kept = tuple(span for span in fitted if span is not None)
             sentence = " ".join(desc.split())
             if not sentence:
                 source.left_out.append((where, "the sentence is empty"))
-            elif kept:
-                source.queries.append(Query(desc_id, sentence, vid_name, kept))
+            elif kept or moments is None:
+                source.queries.append(Query(desc_id, sentence, vid_name, kept, also or {}))
 
     def _fitted(self, source: Source, moment: tuple[Any, Any], vid_name: str, where: str) -> Span | None:
         """The part of a moment that lies in its video, or None after noting why there is none."""
@@ -190,63 +227,3 @@ def _once(what: str, places_of: Mapping[str, Sequence[str]]) -> str:
     n_others = sum(map(len, places_of.values())) - 1
     others = f"; so it is in {n_others:,} more places, of videos {first_few(names)}" if n_others else ""
     return f"{places_of[names[0]][0]}: video {names[0]} {what}{others}"
-
-
-def _split_of(path: Path) -> str | None:
-    """The split that a file's name speaks of."""
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
-
-
-def _other_annotations(folder: Path, names: Collection[str]) -> list[tuple[Path, Form]]:
-    """Files of the folder that have none of these names, but that of a split and a form of public annotations."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".jsonl", ".txt") and path.name not in names and path.is_file() and _split_of(path):
-            form = form_of_text(read_bytes(path, WHERE_FROM).decode("utf-8", "replace"))
-            if form in PUBLIC:
-                found.append((path, form))
-    return found
-
-
-def refuse_others(path: Path, expected: Form) -> None:
-    """An `InputError` for a file of a form that is known and is not the expected one."""
-    form = form_of_text(read_bytes(path, WHERE_FROM).decode("utf-8", "replace"))
-    if form not in (None, expected):
-        raise InputError(f"{path}: {form}")
-
-
-def read_public_json(path: Path, kind: type, expected: Form) -> Any:
-    """The JSON of an annotation file of a form that is a dict or a list, whichever is the `kind`.
-
-    An `InputError` if it cannot be read, is not JSON or not of that kind, is of another form that is known, is empty,
-    or an object in it has a key twice.
-    """
-    refuse_others(path, expected)
-    content = read_json(path, WHERE_FROM)
-    if not isinstance(content, kind) or not content:
-        form = "an object {…} with a key for each video" if kind is dict else "a list […] of queries"
-        raise InputError(f"{path}: expected {form}, found {reprlib.repr(content)}: {WHERE_FROM}")
-    try:  # again, because a parser that is fast keeps the last of two values without a word
-        json.loads(read_bytes(path, WHERE_FROM), object_pairs_hook=_refuse_twins)
-    except RecursionError as err:
-        raise InputError(f"{path}: is nested too deeply for an annotation file: {WHERE_FROM}") from err
-    except KeyError as err:
-        raise InputError(f"{path}: has {reprlib.repr(err.args[0])} twice: keep one of them") from err
-    return content
-
-
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise KeyError(key)
-        seen.add(key)
-
-
-def there(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Those of a dataset's files that are in a folder; `InputError` when none is."""
-    found = [folder / name for name in names if (folder / name).exists()]
-    if not found:
-        raise InputError(f"{folder}: has none of {', '.join(names)}: {WHERE_FROM}")
-    return found

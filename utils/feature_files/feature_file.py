@@ -154,6 +154,15 @@ class FeatureFile(Closing):
             n_axes = len(dataset.shape or ())
             return n_axes >= 2 or (n_axes == 1 and dataset.dtype.kind == "f" and not key.endswith(COMPANIONS))
 
+    def inner_names(self) -> list[str]:
+        """What lies in the group of the first key, of which one may be given as `inner`; empty where it is no group."""
+        key = next(iter(self.keys()), None)
+        if key is None:
+            return []
+        with self._naming(key):
+            found = self._own_object(self._open(), key, key)
+            return sorted(found) if isinstance(found, h5py.Group) else []
+
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of `keys` that the file does not have, in their order, each once."""
         there = set(self.keys())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.annotations import charades_sta
-from utils.annotations.reading import Reader
+from utils.annotations import charades_sta, convert
+from utils.annotations.reading import Reader, with_val
 from utils.basic_utils import InputError
 from utils.own_corpus.splits import val_videos
 
@@ -34,8 +34,8 @@ def test_a_part_whose_only_video_has_no_queries_is_refused(tmp_path, share, lone
     folder = one_without_queries(tmp_path, lost)
     said = f"--val_share {share}: of the 3 training videos, none with queries is left for {lonely}: give another share"
     with pytest.raises(InputError, match=said):
-        charades_sta.read(folder, Reader(), share)
-    whole = charades_sta.read(folder, Reader(), 0)
+        with_val(charades_sta.read(folder, Reader()), share)
+    whole = charades_sta.read(folder, Reader())
     assert {name: len(split.queries) for name, split in whole.items()} == {"train": 2}
 
 
@@ -44,11 +44,11 @@ def test_both_parts_have_queries_when_another_video_has_none(tmp_path, share):
     val = val_videos(list(LENGTHS), share)
     together = val if len(val) == 2 else set(LENGTHS) - val
     for lost in sorted(together):
-        splits = charades_sta.read(one_without_queries(tmp_path, lost), Reader(), share)
+        splits = with_val(charades_sta.read(one_without_queries(tmp_path, lost), Reader()), share)
         assert {name: len(split.queries) for name, split in splits.items()} == {"train": 1, "val": 1}
 
 
 def test_lines_of_another_form_are_what_is_said_before_any_share(tmp_path):
     folder = folder_with(tmp_path, ["AO8RW 3 nine##person walks.", "Y6R7T 3 9##person sits."])
     with pytest.raises(InputError, match="line 1: 'AO8RW 3 nine"):
-        charades_sta.read(folder, Reader(), 0.5)
+        convert.read("charades_sta", folder, 0.5)

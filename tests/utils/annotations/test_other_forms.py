@@ -94,11 +94,11 @@ def test_other_annotations_beside_a_complete_dataset_are_noted(convert):
 
 
 def test_where_nothing_can_be_read_the_forms_that_are_there_are_named(convert):
-    code, _, err = convert("anet_cap", val__json=ANET, test__jsonl=jsonl(QIDS), other__json={})
+    code, _, err = convert("anet_cap", val__json=ANET, test__json=DIDEMO, other__json={})
     assert code == 2
     assert "has none of train.json, val_1.json, val_2.json" in err
     assert "val.json holds annotations in ActivityNet Captions' form" in err
-    assert "test.jsonl holds annotations in Moment-DETR's form" in err
+    assert "test.json holds annotations in DiDeMo's form" in err
 
 
 def test_a_missing_table_of_durations_is_named_once(convert):
