@@ -10,17 +10,20 @@ What else a line says is kept as it is.
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from standalone_eval.files.forms import MOMENT_DETR, MTVR, VERIFIED, Form
+from standalone_eval.ground_truth import is_query_type
 from utils.annotations.public_files import files_of_lines, read_lines
 from utils.annotations.reading import Reader, Source, Split
 
 OURS = ("desc_id", "desc", "vid_name", "duration", "ts")  # keys that every converted query has
 QID = "qid"  # the key of a query's own id, where that could not become its desc_id
+TYPE = "type"  # which all queries have, or none (v, t, vt)
 NO_DURATION = "has no duration: give --durations with a file that has it, such as its dataset's video2dur_idx.json"
 
 
@@ -49,6 +52,7 @@ class Line:
         number: of the line, from 1.
         own_id: whether its id is an integer that no other query of the dataset has.
         answered: whether the file says where queries have their moments.
+        left_out: keys that are not kept.
     """
 
     row: Mapping[str, Any]
@@ -56,6 +60,7 @@ class Line:
     keys: Keys
     own_id: bool
     answered: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def id(self) -> Any:
@@ -63,7 +68,7 @@ class Line:
 
     def also(self) -> dict[str, Any]:
         """What becomes of its other keys, and of its id."""
-        used = (*vars(self.keys).values(), *OURS, QID)
+        used = (*vars(self.keys).values(), *OURS, QID, *self.left_out)
         others = {key: value for key, value in self.row.items() if key not in used}
         return others if self.own_id else {QID: self.id, **others}
 
@@ -89,11 +94,16 @@ def read(
     rows = {split: read_lines(path) for split, path in files.items()}
     for split in [split for split in files if all(keys.video not in row for row in rows[split])]:
         reader.unread.append((files.pop(split), "names no videos"))
-    ids = [row.get(keys.id) for split in files for row in rows[split]]
+    queries = [row for split in files for row in rows[split]]
+    left_out = () if all(is_query_type(row.get(TYPE)) for row in queries) else (TYPE,)
+    if left_out and any(TYPE in row for row in queries):
+        print(f"note: {folder}: {TYPE} is left out, which not all queries have as text", file=sys.stderr)
+    ids = [row.get(keys.id) for row in queries]
     own_id = all(type(number) is int for number in ids) and len(set(ids)) == len(ids)
     for source in reader.begin(files):
         answered = any(keys.moments in row for row in rows[source.split])
-        lines = (Line(row, number, keys, own_id, answered) for number, row in enumerate(rows[source.split], start=1))
+        numbered = enumerate(rows[source.split], start=1)
+        lines = (Line(row, number, keys, own_id, answered, left_out) for number, row in numbered)
         _take_lines(reader, source, lines, durations, language)
     return reader.splits()
 
