@@ -93,7 +93,9 @@ def _is_qid(value: Any) -> TypeGuard[int | str]:
 
 def _places(lines: Lines) -> list[tuple[str, dict[str, Any]]]:
     """Each row, and where it stands for messages."""
-    return [(f"line {number}, qid {shorten(row.get('qid'))}", row) for number, row in lines.numbered()]
+    return [
+        (f"{place}, qid {shorten(row.get('qid'))}", row) for place, row in zip(lines.places, lines.rows, strict=True)
+    ]
 
 
 def _qids(lines: Lines, what: str, findings: Findings) -> list[int | str | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,10 @@ from .forms import ANNOTATIONS, Form, form_of, form_of_text
 
 @dataclass(frozen=True)
 class Lines:
-    """Rows that a file has one a line, and the number from 1 of each line, where some are empty."""
+    """Rows that a file has one a line, and the places of these, such as `gt.jsonl, line 3`."""
 
     rows: list[dict[str, Any]]
-    numbers: list[int]
-
-    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each row after its line's number."""
-        return zip(self.numbers, self.rows, strict=True)
+    places: list[str]
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -73,14 +68,14 @@ def read_lines(path: str | os.PathLike[str]) -> Lines:
 
 
 def _lines_of(text: str, path: str | os.PathLike[str]) -> Lines:
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = {f"{path}, line {number}": line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
     try:
-        rows = [_parse_row(line, f"{path}, line {number}") for number, line in lines]
+        rows = [_parse_row(line, place) for place, line in lines.items()]
     except BadInput as err:
         raise BadInput(reason) if (reason := why_no_rows(text, path)) else err from err
     if not rows:
         raise BadInput(f"{path}: has no lines: was it downloaded or written whole?")
-    return Lines(rows, [number for number, _ in lines])
+    return Lines(rows, list(lines))
 
 
 def _parse_row(line: str, where: str) -> dict[str, Any]:

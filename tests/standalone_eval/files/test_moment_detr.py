@@ -184,7 +184,7 @@ def test_lines_are_counted_with_empty_ones(check, predictions, annotations, tmp_
     predictions[2]["pred_relevant_windows"] = None
     path = tmp_path / "apart.jsonl"
     path.write_text("\n\n".join(map(json.dumps, predictions)))
-    assert "    line 5, qid 'a_0': None" in check_file(str(path), read)[1].lines()
+    assert f"    {path}, line 5, qid 'a_0': None" in check_file(str(path), read)[1].lines()
 
 
 def test_warnings_name_the_qid(check, predictions, annotations):
