@@ -141,6 +141,7 @@ class Annotations:
     """A file of annotations, in this evaluator's own form.
 
     Attributes:
+        path: where it lies, for messages.
         rows: one dict a query; none where they could not be converted.
         findings: what was found wrong when they were.
         several: what its queries with several moments ask for, where no `--several` says it.

@@ -44,7 +44,8 @@ def eval_retrieval(
 
     Args:
         submission: {"video2idx": {vid_name: video_idx}, task: [{"desc_id", "desc", "predictions"}, ...]}; predictions
-            are rows of [video_idx, st, ed, score], st and ed in seconds, best first. The score is not looked at.
+            are rows of [video_idx, st, ed, score], st and ed in seconds, best first. The score is looked at for
+            average precision alone.
         ground_truth: one dict a query with desc_id, vid_name, ts ([st, ed], or a list of such spans) and, for recalls
             by query type, type. The queries must be the submission's, all of them and no others.
         iou_thds, ks, several_from, least_right: see `Rule`.
@@ -71,7 +72,7 @@ def eval_retrieval(
         if truth.types is not None:
             by_type[f"{task}_by_type"] = recalls_by_type(hits, truth.types)
     if (miou or mean_ap) and "SVMR" not in metrics:
-        raise BadInput("mIoU and mAP are of SVMR, which the submission does not have")
+        raise BadInput("mIoU and mAP are of SVMR, which the submission does not have: evaluate it without them")
     if miou:
         metrics["SVMR"]["mIoU"] = mean_iou(aligned, max_pred)
     if mean_ap:
