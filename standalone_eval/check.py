@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 if not __package__:  # run as a file, wherever this folder was copied
@@ -19,14 +20,17 @@ if not __package__:  # run as a file, wherever this folder was copied
 import numpy as np
 
 from .files.command import BadInput, command_line, positive_int
-from .files.forms import ANNOTATIONS, PREDICTIONS
-from .files.reading import read_json, read_jsonl, refuse_others
-from .findings import Findings, shorten
-from .ground_truth import GroundTruth, has_moments, read_desc_ids, read_ground_truth
-from .metrics import AGREE, LEAST_RIGHT, SEVERAL, Rule, exclusive
+from .files.forms import ANNOTATIONS, MOMENT_DETR, MOMENT_DETR_PREDICTIONS, PREDICTIONS, form_of
+from .files.moment_detr import own_annotations, own_submission
+from .files.reading import Lines, read_json, read_lines, refuse_others
+from .findings import Findings, query_name, shorten
+from .ground_truth import has_moments, read_desc_ids, read_ground_truth
+from .metrics import AGREE, ANY, LEAST_RIGHT, SEVERAL, Rule, exclusive
 from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
 
 MAX_PRED = 100  # predictions of a query that count
+PREDICTIONS_HELP = "prediction file, JSON, or jsonl in Moment-DETR's form"
+GT_HELP = "annotations with vid_name and ts, jsonl, or those in Moment-DETR's form"
 
 
 def check_submission(
@@ -104,11 +108,11 @@ def _compare_desc_ids(predictions: TaskPredictions, asked: Mapping[int, None] | 
 
 def _warn_about_rows(predictions: TaskPredictions, findings: Findings) -> None:
     """Note what a prediction list may hold but hardly means to."""
-    task, desc_ids, counts, rows = predictions.task, predictions.desc_ids, predictions.counts, predictions.rows
+    task, names, counts, rows = predictions.task, predictions.names, predictions.counts, predictions.rows
     long = np.flatnonzero(counts > MAX_PRED)
-    examples = [f"desc_id {desc_ids[query]}: {counts[query]} rows" for query in long]
+    examples = [f"{names[query]}: {counts[query]} rows" for query in long]
     findings.warn(f"{task}: more than {MAX_PRED} rows, the rest does not count", examples)
-    findings.warn(f"{task}: no predictions", [f"desc_id {desc_ids[query]}" for query in np.flatnonzero(counts == 0)])
+    findings.warn(f"{task}: no predictions", [names[query] for query in np.flatnonzero(counts == 0)])
     st, ed = rows[:, 1], rows[:, 2]
     suspicious = {f"{'span' if task in MOMENT_TASKS else 'video'} appears more than once": _repeated(predictions)}
     if task in MOMENT_TASKS:
@@ -132,40 +136,85 @@ def _repeated(predictions: TaskPredictions) -> np.ndarray:
     return repeated
 
 
-def check_files(
+@dataclass(frozen=True)
+class Annotations:
+    """A file of annotations, in this evaluator's own form.
+
+    Attributes:
+        path: where it lies, for messages.
+        rows: one dict a query; none where they could not be converted.
+        findings: what was found wrong when they were.
+        several: what its queries with several moments ask for, where no `--several` says it.
+        converting: whether files in Moment-DETR's form are taken, these and predictions.
+    """
+
+    path: str
+    rows: list[dict[str, Any]]
+    findings: Findings
+    several: str
+    converting: bool
+
+    @classmethod
+    def read(cls, path: str, max_lines: int = 10, converting: bool = True) -> Annotations:
+        """Read a file; a `BadInput` if it cannot be, or is of a form that is known and another one."""
+        findings = Findings(max_lines)
+        lines = read_lines(path)
+        if converting and form_of(lines.rows) is MOMENT_DETR:
+            return cls(path, own_annotations(lines, findings), findings, ANY, converting)
+        refuse_others(lines.rows, ANNOTATIONS, path)
+        return cls(path, lines.rows, findings, AGREE, converting)
+
+    def least_right(self, several: str | None) -> int:
+        """`Rule.least_right` by the option `--several`; what it is without the option is said where it is unusual."""
+        if several is None and self.several != AGREE:
+            why = "in Moment-DETR's form, where an answer may be several separate windows"
+            print(f"note: {self.path} is {why}: --several {self.several}", file=sys.stderr)
+        return LEAST_RIGHT[several or self.several]
+
+
+def check_file(
     submission_path: str,
-    gt_path: str,
+    annotations: Annotations,
     tasks: Sequence[str] | None = None,
     max_lines: int = 10,
     rule: Rule | None = None,
-) -> tuple[Any, list[dict[str, Any]], Findings]:
-    """A submission, the rows of the annotations it belongs to, and the findings about both.
+) -> tuple[Any, Findings]:
+    """A submission, and the findings about it and the annotations it belongs to.
 
-    Where a `rule` is given, moments that cannot agree as it asks are warned of. A `BadInput` if a file cannot be read,
-    is not JSON, or is of a form that is known and another one.
+    Where a `rule` is given, moments that cannot agree as it asks are warned of. A `BadInput` if the file cannot be
+    read, is not JSON, or is of a form that is known and another one.
     """
-    rows = read_jsonl(gt_path)
-    refuse_others(rows, ANNOTATIONS, gt_path)
-    submission = read_json(submission_path)
-    refuse_others(submission, PREDICTIONS, submission_path)
-    of_annotations = Findings(max_lines)
+    content = read_json(submission_path, MOMENT_DETR_PREDICTIONS if annotations.converting else None)
+    if not isinstance(content, Lines):
+        refuse_others(content, PREDICTIONS, submission_path)
+    rows, noted = annotations.rows, Findings(max_lines)
+    noted.errors |= annotations.findings.errors
     answered = has_moments(rows)
-    truth = read_ground_truth(rows, of_annotations) if answered else None
-    desc_ids = truth.desc_ids if truth else read_desc_ids(rows, Findings() if answered else of_annotations)
+    truth = read_ground_truth(rows, noted) if answered else None
+    desc_ids = truth.desc_ids if truth else read_desc_ids(rows, Findings() if answered else noted)
+    if isinstance(content, Lines):
+        content = None if noted.errors else own_submission(content, rows, noted)
+        if noted.errors:
+            return content, noted
     vid_names = truth.vid_names if truth else ()
-    may_be_answered = answered or bool(of_annotations.errors)  # of what is no annotation, who knows
-    findings = check_submission(submission, desc_ids or None, tasks, may_be_answered, vid_names, max_lines)
+    has_videos = any(isinstance(row.get("vid_name"), str) for row in rows)  # those of test_public are secret as well
+    may_be_answered = answered or has_videos or bool(noted.errors)  # of what is no annotation, who knows
+    findings = check_submission(content, desc_ids or None, tasks, may_be_answered, vid_names, max_lines)
     if truth and rule:
-        _warn_about_moments(truth, rule, of_annotations)
-    findings.errors = of_annotations.errors | findings.errors
-    findings.warnings = of_annotations.warnings | findings.warnings
-    return submission, rows, findings
+        impossible = [query_name(rows[query]) for query in np.flatnonzero(exclusive(truth.spans, rule))]
+        noted.warn(f"ground truth: {about_exclusive(rule)}", impossible)
+    findings.errors = noted.errors | findings.errors
+    findings.warnings = noted.warnings | findings.warnings
+    return content, findings
 
 
-def _warn_about_moments(truth: GroundTruth, rule: Rule, findings: Findings) -> None:
-    """Note queries whose moments cannot agree as the rule asks."""
-    found = [f"desc_id {truth.desc_ids[query]}" for query in np.flatnonzero(exclusive(truth.spans, rule))]
-    findings.warn(f"ground truth: {about_exclusive(rule)}", found)
+def check_files(
+    submission_path: str, gt_path: str, tasks: Sequence[str] | None = None, max_lines: int = 10
+) -> tuple[Any, list[dict[str, Any]], Findings]:
+    """A submission in the evaluator's own form, the annotations' rows, and `check_file`'s findings about both."""
+    annotations = Annotations.read(gt_path, max_lines, converting=False)
+    submission, findings = check_file(submission_path, annotations, tasks, max_lines)
+    return submission, annotations.rows, findings
 
 
 def about_exclusive(rule: Rule) -> str:
@@ -197,9 +246,10 @@ def add_several_option(parser: argparse.ArgumentParser) -> None:
     """`--several`, a key of `LEAST_RIGHT`."""
     what = (
         f"what queries with {Rule.several_from} or more moments ask for: a prediction that is right for any of them, "
-        "where the answer is several windows, or for two that agree, as in DiDeMo (default: %(default)s)"
+        f"where the answer is several windows, or for two that agree, as in DiDeMo (default: {AGREE}; with annotations "
+        f"in Moment-DETR's form {ANY})"
     )
-    parser.add_argument("--several", choices=SEVERAL, default=AGREE, help=what)
+    parser.add_argument("--several", choices=SEVERAL, help=what)
 
 
 @command_line
@@ -208,16 +258,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="List every defect of a submission (exit code 2 if there is an error)."
     )
-    parser.add_argument("--submission_path", required=True, help="prediction file, JSON")
+    parser.add_argument("--submission_path", required=True, help=PREDICTIONS_HELP)
     parser.add_argument("--gt_path", required=True, help="annotations, jsonl; for test_public its queries are enough")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, help="tasks that must be there (default: at least one)")
     parser.add_argument("--max_lines", type=int, default=10, help="examples shown of each kind of defect; 0: all")
     add_several_option(parser)
     args = parser.parse_args()
-    rule = Rule(least_right=LEAST_RIGHT[args.several])
-    _, rows, findings = check_files(args.submission_path, args.gt_path, args.tasks, args.max_lines, rule)
+    annotations = Annotations.read(args.gt_path, args.max_lines)
+    rule = Rule(least_right=annotations.least_right(args.several))
+    _, findings = check_file(args.submission_path, annotations, args.tasks, args.max_lines, rule)
     refuse_errors(findings, args.submission_path, brief_warnings=False)
-    print(f"{args.submission_path}: fits the {len(rows)} queries of {args.gt_path} ({findings.summary()})")
+    print(f"{args.submission_path}: fits the {len(annotations.rows)} queries of {args.gt_path} ({findings.summary()})")
 
 
 if __name__ == "__main__":

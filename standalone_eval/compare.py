@@ -17,10 +17,10 @@ if not __package__:  # run as a file, wherever this folder was copied
     __spec__ = as_package.SCRIPT
 
 from .aligned import align
-from .check import add_recall_options, check_files, refuse_errors
+from .check import GT_HELP, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
 from .files.command import BadInput, command_line, positive_int
 from .files.writing import refuse_input_as_output, write_json
-from .metrics import LEAST_RIGHT, Rule, recalls
+from .metrics import Rule, recalls
 from .outcomes import Outcomes, all_outcomes
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
 
@@ -107,15 +107,15 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def read_outcomes(
-    submission_path: str, gt_path: str, rule: Rule, max_pred: int, first: bool = True
-) -> tuple[dict[str, Outcomes], int]:
-    """The outcomes of a submission's tasks, and how many queries there are; errors are printed and raise `BadInput`.
+    submission_path: str, annotations: Annotations, rule: Rule, max_pred: int, first: bool = True
+) -> dict[str, Outcomes]:
+    """The outcomes of a submission's tasks; errors are printed and raise `BadInput`.
 
     What is to be said of the annotations is said with the `first` submission.
     """
-    submission, ground_truth, findings = check_files(submission_path, gt_path, rule=rule if first else None)
+    submission, findings = check_file(submission_path, annotations, rule=rule if first else None)
     refuse_errors(findings, submission_path)
-    return all_outcomes(align(submission, ground_truth), rule, max_pred=max_pred), len(ground_truth)
+    return all_outcomes(align(submission, annotations.rows), rule, max_pred=max_pred)
 
 
 @command_line
@@ -124,9 +124,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Is the difference between two submissions' recalls more than luck? Paired bootstrap over queries."
     )
-    parser.add_argument("a", metavar="A", help="prediction file, JSON")
+    parser.add_argument("a", metavar="A", help=PREDICTIONS_HELP)
     parser.add_argument("b", metavar="B", help="another one, for the same queries")
-    parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
+    parser.add_argument("--gt_path", required=True, help=GT_HELP)
     parser.add_argument("--save_path", help="where the comparison goes, JSON (default: it is only printed)")
     add_recall_options(parser)
     parser.add_argument("--n_resamples", type=positive_int, default=N_RESAMPLES, help="resamples of the bootstrap")
@@ -137,10 +137,10 @@ def main() -> None:
         raise BadInput(f"--seed {args.seed} must not be negative")
     if args.n_resamples > MOST_RESAMPLES:
         raise BadInput(f"--n_resamples {args.n_resamples} must be at most {MOST_RESAMPLES}")
-    rule = Rule(args.iou_thds, args.ks, least_right=LEAST_RIGHT[args.several])
-    (a, n_queries), (b, _) = (
-        read_outcomes(path, args.gt_path, rule, args.max_pred, first=path is args.a) for path in (args.a, args.b)
-    )
+    annotations = Annotations.read(args.gt_path)
+    rule = Rule(args.iou_thds, args.ks, least_right=annotations.least_right(args.several))
+    a, b = (read_outcomes(path, annotations, rule, args.max_pred, first=path is args.a) for path in (args.a, args.b))
+    n_queries = len(annotations.rows)
     if not a.keys() & b.keys():
         raise BadInput(f"{args.a} has {', '.join(a)}, and {args.b} has {', '.join(b)}: no task is in both")
     if a.keys() != b.keys():

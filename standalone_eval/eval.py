@@ -15,11 +15,18 @@ if not __package__:  # run as a file, wherever this folder was copied
 
     __spec__ = as_package.SCRIPT
 
-from .aligned import align
-from .check import MAX_PRED, add_recall_options, check_files, refuse_errors
-from .files.command import command_line
+import numpy as np
+
+from .aligned import Aligned, align
+from .average_precision import LENGTHS, window_metrics
+from .check import GT_HELP, MAX_PRED, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
+from .files.command import BadInput, command_line
 from .files.writing import refuse_input_as_output, write_json
-from .metrics import LEAST_RIGHT, Rule, hits_at_k, recalls, recalls_by_type
+from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
+from .outcomes import Outcomes
+
+BY_LENGTH = "SVMR_by_length"  # the metrics of `average_precision.window_metrics`
+BY_LENGTH_SHOWN = ("mAP", "mAP@0.5", "mAP@0.75", "R1@0.5", "R1@0.7")  # what the table has of them
 
 
 def eval_retrieval(
@@ -30,20 +37,26 @@ def eval_retrieval(
     max_pred: int = MAX_PRED,
     several_from: int = 4,
     least_right: int = 2,
+    miou: bool = False,
+    mean_ap: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Recalls of every task in a submission.
 
     Args:
         submission: {"video2idx": {vid_name: video_idx}, task: [{"desc_id", "desc", "predictions"}, ...]}; predictions
-            are rows of [video_idx, st, ed, score], st and ed in seconds, best first. The score is not looked at.
+            are rows of [video_idx, st, ed, score], st and ed in seconds, best first. The score is looked at for
+            average precision alone.
         ground_truth: one dict a query with desc_id, vid_name, ts ([st, ed], or a list of such spans) and, for recalls
             by query type, type. The queries must be the submission's, all of them and no others.
         iou_thds, ks, several_from, least_right: see `Rule`.
         max_pred: only so many predictions of a query are looked at.
+        miou: whether SVMR gets its mean IoU, too; see `mean_iou`.
+        mean_ap: whether SVMR's average precision is computed, too.
 
     Returns:
         {task: {"{iou_thd}-r{k}" (VR: "r{k}"): percentage}}; if the queries have types also {"{task}_by_type":
-        {"{type}-{iou_thd}-r{k}": percentage, "desc_type_ratio": "v 74.32 t 8.85 vt 16.83"}}.
+        {"{type}-{iou_thd}-r{k}": percentage, "desc_type_ratio": "v 74.32 t 8.85 vt 16.83"}}; where asked for,
+        "mIoU" in SVMR, and {"SVMR_by_length": what `average_precision.window_metrics` returns}.
 
     Raises:
         BadInput: the submission or the ground truth is malformed, or they do not fit; the message lists how.
@@ -58,15 +71,36 @@ def eval_retrieval(
         metrics[task] = recalls(hits)
         if truth.types is not None:
             by_type[f"{task}_by_type"] = recalls_by_type(hits, truth.types)
+    if (miou or mean_ap) and "SVMR" not in metrics:
+        raise BadInput("mIoU and mAP are of SVMR, which the submission does not have: evaluate it without them")
+    if miou:
+        metrics["SVMR"]["mIoU"] = mean_iou(aligned, max_pred)
+    if mean_ap:
+        by_type[BY_LENGTH] = window_metrics(svmr_windows(aligned, max_pred), truth.spans)
     return metrics | by_type
 
 
+def mean_iou(aligned: Aligned, max_pred: int = MAX_PRED) -> float:
+    """Mean over queries of the IoU of SVMR's first prediction with the moment that it fits best, in %."""
+    first_iou = Outcomes.of(aligned, "SVMR", Rule(), max_pred).first_iou
+    return as_percentage(first_iou.mean(dtype=np.float64))
+
+
+def svmr_windows(aligned: Aligned, max_pred: int = MAX_PRED) -> np.ndarray:
+    """(Nq, max_pred, 3) float64 [st, ed, score] of SVMR's predictions in the right video, NaN after the last one."""
+    rows = aligned.rows("SVMR", max_pred)
+    in_video = rows[..., 0] == aligned.video_idx[:, None]
+    order = np.argsort(~in_video, axis=1, kind="stable")  # others go to the end
+    windows = np.where(in_video[..., None], rows[..., 1:], np.nan)
+    return np.take_along_axis(windows, order[..., None], axis=1)
+
+
 def metrics_table(metrics: dict[str, dict[str, Any]]) -> str:
-    """The metrics of `eval_retrieval` as lines of text: a row for each task, query type and threshold."""
+    """The metrics of `eval_retrieval` as lines of text: a row for each task, query type and threshold; mIoU and mAP."""
     rows: dict[str, dict[int, float]] = {}
     for task, values in metrics.items():
         for key, value in values.items():
-            if key == "desc_type_ratio":
+            if key in ("desc_type_ratio", "mIoU") or task == BY_LENGTH:
                 continue
             prefix, _, k = key.rpartition("r")
             label = f"{task.removesuffix('_by_type')} {prefix.rstrip('-')}".rstrip()
@@ -76,7 +110,21 @@ def metrics_table(metrics: dict[str, dict[str, Any]]) -> str:
     lines = [" " * width + "".join(f"{f'R@{k}':>9}" for k in ks)]
     for label, row in rows.items():
         lines.append(f"{label:<{width}}" + "".join(f"{row[k]:9.2f}" for k in ks))
+    if "mIoU" in metrics.get("SVMR", {}):
+        lines += ["", f"SVMR mIoU {metrics['SVMR']['mIoU']:.2f}"]
+    if BY_LENGTH in metrics:
+        lines += ["", *_by_length_lines(metrics[BY_LENGTH])]
     return "\n".join(lines)
+
+
+def _by_length_lines(metrics: dict[str, float]) -> list[str]:
+    """The main ones of SVMR's metrics by the length of windows: a row for each class of it."""
+    lines = [f"{'SVMR windows':<24}" + "".join(f"{name:>9}" for name in BY_LENGTH_SHOWN)]
+    for name, (above, up_to) in LENGTHS.items():
+        if f"{name}-mAP" in metrics:
+            label = name if np.isinf(up_to) else f"{name}: over {above} to {up_to} s"
+            lines.append(f"{label:<24}" + "".join(f"{metrics[f'{name}-{shown}']:9.2f}" for shown in BY_LENGTH_SHOWN))
+    return lines
 
 
 @command_line
@@ -85,23 +133,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Recall of a submission; it is checked first (exit code 2 if unusable)."
     )
-    parser.add_argument("--submission_path", required=True, help="prediction file, JSON")
-    parser.add_argument("--gt_path", required=True, help="annotations with vid_name and ts, jsonl")
+    parser.add_argument("--submission_path", required=True, help=PREDICTIONS_HELP)
+    parser.add_argument("--gt_path", required=True, help=GT_HELP)
     parser.add_argument("--save_path", required=True, help="where the metrics go, JSON")
     add_recall_options(parser)
+    parser.add_argument("--miou", action="store_true", help="mean IoU of SVMR's first predictions, too")
+    what = "average precision of SVMR for several windows, and R@1, by the windows' lengths, as on QVHighlights, too"
+    parser.add_argument("--map", action="store_true", help=what)
     parser.add_argument("--not_verbose", action="store_true", help="print no table")
     args = parser.parse_args()
     refuse_input_as_output(args.save_path, [args.submission_path, args.gt_path])
-    rule = Rule(args.iou_thds, args.ks, least_right=LEAST_RIGHT[args.several])
-    submission, ground_truth, findings = check_files(args.submission_path, args.gt_path, rule=rule)
+    annotations = Annotations.read(args.gt_path)
+    least_right = annotations.least_right(args.several)
+    rule = Rule(args.iou_thds, args.ks, least_right=least_right)
+    submission, findings = check_file(args.submission_path, annotations, rule=rule)
     refuse_errors(findings, args.submission_path)
     metrics = eval_retrieval(
-        submission, ground_truth, args.iou_thds, args.ks, args.max_pred, rule.several_from, rule.least_right
+        submission,
+        annotations.rows,
+        args.iou_thds,
+        args.ks,
+        args.max_pred,
+        least_right=least_right,
+        miou=args.miou,
+        mean_ap=args.map,
     )
     write_json(metrics, args.save_path)
     if not args.not_verbose:
         print(metrics_table(metrics))
-        print(f"{len(ground_truth)} queries; saved to {args.save_path}")
+        print(f"{len(annotations.rows)} queries; saved to {args.save_path}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -72,6 +72,12 @@ def shorten(value: Any) -> str:
         return reprlib.repr(value)
     except ValueError:  # an integer too long to be written
         return f"a very large {type(value).__name__}"
+
+
+def query_name(query: Mapping[str, Any]) -> str:
+    """What messages call a query: by the `qid` of the file that it came from, if it has one, or by its desc_id."""
+    qid = query.get("qid")
+    return f"desc_id {query['desc_id']}" if qid is None else f"qid {shorten(qid)}"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -22,13 +22,13 @@ class GroundTruth:
 
     Attributes:
         desc_ids, vid_names: Nq query ids, and names of the videos that the queries were written for.
-        spans: (Nq, M, 2) float32 seconds, M the most moments annotated for one query; NaN where a query has fewer.
+        spans: (Nq, M, 2) float64 seconds, M the most moments annotated for one query; NaN where a query has fewer.
         types: Nq query types (in TVR v, t or vt), or None if the annotations have none.
     """
 
     desc_ids: list[int]
     vid_names: list[str]
-    spans: npt.NDArray[np.float32]
+    spans: npt.NDArray[np.float64]
     types: list[str] | None
 
 
@@ -72,7 +72,7 @@ def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> Gro
         return None
     names, spans = [], []
     for number, row in enumerate(rows, start=1):
-        name, moments = row.get("vid_name"), _moments(row.get("ts"))
+        name, moments = row.get("vid_name"), annotated_moments(row.get("ts"))
         if not isinstance(name, str):
             findings.error("ground truth: vid_name is missing or not text", [f"query {number}: {shorten(name)}"])
         if moments is None:
@@ -86,7 +86,7 @@ def read_ground_truth(rows: Sequence[dict[str, Any]], findings: Findings) -> Gro
     return GroundTruth(desc_ids, [str(name) for name in names], padded(spans), types)
 
 
-def _moments(ts: Any) -> list[Span] | None:
+def annotated_moments(ts: Any) -> list[Span] | None:
     """The annotated spans in `ts`, or None if there are none or any is malformed."""
     spans = spans_of(ts)
     return spans if spans and all(-LARGEST_SECOND <= st <= ed <= LARGEST_SECOND for st, ed in spans) else None
@@ -121,9 +121,9 @@ def _types(rows: Sequence[dict[str, Any]], findings: Findings) -> list[str] | No
     return [str(row.get("type")) for row in rows]
 
 
-def padded(spans: Sequence[Sequence[Span]]) -> npt.NDArray[np.float32]:
-    """Lists of spans as (Nq, M, 2), NaN where a query has fewer than M."""
-    out = np.full((len(spans), max(map(len, spans), default=0), 2), np.nan, dtype=np.float32)
+def padded(spans: Sequence[Sequence[Span]]) -> npt.NDArray[np.float64]:
+    """Lists of spans as (Nq, M, 2) float64, NaN where a query has fewer than M."""
+    out = np.full((len(spans), max(map(len, spans), default=0), 2), np.nan)
     for query, moments in enumerate(spans):
         out[query, : len(moments)] = moments
     return out

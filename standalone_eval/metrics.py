@@ -138,7 +138,7 @@ def hits_of_ranks(ranks: Mapping[str, npt.NDArray[np.int64]], ks: Sequence[int])
 
 def recalls(hits: dict[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
     """Each entry of `hits_at_k` as the percentage of queries, to two decimals."""
-    return {name: _as_percentage(np.mean(hit)) for name, hit in hits.items()}
+    return {name: as_percentage(np.mean(hit)) for name, hit in hits.items()}
 
 
 def recalls_by_type(hits: dict[str, npt.NDArray[np.bool_]], types: Sequence[str]) -> dict[str, Any]:
@@ -150,11 +150,12 @@ def recalls_by_type(hits: dict[str, npt.NDArray[np.bool_]], types: Sequence[str]
     right = {name: np.bincount(kind_of, weights=hit, minlength=len(kinds)) for name, hit in hits.items()}
     out: dict[str, Any] = {}
     for number, kind in enumerate(kinds):
-        out |= {f"{kind}-{name}": _as_percentage(hit[number] / counts[number]) for name, hit in right.items()}
+        out |= {f"{kind}-{name}": as_percentage(hit[number] / counts[number]) for name, hit in right.items()}
     shares = zip(kinds, counts / max(1, len(types)), strict=True)
-    out["desc_type_ratio"] = " ".join(f"{kind} {_as_percentage(share)}" for kind, share in shares)
+    out["desc_type_ratio"] = " ".join(f"{kind} {as_percentage(share)}" for kind, share in shares)
     return out
 
 
-def _as_percentage(share: np.floating | float) -> float:
+def as_percentage(share: np.floating | float) -> float:
+    """A share in %, to two decimals."""
     return round(float(share) * 100, 2)

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from .findings import Findings, shorten
+from .findings import Findings, query_name, shorten
 
 MOMENT_TASKS = ("VCMR", "SVMR")
 TASKS = (*MOMENT_TASKS, "VR")
@@ -28,13 +28,14 @@ class TaskPredictions:
     """The predictions of one task, all queries one below the other.
 
     Attributes:
-        desc_ids: N, one a query.
+        desc_ids, names: N, one a query; a name is what messages call it.
         counts: (N,) int64, rows of each query.
         rows: (R, 4) float64, [video_idx, st, ed, score]; NaN where a row was malformed.
     """
 
     task: str
     desc_ids: list[int]
+    names: list[str]
     counts: npt.NDArray[np.int64]
     rows: npt.NDArray[np.float64]
 
@@ -59,7 +60,7 @@ class TaskPredictions:
         for index in np.flatnonzero(mask):
             query = int(np.searchsorted(starts, index, side="right")) - 1
             values = ", ".join(f"{value:g}" for value in self.rows[index])
-            yield f"desc_id {self.desc_ids[query]}, row {index - starts[query] + 1}: [{values}]"
+            yield f"{self.names[query]}, row {index - starts[query] + 1}: [{values}]"
 
 
 def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, int] | None:
@@ -90,24 +91,25 @@ def read_predictions(
 
     Every defect is noted. What is malformed is left out of the result (entries) or NaN in it (rows).
     """
-    desc_ids, lists = _read_entries(task, entries, findings)
+    desc_ids, names, lists = _read_entries(task, entries, findings)
     counts = np.array([len(rows) for rows in lists], dtype=np.int64)
     values = _well_formed(list(chain.from_iterable(lists)))
     malformed = np.zeros(int(counts.sum()), dtype=bool)
     if values is None:
-        values, malformed = _checked_rows(task, desc_ids, lists, findings)
-    predictions = TaskPredictions(task, desc_ids, counts, values)
+        values, malformed = _checked_rows(task, names, lists, findings)
+    predictions = TaskPredictions(task, desc_ids, names, counts, values)
     _check_values(predictions, malformed, video2idx, findings)
     return predictions
 
 
-def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int], list[Sequence[Any]]]:
-    """The well-formed entries' ids and lists of predictions."""
+def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int], list[str], list[Sequence[Any]]]:
+    """The well-formed entries' ids, names and lists of predictions."""
     desc_ids: list[int] = []
+    names: list[str] = []
     lists: list[Sequence[Any]] = []
     if not isinstance(entries, list):
         findings.error(f"{task}: is not a list of entries, one a query", [f"found {shorten(entries)}"])
-        return desc_ids, lists
+        return desc_ids, names, lists
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict):
             findings.error(f"{task}: entry is not an object", [f"entry {number}: {shorten(entry)}"])
@@ -116,14 +118,16 @@ def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int
         if not _is_int(desc_id):
             findings.error(f"{task}: desc_id is not an integer", [f"entry {number}: {shorten(desc_id)}"])
             continue
+        name = query_name(entry)
         if not isinstance(entry.get("desc", ""), str):
-            findings.error(f"{task}: desc is not text", [f"desc_id {desc_id}: {shorten(entry['desc'])}"])
+            findings.error(f"{task}: desc is not text", [f"{name}: {shorten(entry['desc'])}"])
         if not isinstance(rows, list):
-            findings.error(f"{task}: predictions is not a list of rows", [f"desc_id {desc_id}: {shorten(rows)}"])
+            findings.error(f"{task}: predictions is not a list of rows", [f"{name}: {shorten(rows)}"])
             rows = []
         desc_ids.append(int(desc_id))
+        names.append(name)
         lists.append(rows)
-    return desc_ids, lists
+    return desc_ids, names, lists
 
 
 def _well_formed(rows: Sequence[Any]) -> npt.NDArray[np.float64] | None:
@@ -141,19 +145,19 @@ def _well_formed(rows: Sequence[Any]) -> npt.NDArray[np.float64] | None:
 
 
 def _checked_rows(
-    task: str, desc_ids: list[int], lists: list[Sequence[Any]], findings: Findings
+    task: str, names: list[str], lists: list[Sequence[Any]], findings: Findings
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """All rows as (R, 4) float64 and a mark (R,) for malformed ones, which are noted and become NaN."""
     values: list[Sequence[float]] = []
     malformed: list[bool] = []
-    for desc_id, rows in zip(desc_ids, lists, strict=True):
+    for name, rows in zip(names, lists, strict=True):
         all_well = _well_formed(rows) is not None
         for number, row in enumerate(rows, start=1):
             well = all_well or _well_formed([row]) is not None
             malformed.append(not well)
             values.append(row if well else (np.nan,) * ROW_LENGTH)
             if not well:
-                place = f"desc_id {desc_id}, row {number}: {shorten(row)}"
+                place = f"{name}, row {number}: {shorten(row)}"
                 findings.error(f"{task}: row is not {ROW_FORM}, four numbers", [place])
     return np.array(values, dtype=np.float64).reshape(-1, ROW_LENGTH), np.array(malformed, dtype=bool)
 

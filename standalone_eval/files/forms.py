@@ -44,7 +44,8 @@ MTVR = Form(
 )
 MOMENT_DETR_PREDICTIONS = Form(
     "predictions in Moment-DETR's form (qid, vid, pred_relevant_windows)",
-    'write one object {"video2idx": {vid: video_idx}, "SVMR": [{"desc_id": qid as an integer, "predictions": '
+    "standalone_eval/eval.py, check.py and compare.py read them, one a line; for anything else write one object "
+    '{"video2idx": {vid: video_idx}, "SVMR": [{"desc_id": qid as an integer, "predictions": '
     "[[video_idx, st, ed, score]]}]}",
 )
 DIDEMO = Form(

@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .command import BadInput
 from .forms import ANNOTATIONS, Form, form_of, form_of_text
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Rows that a file has one a line, and the places of these, such as `gt.jsonl, line 3`."""
+
+    rows: list[dict[str, Any]]
+    places: list[str]
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -32,26 +41,41 @@ def parse_json(text: str, where: str) -> Any:
         raise BadInput(f"{where}: is not valid JSON ({err}): was it written whole?") from err
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Load a JSON file, or raise `BadInput`; one that holds lines of a known form is called so."""
+def read_json(path: str | os.PathLike[str], lines: Form | None = None) -> Any:
+    """Load a JSON file, or raise `BadInput`; one that holds lines of a known form is called so.
+
+    One of the form `lines`, if that is given, is read as `read_lines` does.
+    """
     text = read_text(path)
     try:
-        return parse_json(text, str(path))
+        content = parse_json(text, str(path))
+        form = form_of(content) if lines else None
     except BadInput as err:
         form = form_of_text(text)
-        raise BadInput(f"{path}: {form}") if form else err from err
+        if form is None or form is not lines:
+            raise BadInput(f"{path}: {form}") if form else err from err
+    return _lines_of(text, path) if form and form is lines else content
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of `read_lines`."""
+    return read_lines(path).rows
+
+
+def read_lines(path: str | os.PathLike[str]) -> Lines:
     """Load a file of one JSON object a line, or raise `BadInput`, naming the form or the first line that is none."""
-    text = read_text(path)
+    return _lines_of(read_text(path), path)
+
+
+def _lines_of(text: str, path: str | os.PathLike[str]) -> Lines:
+    lines = {f"{path}, line {number}": line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
     try:
-        rows = [_parse_row(line, f"{path}, line {i}") for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [_parse_row(line, place) for place, line in lines.items()]
     except BadInput as err:
         raise BadInput(reason) if (reason := why_no_rows(text, path)) else err from err
     if not rows:
         raise BadInput(f"{path}: has no lines: was it downloaded or written whole?")
-    return rows
+    return Lines(rows, list(lines))
 
 
 def _parse_row(line: str, where: str) -> dict[str, Any]:

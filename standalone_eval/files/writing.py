@@ -46,3 +46,9 @@ def write_json(data: Any, path: str | os.PathLike[str]) -> None:
     """Write `data` as indented JSON, whole or not at all."""
     with whole_file(path) as part:
         part.write_text(json.dumps(data, indent=4, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write `rows` as JSON, one a line, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")

@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from standalone_eval.check import check_files
+from standalone_eval.check import Annotations, check_file, check_files
 from standalone_eval.eval import eval_retrieval, metrics_table
 from standalone_eval.files.command import BadInput
 from standalone_eval.files.writing import write_json
+from standalone_eval.findings import Findings
 from standalone_eval.make_submission import checked_member, write_zip
 from tests.fuzz.hostile_h5 import ROWS, write_h5
 from tests.fuzz.mutations import hostile_document, hostile_json, mutate_bytes
@@ -105,20 +106,38 @@ def _write_truth(rng: Random, folder: Path) -> None:
     (folder / "truth").write_bytes(hostile_document(rng, rows))
 
 
-def _evaluate(folder: Path) -> None:
-    submission, rows, findings = check_files(str(folder / "submission"), str(folder / "truth"))
+def _write_metrics(submission: Any, rows: list[dict], findings: Findings, folder: Path, **options: bool) -> None:
     for line in findings.lines():
         assert len(line) < 20_000
     if findings.errors:
         raise BadInput("\n".join(findings.lines()))
     with contextlib.suppress(BadInput):  # annotations without moments can be checked, not evaluated
-        metrics = eval_retrieval(submission, rows)
+        metrics = eval_retrieval(submission, rows, **options)
         metrics_table(metrics).encode()
         write_json(metrics, folder / "metrics.json")
+
+
+def _evaluate(folder: Path) -> None:
+    _write_metrics(*check_files(str(folder / "submission"), str(folder / "truth")), folder)
     kept = checked_member("val", str(folder / "submission"), str(folder / "truth"))
     write_zip({"val": kept}, str(folder / "out.zip"))
     with zipfile.ZipFile(folder / "out.zip") as archive:
         assert archive.namelist() == ["tvr_val_submission.json"]
+
+
+def _write_moment_detr(rng: Random, folder: Path) -> None:
+    queries = [{"qid": f"q{row['desc_id']}", "query": row["desc"], "vid": row["vid_name"]} for row in QUERIES]
+    truth = [{**query, "duration": 90, "relevant_windows": [[1.5, 6], [9, 12.5]]} for query in queries]
+    answers = [{**query, "pred_relevant_windows": [[1, 5, 0.9], [7, 9.5, -1e-9]]} for query in queries]
+    spoilt = rng.choice(("truth", "submission"))
+    for name, rows in (("truth", truth), ("submission", answers)):
+        (folder / name).write_bytes(hostile_document(rng, rows) if name == spoilt else _lines(rows))
+
+
+def _evaluate_moment_detr(folder: Path) -> None:
+    annotations = Annotations.read(str(folder / "truth"))
+    submission, findings = check_file(str(folder / "submission"), annotations)
+    _write_metrics(submission, annotations.rows, findings, folder, miou=True, mean_ap=True)
 
 
 def _write_features(rng: Random, folder: Path) -> None:
@@ -277,6 +296,7 @@ READERS = {
     "annotations": Reader(_document(QUERIES), _read_queries),
     "submission": Reader(_write_submission, _evaluate, BadInput),
     "ground_truth": Reader(_write_truth, _evaluate, BadInput),
+    "moment_detr": Reader(_write_moment_detr, _evaluate_moment_detr, BadInput),
     "options": Reader(_write_options, _read_options),
     "features": Reader(_write_features, _read_features, memory=(320 * MIB, 300)),
     "feature_cache": Reader(_write_cache, _read_cache),

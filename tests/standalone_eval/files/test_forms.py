@@ -22,15 +22,9 @@ def jsonl(rows):
 
 
 FOREIGN = {
-    "Moment-DETR": (jsonl(QIDS), "annotations in Moment-DETR's form (qid"),
     "Moment-DETR in a list": (json.dumps(QIDS), "annotations in Moment-DETR's form (qid"),
-    "Moment-DETR without windows": (jsonl([{"qid": 1, "query": "q", "vid": "a"}]), "Moment-DETR's form (qid"),
-    "Moment-DETR, half rewritten": (
-        jsonl([{"desc_id": 7, "vid_name": "a", "relevant_windows": [[5, 12]]}]),
-        "form (qid",
-    ),
-    "Moment-DETR's predictions": (
-        jsonl(ANSWERS),
+    "Moment-DETR's predictions in a list": (
+        json.dumps(ANSWERS),
         "predictions in Moment-DETR's form (qid, vid, pred_relevant_windows)",
     ),
     "ActivityNet": (json.dumps(ACTIVITYNET), "ActivityNet Captions' form"),
@@ -59,6 +53,18 @@ def test_the_form_is_all_that_is_said(check, text, form):
     for name, result in (("g.jsonl", check(json.dumps(PREDICTIONS), text)), ("s.json", check(text, jsonl(OWN)))):
         assert_refused(result, form, name)
         assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("rows", [QIDS, [{"qid": 1, "query": "q", "vid": "a"}]])
+def test_annotations_in_moment_detrs_form_are_no_predictions(check, rows):
+    assert_refused(check(jsonl(rows), jsonl(OWN)), "s.json: holds annotations in Moment-DETR's form (qid")
+    assert_refused(check(jsonl(rows), jsonl(QIDS)), "s.json: holds annotations in Moment-DETR's form (qid")
+    assert_refused(check(json.dumps(PREDICTIONS), jsonl(ANSWERS)), "g.jsonl: holds predictions in Moment-DETR's form")
+
+
+def test_half_rewritten_annotations_are_told_what_they_lack(check):
+    rows = [{"desc_id": 7, "vid_name": "a", "relevant_windows": [[5, 12]]}]
+    assert_refused(check(json.dumps(PREDICTIONS), jsonl(rows)), "qid is missing", "vid is missing")
 
 
 def test_swapped_paths_and_rows_in_a_list_are_named(check):
