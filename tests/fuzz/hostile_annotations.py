@@ -14,9 +14,9 @@ import numpy as np
 from tests.fuzz.mutations import hostile_json, mutate_bytes
 from utils.annotations import convert
 from utils.annotations.convert_features import convert as convert_features
-from utils.annotations.npy_folder import NpyFolder
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile
+from utils.feature_forms.npy_folder import NpyFolder
 
 ANET = {
     "v_a": {"duration": 82.73, "timestamps": [[0.83, 19.86], [56.26, 82.99]], "sentences": ["She stands.", "Ü."]},

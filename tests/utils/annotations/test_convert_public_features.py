@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.annotations import convert_features
-from utils.annotations.convert_features import renamed
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import properties
+from utils.feature_forms.conversion import SCRIPT, renamed
 
 RNG = np.random.default_rng(3)
 FEATURES = {name: RNG.normal(size=(rows, 6)).astype(np.float32) for name, rows in (("v_aa", 3), ("v_bb", 1), ("cc", 5))}
@@ -141,7 +141,7 @@ def test_names_that_fit_no_video_are_refused(npy, tmp_path, capsys):
 def test_what_is_known_of_the_features_is_kept(npy, tmp_path):
     out = convert(npy, "--about", "model=i3d", "clip_length=2.56", "layer=avg pool")
     assert properties(FeatureFile(out).made_by()) == {"model": "i3d", "layer": "avg pool", "clip_length": 2.56}
-    assert FeatureFile(out).made_by()["made_by"] == convert_features.SCRIPT
+    assert FeatureFile(out).made_by()["made_by"] == SCRIPT
     again = tmp_path / "again.h5"
     convert_features.main(["--src", str(out), "--out", str(again), "--about", "layer=5c"])
     assert properties(FeatureFile(again).made_by()) == {"model": "i3d", "layer": "5c", "clip_length": 2.56}
