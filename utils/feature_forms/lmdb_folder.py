@@ -70,5 +70,7 @@ class LmdbFolder(ArraySource):
         content = unpack(self._msgpack, value)
         if isinstance(content, Stored):
             return content
+        if not isinstance(content, dict):
+            raise FeatureError(self.path, key, f"is a {type(content).__name__}, expected a dict with features")
         arrays = {name: array for name, array in content.items() if isinstance(array, Stored)}
         return features_among(list(arrays), arrays.__getitem__, self.path, key, self.dataset)
