@@ -82,10 +82,13 @@ class JoinedSource(Closing):
         """An `InputError` names keys whose numbers of rows are more than one apart; values are not read."""
         uneven = []
         for key in keys:
-            rows = [source.form(key)[0] for source in self._sources]
+            try:
+                rows = [source.form(key)[0] for source in self._sources]
+            except InputError:  # is raised again, together with all such, when values are read
+                continue
             if max(rows) - min(rows) > MOST_APART:
                 uneven.append(f"{key} ({', '.join(map(str, rows))})")
         if uneven:
             names = ", ".join(str(source.path) for source in self._sources)
-            raise InputError(f"{names}: rows of one video are more than {MOST_APART} apart: {first_few(uneven)}: "
-                             "extract them with one clip length")  # fmt: skip
+            what = f"rows of one video are more than {MOST_APART} apart: {first_few(uneven)}"
+            raise InputError(f"{names}: {what}: extract them with one clip length")

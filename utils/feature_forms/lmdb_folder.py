@@ -41,6 +41,7 @@ class LmdbFolder(ArraySource):
 
     def close(self) -> None:
         """Close the file."""
+        super().close()
         if self._env is not None:
             self._env.close()
         self._env = None

@@ -76,9 +76,11 @@ class ArraySource(Closing):
 
     def __init__(self, path: Path, dataset: str | None = None) -> None:
         self.path, self.dataset = path, dataset
+        self._last: tuple[str, Stored] | None = None  # of `form`, which `read` mostly follows
 
     def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Let go of what was found last; nothing is open between two calls."""
+        self._last = None
 
     def made_by(self) -> dict[str, Any]:
         """Nothing: these forms do not say what made them."""
@@ -108,14 +110,18 @@ class ArraySource(Closing):
         tell_left_out(self.path, name, stored.shape)
         with self._naming(name):
             features = as_features(stored.load())
+        self._last = None
         if features is None:
             raise FeatureError(self.path, name, "holds NaN or Inf: extract it again")
         return features
 
     def _found(self, key: str, width: int | None) -> Stored:
         name = self.name_of(key)
-        with self._naming(name):
-            stored = self.find(key)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # before the next one is in memory
+            with self._naming(name):
+                self._last = key, self.find(key)
+        stored = self._last[1]
         if wrong := why_not_features(stored.shape, stored.dtype, width):
             raise FeatureError(self.path, name, wrong)
         return stored

@@ -41,6 +41,7 @@ class TorchFile(ArraySource):
 
     def close(self) -> None:
         """Let go of the file's content."""
+        super().close()
         self._content = {}
 
     def feature_keys(self) -> list[str]:

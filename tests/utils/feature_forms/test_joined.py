@@ -97,6 +97,16 @@ def test_a_part_of_another_size_is_refused_though_the_sum_is_right(sources, caps
     assert "v_aa.npz: features are 5 wide, expected 6" in capsys.readouterr().err
 
 
+def test_all_unreadable_parts_are_named_together(sources, capsys):
+    (sources[0] / "cc.npz").write_bytes(b"")
+    (sources[1] / "v_aa.npy").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        join(sources)
+    message = capsys.readouterr().err
+    assert "key cc.npz: cannot be read" in message
+    assert "key v_aa.npy: cannot be read" in message
+
+
 def test_records_are_joined_and_clips_of_two_lengths_refused(tmp_path, capsys):
     for name, clip_length in (("a", 2.0), ("b", 2.0), ("c", 1.5)):
         about = {"model": name, "clip_length": clip_length, "versions": "numpy 1.0"}

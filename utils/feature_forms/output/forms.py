@@ -28,9 +28,7 @@ class Writer(Protocol):
         """Write (rows, D) float32, which came from an array of the type `stored_as`."""
 
 
-def new_features(
-    form: str, out: Path, kind: str, record: Mapping[str, Plain]
-) -> AbstractContextManager[Writer]:  # fmt: skip
+def new_features(form: str, out: Path, kind: str, record: Mapping[str, Plain]) -> AbstractContextManager[Writer]:
     """Write features in one of `FORMS`, whole or not at all: they are at `out` when the block ends without an error.
 
     Args:
