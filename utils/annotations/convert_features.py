@@ -26,7 +26,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
 from utils.basic_utils import InputError, command_line, first_few, read_json, refuse_input_as_output
 from utils.dataset_files import usable_folder
 from utils.feature_files.provenance import DECISIVE, KINDS, Plain
-from utils.feature_forms.conversion import Rename, choose, convert, renamed
+from utils.feature_forms.conversion import Chosen, Rename, Report, choose, convert, renamed
 from utils.feature_forms.joined import JoinedSource
 from utils.feature_forms.open_source import open_source
 from utils.feature_forms.output.forms import FORMS, check_out
@@ -90,6 +90,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _say(args: argparse.Namespace, report: Report, chosen: Chosen, not_in_all: Sequence[str]) -> None:
+    """Print what was written, and what was not; of `not_in_all`, keys that some sources have, what is not lacking."""
+    least, most = report.rows
+    types = "" if report.types == ["float32"] else f", from {' and '.join(report.types)}"
+    print(f"{args.out}: {len(report.done):,} written, {least} to {most} rows each, {report.width} wide{types}")
+    if not_in_all:
+        print(f"note: left out, because they are not in all sources: {first_few(not_in_all)}")
+    if chosen.not_asked:
+        named = args.videos or first_few(args.queries)
+        print(f"left out: {chosen.not_asked:,} of {' and '.join(args.src)} that {named} does not name")
+    if chosen.lacking:
+        print(f"warning: {len(chosen.lacking):,} {_what(args)} have no features: {first_few(chosen.lacking)}")
+
+
+def _what(args: argparse.Namespace) -> str:
+    return "videos" if args.queries is None else "queries"
+
+
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
@@ -99,32 +117,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     usable_folder(out.parent)
     known = _properties(args.about)
     rename, asked = _asked(args)
+    not_in_all: list[str] = []
     with ExitStack() as stack:
         sources = [stack.enter_context(open_source(Path(path), args.dataset)) for path in args.src]
         joined = JoinedSource(sources, args.normalise_parts) if len(sources) > 1 or args.normalise_parts else None
         source = joined or sources[0]
-        what = "videos" if args.queries is None else "queries"
-        chosen = choose(source, rename, asked, what)
+        chosen = choose(source, rename, asked, _what(args))
         if joined is not None:
             joined.refuse_uneven(chosen.keys.values())
+            lacking = set(chosen.lacking)
+            not_in_all = [key for key in joined.not_in_all if rename(key) not in lacking]
         report = convert(source, chosen.keys, out, args.to, args.kind, known)
-    least, most = report.rows
-    types = "" if report.types == ["float32"] else f", from {' and '.join(report.types)}"
-    print(f"{out}: {len(report.done):,} written, {least} to {most} rows each, {report.width} wide{types}")
-    if joined is not None:
-        _say_not_in_all(joined, rename, chosen.lacking)
-    names = " and ".join(args.src)
-    if chosen.not_asked:
-        print(f"left out: {chosen.not_asked:,} of {names} that {args.videos or first_few(args.queries)} does not name")
-    if chosen.lacking:
-        print(f"warning: {len(chosen.lacking):,} {what} have no features: {first_few(chosen.lacking)}")
-
-
-def _say_not_in_all(joined: JoinedSource, rename: Rename, lacking: Sequence[str]) -> None:
-    """Name what some sources have and others have not, but for what is lacking and said so."""
-    said = set(lacking)
-    if others := [key for key in joined.not_in_all if rename(key) not in said]:
-        print(f"note: left out, because they are not in all sources: {first_few(others)}")
+    _say(args, report, chosen, not_in_all)
 
 
 if __name__ == "__main__":
