@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from utils.storage.array_file import ArrayFile, open_regular
 FILE, IDS, SHAPE, VIDEOS = "feature.bin", "id.txt", "shape.txt", "video2frames.txt"
 REMEDY = "copy the folder again"
 _NUMBERED = re.compile(r"(.+)_(\d+)")
+_WORD = re.compile(r"[^ \t\r\n]+")  # spaces of other kinds may be in a name
 
 
 class BigFileFolder(ArraySource):
@@ -24,11 +26,12 @@ class BigFileFolder(ArraySource):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        ids, n_rows, width = _text(path / IDS).split(), *_shape(path / SHAPE)
+        ids, n_rows, width = _WORD.findall(_text(path / IDS)), *_shape(path / SHAPE)
         if len(ids) != n_rows:
             raise InputError(f"{path / IDS}: has {len(ids):,} names, {SHAPE} says {n_rows:,} rows: {REMEDY}")
         if len(row_of := {name: row for row, name in enumerate(ids)}) < n_rows:
-            raise InputError(f"{path / IDS}: has {first_few(_twice(ids))} more than once: {REMEDY}")
+            twice = [name for name, count in Counter(ids).items() if count > 1]
+            raise InputError(f"{path / IDS}: has {first_few(twice)} more than once: {REMEDY}")
         if (path / VIDEOS).exists():
             self._rows = _rows_of_frames(path / VIDEOS, row_of)
         else:
@@ -81,11 +84,6 @@ def _open(path: Path, n_rows: int, width: int) -> ArrayFile:
     if there != (expected := 4 * n_rows * width):
         raise InputError(f"{path}: has {there:,} bytes, {SHAPE} says {n_rows:,} × {width}, {expected:,}: {REMEDY}")
     return file
-
-
-def _twice(names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
 
 
 def _rows_of_frames(path: Path, row_of: Mapping[str, int]) -> dict[str, list[int]]:

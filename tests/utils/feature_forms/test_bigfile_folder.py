@@ -10,7 +10,7 @@ import pytest
 from tests.utils.feature_forms.converting import RNG, assert_holds, convert, refused
 
 ROWS = RNG.normal(size=(12, 6)).astype(np.float32)
-IDS = [*(f"a_{number}" for number in (10, 9, 2)), *(f"b_x_{number}" for number in range(8)), "c"]
+IDS = [*(f"a_{number}" for number in (10, 9, 2)), *(f"b_x_{number}" for number in range(8)), "ü\u3000c"]
 
 
 def bigfile(tmp_path: Path, ids: list[str] = IDS, rows: np.ndarray = ROWS, **files: str) -> Path:
@@ -25,7 +25,7 @@ def bigfile(tmp_path: Path, ids: list[str] = IDS, rows: np.ndarray = ROWS, **fil
 
 
 def test_rows_of_a_name_follow_their_numbers(tmp_path):
-    assert_holds(convert(bigfile(tmp_path)), {"a": ROWS[[2, 1, 0]], "b_x": ROWS[3:11], "c": ROWS[11:]})
+    assert_holds(convert(bigfile(tmp_path)), {"a": ROWS[[2, 1, 0]], "b_x": ROWS[3:11], "ü\u3000c": ROWS[11:]})
 
 
 def test_rows_of_sentences_stand_for_themselves(tmp_path):
@@ -35,7 +35,7 @@ def test_rows_of_sentences_stand_for_themselves(tmp_path):
 
 
 def test_frames_are_those_of_the_dict_in_its_order(tmp_path):
-    frames = {"v": ["a_9", "a_10", "b_x_0", "b_x_1"], "w": ["c"]}
+    frames = {"v": ["a_9", "a_10", "b_x_0", "b_x_1"], "w": ["ü\u3000c"]}
     assert_holds(convert(bigfile(tmp_path, video2frames=repr(frames))), {"v": ROWS[[1, 0, 3, 4]], "w": ROWS[[11]]})
 
 
@@ -48,7 +48,7 @@ def test_frames_are_those_of_the_dict_in_its_order(tmp_path):
         ({"shape": "12 7"}, "feature.bin: has 288 bytes, shape.txt says 12 × 7, 336"),
         ({"shape": "99999999999 6"}, "id.txt: has 12 names, shape.txt says 99,999,999,999 rows"),
         ({"id": "a b"}, "id.txt: has 2 names, shape.txt says 12 rows"),
-        ({"id": "a " * 12}, "id.txt: has a, a, a, a, a … (11 in all) more than once"),
+        ({"id": "a " * 12}, "id.txt: has a more than once"),
         ({"video2frames": ""}, "video2frames.txt: cannot be read"),
         ({"video2frames": "{}"}, "video2frames.txt: cannot be read (a dict)"),
         ({"video2frames": "__import__('os').abort()"}, "video2frames.txt: cannot be read"),
