@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.basic_utils import InputError, first_few, first_line, read_bytes
 from utils.feature_files.feature_array import MAX_WIDTH
-from utils.feature_forms.source import DAMAGED, ArraySource, Stored
+from utils.feature_forms.source import DAMAGED, ArraySource, Stored, refuse_claims
 from utils.storage.array_file import ArrayFile, open_regular
 
 FILE, IDS, SHAPE, VIDEOS = "feature.bin", "id.txt", "shape.txt", "video2frames.txt"
@@ -36,7 +36,12 @@ class BigFileFolder(ArraySource):
             self._rows = _rows_of_frames(path / VIDEOS, row_of)
         else:
             self._rows = _rows_of_numbers(row_of)
-        self._file = _open(path / FILE, n_rows, width)
+        self._file: ArrayFile | None = _open(path / FILE, n_rows, width)
+
+    def close(self) -> None:
+        """Let go of the file, which closes it."""
+        super().close()
+        self._file = None
 
     def feature_keys(self) -> list[str]:
         """Videos in the order of `video2frames.txt`, or of their first rows."""
@@ -44,15 +49,19 @@ class BigFileFolder(ArraySource):
 
     def find(self, key: str) -> Stored:
         """The rows of a key."""
-        rows, (_, width) = self._rows[key], self._file.shape
-        return Stored((len(rows), width), self._file.dtype, lambda: self._read(rows))
+        file, rows = self._file, self._rows[key]
+        assert file is not None, f"{self.path} is read after it was closed"
+        n_rows, width = file.shape
+        refuse_claims(4 * len(rows) * width, 4 * n_rows * width)  # a video may name a row again and again
+        return Stored((len(rows), width), file.dtype, lambda: _read(file, rows))
 
-    def _read(self, rows: Sequence[int]) -> np.ndarray:
-        found = np.empty((len(rows), self._file.shape[1]), self._file.dtype)
-        ends = [i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1]
-        for first, end in zip([0, *ends], [*ends, len(rows)], strict=True):  # of rows that follow each other there
-            self._file.read_into(found[first:end], rows[first])
-        return found
+
+def _read(file: ArrayFile, rows: Sequence[int]) -> np.ndarray:
+    found = np.empty((len(rows), file.shape[1]), file.dtype)
+    ends = [i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1]
+    for first, end in zip([0, *ends], [*ends, len(rows)], strict=True):  # of rows that follow each other there
+        file.read_into(found[first:end], rows[first])
+    return found
 
 
 def _text(path: Path) -> str:

@@ -26,7 +26,7 @@ class LmdbFolder(ArraySource):
 
     def __init__(self, path: Path, dataset: str | None = None) -> None:
         super().__init__(path, dataset)
-        lmdb, self._msgpack = needed("lmdb", f"{path}, an LMDB,"), needed("msgpack", f"{path}, an LMDB,")
+        lmdb, self._msgpack = needed("lmdb", f"{path} (an LMDB)"), needed("msgpack", f"{path} (an LMDB)")
         self._damaged: type[Exception] = lmdb.Error
         self._env: Any = None
         try:

@@ -23,7 +23,7 @@ INSTALL = "pip install -r utils/feature_forms/requirements.txt -c constraints.tx
 # what numpy, zipfile and others raise on damaged files. The header of an npy file is Python source; nested too deeply,
 # that is a lack of memory
 DAMAGED = (
-    OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, EOFError, SyntaxError,
+    OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, EOFError, SyntaxError,
     TokenError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 

@@ -38,6 +38,8 @@ class TorchFile(ArraySource):
         if odd := [key for key in content if not isinstance(key, str | int)]:
             raise InputError(f"{path}: has keys that are no names, {first_few(odd, 3)}: save {{name: tensor}}")
         self._content: dict[str, Any] = {str(key): value for key, value in content.items()}
+        if twice := [key for key in content if not isinstance(key, str) and str(key) in content]:
+            raise InputError(f"{path}: has {first_few(twice, 3)} as numbers and as text: keep one of each")
 
     def close(self) -> None:
         """Let go of the file's content."""
@@ -80,11 +82,5 @@ def _stored(value: Any, path: Path, key: str) -> Stored:
     refuse_claims(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
     shape = tuple(tensor.shape)
     if tensor.dtype == torch.bfloat16:
-        # not through torch's own conversion, so that the bytes are the ones that lie there
-        return Stored(
-            shape,
-            np.dtype(np.float32),
-            lambda: bfloat16.from_bits(tensor.contiguous().view(torch.int16).numpy().view(np.uint16)),
-            bfloat16.NAME,
-        )
+        return Stored(shape, np.dtype(np.float32), lambda: tensor.float().numpy(), bfloat16.NAME)
     return Stored(shape, torch.empty(0, dtype=tensor.dtype).numpy().dtype, lambda: tensor.numpy().copy())

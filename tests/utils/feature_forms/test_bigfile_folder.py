@@ -69,6 +69,13 @@ def test_a_missing_file_is_named(tmp_path, capsys, name):
     assert f"{name}: cannot be read" in refused(capsys, folder)
 
 
+def test_a_row_is_not_repeated_without_end(tmp_path, capsys):
+    rows = np.ones((1, 1 << 15), np.float32)
+    frames = repr({"v": ["a_1"] * 2000})
+    message = refused(capsys, bigfile(tmp_path, ["a_1"], rows, video2frames=frames))
+    assert "key v: cannot be read (claims 250 MiB, but 0.1 MiB are stored)" in message
+
+
 def test_values_that_are_no_numbers_are_refused_by_key(tmp_path, capsys):
     rows = ROWS.copy()
     rows[4, 2] = np.nan

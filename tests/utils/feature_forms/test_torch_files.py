@@ -98,6 +98,11 @@ def test_a_file_of_something_else_is_refused(tmp_path, capsys):
     assert "keys that are no names, 2.5" in refused(capsys, tmp_path / "all.pt")
 
 
+def test_one_name_in_two_types_is_refused(tmp_path, capsys):
+    torch.save({7: TENSORS["cc"], "7": TENSORS["cc"]}, tmp_path / "all.pt")
+    assert "has 7 as numbers and as text" in refused(capsys, tmp_path / "all.pt")
+
+
 def test_two_files_of_one_video_are_refused(tmp_path, capsys):
     folder = folder_of(tmp_path)
     torch.save(TENSORS["cc"], folder / "cc.pth")
