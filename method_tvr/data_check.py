@@ -293,8 +293,8 @@ def _is_corpus(name: str) -> bool:
 def main() -> None:
     """Command line of the data check; exit code 2 when there are defects."""
     args = _parse()
-    if not _is_corpus(args.corpus) and Path(args.corpus).exists() and (found := recognise(Path(args.corpus))):
-        print(f"{args.corpus} {found}")
+    if not _is_corpus(args.corpus) and Path(args.corpus).exists() and (brought := recognise(Path(args.corpus))):
+        print(f"{args.corpus} {brought}")
         return
     dataset = find_corpus(args.corpus)
     if args.clip_length is not None:

@@ -10,6 +10,8 @@ from standalone_eval.files import forms
 from utils.annotations.public_files import PUBLIC, other_annotations
 from utils.basic_utils import first_few, read_bytes
 from utils.feature_files.feature_file import FeatureFile
+from utils.feature_forms.open_source import forms_in
+from utils.feature_forms.torch_files import TorchFolder
 from utils.inventory.video_folder import PICTURE_SUFFIXES, SUBTITLE_SUFFIXES, VIDEO_SUFFIXES
 
 CONVERT = "python utils/annotations/convert.py"
@@ -134,7 +136,11 @@ def _h5(path: Path) -> Recognised:
 
 def _features(path: Path) -> Recognised | None:
     """Features in a form of others."""
-    from utils.feature_forms.opening import form_name
-
-    form = form_name(path)
-    return None if form is None else Recognised(form, f"{CONVERT_FEATURES} --src {path} --out video.h5")
+    folder = path if path.is_dir() else path.parent
+    forms = forms_in(folder) if path.is_dir() or path.suffix in (".npy", ".npz", ".mdb", ".bin") else []
+    if path.suffix in TorchFolder.suffixes:
+        return Recognised("a file of torch", f"if it holds features: {CONVERT_FEATURES} --src {path} --out video.h5")
+    if not forms:
+        return None
+    how = f"{CONVERT_FEATURES} --src {folder} --out video.h5 (utils/feature_forms/README.md)"
+    return Recognised(f"{'a folder' if path.is_dir() else 'one file of a folder'} of features, {forms[0]}", how)

@@ -43,7 +43,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a checkpoint has no need of") from None
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which tensors have no need of") from None
 
 
 class _RestrictedPickle:
@@ -56,25 +56,33 @@ class _RestrictedPickle:
         return _RestrictedUnpickler(file, **kwargs).load()
 
 
-def load_safely(path: StrPath) -> Any:
-    """What a checkpoint holds, tensors on the CPU, with no code run that it may carry.
+def load_safely(path: StrPath, what: str = "a checkpoint", remedy: str = "train", mapped: bool = False) -> Any:
+    """What `torch.save` wrote, tensors on the CPU, with no code run that it may carry.
 
-    `InputError` when it is truncated, foreign, or asks for code.
+    Args:
+        what, remedy: what it is and how one gets it, for errors.
+        mapped: read no tensor until it is used, where the file's form allows that.
+
+    Raises:
+        InputError: it is truncated, foreign, or asks for code.
     """
     try:
-        _refuse_other_forms(path)
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RestrictedPickle)
+        mmap = _refuse_other_forms(path) and mapped
+        form: dict[str, Any] = {"weights_only": False, "pickle_module": _RestrictedPickle, "mmap": mmap}
+        return torch.load(os.fspath(path), map_location="cpu", **form)
     except pickle.UnpicklingError as err:
-        raise InputError(f"{path}: refused: {err}. Only load checkpoints from people you trust") from err
+        raise InputError(f"{path}: refused: {err}. Only load {what} from people you trust") from err
     except Exception as err:  # torch raises nearly anything on files that are truncated or something else altogether
         raise InputError(
-            f"{path}: cannot be read as a checkpoint ({first_line(err)}): it is truncated or foreign, "
-            "copy or train it again"
+            f"{path}: cannot be read as {what} ({first_line(err)}): it is truncated or foreign, "
+            f"copy or {remedy} it again"
         ) from err
 
 
-def _refuse_other_forms(path: StrPath) -> None:
+def _refuse_other_forms(path: StrPath) -> bool:
     """Refuse what torch.load would hand to code that trusts its input, or unpack whatever comes out.
+
+    Returns whether the file is of the newer form, a zip archive.
 
     torch.jit.load runs what is in a TorchScript archive, and can write files; old tar archives are extracted, and may
     hold pipes and devices. torch compresses nothing: what is compressed is another's, and may have no end.
@@ -84,9 +92,10 @@ def _refuse_other_forms(path: StrPath) -> None:
     if not zipped:
         if tarfile.is_tarfile(path):
             raise pickle.UnpicklingError("it is a tar archive")
-        return
+        return False
     with zipfile.ZipFile(path) as archive:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise pickle.UnpicklingError("parts of it are compressed")
     if "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records():
         raise pickle.UnpicklingError("it is a TorchScript archive, which holds code")
+    return True

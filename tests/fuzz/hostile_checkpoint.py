@@ -56,9 +56,9 @@ def write_checkpoint(rng: Random, path: Path, good: dict[str, Any]) -> None:
     torch.save(content, buffer, _use_new_zipfile_serialization=rng.random() < 0.6)
     data = buffer.getvalue()
     if kind == 3 and zipfile.is_zipfile(buffer):
-        data = _with_another_pickle(rng, data)
+        data = with_another_pickle(rng, data)
     elif kind == 4 and zipfile.is_zipfile(buffer):
-        data = _inflated(rng, data)
+        data = inflated(rng, data)
     elif kind in (3, 4, 5):
         data = mutate_bytes(rng, data)
     path.write_bytes(data)
@@ -74,7 +74,7 @@ def _claim_more(rng: Random, content: dict[str, Any]) -> None:
     content["model"] = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
 
 
-def _with_another_pickle(rng: Random, data: bytes) -> bytes:
+def with_another_pickle(rng: Random, data: bytes) -> bytes:
     """The archive with its pickle hit, or another one in its place."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as target:
@@ -87,7 +87,7 @@ def _with_another_pickle(rng: Random, data: bytes) -> bytes:
     return out.getvalue()
 
 
-def _inflated(rng: Random, data: bytes) -> bytes:
+def inflated(rng: Random, data: bytes) -> bytes:
     """The archive compressed, and one of its parts followed by very many zeros."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from tests.fuzz.mutations import mutate_bytes
+from utils.feature_files import bfloat16
 
 ROWS = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
 Spoil = Callable[[h5py.File, str, Random], None]
@@ -110,6 +111,7 @@ TYPES = (
     np.int64, np.uint8, np.bool_, np.float16, np.float64, ">f4", ">f8", np.longdouble, np.complex64, "S7", COMPOUND,
     h5py.string_dtype(), h5py.vlen_dtype(np.float32), h5py.ref_dtype, h5py.regionref_dtype,
     h5py.enum_dtype({"a": 0}), h5py.opaque_dtype(np.dtype("M8[s]")), np.dtype((np.float32, (3,))),
+    h5py.Datatype(bfloat16.TYPE),
 )  # fmt: skip
 SPOILS: tuple[Spoil, ...] = (
     *map(_typed, TYPES), _typed("f4", ()), _typed("f4", (24,)), _typed("f4", (1, 2, 3)), _unallocated, _unallocated,

@@ -284,13 +284,16 @@ def _of_module(name: str) -> Reader:
     return Reader(_in_module(name, "write"), _in_module(name, "read"))
 
 
-def _conversion(name: str) -> Reader:
+def _conversion(module: str, name: str, **about: Any) -> Reader:
     """Of public annotations or features to this project's files."""
-    write, read = (_in_module("hostile_annotations", function) for function in ("write", "read"))
-    return Reader(partial(write, name), partial(read, name))
+    write, read = (_in_module(module, function) for function in ("write", "read"))
+    return Reader(partial(write, name), partial(read, name), **about)
 
 
-CONVERTED = ("anet_cap", "charades_sta", "didemo", "tacos", "tvr", "npy_folder")
+ANNOTATIONS = ("anet_cap", "charades_sta", "didemo", "tacos", "tvr")
+FEATURE_FORMS = ("npy_folder", "npz_folder", "torch_files", "lmdb_folder", "bigfile_folder")
+
+
 READERS = {
     "durations": Reader(_document(VIDEOS), _read_videos),
     "annotations": Reader(_document(QUERIES), _read_queries),
@@ -305,7 +308,8 @@ READERS = {
     "encoded_corpus": _of_module("hostile_corpus"),
     "faiss_index": _of_module("hostile_index"),
     "subtitles": _of_module("hostile_subtitles"),
-    **{f"convert_{name}": _conversion(name) for name in CONVERTED},
+    **{f"convert_{name}": _conversion("hostile_annotations", name) for name in ANNOTATIONS},
+    **{f"convert_{name}": _conversion("hostile_features", name, memory=(320 * MIB, 300)) for name in FEATURE_FORMS},
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 MAX_WIDTH = 1 << 17  # the widest features that people extract are 2048x7x7
+NORM_EPS = 1e-5
 _TOLD: set[Path] = set()  # of these it has been said how they are read
 
 
@@ -59,6 +60,11 @@ def as_features(array: np.ndarray) -> np.ndarray | None:
     with np.errstate(over="ignore"):
         features = array.reshape(counted).astype(np.float32, copy=False)
     return features if np.isfinite(features).all() else None
+
+
+def normalized(features: np.ndarray) -> np.ndarray:
+    """Divide each row of (L, D) by its L2 norm + 1e-5; rows of zeros stay so."""
+    return features / (np.linalg.norm(features, axis=-1, keepdims=True) + NORM_EPS)
 
 
 def tell_left_out(path: Path, key: str, shape: Sequence[int]) -> None:

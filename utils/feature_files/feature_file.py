@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from utils.basic_utils import Closing, InputError, StrPath, first_line, whole_file
+from utils.feature_files import bfloat16
 from utils.feature_files.feature_array import (
     MAX_WIDTH,
     as_features,
@@ -65,10 +66,16 @@ class FeatureWriter:
     def __init__(self, output: H5Output) -> None:
         self._output = output
 
-    def put(self, key: str, array: np.ndarray) -> None:
-        """Store `array` under `key` (a vid_name, a desc_id, or either with a suffix such as `-mask`)."""
+    def put(self, key: str, array: np.ndarray, stored_as: str | None = None) -> None:
+        """Store `array` under `key` (a vid_name, a desc_id, or either with a suffix such as `-mask`).
+
+        `stored_as`: name of another type than the array's, `bfloat16` for one, that holds its values.
+        """
         with self._output.writing():
-            self._output.h5.create_dataset(key, data=array)
+            if stored_as == bfloat16.NAME:
+                bfloat16.write(self._output.h5, key, array)
+            else:
+                self._output.h5.create_dataset(key, data=array, dtype=stored_as)
 
 
 @contextmanager
@@ -215,11 +222,12 @@ class FeatureFile(Closing):
         self._numbers(key)
 
     def form(self, key: str, width: int | None = None) -> tuple[int, int, str]:
-        """(rows, D, dtype's name) of a feature array, checked as `read` does but without reading its values."""
+        """(rows, D, type that it is stored in) of a feature array, checked as `read` does but without its values."""
         dataset = self._features(key, width)
         counted = rows_and_width(dataset.shape)
         assert counted is not None
-        return (*counted, dataset.dtype.name)
+        with self._naming(key):
+            return (*counted, bfloat16.NAME if bfloat16.is_bfloat16(dataset) else dataset.dtype.name)
 
     def _numbers(self, key: str) -> h5py.Dataset:
         with self._naming(key):
@@ -255,7 +263,7 @@ class FeatureFile(Closing):
 
     def _load(self, dataset: h5py.Dataset, key: str, which: tuple[slice, ...] = ()) -> np.ndarray:
         with self._naming(key):
-            return np.asarray(dataset[which])
+            return bfloat16.read(dataset, which) if bfloat16.is_bfloat16(dataset) else np.asarray(dataset[which])
 
     def _dataset(self, key: str) -> h5py.Dataset:
         """A dataset that lies in this file itself; nothing else is opened, which may be any file or device."""

@@ -1,10 +1,11 @@
-"""Feature files that are read as one, such as one a show, as they are published."""
+"""Feature files that are read as one, such as one a show, as they are published, or joined row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from utils.basic_utils import InputError
+from utils.basic_utils import InputError, StrPath
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import contradictions
 
@@ -17,6 +18,15 @@ def refuse_different(files: Sequence[FeatureFile]) -> None:
             raise InputError(
                 f"{other.path}: its {name} is {there}, that of {first.path} is {here}: extract all in one way"
             )
+
+
+def refuse_other_clip_length(
+    first: StrPath, its_record: Mapping[str, Any], other: StrPath, others_record: Mapping[str, Any]
+) -> None:
+    """Refuse features that are to be joined row by row, and were made with clips of different lengths."""
+    for name, here, there in contradictions(its_record, others_record):
+        if name == "clip_length":
+            raise InputError(f"{other}: has clips of {there} s, {first} of {here} s: make both with one length")
 
 
 def file_of_each(files: Sequence[FeatureFile]) -> dict[str, FeatureFile]:

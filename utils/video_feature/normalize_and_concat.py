@@ -28,16 +28,12 @@ from utils.basic_utils import (
     progress,
     refuse_input_as_output,
 )
+from utils.feature_files.feature_array import normalized
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
-from utils.feature_files.provenance import contradictions, joined, made_from, properties
+from utils.feature_files.provenance import joined, made_from, properties
+from utils.feature_files.several_files import refuse_other_clip_length
 
 SCRIPT = "utils/video_feature/normalize_and_concat.py"
-NORM_EPS = 1e-5
-
-
-def normalized(features: np.ndarray) -> np.ndarray:
-    """Divide each row of (L, D) by its L2 norm + 1e-5; rows of zeros stay so."""
-    return features / (np.linalg.norm(features, axis=-1, keepdims=True) + NORM_EPS)
 
 
 def concat(resnet: np.ndarray, i3d: np.ndarray) -> np.ndarray:
@@ -56,11 +52,7 @@ def normalize_and_concat(resnet_h5: StrPath, i3d_h5: StrPath, tgt_h5: StrPath) -
     refuse_input_as_output("--tgt_h5_file", tgt_h5, [resnet_h5, i3d_h5])
     with FeatureFile(resnet_h5) as resnet, FeatureFile(i3d_h5) as i3d:
         records = [resnet.made_by(), i3d.made_by()]
-        for name, here, there in contradictions(*records):
-            if name == "clip_length":
-                raise InputError(
-                    f"{i3d_h5}: has clips of {there} s, {resnet_h5} of {here} s: make both with one length"
-                )
+        refuse_other_clip_length(resnet_h5, records[0], i3d_h5, records[1])
         names = resnet.feature_keys()
         for one, other in ((resnet, i3d), (i3d, resnet)):
             if missing := other.missing(one.feature_keys()):

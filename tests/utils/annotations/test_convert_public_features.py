@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
 from pathlib import Path
 
@@ -13,26 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.utils.feature_forms.converting import FEATURES, assert_holds, convert, npy_folder, refused
 from utils.annotations import convert_features
-from utils.annotations.convert_features import renamed
-from utils.basic_utils import BAD_INPUT_EXIT_CODE, InputError
+from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import properties
-
-RNG = np.random.default_rng(3)
-FEATURES = {name: RNG.normal(size=(rows, 6)).astype(np.float32) for name, rows in (("v_aa", 3), ("v_bb", 1), ("cc", 5))}
+from utils.feature_forms.conversion import SCRIPT, renamed
 
 
 @pytest.fixture
 def npy(tmp_path: Path) -> Path:
-    folder = tmp_path / "npy"
-    folder.mkdir()
-    for name, array in FEATURES.items():
-        np.save(folder / f"{name}.npy", array)
-    (folder / "loop.npy").symlink_to("loop.npy")
-    os.mkfifo(folder / "pipe.npy")
-    (folder / "README.txt").write_text("I3D features")
-    return folder
+    return npy_folder(tmp_path / "npy")
 
 
 @pytest.fixture
@@ -43,30 +33,6 @@ def groups(tmp_path: Path) -> Path:
         for name, array in FEATURES.items():
             file.create_group(name)["c3d_features"] = array
     return path
-
-
-def convert(src: Path, *options: str) -> Path:
-    """Run the command; what it wrote."""
-    out = src.parent / "out" / "video.h5"
-    convert_features.main(["--src", str(src), "--out", str(out), *options])
-    return out
-
-
-def refused(capsys: pytest.CaptureFixture[str], src: Path, *options: str) -> str:
-    """Run the command, which must fail without writing anything; its message."""
-    with pytest.raises(SystemExit) as stop:
-        convert(src, *options)
-    assert stop.value.code == BAD_INPUT_EXIT_CODE
-    out = src.parent / "out"
-    assert not out.exists() or not list(out.iterdir())
-    return capsys.readouterr().err
-
-
-def assert_holds(path: Path, expected: dict[str, np.ndarray]) -> None:
-    file = FeatureFile(path)
-    assert sorted(file.keys()) == sorted(expected)
-    for key, array in expected.items():
-        np.testing.assert_array_equal(file.read(key), array)
 
 
 def test_every_source_gives_the_same_file(npy, groups, tmp_path):
@@ -141,70 +107,10 @@ def test_names_that_fit_no_video_are_refused(npy, tmp_path, capsys):
 def test_what_is_known_of_the_features_is_kept(npy, tmp_path):
     out = convert(npy, "--about", "model=i3d", "clip_length=2.56", "layer=avg pool")
     assert properties(FeatureFile(out).made_by()) == {"model": "i3d", "layer": "avg pool", "clip_length": 2.56}
-    assert FeatureFile(out).made_by()["made_by"] == convert_features.SCRIPT
+    assert FeatureFile(out).made_by()["made_by"] == SCRIPT
     again = tmp_path / "again.h5"
     convert_features.main(["--src", str(out), "--out", str(again), "--about", "layer=5c"])
     assert properties(FeatureFile(again).made_by()) == {"model": "i3d", "layer": "5c", "clip_length": 2.56}
-
-
-@pytest.mark.parametrize("axes", [(4, 1, 6), (4, 1, 1, 6)])
-def test_pooled_axes_are_taken_out(npy, axes):
-    array = RNG.normal(size=axes)
-    np.save(npy / "dd.npy", array)
-    assert_holds(convert(npy), {**FEATURES, "dd": array.reshape(4, 6).astype(np.float32)})
-
-
-@pytest.mark.parametrize(
-    ("array", "said"),
-    [
-        (np.full((2, 6), np.nan, np.float32), "dd.npy: holds NaN or Inf"),
-        (np.full((2, 6), 1e300), "dd.npy: holds NaN or Inf"),
-        (np.ones((2, 7), np.float32), "dd.npy: features are 7 wide, expected 6"),
-        (
-            np.ones((2, 3, 6), np.float32),
-            "dd.npy: expected floats of shape (rows, size)",
-        ),
-        (np.ones((0, 6), np.float32), "dd.npy: "),
-        (np.ones(6, np.float32), "found float32 (6,)"),
-        (np.ones((2, 6), np.int64), "found int64 (2, 6)"),
-        (np.array({"features": 3}, dtype=object), "dd.npy: cannot be read"),
-    ],
-)
-def test_a_bad_array_is_refused_by_name(npy, capsys, array, said):
-    np.save(npy / "dd.npy", array, allow_pickle=True)
-    assert said in refused(capsys, npy)
-
-
-@pytest.mark.parametrize("kept", [0, 5, 60, 130])
-def test_half_a_file_is_refused_by_name(npy, capsys, kept):
-    content = (npy / "cc.npy").read_bytes()
-    (npy / "cc.npy").write_bytes(content[:kept])
-    assert "cc.npy: cannot be read" in refused(capsys, npy)
-
-
-@pytest.mark.parametrize(
-    ("said", "instead"),
-    [
-        (b"}", b" "),
-        (b"(5, 6)", b"(9, 6)"),
-        (b"'descr'", b"'d\x17scr'"),
-        (b"<f4", b"|O8"),
-        (b"\x93NUMPY", b"PK\x03\x04PY"),
-    ],
-)
-def test_a_damaged_header_is_refused_by_name(npy, capsys, said, instead):
-    content = (npy / "cc.npy").read_bytes()
-    assert said in content
-    (npy / "cc.npy").write_bytes(content.replace(said, instead, 1))
-    assert "cc.npy: cannot be read" in refused(capsys, npy)
-
-
-def test_all_bad_files_are_named_at_once(npy, capsys):
-    for number in range(15):
-        (npy / f"x{number:02}.npy").write_bytes(b"no array")
-    message = refused(capsys, npy)
-    assert "x00.npy" in message
-    assert "… 5 more" in message
 
 
 def test_wrong_options_are_refused(npy, groups, tmp_path, capsys):

@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from utils.annotations.npy_folder import NpyFolder
 from utils.feature_files.compare_features import compare
 from utils.feature_files.feature_array import rows_and_width
 from utils.feature_files.feature_file import FeatureError, FeatureFile
+from utils.feature_forms.npy_folder import NpyFolder
 from utils.video_feature.convert_feature_frm_to_clip import convert
 
 ROWS, WIDTH = 5, 4
