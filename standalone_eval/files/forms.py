@@ -29,8 +29,8 @@ PREDICTIONS = Form("a prediction file (video2idx, VCMR, SVMR, VR)", "were two pa
 DURATIONS = Form("durations ({split: {vid_name: [seconds, video_idx]}})", "were two paths swapped?")
 MOMENT_DETR = Form(
     "annotations in Moment-DETR's form (qid, query, vid, relevant_windows)",
-    "beside each other in a folder, called by their splits, they are read by utils/annotations/convert.py, as "
-    "`convert.py qvhighlights` or `convert.py custom`",
+    "standalone_eval/eval.py takes them as they are; for anything else, beside each other in a folder and called by "
+    "their splits, utils/annotations/convert.py converts them, as `convert.py qvhighlights` or `convert.py custom`",
 )
 VERIFIED = Form(
     "annotations in VERIFIED's form (desc_id, fig_desc, video, time)",

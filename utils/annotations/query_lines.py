@@ -140,7 +140,7 @@ def _take(
         reader.wrong(where, f'"{line.keys.moments}" {reprlib.repr(moments)} is not a list of [start, end] in seconds')
     elif reader.video(name, seconds, where):
         number = line.id if line.own_id else line.number
-        reader.query(source, number, name, desc, spans, where, own_id=line.own_id, also=line.also())
+        reader.query(source, number, str(name), desc, spans, where, own_id=line.own_id, also=line.also())
 
 
 def _spans(moments: Any) -> list[tuple[Any, Any]] | None:
