@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +60,17 @@ class ModelConfig(LossSettings):
     initializer_range: float = 0.02
     ctx_mode: str = "video_sub_tef"
 
+    vectors_for: ClassVar[tuple[str, ...]] = ("videos and spans",)  # what an encoded clip has a vector for, a modality
+
     @classmethod
     def from_dict(cls, model_cfg: Mapping[str, Any]) -> ModelConfig:
         """Build from a checkpoint's `model_cfg` (an EasyDict will do); entries that are not ours are passed over."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in model_cfg.items() if name in known})
+
+    def build(self, generator: torch.Generator | None = None) -> ReLoCLNet:
+        """A model of these sizes, its initial weights drawn with `generator`."""
+        return ReLoCLNet(self, generator)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -150,13 +156,14 @@ class ReLoCLNet(nn.Module):
 
     def predictors(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(P, 1, kernel) weights of the start and of the end predictors with these names."""
-        st, ed = (torch.cat([self.part(name, f"{end}_predictor").weight for name in names]) for end in ("st", "ed"))
+        weights = dict(self.named_parameters())
+        st, ed = (torch.cat([weights[f"{name}_{end}_predictor.weight"] for name in names]) for end in ("st", "ed"))
         return st, ed
 
     @property
     def n_vectors(self) -> int:
-        """Vectors that an encoded clip is searched by: M, or 2 M where videos and spans are found by different ones."""
-        return len(self.modalities)
+        """Vectors of an encoded clip: M for each of `vectors_for`."""
+        return len(self.config.vectors_for) * len(self.modalities)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""XML (Lei et al., ECCV 2020), the model that ReLoCLNet grew from: retrieval with the first encoder, spans with the last.
+"""XML (Lei et al., ECCV 2020), which ReLoCLNet grew from: videos by the first encoder, spans by the last.
 
 Beside ReLoCLNet it has one query encoder, and no third encoder after the cross attention, no FrameCL and no VideoCL.
 f1 is what the first encoder of a modality says of clips, before the modalities meet; videos are retrieved by it. f2 is
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ HIDDEN = -10_000.0  # added to scores of the cross attention with or of a padded
 
 @dataclass(frozen=True)
 class XMLConfig(ModelConfig):
-    """The `model_cfg` of a checkpoint. Of what the published code can be asked for beside this, `unsupported` says why."""
+    """The `model_cfg` of a checkpoint; for what else the published code can be asked, see `unsupported`."""
 
     hidden_size: int = 256
     n_heads: int = 4
@@ -42,6 +42,11 @@ class XMLConfig(ModelConfig):
     merge_two_stream: bool = True
     cross_att: bool = True
     no_modular: bool = False
+
+    vectors_for: ClassVar[tuple[str, ...]] = ("videos", "spans")
+
+    def build(self, generator: torch.Generator | None = None) -> XML:
+        return XML(self, generator)
 
     def __post_init__(self) -> None:
         if len(self.modalities) < 2:  # there is nothing to merge, and nothing to attend to
@@ -96,10 +101,6 @@ class XML(ReLoCLNet):
     def span_kernels(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(P, 1, kernel) weights of the start and end predictors, of the mean over modalities or of each of them."""
         return self.predictors(*self._streams)
-
-    @property
-    def n_vectors(self) -> int:
-        return 2 * len(self.modalities)
 
     # ---------------------------------------------------------------- encoders
 

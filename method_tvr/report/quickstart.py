@@ -19,7 +19,7 @@ import numpy as np
 
 from method_tvr.config import inference_options
 from method_tvr.inference import Evaluation, evaluate_rows, evaluation_of, predict
-from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.model import ModelConfig
 from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
@@ -38,7 +38,7 @@ def untrained_recalls(config: ModelConfig, evaluation: Evaluation) -> Sequence[R
     """Recalls of models that were initialised and never trained, one for each of `UNTRAINED_SEEDS`."""
     runs = []
     for seed in UNTRAINED_SEEDS:
-        model = ReLoCLNet(config, named_generator(seed, "initialisation")).to(evaluation.device).eval()
+        model = config.build(named_generator(seed, "initialisation")).to(evaluation.device).eval()
         metrics = evaluate_rows(predict(model, evaluation, TASKS), evaluation)
         runs.append({task: metrics[task] for task in TASKS})
     return runs

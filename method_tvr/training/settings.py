@@ -12,6 +12,7 @@ from easydict import EasyDict
 
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.models import NAME, config_of
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.values import OFF
 from standalone_eval.metrics import ANY
@@ -95,7 +96,8 @@ def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
     tef = TEF_SIZE if features.use_tef else 0
     sizes = {m: features.sizes[m] + tef for m in features.modalities}
     inputs = {"visual_input_size": sizes.get("video"), "sub_input_size": sizes.get("sub")}
-    return ModelConfig.from_dict({**opt, **inputs, "query_input_size": features.sizes["query"]})
+    switches = {"merge_two_stream": not opt.no_merge_two_stream, "cross_att": not opt.no_cross_att}
+    return config_of({**opt, **switches, **inputs, NAME: opt.model, "query_input_size": features.sizes["query"]})
 
 
 def stop_score(recalls: Mapping[str, float]) -> float:
