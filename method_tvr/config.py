@@ -131,9 +131,8 @@ OPTIONS: Table = (
         Option("max_sub_l", 50, "recorded only"),
         Option("max_desc_l", 30, "most tokens of a query", ABOVE_0),
         Option("max_ctx_l", 128, "most clips of a video (default with XML: 100)", ABOVE_0),
-        Option("long_videos", None, "videos of more clips: averaged down, as ReLoCLNet does; cut off, as XML does; or, "
-               "to search, in overlapping windows that are each searched as a video, so that times are right",
-               choices=LONG_VIDEOS),
+        Option("long_videos", None, "videos of more clips: averaged down (ReLoCLNet's), cut off (XML's) or, to search, "
+               "in overlapping windows that are each searched as a video, with right times", choices=LONG_VIDEOS),
         Option("train_path", None, "training annotations, jsonl (default: the dataset's)", on_resume=True),
         Option("eval_path", None, "annotations to evaluate on, jsonl (default: the dataset's)", inference=OWN,
                on_resume=True),
@@ -221,6 +220,9 @@ OPTIONS: Table = (
         Option("encoded_corpus", None,
                "search the split's videos in this folder, which encode.sh wrote, instead of encoding them",
                metavar="CORPUS_DIR"),
+        Option("external_inference_vr_res_path", None, "look for moments in the videos that another system found: "
+               "those of VR in this prediction file, in its order and with its scores", inference=UNSHARED,
+               metavar="FILE.json"),
         Option("query", None, "ask this instead of the split's queries; repeatable", metavar="SENTENCE",
                repeatable=True),
         Option("query_file", None, "ask these, one sentence a line", metavar="FILE.txt"),
@@ -310,7 +312,7 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
         print(f"note: the recipe of {dataset.name}, {values}, {dataset.recipe_note}", file=sys.stderr)
     # a dataset's own evaluation annotations would not fit other training files
     rules.finish(opt, given, keep_without_eval="train_path" in given and "eval_path" not in given)
-    _check(options, opt)
+    rules.check(options, opt)
     rules.check_training(opt)
     return opt
 
@@ -348,12 +350,6 @@ def _with_defaults(options: Mapping[str, Option], given: Mapping[str, Any]) -> E
     return EasyDict({**{name: option.default for name, option in options.items()}, **given})
 
 
-def _check(options: Mapping[str, Option], opt: EasyDict) -> None:
-    for name, option in options.items():
-        option.check(opt[name])
-    rules.check_together(opt)
-
-
 def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mapping[str, Any]) -> EasyDict:
     """Options of the run in the results folder `opt.resume`, changed by what was typed.
 
@@ -372,7 +368,7 @@ def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mappin
         raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
     opt.resume = opt.results_dir = folder
     rules.finish(opt, given, keep_without_eval=True)
-    _check(options, opt)
+    rules.check(options, opt)
     keep_to_known_places(opt, saved, given, folder)
     return opt
 
@@ -398,6 +394,6 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     opt.eval_id = opt.eval_id or opt.exp_id
     rules.check_program(opt, given, program)
     rules.finish(opt, given)
-    _check(options, opt)
+    rules.check(options, opt)
     keep_to_known_places(opt, saved, {*given, "train_path"}, opt.model_dir)  # inference reads no training queries
     return opt

@@ -36,6 +36,7 @@ from utils.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
+ByModality = dict[str, torch.Tensor]
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
 
 
@@ -61,6 +62,7 @@ class ModelConfig(LossSettings):
     ctx_mode: str = "video_sub_tef"
 
     vectors_for: ClassVar[tuple[str, ...]] = ("videos and spans",)  # what an encoded clip has a vector for, a modality
+    pads_to_batch: ClassVar[bool] = False  # whether batches of training are padded to their longest video
 
     @classmethod
     def from_dict(cls, model_cfg: Mapping[str, Any]) -> ModelConfig:
@@ -89,9 +91,6 @@ class ContextEncoding(NamedTuple):
 
     h2: torch.Tensor  # (n, L, D), for FrameCL and VideoCL
     h3: torch.Tensor  # (n, L, D), for retrieval and localisation
-
-
-ByModality = dict[str, torch.Tensor]
 
 
 class EncodedVideos(NamedTuple):
@@ -132,9 +131,9 @@ class ReLoCLNet(nn.Module):
 
     def add_modality(self, m: str, n_encoders: int, cross: bool) -> None:
         """Make the layers of a modality."""
-        config = self.config
-        hidden, heads, drop = config.hidden_size, config.n_heads, config.drop
-        self.add_module(f"{m}_input_proj", LinearLayer(config.input_sizes[m], hidden, config.input_drop))
+        hidden, heads, drop = self.config.hidden_size, self.config.n_heads, self.config.drop
+        projection = LinearLayer(self.config.input_sizes[m], hidden, self.config.input_drop)
+        self.add_module(f"{m}_input_proj", projection)
         for i in range(1, n_encoders + 1):
             self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
         if cross:
@@ -146,8 +145,7 @@ class ReLoCLNet(nn.Module):
         """Make the convolutions that turn similarities into start and end logits."""
         kernel = self.config.conv_kernel_size
         for end in ("st", "ed"):
-            predictor = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
-            self.add_module(f"{name}_{end}_predictor", predictor)
+            self.add_module(f"{name}_{end}_predictor", nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False))
 
     @property
     def span_kernels(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,14 +154,9 @@ class ReLoCLNet(nn.Module):
 
     def predictors(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(P, 1, kernel) weights of the start and of the end predictors with these names."""
-        weights = dict(self.named_parameters())
-        st, ed = (torch.cat([weights[f"{name}_{end}_predictor.weight"] for name in names]) for end in ("st", "ed"))
+        weight = self.get_parameter
+        st, ed = (torch.cat([weight(f"{name}_{end}_predictor.weight") for name in names]) for end in ("st", "ed"))
         return st, ed
-
-    @property
-    def n_vectors(self) -> int:
-        """Vectors of an encoded clip: M for each of `vectors_for`."""
-        return len(self.config.vectors_for) * len(self.modalities)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -178,10 +171,10 @@ class ReLoCLNet(nn.Module):
 
     def encode_tokens(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> torch.Tensor:
         """(N, Lq, D) encodings of query tokens, see `encode_query`."""
-        tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
         hidden = hide(query_mask, self.dtype).unsqueeze(1)
-        encoded: torch.Tensor = self.query_encoder1(self.query_encoder(tokens, hidden), hidden)
-        return encoded
+        tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
+        tokens = self.query_encoder1(self.query_encoder(tokens, hidden), hidden)
+        return tokens
 
     def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Modular queries, one vector per modality: {modality: (N, D)}, the `video_query` and the `sub_query`.

@@ -205,7 +205,7 @@ class Trainer(Closing):
             self.train_set.draw_moments(named_generator(self.settings.seed, f"moments/{epoch}"))
         order = list(RandomSampler(self.train_set, generator=named_generator(self.settings.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * bsz :]
-        loader = BatchLoader(self.train_set, bsz, self.settings.trim_padding, left, self.ranks)
+        loader = BatchLoader(self.train_set, bsz, self.settings.to_longest(self.model.config), left, self.ranks)
         before: tuple[RandomStates, torch.Tensor] | None = None
         for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
             if self.guard.checks_before_update:

@@ -44,6 +44,7 @@ class XMLConfig(ModelConfig):
     no_modular: bool = False
 
     vectors_for: ClassVar[tuple[str, ...]] = ("videos", "spans")
+    pads_to_batch: ClassVar[bool] = True
 
     def build(self, generator: torch.Generator | None = None) -> XML:
         return XML(self, generator)

@@ -17,7 +17,6 @@ REFUSED = {
     "term is the same for all clips: leave it out",
     "stack_conv_predictor_conv_kernel_sizes": "gives checkpoints that the published code cannot load itself: give "
     "--conv_kernel_size, one for all",
-    "external_inference_vr_res_path": "videos are found by the model itself, and by others in XML alone: leave it out",
     "use_glove": _GLOVE,
     "word2idx_path": _GLOVE,
     "vocab_size": _GLOVE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from easydict import EasyDict
 from method_tvr.dataset.clip_times import AUTO, AVERAGE, CUT, WINDOWS
 from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
-from method_tvr.options.row import INFERENCE, SERVE
+from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
 from method_tvr.options.values import CTX_MODES
 from standalone_eval.metrics import LEAST_RIGHT, Rule
@@ -77,8 +77,14 @@ def _name_device(opt: EasyDict, typed: Collection[str]) -> None:
     opt.device = number
 
 
-def check_together(opt: EasyDict) -> None:
-    """Refuse options of any program that do not go together; each alone is within its bounds."""
+def check(options: Mapping[str, Option], opt: EasyDict) -> None:
+    """Refuse options of any program that are out of bounds, or do not go together."""
+    for name, option in options.items():
+        option.check(opt[name])
+    _check_together(opt)
+
+
+def _check_together(opt: EasyDict) -> None:
     parts = opt.ctx_mode.split("_")
     if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
         raise InputError(

@@ -19,10 +19,10 @@ from utils.tensor_utils import pad_sequences
 def encode_videos(
     model: ReLoCLNet, batches: Iterable[Batch], device: torch.device, trim_padding: bool = False
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """For each video, in their order, its number of clips L and its rows (R, V, D) float32, V `model.n_vectors`.
+    """For each video, in their order, its number of clips L and its rows (R, V, D) float32.
 
-    The first M of a row are what videos are retrieved by, the last M what moments are localised by, a vector of each
-    modality; in a model that does both by the same ones (V = M) they are these.
+    The first M of a row's vectors are what videos are retrieved by, the last M what moments are localised by, one of
+    each modality; where a model does both by the same ones, V is M, and otherwise 2 M.
     The model is in evaluation mode on the device, where encodings stay. Padded rows that boundary scores need are among
     them, but with `trim_padding`, see `ReLoCLNet.encode_videos`, there are none.
     """

@@ -19,6 +19,7 @@ from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import (
     IMPOSSIBLE,
     NO_ENTRY,
+    NOT_GIVEN,
     EncodedQueries,
     Moments,
     RankedVideos,
@@ -73,17 +74,18 @@ class Searcher:
 
     @torch.inference_mode()
     def search(
-        self, queries: EncodedQueries, allowed: np.ndarray | None = None
+        self, queries: EncodedQueries, allowed: np.ndarray | None = None, given: Shortlist | None = None
     ) -> Iterator[tuple[Moments, RankedVideos]]:
         """VCMR and VR answers to each of `query_blocks`, with as few passes over the corpus as the settings allow.
 
         Args:
             allowed: (Nv,) bool, entries to look at, at least one; None: all. A corpus in shards is searched whole.
+            given: the videos of each query, found by another system, in its order; None: they are found here.
         """
         blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
         for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
             of_pass = queries[several]
-            found = self.find(of_pass, allowed)
+            found = self.find(of_pass, allowed) if given is None else given[several]
             for block in self.query_blocks(len(of_pass)):
                 yield self._moments_in(of_pass[block], found[block])
 
@@ -92,7 +94,7 @@ class Searcher:
         return _slices(n_queries, self.settings.query_block)
 
     def _weights(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.exp(self.settings.q2c_alpha * scores)
+        return torch.exp(self.settings.q2c_alpha * scores).masked_fill_(scores == NOT_GIVEN, IMPOSSIBLE)
 
     def _moments_in(self, queries: EncodedQueries, found: Shortlist) -> tuple[Moments, RankedVideos]:
         weights = self._weights(found.video_scores)

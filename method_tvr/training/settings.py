@@ -54,6 +54,10 @@ class TrainSettings:
         """Whether a query that has several moments is trained on another one each epoch."""
         return self.several == ANY
 
+    def to_longest(self, config: ModelConfig) -> bool:
+        """Whether a batch's clips are padded to its longest video."""
+        return self.trim_padding or config.pads_to_batch
+
     def losses(self, config: ModelConfig, epoch: int) -> LossSettings:
         """The config's loss settings with what only counts from an epoch of its own."""
         spans = self.train_span_start_epoch != OFF and epoch >= self.train_span_start_epoch
