@@ -49,16 +49,17 @@ class Dropout(nn.Dropout):
         return x * keep_mask(x.shape, self.p, x.dtype).mul_(keep_scale(self.p))
 
 
-def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32, elsewhere: float = -torch.inf) -> torch.Tensor:
     """What is added to attention scores (of `dtype`) so that only keys get weight where `visible` (…, L) is 1 or True.
 
-    0 there, -inf elsewhere. Made once for all layers that look at the same keys: on a GPU each would turn its mask into
+    0 there, `elsewhere` where not. Made once for all layers that look at the same keys: on a GPU each would turn its mask into
     this.
     """
     length = visible.shape[-1]
     # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
     hidden = torch.empty((*visible.shape[:-1], length + -length % ALIGNED), dtype=dtype, device=visible.device)
-    return torch.log(visible, out=hidden[..., :length])
+    out = hidden[..., :length]
+    return torch.log(visible, out=out) if elsewhere == -torch.inf else torch.mul(1 - visible, elsewhere, out=out)
 
 
 def attention(

@@ -127,7 +127,7 @@ class XML(ReLoCLNet):
             return {m: XMLEncoding(f1[m], self._through(f1[m], m, hidden, 2, 3)) for m in self.modalities}
         # a padded clip is hidden from, and hides, all others alike, so that it attends to all, with rounded scores
         both = ctx_mask.unsqueeze(2) * ctx_mask.unsqueeze(1)  # (N, L queries, L keys)
-        crossing = ((1 - both) * HIDDEN).to(self.dtype)
+        crossing = hide(both, self.dtype, HIDDEN)
         return {
             m: XMLEncoding(f1[m], self._through(self._cross(m, f1, crossing), m, hidden, 2)) for m in self.modalities
         }

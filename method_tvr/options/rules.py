@@ -154,6 +154,11 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             "encoded with: leave the option out"
         )
     asked = opt.query is not None or opt.query_file is not None
+    if opt.external_inference_vr_res_path is not None and (program != INFERENCE or opt.long_videos == WINDOWS or asked):
+        raise InputError(
+            f"--external_inference_vr_res_path {opt.external_inference_vr_res_path}: names videos for the queries of a "
+            "split: ask inference.sh for these, and without --long_videos windows"
+        )
     if program == INFERENCE:
         for_asking = {"top_k", "text_model"} & set(typed)
         if asked and "tasks" in typed:

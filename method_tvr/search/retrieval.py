@@ -62,8 +62,10 @@ class Searcher:
         self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
         longest = int(corpus.n_rows.max())
         self._predictors = [
-            torch.stack([_convolution_matrix(kernel.flatten(), longest) for kernel in pair], dim=1)
-            for pair in zip(st_kernels, ed_kernels, strict=True)
+            torch.stack([_convolution_matrix(kernel, longest) for kernel in pair], dim=1)
+            for pair in zip(
+                *(kernels.reshape(-1, kernels.shape[-1]) for kernels in (st_kernels, ed_kernels)), strict=True
+            )
         ]  # (L, 2, L) each
 
     def exact(self) -> Searcher:

@@ -134,7 +134,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         records = {kind: properties(features[kind]) for kind in KINDS if kind in features}
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
-            f"{path}: is not a checkpoint of ReLoCLNet or XML ({type(err).__name__}: {err}): "
+            f"{path}: is not a ReLoCLNet or XML checkpoint ({type(err).__name__}: {err}): "
             'expected {"model": weights, "model_cfg": sizes, "epoch": number}'
         ) from err
     if not intact:
