@@ -52,8 +52,8 @@ class Dropout(nn.Dropout):
 def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32, elsewhere: float = -torch.inf) -> torch.Tensor:
     """What is added to attention scores (of `dtype`) so that only keys get weight where `visible` (…, L) is 1 or True.
 
-    0 there, `elsewhere` where not. Made once for all layers that look at the same keys: on a GPU each would turn its mask into
-    this.
+    0 there, `elsewhere` where not. Made once for all layers that look at the same keys: on a GPU each would turn its
+    mask into this.
     """
     length = visible.shape[-1]
     # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
