@@ -34,7 +34,14 @@ from method_tvr.search.encoding import encode_queries
 from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, given_videos, write_predictions
 from method_tvr.search.records import EncodedQueries, SearchSettings, Shortlist
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.trained_model import Encoding, TrainedModel, encoded_before, encoded_now, open_model, search_settings
+from method_tvr.trained.trained_model import (
+    Encoding,
+    TrainedModel,
+    encoded_before,
+    encoded_now,
+    open_model,
+    search_settings,
+)
 from method_tvr.training.launch import launch, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table

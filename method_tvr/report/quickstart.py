@@ -24,7 +24,7 @@ from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
 from method_tvr.report.plots import draw_run, read_curves
-from method_tvr.trained_model import TrainedModel, open_model
+from method_tvr.trained.trained_model import TrainedModel, open_model
 from utils.basic_utils import command_line, read_json, whole_file, write_json
 from utils.model_utils import named_generator, named_when_out_of_memory
 

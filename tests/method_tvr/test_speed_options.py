@@ -12,7 +12,7 @@ import torch
 
 import method_tvr.model as model_module
 import method_tvr.search.scoring as scoring_module
-from method_tvr import inference, model_components, train, trained_model
+from method_tvr import inference, model_components, train
 from method_tvr.ask import encode_corpus, search
 from method_tvr.config import OPTIONS
 from method_tvr.model import ReLoCLNet
@@ -21,6 +21,7 @@ from method_tvr.options.row import INFERENCE, TRAIN, options_of
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
+from method_tvr.trained import trained_model
 from method_tvr.training import launch
 from method_tvr.web import serve
 from tests.support.runs.small_models import SMALL, small_batch, small_model

@@ -21,7 +21,6 @@ from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.options.rules import ensure_dataset, settings_of
 from method_tvr.options.saved import find_path
-from method_tvr.outdated_encodings import refuse_outdated
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
@@ -30,6 +29,7 @@ from method_tvr.search.records import SearchSettings
 from method_tvr.search.stored_corpus import open_corpus
 from method_tvr.search.windows import Windows
 from method_tvr.start_end_dataset import StartEndEvalDataset
+from method_tvr.trained.outdated_encodings import refuse_outdated
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
 from utils.basic_utils import InputError, StrPath, progress
 from utils.model_utils import choose_device
