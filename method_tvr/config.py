@@ -12,9 +12,10 @@ from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.dataset.clip_times import AUTO, LABEL_RULES
+from method_tvr.dataset.clip_times import AUTO, AVERAGE, LABEL_RULES, LONG_VIDEOS
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
+from method_tvr.options.models import MODELS, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
 from method_tvr.options.row import (
     ABOVE_0,
@@ -45,7 +46,6 @@ from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import check_name_part, find_model_dir, keep_to_known_places, load_known
 from method_tvr.options.settings_file import read_settings
 from method_tvr.options.values import (
-    AVERAGE,
     CTX_MODES,
     FAISS_KINDS,
     INDEXES,
@@ -53,7 +53,6 @@ from method_tvr.options.values import (
     OFF,
     SHOWN_NMS_THD,
     TASKS,
-    WINDOWS,
 )
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import AGREE, SEVERAL
@@ -131,7 +130,9 @@ OPTIONS: Table = (
     Group("data", ALL_PROGRAMS, (
         Option("max_sub_l", 50, "recorded only"),
         Option("max_desc_l", 30, "most tokens of a query", ABOVE_0),
-        Option("max_ctx_l", 128, "most clips of a video; longer ones are averaged down", ABOVE_0),
+        Option("max_ctx_l", 128, "most clips of a video (default with XML: 100)", ABOVE_0),
+        Option("long_videos", None, "videos of more clips: averaged down (ReLoCLNet's), cut off (XML's) or, to search, "
+               "in overlapping windows that are each searched as a video, with right times", choices=LONG_VIDEOS),
         Option("train_path", None, "training annotations, jsonl (default: the dataset's)", on_resume=True),
         Option("eval_path", None, "annotations to evaluate on, jsonl (default: the dataset's)", inference=OWN,
                on_resume=True),
@@ -159,6 +160,10 @@ OPTIONS: Table = (
                "(default: the dataset's)", choices=LABEL_RULES),
     )),
     Group("model", ALL_PROGRAMS, (
+        Option("model", RELOCLNET, "ReLoCLNet, or XML, which it grew from", choices=MODELS),
+        Option("no_merge_two_stream", False, "XML: predict spans from each modality, and average the logits"),
+        Option("no_cross_att", False, "XML: modalities do not attend to each other"),
+        Option("no_modular", False, "XML: a query is the maximum over its tokens"),
         Option("max_position_embeddings", 300, "recorded only"),
         Option("hidden_size", 384, "D", ABOVE_0),
         Option("n_heads", 8, "attention heads", ABOVE_0),
@@ -215,9 +220,9 @@ OPTIONS: Table = (
         Option("encoded_corpus", None,
                "search the split's videos in this folder, which encode.sh wrote, instead of encoding them",
                metavar="CORPUS_DIR"),
-        Option("long_videos", AVERAGE, "videos of more than max_ctx_l clips: averaged down, as in training, or cut "
-               "into overlapping windows that are each searched as a video, so that times are right",
-               choices=(AVERAGE, WINDOWS)),
+        Option("external_inference_vr_res_path", None, "look for moments in the videos that another system found: "
+               "those of VR in this prediction file, in its order and with its scores", inference=UNSHARED,
+               metavar="FILE.json"),
         Option("query", None, "ask this instead of the split's queries; repeatable", metavar="SENTENCE",
                repeatable=True),
         Option("query_file", None, "ask these, one sentence a line", metavar="FILE.txt"),
@@ -277,7 +282,7 @@ OPTIONS: Table = (
 )
 # fmt: on
 
-BEFORE_RECORDED = {"several": AGREE}  # what runs were made with whose opt.json does not say
+BEFORE_RECORDED = {"several": AGREE, "long_videos": AVERAGE}  # what runs were made with whose opt.json does not say
 CHANGEABLE_ON_RESUME = frozenset(option.name for group in OPTIONS for option in group.options if option.on_resume)
 # what decides how much memory of the device is needed
 SEARCH_MEMORY = needing_memory(OPTIONS, SEARCH)
@@ -300,14 +305,14 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     if opt.dset_name is None:
         raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
     dataset = dataset_of(opt)
-    usual = {**dataset.recipe, **read_settings(opt.settings, options)}
+    usual = {**STARTS[opt.model], **dataset.recipe, **read_settings(opt.settings, options)}
     opt.update({name: value for name, value in usual.items() if name not in given})
     if dataset.recipe_note:
         values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)
         print(f"note: the recipe of {dataset.name}, {values}, {dataset.recipe_note}", file=sys.stderr)
     # a dataset's own evaluation annotations would not fit other training files
     rules.finish(opt, given, keep_without_eval="train_path" in given and "eval_path" not in given)
-    _check(options, opt)
+    rules.check(options, opt)
     rules.check_training(opt)
     return opt
 
@@ -345,12 +350,6 @@ def _with_defaults(options: Mapping[str, Option], given: Mapping[str, Any]) -> E
     return EasyDict({**{name: option.default for name, option in options.items()}, **given})
 
 
-def _check(options: Mapping[str, Option], opt: EasyDict) -> None:
-    for name, option in options.items():
-        option.check(opt[name])
-    rules.check_together(opt)
-
-
 def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mapping[str, Any]) -> EasyDict:
     """Options of the run in the results folder `opt.resume`, changed by what was typed.
 
@@ -369,7 +368,7 @@ def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mappin
         raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
     opt.resume = opt.results_dir = folder
     rules.finish(opt, given, keep_without_eval=True)
-    _check(options, opt)
+    rules.check(options, opt)
     keep_to_known_places(opt, saved, given, folder)
     return opt
 
@@ -395,6 +394,6 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     opt.eval_id = opt.eval_id or opt.exp_id
     rules.check_program(opt, given, program)
     rules.finish(opt, given)
-    _check(options, opt)
+    rules.check(options, opt)
     keep_to_known_places(opt, saved, {*given, "train_path"}, opt.model_dir)  # inference reads no training queries
     return opt

@@ -31,10 +31,17 @@ from method_tvr.options.values import OFF, TASKS
 from method_tvr.search.answering import Answerer, VideoSource, open_answerer
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.encoding import encode_queries
-from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, write_predictions
-from method_tvr.search.records import EncodedQueries, SearchSettings
+from method_tvr.search.predictions import MAX_PREDICTIONS, RankedRows, given_videos, write_predictions
+from method_tvr.search.records import EncodedQueries, SearchSettings, Shortlist
 from method_tvr.start_end_dataset import StartEndDataset, StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.trained_model import Encoding, TrainedModel, encoded_before, encoded_now, open_model, search_settings
+from method_tvr.trained.trained_model import (
+    Encoding,
+    TrainedModel,
+    encoded_before,
+    encoded_now,
+    open_model,
+    search_settings,
+)
 from method_tvr.training.launch import launch, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
@@ -63,6 +70,7 @@ class Evaluation:
     by_type: bool  # report recalls by type of query too, where all have one
     nms_thd: float  # write predictions after temporal NMS at this IoU as well; `OFF`
     max_before_nms: int  # moments that NMS looks at
+    given_videos: str | None = None  # prediction file with the videos that moments are looked for in
 
 
 def evaluation_of(
@@ -98,6 +106,7 @@ def evaluation_of(
         dataset_of(opt).query_types,
         opt.nms_thd,
         opt.max_before_nms if opt.nms_from_all else MAX_PREDICTIONS,
+        opt.get("external_inference_vr_res_path"),
     )
 
 
@@ -120,16 +129,22 @@ def predict(model: ReLoCLNet, evaluation: Evaluation, tasks: Sequence[str]) -> d
     batches = progress(BatchLoader(own, one.query_bsz, one.trim_padding), "encoding queries")
     encoded = [encode_queries(model, prepare_batch_inputs(batch, one.device)).to(CPU) for _, batch in batches]
     everyones = [part for share in one.ranks.all_gather(encoded) for part in share]
-    return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(one.device), queries, tasks)
+    path = one.given_videos
+    given = None if path is None else given_videos(path, queries, videos, one.search, one.device)
+    return answer_tasks(answerer, EncodedQueries.concatenate(everyones).to(one.device), queries, tasks, given)
 
 
 def answer_tasks(
-    answerer: Answerer, queries: EncodedQueries, asked: Sequence[Query], tasks: Sequence[str]
+    answerer: Answerer,
+    queries: EncodedQueries,
+    asked: Sequence[Query],
+    tasks: Sequence[str],
+    given: Shortlist | None = None,
 ) -> dict[str, RankedRows]:
-    """Answer queries of a split, encoded and as annotated; see `predict`."""
+    """Answer queries of a split, encoded and as annotated; see `predict`, and for `given` `Searcher.search`."""
     parts: dict[str, list[RankedRows]] = {task: [] for task in tasks}
     if "VCMR" in parts or "VR" in parts:
-        for found in answerer.search(queries):
+        for found in answerer.search(queries, given=given):
             for task, rows in zip(("VCMR", "VR"), found, strict=True):
                 if task in parts:
                     parts[task].append(rows)
@@ -153,7 +168,8 @@ def mean_losses(
 
     `settings` are the loss weights in force, and `negatives` what negatives are drawn with.
     """
-    meter, loader = LossMeter(device), BatchLoader(dataset, batch_size, trim_padding, ranks=ranks)
+    to_longest = trim_padding or model.config.pads_to_batch
+    meter, loader = LossMeter(device), BatchLoader(dataset, batch_size, to_longest, ranks=ranks)
     batches = copied_ahead(loader, device)
     for _, batch in progress(batches, "losses on the evaluation split", total=len(loader)):
         _, losses = model(dataset.inputs(batch, device), settings, negatives, trim_padding, ranks=ranks)

@@ -53,6 +53,7 @@ class Inputs:
     ctx_mode: str
     max_desc_l: int
     max_ctx_l: int
+    long_videos: str
     no_norm_vfeat: bool
     no_norm_tfeat: bool
     clip_length: float | str
@@ -79,12 +80,10 @@ class Inputs:
         parts, paths = self.ctx_mode.split("_"), {"video": self.vid_feat_path, "sub": self.sub_bert_path}
         return {m: find_path(str(paths[m])) for m in MODALITIES if m in parts}
 
-    def open_features(
-        self, device: torch.device, with_queries: bool = True, with_context: bool = True, average: bool = True
-    ) -> FeatureStore:
+    def open_features(self, device: torch.device, with_queries: bool = True, with_context: bool = True) -> FeatureStore:
         """The features of queries and videos, for a model on a device; False leaves the files of either alone.
 
-        Those of queries alone are each needed once, and read from their file. For `average` see `FeatureStore`.
+        Those of queries alone are each needed once, and read from their file.
         """
         on_gpu, text = device.type == "cuda", not self.no_norm_tfeat
         described: dict[str, Any] = {
@@ -95,7 +94,7 @@ class Inputs:
             "max_desc_l": self.max_desc_l,
             "use_tef": "tef" in self.ctx_mode.split("_"),
             "sizes": {"video": self.vid_feat_size, "sub": self.sub_feat_size, "query": self.q_feat_size},
-            "average": average,
+            "long_videos": self.long_videos,
             "num_workers": self.num_workers,
             "pin_memory": on_gpu and not self.no_pin_memory,
         }

@@ -8,9 +8,9 @@ their scores and losses are averaged; of one there is neither the other's branch
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from method_tvr.model_components import (
     LinearLayer,
     TrainablePositionalEncoding,
     computing_in,
+    encoded_together,
     hide,
     init_weights,
     lengthened,
@@ -35,10 +36,8 @@ from utils.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
+ByModality = dict[str, torch.Tensor]
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
-# Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
-# next one reads it. On a GPU all of them: it must not wait for its host.
-CPU_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,18 @@ class ModelConfig(LossSettings):
     initializer_range: float = 0.02
     ctx_mode: str = "video_sub_tef"
 
+    vectors_for: ClassVar[tuple[str, ...]] = ("videos and spans",)  # what an encoded clip has a vector for, a modality
+    pads_to_batch: ClassVar[bool] = False  # whether batches of training are padded to their longest video
+
     @classmethod
     def from_dict(cls, model_cfg: Mapping[str, Any]) -> ModelConfig:
         """Build from a checkpoint's `model_cfg` (an EasyDict will do); entries that are not ours are passed over."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in model_cfg.items() if name in known})
+
+    def build(self, generator: torch.Generator | None = None) -> ReLoCLNet:
+        """A model of these sizes, its initial weights drawn with `generator`."""
+        return ReLoCLNet(self, generator)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -88,12 +94,13 @@ class ContextEncoding(NamedTuple):
 
 
 class EncodedVideos(NamedTuple):
-    """Videos of a batch that were encoded together; h2 and h3 are {modality: (n, L, D)} in float32."""
+    """Videos of a batch that were encoded together; encodings are {modality: (n, L, D)} in float32."""
 
     rows: slice | torch.Tensor  # which videos of the batch; a tensor is on the CPU
     mask: torch.Tensor  # (n, L), 1 on clips that exist; L is at most that of the batch
-    h2: dict[str, torch.Tensor]
-    h3: dict[str, torch.Tensor]
+    for_videos: ByModality  # what videos are retrieved by: h3
+    for_spans: ByModality  # what moments are localised by: h3
+    h2: ByModality  # what FrameCL and VideoCL contrast
 
 
 class ReLoCLNet(nn.Module):
@@ -106,31 +113,50 @@ class ReLoCLNet(nn.Module):
         self.config, self.modalities = config, config.modalities
         if not self.modalities or config.input_sizes.keys() != set(self.modalities):
             raise ValueError(f"ctx_mode {config.ctx_mode!r}: needs video, sub or both, and their input sizes")
-        hidden, heads, drop = config.hidden_size, config.n_heads, config.drop
+        self.add_layers(config)
+        init_weights(self, config.initializer_range, generator or torch.default_generator)
 
+    def add_layers(self, config: ModelConfig) -> None:
+        """Make all layers, in the order in which their weights are drawn."""
+        hidden, heads, drop = config.hidden_size, config.n_heads, config.drop
         self.query_pos_embed = TrainablePositionalEncoding(config.max_desc_l, hidden, config.input_drop)
         self.ctx_pos_embed = TrainablePositionalEncoding(config.max_ctx_l, hidden, config.input_drop)
         self.query_input_proj = LinearLayer(config.query_input_size, hidden, config.input_drop)
         self.query_encoder = BertAttention(hidden, heads, drop)
         self.query_encoder1 = BertAttention(hidden, heads, drop)
         for m in self.modalities:
-            self.add_module(f"{m}_input_proj", LinearLayer(config.input_sizes[m], hidden, config.input_drop))
-            for i in (1, 2, 3):
-                self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
-            if len(self.modalities) > 1:
-                self.add_module(f"{m}_cross_att", BertSelfAttention(hidden, heads, drop))
-                self.add_module(f"{m}_cross_layernorm", nn.LayerNorm(hidden))
-            self.add_module(f"{m}_query_linear", nn.Linear(hidden, hidden))
+            self.add_modality(m, n_encoders=3, cross=len(self.modalities) > 1)
         self.modular_vector_mapping = nn.Linear(hidden, len(self.modalities), bias=False)
-        kernel = config.conv_kernel_size
-        self.merged_st_predictor = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
-        self.merged_ed_predictor = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
-        init_weights(self, config.initializer_range, generator or torch.default_generator)
+        self.add_predictors("merged")
+
+    def add_modality(self, m: str, n_encoders: int, cross: bool) -> None:
+        """Make the layers of a modality."""
+        hidden, heads, drop = self.config.hidden_size, self.config.n_heads, self.config.drop
+        projection = LinearLayer(self.config.input_sizes[m], hidden, self.config.input_drop)
+        self.add_module(f"{m}_input_proj", projection)
+        for i in range(1, n_encoders + 1):
+            self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
+        if cross:
+            self.add_module(f"{m}_cross_att", BertSelfAttention(hidden, heads, drop))
+            self.add_module(f"{m}_cross_layernorm", nn.LayerNorm(hidden))
+        self.add_module(f"{m}_query_linear", nn.Linear(hidden, hidden))
+
+    def add_predictors(self, name: str) -> None:
+        """Make the convolutions that turn similarities into start and end logits."""
+        kernel = self.config.conv_kernel_size
+        for end in ("st", "ed"):
+            self.add_module(f"{name}_{end}_predictor", nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False))
 
     @property
     def span_kernels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, 1, kernel) weights of the start and of the end predictor."""
-        return self.merged_st_predictor.weight, self.merged_ed_predictor.weight
+        """(P, 1, kernel) weights of the start and of the end predictors: one pair, of the mean over modalities."""
+        return self.predictors("merged")
+
+    def predictors(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P, 1, kernel) weights of the start and of the end predictors with these names."""
+        weight = self.get_parameter
+        st, ed = (torch.cat([weight(f"{name}_{end}_predictor.weight") for name in names]) for end in ("st", "ed"))
+        return st, ed
 
     @property
     def dtype(self) -> torch.dtype:
@@ -143,6 +169,13 @@ class ReLoCLNet(nn.Module):
 
     # ---------------------------------------------------------------- encoders
 
+    def encode_tokens(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> torch.Tensor:
+        """(N, Lq, D) encodings of query tokens, see `encode_query`."""
+        hidden = hide(query_mask, self.dtype).unsqueeze(1)
+        tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
+        tokens = self.query_encoder1(self.query_encoder(tokens, hidden), hidden)
+        return tokens
+
     def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Modular queries, one vector per modality: {modality: (N, D)}, the `video_query` and the `sub_query`.
 
@@ -150,9 +183,7 @@ class ReLoCLNet(nn.Module):
             query_feat: (N, Lq, Dq) token features.
             query_mask: (N, Lq), 1 on tokens that exist.
         """
-        tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
-        hidden = hide(query_mask, self.dtype).unsqueeze(1)
-        tokens = self.query_encoder1(self.query_encoder(tokens, hidden), hidden)  # (N, Lq, D)
+        tokens = self.encode_tokens(query_feat, query_mask)
         attention = self.modular_vector_mapping(tokens)  # (N, Lq, M), one weight per token and modality
         attention = attention.masked_fill(query_mask.unsqueeze(2) == 0, MASKED).softmax(dim=1)
         if len(self.modalities) == 1:  # not by matmul: see `own_products`
@@ -196,15 +227,18 @@ class ReLoCLNet(nn.Module):
         """
         mask = batch["ctx_mask"]
         encoded = []
-        for rows, length in _groups(batch, trim_padding):
+        for rows, length in encoded_together(batch, trim_padding):
             group_mask = mask[rows, :length]
             context = self.encode_context({m: batch[f"{m}_feat"][rows, :length] for m in self.modalities}, group_mask)
-            h2 = {m: encoding.h2.float() for m, encoding in context.items()}
-            h3 = {m: encoding.h3.float() for m, encoding in context.items()}
+            h2, h3 = ({m: encoding[i].float() for m, encoding in context.items()} for i in (0, 1))
             if trim_padding:
                 h3 = {m: h * group_mask.unsqueeze(2) for m, h in h3.items()}
-            encoded.append(EncodedVideos(rows, group_mask, h2, h3))
+            encoded.append(self.as_used(rows, group_mask, h2, h3))
         return encoded
+
+    def as_used(self, rows: slice | torch.Tensor, mask: torch.Tensor, h2: ByModality, h3: ByModality) -> EncodedVideos:
+        """What each encoding is for."""
+        return EncodedVideos(rows, mask, for_videos=h3, for_spans=h3, h2=h2)
 
     def _encode_input(self, modality: str, feat: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         projected = self.part(modality, "input_proj")(feat)
@@ -341,11 +375,12 @@ class ReLoCLNet(nn.Module):
         n, n_queries = (len(of_all[self.modalities[0]]) for of_all in (query, queries))
         in_order = len(groups) == 1 and isinstance(groups[0].rows, slice)  # all of the batch, as on a GPU
         parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-        for rows, mask, h2, h3 in groups:
+        for rows, mask, for_videos, for_spans, h2 in groups:
             own = query if in_order else {m: q[rows] for m, q in query.items()}
             beyond = n_clips - mask.shape[1]
             if settings.lw_st_ed:
-                for name, logits in zip(("st_logits", "ed_logits"), self.span_logits(own, h3, mask), strict=True):
+                logits_of = self.span_logits(own, for_spans, mask)
+                for name, logits in zip(("st_logits", "ed_logits"), logits_of, strict=True):
                     parts[name].append(lengthened(logits, beyond, MASKED))
             if settings.lw_fcl:
                 for m in self.modalities:
@@ -353,21 +388,9 @@ class ReLoCLNet(nn.Module):
             if settings.lw_vcl:
                 parts["video_cl"].append(self.video_cl_scores(queries, h2, mask).t())
             if (settings.lw_neg_ctx or settings.lw_neg_q) and n_queries > 1:  # a batch of one has no negatives
-                parts["video"].append(self.video_scores(queries, h3, mask).t())
+                parts["video"].append(self.video_scores(queries, for_videos, mask).t())
         if in_order:
             return {name: tensors[0] for name, tensors in parts.items()}
         numbers = torch.arange(n)
         back = torch.cat([numbers[group.rows] for group in groups]).argsort()
         return {name: torch.cat(tensors)[back] for name, tensors in parts.items()}
-
-
-def _groups(batch: Mapping[str, torch.Tensor], trim_padding: bool) -> Iterator[tuple[slice | torch.Tensor, int]]:
-    """The rows of each group of videos, and the number of clips that they are encoded at."""
-    n, padded = batch["ctx_mask"].shape
-    if batch["ctx_mask"].device.type != "cpu":
-        yield slice(0, n), padded
-    elif trim_padding:
-        lengths = batch["ctx_lengths"]
-        yield from ((rows, int(lengths[rows].max())) for rows in lengths.argsort().split(CPU_GROUP))
-    else:
-        yield from ((slice(first, min(first + CPU_GROUP, n)), padded) for first in range(0, n, CPU_GROUP))

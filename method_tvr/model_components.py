@@ -1,8 +1,8 @@
-"""The blocks ReLoCLNet is built of. Attribute names are the keys of published checkpoints."""
+"""The blocks that ReLoCLNet and XML are built of. Attribute names are the keys of published checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 
 ALIGNED = 8  # numbers of 16 bits a row of a matrix must be a multiple of, for a GPU's fast products
 HALF = (torch.bfloat16, torch.float16)
+# Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
+# next one reads it. On a GPU all of them: it must not wait for its host.
+CPU_GROUP = 16
 
 
 def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
@@ -46,16 +49,17 @@ class Dropout(nn.Dropout):
         return x * keep_mask(x.shape, self.p, x.dtype).mul_(keep_scale(self.p))
 
 
-def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32, elsewhere: float = -torch.inf) -> torch.Tensor:
     """What is added to attention scores (of `dtype`) so that only keys get weight where `visible` (…, L) is 1 or True.
 
-    0 there, -inf elsewhere. Made once for all layers that look at the same keys: on a GPU each would turn its mask into
-    this.
+    0 there, `elsewhere` where not. Made once for all layers that look at the same keys: on a GPU each would turn its
+    mask into this.
     """
     length = visible.shape[-1]
     # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
     hidden = torch.empty((*visible.shape[:-1], length + -length % ALIGNED), dtype=dtype, device=visible.device)
-    return torch.log(visible, out=hidden[..., :length])
+    out = hidden[..., :length]
+    return torch.log(visible, out=out) if elsewhere == -torch.inf else torch.mul(1 - visible, elsewhere, out=out)
 
 
 def attention(
@@ -325,3 +329,17 @@ def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> N
             nn.init.kaiming_uniform_(part.weight, a=5**0.5, generator=generator)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
+
+
+def encoded_together(
+    batch: Mapping[str, torch.Tensor], trim_padding: bool
+) -> Iterator[tuple[slice | torch.Tensor, int]]:
+    """The rows of each group of videos, and the number of clips that they are encoded at."""
+    n, padded = batch["ctx_mask"].shape
+    if batch["ctx_mask"].device.type != "cpu":
+        yield slice(0, n), padded
+    elif trim_padding:
+        lengths = batch["ctx_lengths"]
+        yield from ((rows, int(lengths[rows].max())) for rows in lengths.argsort().split(CPU_GROUP))
+    else:
+        yield from ((slice(first, min(first + CPU_GROUP, n)), padded) for first in range(0, n, CPU_GROUP))

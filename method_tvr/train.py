@@ -33,7 +33,7 @@ from method_tvr.dataset.split_facts import Reach, tell
 from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean_losses, run_inference
 from method_tvr.inputs import Inputs
 from method_tvr.learnt import Material, warn_if_unlearnt, warn_of_few_steps
-from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.model import LossSettings, ModelConfig
 from method_tvr.options.rules import ensure_dataset, settings_of
 from method_tvr.options.saved import save_options
 from method_tvr.options.values import OFF
@@ -141,7 +141,7 @@ class Trainer(Closing):
     def _set_up(self, config: ModelConfig, saved: SavedRun | None) -> None:
         """Model and optimiser, as they are at the beginning or where a saved run goes on."""
         settings = self.settings
-        self.model = ReLoCLNet(config, named_generator(settings.seed, "initialisation")).to(self.device)
+        self.model = config.build(named_generator(settings.seed, "initialisation")).to(self.device)
         self.guard = StepGuard.on(self.device, at_once=settings.detect_anomaly)
         self.steps_per_epoch = math.ceil(len(self.train_set) / settings.bsz)
         self.optimizer = settings.optimizer(self.model, self.steps_per_epoch * settings.n_epoch)
@@ -205,7 +205,7 @@ class Trainer(Closing):
             self.train_set.draw_moments(named_generator(self.settings.seed, f"moments/{epoch}"))
         order = list(RandomSampler(self.train_set, generator=named_generator(self.settings.seed, f"shuffle/{epoch}")))
         left = order[self.place.step * bsz :]
-        loader = BatchLoader(self.train_set, bsz, self.settings.trim_padding, left, self.ranks)
+        loader = BatchLoader(self.train_set, bsz, self.settings.to_longest(self.model.config), left, self.ranks)
         before: tuple[RandomStates, torch.Tensor] | None = None
         for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
             if self.guard.checks_before_update:

@@ -44,6 +44,10 @@ class TaskPredictions:
         """(N,) int64: where each query's rows begin."""
         return np.cumsum(self.counts) - self.counts
 
+    def lists(self) -> list[npt.NDArray[np.float64]]:
+        """N arrays (n, 4), the rows of each query."""
+        return np.split(self.rows, self.starts[1:])
+
     def padded(self, desc_ids: Sequence[int], max_pred: int) -> npt.NDArray[np.float64]:
         """(Nq, max_pred, 4) float64: each query's first rows, then NaN; `desc_ids` are the same in another order."""
         place = {desc_id: i for i, desc_id in enumerate(desc_ids)}

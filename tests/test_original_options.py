@@ -112,10 +112,15 @@ TAKEN = [
     Taken(TRAIN, "--nms_thd 0.5", 0.5),
     Taken(INFERENCE, "--eval_id other", "other"),
     Taken(INFERENCE, "--tasks VR", ["VR"]),
+    Taken(INFERENCE, "--external_inference_vr_res_path vr.json", "vr.json"),
+    *(
+        Taken(TRAIN, f"--{name} --model xml", True, name)
+        for name in ("no_cross_att", "no_merge_two_stream", "no_modular")
+    ),
     Taken(INFERENCE, "--eval_split_name test", "test_public"),
     Taken(INFERENCE, "--hard_negtiave_start_epoch 5", 5, "hard_negative_start_epoch"),
 ]
-NOT_HERE = "XML"
+NOT_HERE = "encoders are transformers here"
 NOBODY_READS = "is read by nothing, in the published code either: "
 REFUSED = [
     Refused(TRAIN, "--conv_stride 2", "--conv_stride 1"),
@@ -130,13 +135,12 @@ REFUSED = [
             "--pe_type cosine": NOBODY_READS,
             "--no_self_att": NOBODY_READS,
             "--cross_att_drop 0.1": f"{NOBODY_READS}give --drop",
-            "--no_cross_att": NOT_HERE,
-            "--no_merge_two_stream": NOT_HERE,
-            "--no_modular": NOT_HERE,
-            "--span_predictor_type cat_linear": NOT_HERE,
+            "--no_cross_att": "is of XML",
+            "--no_merge_two_stream": "is of XML",
+            "--no_modular": "is of XML",
+            "--span_predictor_type cat_linear": "do not depend on the query",
             "--stack_conv_predictor_conv_kernel_sizes 3 5 7": "give --conv_kernel_size",
             "--stack_conv_predictor_conv_kernel_sizes -1": "give --conv_kernel_size",
-            "--external_inference_vr_res_path vr.json": NOT_HERE,
             "--use_glove": "language model",
             "--word2idx_path w.json": "language model",
             "--vocab_size 10": "language model",

@@ -29,7 +29,7 @@ from method_tvr.dataset.split_facts import tell
 from method_tvr.inference import require_videos, run_together
 from method_tvr.options.saved import find_path
 from method_tvr.search.answering import open_answerer
-from method_tvr.trained_model import encoded_before, open_model, search_settings
+from method_tvr.trained.trained_model import encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, command_line, is_text, write_json
 from utils.ranks import ALONE, Ranks
 from utils.text_feature.decode_text import read_text

@@ -24,13 +24,13 @@ from method_tvr.dataset.annotations import Entry
 from method_tvr.dataset.loading import BatchLoader
 from method_tvr.dataset.split_facts import tell
 from method_tvr.options.saved import find_path
-from method_tvr.outdated_encodings import parts_to_renew, refuse_outdated
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_videos
 from method_tvr.search.windows import joined
 from method_tvr.start_end_dataset import StartEndEvalDataset
-from method_tvr.trained_model import TrainedModel, open_model
+from method_tvr.trained.outdated_encodings import parts_to_renew, refuse_outdated
+from method_tvr.trained.trained_model import TrainedModel, open_model
 from utils.basic_utils import InputError, command_line, progress
 from utils.model_utils import named_when_out_of_memory
 

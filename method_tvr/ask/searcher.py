@@ -36,7 +36,7 @@ from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
 from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
 from method_tvr.search.records import EncodedQueries
-from method_tvr.trained_model import TrainedModel, encoded_before, open_model, search_settings
+from method_tvr.trained.trained_model import TrainedModel, encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, StrPath, first_few, is_text
 from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks

@@ -20,7 +20,7 @@ import torch
 from method_tvr.ask.extraction_record import recorded
 from method_tvr.inputs import Inputs
 from method_tvr.options.saved import find_path
-from method_tvr.trained_model import TrainedModel
+from method_tvr.trained.trained_model import TrainedModel
 from utils.asking_user import agreed
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile

@@ -1,10 +1,12 @@
 """From seconds to clips and back: how long a clip is, and which clips a moment is labelled with.
 
 Two things differ between datasets. A clip lasts a fixed time, as in TVR, or a share of its video (`auto`), where videos
-come as rows of features spread evenly over them. And a moment's last clip is labelled in one of two ways:
+come as rows of features spread evenly over them. And a moment's last clip is labelled in one of three ways:
 
 * `floor_ceil` (TVR): the clip that the start lies in, and the clip *after* the end; a predicted span (i, j) means
   i to j clip lengths. The last clip is the limit, so that no span reaches the end of its video.
+* `ceil_inside` (XML): the same clips, but both are inside a predicted span: (i, j) means i to j + 1 clip lengths. So
+  ends are predicted a clip late, as published; `floor_ceil` mends that.
 * `best_iou`: the first and last clip of the run of clips that fits the moment best; (i, j) means i to j + 1 clip
   lengths. Spans may be a single clip, or the whole video.
 """
@@ -17,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 AUTO = "auto"  # as --clip_length: each video's own
-FLOOR_CEIL, BEST_IOU = LABEL_RULES = ("floor_ceil", "best_iou")
+# what becomes of videos of more clips than a model takes; windows are for searching alone
+AVERAGE, CUT, WINDOWS = LONG_VIDEOS = ("average", "cut", "windows")
+FLOOR_CEIL, BEST_IOU, CEIL_INSIDE = LABEL_RULES = ("floor_ceil", "best_iou", "ceil_inside")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class ClipTimes:
     @property
     def end_offset(self) -> int:
         """Clips from the start of a span's last clip to the boundary where the span ends."""
-        return int(self.label_rule == BEST_IOU)
+        return int(self.label_rule != FLOOR_CEIL)
 
     def seconds_per_clip(self, duration: float | None, n_clips: int) -> float:
         """How long a clip is in a video of so many seconds and clips; seconds only matter where lengths are `AUTO`."""
@@ -55,8 +59,12 @@ class ClipTimes:
         return min(math.floor(start), n_clips - 1), min(math.ceil(end), n_clips - 1)
 
     def band(self, min_pred_l: int, max_pred_l: int) -> tuple[int, int]:
-        """Limits on (last clip - first clip) of predicted spans whose length in clips is min <= length < max."""
-        return max(min_pred_l - self.end_offset, 0), max_pred_l - self.end_offset
+        """Limits on (last clip - first clip) of predicted spans whose length in clips is min <= length < max.
+
+        By XML's rule the limits are on that difference itself.
+        """
+        shift = int(self.label_rule == BEST_IOU)
+        return max(min_pred_l - shift, 0), max_pred_l - shift
 
     def seconds(self, spans: np.ndarray, duration: float | None, n_clips: int) -> np.ndarray:
         """(…, 2) predicted first and last clips of one video -> (…, 2) seconds."""

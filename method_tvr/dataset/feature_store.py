@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.annotations import Query
+from method_tvr.dataset.clip_times import AVERAGE, WINDOWS
 from utils.basic_utils import Closing, InputError, first_few
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import Property, properties
@@ -104,10 +105,11 @@ class FeatureStore(Closing):
         context_paths: {modality: h5 file of `{vid_name: (L, D)}`}.
         query_path: h5 file of `{desc_id: (Lq, D)}`, None when no query's features are asked for.
         normalize: {modality or "query": whether rows are L2-normalised}.
-        max_ctx_l, max_desc_l: most clips of a video (longer ones are averaged down) and tokens of a query (cut).
+        max_ctx_l, max_desc_l: most clips of a video and tokens of a query; of more tokens, the others are cut off.
         use_tef: append temporal endpoint features to each modality.
         sizes: {modality or "query": feature size without tef}, checked against the files; may be left out.
-        average: False leaves longer videos as they are; they are to be asked for `max_ctx_l` clips or fewer at a time.
+        long_videos: of `LONG_VIDEOS`, what becomes of videos of more clips: they are averaged down, or cut off; or they
+            stay as they are, and are to be asked for `max_ctx_l` clips or fewer at a time.
         num_workers: processes that a loader makes batches of files with; 0 for none.
         pin_memory: host batches are to lie in pinned memory, for copies to CUDA.
 
@@ -126,14 +128,14 @@ class FeatureStore(Closing):
         max_desc_l: int,
         use_tef: bool,
         sizes: Mapping[str, int | None],
-        average: bool = True,
+        long_videos: str = AVERAGE,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self.modalities, self.use_tef = tuple(context_paths), use_tef
         self.max_ctx_l, self.max_desc_l = max_ctx_l, max_desc_l
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        max_rows = max_ctx_l if average else ALL_ROWS
+        max_rows, average = ALL_ROWS if long_videos == WINDOWS else max_ctx_l, long_videos == AVERAGE
         self._preparation = {m: Preparation(max_rows, average, normalize[m]) for m in self.modalities}
         paths = dict(context_paths)
         if query_path is not None:

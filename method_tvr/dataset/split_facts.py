@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from method_tvr.dataset.annotations import Query, Video
-from method_tvr.dataset.clip_times import BEST_IOU, ClipTimes
+from method_tvr.dataset.clip_times import BEST_IOU, CUT, ClipTimes
 from standalone_eval.metrics import moment_iou
 from utils.basic_utils import InputError, first_few
 
@@ -57,12 +57,13 @@ class Reach:
     max_ctx_l: int
     iou_thds: Sequence[float]
     windows: bool = False  # longer videos than max_ctx_l are cut into windows, rather than averaged down
+    cut: bool = False  # or cut off
 
     @classmethod
     def of(cls, options: Mapping[str, Any], windows: bool = False) -> Reach:
         """As options say, of which the others are not looked at."""
         names = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "max_ctx_l", "iou_thds")
-        return cls(**{name: options[name] for name in names}, windows=windows)
+        return cls(**{name: options[name] for name in names}, windows=windows, cut=options.get("long_videos") == CUT)
 
     @property
     def times(self) -> ClipTimes:
@@ -79,7 +80,7 @@ class Reach:
 
         Averaged clips of one length each have wrong times, which is a fact of its own: here they count as not averaged.
         """
-        return min(n_clips, self.max_ctx_l) if self.times.is_auto and not self.windows else n_clips
+        return min(n_clips, self.max_ctx_l) if self.cut or (self.times.is_auto and not self.windows) else n_clips
 
     def before_averaging(self, n_clips: int, duration: float) -> int:
         """At least how many clips a video of some seconds had that has `n_clips` in an encoded corpus."""
@@ -242,9 +243,10 @@ def videos_averaged(splits: Sequence[Split], reach: Reach) -> Fact | None:
     for name, (start, _) in annotated:
         too_late += name in averaged and start >= last
     late = f"{too_late} of {len(annotated)} moments begin after {last:g} s, the last that can be predicted"
+    what = "are cut off after these" if reach.cut else "are averaged down to so many, so that their times are wrong"
     return Fact(
-        f"{len(long)} of {len(counts)} videos have more than --max_ctx_l {reach.max_ctx_l} clips and are averaged down "
-        f"to so many, so that their times are wrong{'; ' + late if too_late else ''}: {first_few(long)}",
+        f"{len(long)} of {len(counts)} videos have more than --max_ctx_l {reach.max_ctx_l} clips and "
+        f"{what}{'; ' + late if too_late else ''}: {first_few(long)}",
         "predict, encode and search with --long_videos windows (method_tvr/search/README.md#long-videos), or train "
         f"with --max_ctx_l {max(counts.values())} or, where rows are spread evenly over each video, --clip_length auto",
     )

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from easydict import EasyDict
 
+from method_tvr.dataset.clip_times import AUTO, AVERAGE, CUT, WINDOWS
 from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
-from method_tvr.options.row import INFERENCE, SERVE
+from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
+from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
-from method_tvr.options.values import CTX_MODES, WINDOWS
+from method_tvr.options.values import CTX_MODES
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from utils.basic_utils import InputError
 
 Settings = TypeVar("Settings")
 
 DATASET_PROPERTIES = ("clip_length", "label_rule", "min_pred_l", "max_pred_l", "final_nms_thd", "several")
+XML_ALONE = ("no_merge_two_stream", "no_cross_att", "no_modular")  # switches of XML that ReLoCLNet does not have
 CONTEXT_PATHS = {"video": "vid_feat_path", "sub": "sub_bert_path"}
 
 
@@ -45,12 +48,15 @@ def finish(opt: EasyDict, typed: Collection[str], keep_without_eval: bool = Fals
     parts = opt.ctx_mode.split("_")
     defaults: dict[str, Any] = {name: getattr(dataset, name) for name in DATASET_PROPERTIES}
     defaults |= {name: list(getattr(dataset, name)) for name in ("iou_thds", "recall_ks")}
+    defaults["label_rule"] = LABEL_RULES.get((opt.model, dataset.label_rule), dataset.label_rule)
     defaults |= dataset.default_paths(opt.eval_split_name, opt.vid_feat_type, with_sub="sub" in parts)
     if keep_without_eval:
         defaults.pop("eval_path", None)
     for name, value in defaults.items():
         if opt.get(name) is None:
             opt[name] = value
+    if opt.long_videos is None:
+        opt.long_videos = AVERAGE if opt.clip_length == AUTO else LONG_VIDEOS[opt.model]
     for modality, name in CONTEXT_PATHS.items():
         if modality not in parts:
             opt[name] = None  # not read, whatever was typed
@@ -71,8 +77,14 @@ def _name_device(opt: EasyDict, typed: Collection[str]) -> None:
     opt.device = number
 
 
-def check_together(opt: EasyDict) -> None:
-    """Refuse options of any program that do not go together; each alone is within its bounds."""
+def check(options: Mapping[str, Option], opt: EasyDict) -> None:
+    """Refuse options of any program that are out of bounds, or do not go together."""
+    for name, option in options.items():
+        option.check(opt[name])
+    _check_together(opt)
+
+
+def _check_together(opt: EasyDict) -> None:
     parts = opt.ctx_mode.split("_")
     if set(parts) - {*MODALITIES, "tef"} or len(set(parts)) != len(parts):
         raise InputError(
@@ -94,6 +106,12 @@ def check_together(opt: EasyDict) -> None:
         )
     if opt.hidden_size % opt.n_heads:
         raise InputError(f"--hidden_size {opt.hidden_size} is not a multiple of --n_heads {opt.n_heads}")
+    if opt.long_videos == CUT and opt.clip_length == AUTO:
+        raise InputError(
+            f"--long_videos {CUT}: clips of --clip_length {AUTO} are shares of whole videos: give {AVERAGE}"
+        )
+    if opt.model == RELOCLNET and (asked := [name for name in XML_ALONE if opt[name]]):
+        raise InputError(f"--{asked[0]}: is of XML: leave it out, or give --model xml")
     _check_files(opt)
 
 
@@ -119,6 +137,8 @@ def check_training(opt: EasyDict) -> None:
     """Refuse a new run that has nothing to train on, or nothing to choose its best epoch by."""
     if opt.train_path is None:
         raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
+    if opt.long_videos == WINDOWS:
+        raise InputError(f"--long_videos {WINDOWS}: is for searching with a trained model: give {AVERAGE} or {CUT}")
     if opt.stop_task not in opt.eval_tasks_at_training:
         raise InputError(
             f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "
@@ -134,6 +154,11 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             "encoded with: leave the option out"
         )
     asked = opt.query is not None or opt.query_file is not None
+    if opt.external_inference_vr_res_path is not None and (program != INFERENCE or opt.long_videos == WINDOWS or asked):
+        raise InputError(
+            f"--external_inference_vr_res_path {opt.external_inference_vr_res_path}: names videos for the queries of a "
+            "split: ask inference.sh for these, and without --long_videos windows"
+        )
     if program == INFERENCE:
         for_asking = {"top_k", "text_model"} & set(typed)
         if asked and "tasks" in typed:

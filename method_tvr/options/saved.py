@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from method_tvr.options.models import LONG_VIDEOS, XML, XML_SIGN
 from method_tvr.options.row import Option
 from utils.basic_utils import PROJECT_ROOT, InputError, StrPath, first_few, read_json, write_json
 
@@ -78,6 +79,8 @@ def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
     saved, path = load_options(model_dir), Path(model_dir) / "opt.json"
     names = {option.alias: name for name, option in known.items() if option.alias}
     saved = {names.get(name, name): value for name, value in saved.items() if names.get(name) not in saved}
+    if "model" not in saved and XML_SIGN in saved:
+        saved |= {"model": XML, "long_videos": LONG_VIDEOS[XML]}
     for name, value in saved.items():
         if name in known and not known[name].accepts(value):
             raise InputError(f"{path}: {name} {reprlib.repr(value)} is not what --{name} takes: mend the file")

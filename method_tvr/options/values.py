@@ -9,4 +9,3 @@ SHOWN_NMS_THD = 0.5  # IoU above which of two moments of a video people are show
 NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
 INDEXES = ("exact", "faiss", "milvus")
 FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
-AVERAGE, WINDOWS = "average", "windows"  # what becomes of videos of more than max_ctx_l clips

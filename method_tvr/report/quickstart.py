@@ -19,12 +19,12 @@ import numpy as np
 
 from method_tvr.config import inference_options
 from method_tvr.inference import Evaluation, evaluate_rows, evaluation_of, predict
-from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.model import ModelConfig
 from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
 from method_tvr.report.plots import draw_run, read_curves
-from method_tvr.trained_model import TrainedModel, open_model
+from method_tvr.trained.trained_model import TrainedModel, open_model
 from utils.basic_utils import command_line, read_json, whole_file, write_json
 from utils.model_utils import named_generator, named_when_out_of_memory
 
@@ -38,7 +38,7 @@ def untrained_recalls(config: ModelConfig, evaluation: Evaluation) -> Sequence[R
     """Recalls of models that were initialised and never trained, one for each of `UNTRAINED_SEEDS`."""
     runs = []
     for seed in UNTRAINED_SEEDS:
-        model = ReLoCLNet(config, named_generator(seed, "initialisation")).to(evaluation.device).eval()
+        model = config.build(named_generator(seed, "initialisation")).to(evaluation.device).eval()
         metrics = evaluate_rows(predict(model, evaluation, TASKS), evaluation)
         runs.append({task: metrics[task] for task in TASKS})
     return runs

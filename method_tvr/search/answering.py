@@ -15,7 +15,7 @@ from method_tvr.model import ReLoCLNet
 from method_tvr.search.candidates import CandidateIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.predictions import CorpusTimes, RankedRows
-from method_tvr.search.records import EncodedQueries, SearchSettings
+from method_tvr.search.records import EncodedQueries, SearchSettings, Shortlist
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.sharding import Shard
 from method_tvr.search.windows import Windows, most_sharing
@@ -61,15 +61,20 @@ class Answerer:
             self._entries_of.setdefault(entry.vid_name, []).append(number)
 
     def search(
-        self, queries: EncodedQueries, allowed: np.ndarray | None = None, with_parts: bool = False
+        self,
+        queries: EncodedQueries,
+        allowed: np.ndarray | None = None,
+        with_parts: bool = False,
+        given: Shortlist | None = None,
     ) -> Iterator[tuple[RankedRows, RankedRows]]:
         """Moments in all videos (VCMR), and videos (VR), for a block of queries at a time.
 
         Args:
             allowed: (Nv,) bool, entries to look at, see `entries_of`; None: all.
             with_parts: also say what the moments' scores are made of.
+            given: see `Searcher.search`.
         """
-        answers = self.searcher.search(queries, allowed)
+        answers = self.searcher.search(queries, allowed, given)
         n_blocks = len(list(self.searcher.query_blocks(len(queries))))
         for moments, videos in progress(answers, "answering queries", total=n_blocks):
             yield self._times.moment_rows(moments, self.max_moments, with_parts), self._times.video_rows(videos)

@@ -93,16 +93,17 @@ def _scores_of(corpus: Corpus, query: torch.Tensor, entries: np.ndarray) -> torc
     """(C,) scores of a query (M, D) with entries (C,)."""
     corpus.expect(entries)
     by_modality = torch.block_diag(*query.to(corpus.dtype).unsqueeze(1))  # (M, M * D)
+    n = len(query)  # the first vectors of a row
     n_clips = corpus.n_clips[entries]
     order = np.argsort(n_clips, kind="stable")  # those of one length are pooled together
     pooled = []
     for first in range(0, len(order), ENTRIES_AT_A_TIME):
         some = order[first : first + ENTRIES_AT_A_TIME]
         rows, norms = corpus.clips_of(entries[some])
-        cosine = F.linear(rows.flatten(1), by_modality).float().t() / norms  # (M, R)
+        cosine = F.linear(rows[:, :n].flatten(1), by_modality).float().t() / norms[:n]  # (M, R)
         lengths, counts = np.unique(n_clips[some], return_counts=True)
         runs = zip(cosine.split((lengths * counts).tolist(), dim=1), lengths.tolist(), strict=True)
-        pooled += [pool_clips(run.unflatten(1, (-1, n))) for run, n in runs]
+        pooled += [pool_clips(run.unflatten(1, (-1, length))) for run, length in runs]
     scores = torch.empty(len(entries), device=pooled[0].device)
     scores[to_device(order, scores.device)] = torch.cat(pooled, dim=1).mean(dim=0)
     return scores

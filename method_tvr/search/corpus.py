@@ -105,8 +105,8 @@ class ByLength:
 class Block(NamedTuple):
     """Some entries of a corpus, with all of their rows."""
 
-    rows: torch.Tensor  # (R, M, D)
-    norms: torch.Tensor  # (M, R) float32, lengths of the rows, at least `LEAST_NORM`
+    rows: torch.Tensor  # (R, V, D)
+    norms: torch.Tensor  # (V, R) float32, lengths of the rows, at least `LEAST_NORM`
     runs: Runs  # the rows of each counted within these
 
 
@@ -118,6 +118,7 @@ class Corpus(ABC):
     any part of a larger one: entries are numbered within it.
     """
 
+    n_vectors: int  # of a row, V: see `encode_videos`
     n_clips: np.ndarray  # (Nv,) int64, the L_i
     n_rows: np.ndarray  # (Nv,) int64
     dtype: torch.dtype  # of rows, and what they are multiplied in; results are float32
@@ -130,17 +131,17 @@ class Corpus(ABC):
 
     @abstractmethod
     def rows_of(self, entry: int) -> torch.Tensor:
-        """(R_i, M, D) rows of an entry, to be used before the next are asked for."""
+        """(R_i, V, D) rows of an entry, to be used before the next are asked for."""
 
     @abstractmethod
     def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows of some entries one after another, padding left out: (R, M, D), and their lengths (M, R)."""
+        """The rows of some entries one after another, padding left out: (R, V, D), and their lengths (V, R)."""
 
     @abstractmethod
     def rows_with(self, entries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rows (R, M, D) of entries (Nq, V) int64, and of each entry the number of its first row and how many it has.
+        """Rows (R, V, D) of entries (Nq, E) int64, and of each entry the number of its first row and how many it has.
 
-        There may be others among them, but R is at most Nq * V times the most that an entry has.
+        There may be others among them, but R is at most Nq * E times the most that an entry has.
         """
 
     def expect(self, entries: np.ndarray) -> None:  # noqa: B027 (what is in memory is there already)
@@ -155,5 +156,5 @@ class Corpus(ABC):
 
 
 def row_norms(rows: torch.Tensor) -> torch.Tensor:
-    """Lengths of (R, M, D) rows, (R, M) float32: they turn dot products into cosines."""
+    """Lengths of (R, V, D) rows, (R, V) float32: they turn dot products into cosines."""
     return torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32).clamp_min(LEAST_NORM)

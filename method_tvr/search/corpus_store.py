@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.annotations import Video
+from method_tvr.dataset.clip_times import AVERAGE, CUT, WINDOWS
 from method_tvr.model import ModelConfig
 from method_tvr.search.corpus import row_norms
 from method_tvr.search.windows import Windows
@@ -44,7 +45,12 @@ MAX_OPEN = 256  # parts that are open at a time: each takes two file handles
 CHECKED_BYTES = 1 << 20  # of rows whose lengths are compared with the norms at a time
 NORM_TOLERANCE = 1e-3  # relative; machines round differently
 Stamps = Mapping[str, Mapping[str, int]]  # {modality: `file_identity` of its file}
-MADE_BY = ("model", "modalities", "hidden_size")
+MADE_BY = ("model", "modalities", "hidden_size", "vectors_for")
+LATER: dict[str, Any] = {
+    "window_overlap": 0,
+    "vectors_for": ModelConfig.vectors_for,
+    "cut": False,
+}  # of corpora without them
 # the options that rows depend on
 OPTIONS = ("ctx_mode", "clip_length", "max_ctx_l", "trim_padding", "no_norm_vfeat", "no_norm_tfeat")
 
@@ -67,19 +73,32 @@ class CorpusRecipe:
     no_norm_vfeat: bool
     no_norm_tfeat: bool
     window_overlap: int = 0
+    vectors_for: tuple[str, ...] = ModelConfig.vectors_for  # roles of a row's vectors, of each M
+    cut: bool = False  # longer videos were cut off
 
     @classmethod
     def of(
         cls, model: str, config: ModelConfig, options: Mapping[str, Any], windows: Windows | None, dtype: str
     ) -> CorpusRecipe:
         """What encoding by the model of a digest would give; of `options`, those named in `OPTIONS` are looked at."""
-        chosen = {name: options[name] for name in OPTIONS}
+        chosen, cut = {name: options[name] for name in OPTIONS}, options["long_videos"] == CUT
         overlap = windows.overlap if windows else 0
-        return cls(model, config.modalities, config.hidden_size, dtype, **chosen, window_overlap=overlap)
+        made_by = model, config.modalities, config.hidden_size
+        return cls(*made_by, dtype, **chosen, window_overlap=overlap, vectors_for=config.vectors_for, cut=cut)
+
+    @property
+    def n_vectors(self) -> int:
+        """Vectors of a row."""
+        return len(self.vectors_for) * len(self.modalities)
+
+    @property
+    def long_videos(self) -> str:
+        """The option by which long videos were treated."""
+        return WINDOWS if self.window_overlap else CUT if self.cut else AVERAGE
 
     @property
     def windows(self) -> Windows | None:
-        """How long videos were cut, if they were."""
+        """How long videos were cut into windows, if they were."""
         return Windows(self.max_ctx_l, self.window_overlap) if self.window_overlap else None
 
     def rows_fit(self, n_clips: int, n_rows: int) -> bool:
@@ -89,8 +108,8 @@ class CorpusRecipe:
         return 1 <= n_clips <= n_rows <= self.max_ctx_l
 
     def content(self) -> dict[str, Any]:
-        """What is written of it; of averaged videos that which was written before there were windows."""
-        return {name: value for name, value in asdict(self).items() if name != "window_overlap" or value}
+        """What is written of it: without what was not written before there were windows, and vectors of two roles."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
     def same_model(self, wanted: CorpusRecipe) -> bool:
         """Whether the model is the one that is `wanted`."""
@@ -104,8 +123,8 @@ class CorpusRecipe:
                 f"{wanted.model[:12]}…): give the model that encoded it, or encode again into another folder"
             )
         ours, theirs = self.window_overlap, wanted.window_overlap
-        if bool(ours) != bool(theirs):
-            there, here = ("windows" if overlap else "average" for overlap in (ours, theirs))
+        there, here = self.long_videos, wanted.long_videos
+        if there != here:
             raise InputError(
                 f"{folder}: was encoded with --long_videos {there}, but this run has {here}: give the same, or encode "
                 "again into another folder"
@@ -154,15 +173,15 @@ def write_seen(folder: Path, stamps: Stamps) -> None:
 
 
 class OpenPart(NamedTuple):
-    """Rows (R, M, D) and norms (M, R) of a part, which are read from its files."""
+    """Rows (R, V, D) and norms (V, R) of a part, which are read from its files."""
 
     rows: ArrayFile
     norms: ArrayFile
 
     def norms_into(self, out: np.ndarray, first: int) -> None:
-        """Fill `out` (M, n) with the norms of `n` rows, from the `first` on."""
-        for modality, of_modality in enumerate(out):
-            self.norms.read_into(of_modality, modality, first)
+        """Fill `out` (V, n) with the norms of `n` rows, from the `first` on."""
+        for number, of_vector in enumerate(out):
+            self.norms.read_into(of_vector, number, first)
 
 
 class CorpusStore:
@@ -230,10 +249,10 @@ class CorpusStore:
 
     def _opened(self, number: int) -> OpenPart:
         part, recipe = self.parts[number], self.recipe
-        n_rows, n_modalities = int(part.n_rows.sum()), len(recipe.modalities)
+        n_rows, n_vectors = int(part.n_rows.sum()), recipe.n_vectors
         try:
-            rows = _open_array(part.folder, ROWS, (n_rows, n_modalities, recipe.hidden_size), recipe.dtype)
-            opened = OpenPart(rows, _open_array(part.folder, NORMS, (n_modalities, n_rows), "float32"))
+            rows = _open_array(part.folder, ROWS, (n_rows, n_vectors, recipe.hidden_size), recipe.dtype)
+            opened = OpenPart(rows, _open_array(part.folder, NORMS, (n_vectors, n_rows), "float32"))
             if number not in self._whole:
                 for file in opened:
                     if file.digest() != part.files[file.path.name]["sha256"]:
@@ -263,11 +282,12 @@ def read_recipe(folder: Path) -> CorpusRecipe:
         )
     kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "float | str": (int, float, str)}
     accepted = {field.name: kinds.get(str(field.type), (list,)) for field in fields(CorpusRecipe)}
-    content = {"window_overlap": 0, **content}
+    content = {**LATER, "vectors_for": list(LATER["vectors_for"]), **content}
     if content.keys() != accepted.keys() or not all(type(content[name]) in accepted[name] for name in accepted):
         raise InputError(f"{path}: does not describe an encoded corpus: encode again into another folder")
-    recipe = CorpusRecipe(**{**content, "modalities": tuple(content["modalities"])})
-    named = bool(recipe.modalities) and all(type(name) is str for name in recipe.modalities)
+    names = {name: tuple(content[name]) for name in ("modalities", "vectors_for")}
+    recipe = CorpusRecipe(**{**content, **names})
+    named = all(of_these and all(type(name) is str for name in of_these) for of_these in names.values())
     cut = recipe.window_overlap == 0 or 0 < recipe.window_overlap < recipe.max_ctx_l
     if recipe.dtype not in DTYPES or recipe.hidden_size < 1 or not named or not cut:
         raise InputError(f"{path}: describes an impossible corpus: encode again into another folder")
@@ -291,7 +311,7 @@ def _read_part(folder: Path, recipe: CorpusRecipe) -> Part:
         if size != expected:
             found = "is missing" if size is None else f"has {size} bytes instead of {expected}"
             raise InputError(f"{path}: {found}: {_remedy(folder)}")
-    row_bytes = len(recipe.modalities) * recipe.hidden_size * np.dtype(recipe.dtype).itemsize
+    row_bytes = recipe.n_vectors * recipe.hidden_size * np.dtype(recipe.dtype).itemsize
     if sum(content["n_rows"]) * row_bytes > content["files"][ROWS]["bytes"]:  # before numbers become int64
         raise InputError(f"{folder / ROWS}: has fewer rows than {INDEX} says: {_remedy(folder)}")
     n_clips, n_rows = (np.array(content[name], dtype=np.int64) for name in ("n_clips", "n_rows"))

@@ -19,8 +19,10 @@ from utils.tensor_utils import pad_sequences
 def encode_videos(
     model: ReLoCLNet, batches: Iterable[Batch], device: torch.device, trim_padding: bool = False
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """For each video, in their order, its number of clips L and its rows (R, M, D) float32: h3 of all modalities.
+    """For each video, in their order, its number of clips L and its rows (R, V, D) float32.
 
+    The first M of a row's vectors are what videos are retrieved by, the last M what moments are localised by, one of
+    each modality; where a model does both by the same ones, V is M, and otherwise 2 M.
     The model is in evaluation mode on the device, where encodings stay. Padded rows that boundary scores need are among
     them, but with `trim_padding`, see `ReLoCLNet.encode_videos`, there are none.
     """
@@ -29,9 +31,10 @@ def encode_videos(
         inputs, lengths = prepare_batch_inputs(batch, device), batch["ctx_lengths"].tolist()
         encoded: dict[int, torch.Tensor] = {}
         for videos in model.encode_videos(inputs, trim_padding):
-            h3 = torch.stack([videos.h3[m] for m in model.modalities], dim=2)  # (n, L, M, D)
-            numbers = torch.arange(len(lengths))[videos.rows]
-            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers.tolist(), h3, strict=True)}
+            used = (videos.for_videos, videos.for_spans)[-len(model.config.vectors_for) :]
+            rows = torch.stack([encodings[m] for encodings in used for m in model.modalities], dim=2)  # (n, L, V, D)
+            numbers = torch.arange(len(lengths))[videos.rows].tolist()
+            encoded |= {i: entry[: lengths[i] + reach].clone() for i, entry in zip(numbers, rows, strict=True)}
         for i, length in enumerate(lengths):
             yield length, encoded[i]
 

@@ -19,7 +19,7 @@ class EncodedCorpus(Corpus):
     """Encoded videos in memory, packed in order of length; entries are numbered as they were given.
 
     Args:
-        rows: per entry (R_i, M, D) encodings of its clips and of the padding after them.
+        rows: per entry (R_i, V, D) encodings of its clips and of the padding after them.
         dtype: what rows are multiplied in. Less than float32 changes scores a little.
         n_clips, n_rows: (Nv,) the L_i, and the R_i where `rows` are made one after another.
         kept: what rows are kept in, by default `dtype`; of another type, those in use are converted.
@@ -48,12 +48,12 @@ class EncodedCorpus(Corpus):
         self.dtype, self.device = dtype, some.device if device is None else device
         if self.device.type != "cpu":
             self.block_rows = DEVICE_BLOCK_ROWS
-        shape = int(bounds[-1]), *some.shape[1:]
-        self.rows = torch.empty(shape, dtype=dtype if kept is None else kept, device=self.device)  # (all rows, M, D)
+        self.n_vectors, shape = some.shape[1], (int(bounds[-1]), *some.shape[1:])
+        self.rows = torch.empty(shape, dtype=dtype if kept is None else kept, device=self.device)  # (all rows, V, D)
         for entry, of_entry in enumerate(chain([some], rows)):
             self._kept_rows(entry).copy_(of_entry)
         norms = [row_norms(self.rows[first : first + NORM_ROWS]).t() for first in range(0, shape[0], NORM_ROWS)]
-        self._norms = torch.cat(norms, dim=1)  # (M, all rows)
+        self._norms = torch.cat(norms, dim=1)  # (V, all rows)
         self._places = [to_device(of_entry, self.device) for of_entry in (self._first_row, self.n_rows)]
 
     def _kept_rows(self, entry: int) -> torch.Tensor:

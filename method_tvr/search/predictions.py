@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import orjson
+import torch
 
 from method_tvr.dataset.annotations import Entry, Query, Video
-from method_tvr.search.records import NO_ENTRY, Moments, RankedVideos
-from utils.basic_utils import whole_file
+from method_tvr.search.records import NO_ENTRY, NOT_GIVEN, Moments, RankedVideos, SearchSettings, Shortlist
+from standalone_eval.check import read_submission
+from standalone_eval.findings import Findings
+from utils.basic_utils import InputError, first_few, whole_file
+from utils.dataset_files import read_predictions_file
 from utils.temporal_nms import nms_keep
+from utils.tensor_utils import to_device
 
+LARGEST_EXPONENT = 88.0  # whose power is a float32
 MAX_PREDICTIONS = 100  # rows per query in a prediction file
 COLUMNS = ("video_idx", "st", "ed", "score")
 PARTS = ("entry", "p_start", "p_end")  # what the score is made of
@@ -122,7 +128,7 @@ class CorpusTimes:
     def video_rows(self, ranked: RankedVideos) -> RankedRows:
         """Videos as rows [video_idx, 0, 0, score]."""
         zero = np.zeros_like(ranked.entry)
-        count = np.full(len(ranked.entry), ranked.entry.shape[1])
+        count = (ranked.score >= 0).sum(axis=1)  # fewer than others have, where they were given
         return RankedRows(self.video_idx[ranked.entry], zero, zero, ranked.score, count)
 
 
@@ -153,3 +159,47 @@ def write_predictions(
                 out.write((b",\n" if number else b"") + orjson.dumps(line))
             out.write(b"]")
         out.write(b"}")
+
+
+def given_videos(
+    path: str, queries: Sequence[Query], videos: Sequence[Video], settings: SearchSettings, device: torch.device
+) -> Shortlist:
+    """The videos that another system found for each query: VR of its prediction file, in its order, as entries.
+
+    Of each query the first `max_vcmr_video` count. Their scores s are similarities, which become weights as this
+    model's do.
+
+    Args:
+        queries: each of them has to be there.
+        videos: of the split, in the order of the corpus' entries; the file may name no others.
+
+    Raises:
+        InputError: it cannot be read, is no such file, does not fit the split, or a weight would not be finite.
+    """
+    content, findings = read_predictions_file(path), Findings()
+    video2idx, predictions = read_submission(content, None, findings, ("VR",))
+    if findings.errors:
+        raise InputError("\n".join([f"{path}: {findings.summary()}", *findings.lines()]))
+    rows = dict(zip(predictions["VR"].desc_ids, predictions["VR"].lists(), strict=True))
+    without = [query.desc_id for query in queries if not len(rows.get(query.desc_id, ()))]
+    if without:
+        raise InputError(f"{path}: VR has no videos for {len(without)} queries: desc_id {first_few(without)}")
+    entry_of = {video.vid_name: number for number, video in enumerate(videos)}
+    entries_of = {idx: entry_of.get(name, NO_ENTRY) for name, idx in video2idx.items()}
+    width = min(settings.max_vcmr_video, max(len(rows[query.desc_id]) for query in queries))
+    entries, scores = np.zeros((len(queries), width), np.int64), np.full((len(queries), width), NOT_GIVEN, np.float32)
+    for number, query in enumerate(queries):
+        found = rows[query.desc_id][:width]
+        entries[number, : len(found)] = [entries_of[int(idx)] for idx in found[:, 0]]
+        scores[number, : len(found)] = found[:, 3]
+    if (entries == NO_ENTRY).any():
+        others = [name for name in video2idx if name not in entry_of]
+        raise InputError(f"{path}: VR names videos that are not in the split: {first_few(others)}")
+    highest = float(scores.max())
+    if settings.q2c_alpha * highest > LARGEST_EXPONENT:
+        raise InputError(
+            f"{path}: VR has scores up to {highest:g}, and exp({settings.q2c_alpha:g} * score) is then no number: give "
+            "the other system's similarities, not what it makes of them"
+        )
+    given = to_device(entries, device), to_device(scores, device)
+    return Shortlist(*given, *given)

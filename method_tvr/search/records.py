@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from utils.tensor_utils import to_device
 
 NO_ENTRY = -1  # entry of a row that holds no moment
+NOT_GIVEN = float("-inf")  # score of a video where another system has named fewer
 IMPOSSIBLE = -1.0  # score of a span that ends past its video
 
 

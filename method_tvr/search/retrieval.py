@@ -19,6 +19,7 @@ from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import (
     IMPOSSIBLE,
     NO_ENTRY,
+    NOT_GIVEN,
     EncodedQueries,
     Moments,
     RankedVideos,
@@ -35,7 +36,8 @@ class Searcher:
 
     Args:
         corpus: what is searched, wherever its rows are; of several processes, the shard of this one.
-        st_kernel, ed_kernel: (kernel,) weights of the start and end predictors.
+        st_kernels, ed_kernels: (P, 1, kernel) weights of the start and end predictors: of the mean over modalities (P
+            is 1), or of each modality, whose logits are then averaged.
         video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
         index: names the entries that are scored, and what it does not name is lost; None: all are. No video may have
             several entries then.
@@ -46,8 +48,8 @@ class Searcher:
     def __init__(
         self,
         corpus: Corpus,
-        st_kernel: torch.Tensor,
-        ed_kernel: torch.Tensor,
+        st_kernels: torch.Tensor,
+        ed_kernels: torch.Tensor,
         settings: SearchSettings,
         video_of_entry: np.ndarray | None = None,
         index: CandidateIndex | None = None,
@@ -59,9 +61,12 @@ class Searcher:
         self._videos = video_of_entry
         self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
         longest = int(corpus.n_rows.max())
-        self._predictors = torch.stack(
-            [_convolution_matrix(k.flatten(), longest) for k in (st_kernel, ed_kernel)], dim=1
-        )
+        self._predictors = [
+            torch.stack([_convolution_matrix(kernel, longest) for kernel in pair], dim=1)
+            for pair in zip(
+                *(kernels.reshape(-1, kernels.shape[-1]) for kernels in (st_kernels, ed_kernels)), strict=True
+            )
+        ]  # (L, 2, L) each
 
     def exact(self) -> Searcher:
         """The same without an index, for comparison."""
@@ -71,17 +76,18 @@ class Searcher:
 
     @torch.inference_mode()
     def search(
-        self, queries: EncodedQueries, allowed: np.ndarray | None = None
+        self, queries: EncodedQueries, allowed: np.ndarray | None = None, given: Shortlist | None = None
     ) -> Iterator[tuple[Moments, RankedVideos]]:
         """VCMR and VR answers to each of `query_blocks`, with as few passes over the corpus as the settings allow.
 
         Args:
             allowed: (Nv,) bool, entries to look at, at least one; None: all. A corpus in shards is searched whole.
+            given: the videos of each query, found by another system, in its order; None: they are found here.
         """
         blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
         for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
             of_pass = queries[several]
-            found = self.find(of_pass, allowed)
+            found = self.find(of_pass, allowed) if given is None else given[several]
             for block in self.query_blocks(len(of_pass)):
                 yield self._moments_in(of_pass[block], found[block])
 
@@ -90,7 +96,7 @@ class Searcher:
         return _slices(n_queries, self.settings.query_block)
 
     def _weights(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.exp(self.settings.q2c_alpha * scores)
+        return torch.exp(self.settings.q2c_alpha * scores).masked_fill_(scores == NOT_GIVEN, IMPOSSIBLE)
 
     def _moments_in(self, queries: EncodedQueries, found: Shortlist) -> tuple[Moments, RankedVideos]:
         weights = self._weights(found.video_scores)
@@ -148,7 +154,8 @@ class Searcher:
     @torch.inference_mode()
     def match_scores(self, queries: EncodedQueries, entry: int) -> torch.Tensor:
         """(Nq, M) the parts of an entry's video score: in each modality, the cosine of the query and its best clip."""
-        rows = F.normalize(self.corpus.rows_of(entry)[: int(self.corpus.n_clips[entry])].float(), dim=-1)
+        n_clips, n_modalities = int(self.corpus.n_clips[entry]), queries.for_videos.shape[1]
+        rows = F.normalize(self.corpus.rows_of(entry)[:n_clips, :n_modalities].float(), dim=-1)
         return pool_clips(torch.einsum("qmd,lmd->qml", queries.for_videos.float(), rows))
 
     # ---------------------------------------------------------------- moments
@@ -199,13 +206,8 @@ class Searcher:
         They are (Nq, V, L) each, a softmax over the clips of each entry, 0 past its end. With `one_video` a query's
         entries are parts of one video, which has one start and one end: it is over the clips of all of them.
         """
-        span_queries = (queries.for_spans / queries.for_spans.shape[1]).flatten(1).to(self.corpus.dtype)  # (Nq, M * D)
-        # (Nq * V, L) similarity with the rows of each query's entries, mean over modalities, 0 past them
-        similarity = self._way.clip_similarity(self.corpus, span_queries, entries)
-        n_clips = self._n_clips[entries]
-        length = similarity.shape[1]
-        predictors = self._predictors[:length, :, :length].flatten(1)  # (L, 2 * L)
-        logits = (similarity @ predictors).view(len(similarity), 2, length)
+        n_clips, logits = self._n_clips[entries], self._span_logits(queries, entries)
+        length = logits.shape[2]
         missing = torch.arange(length, device=logits.device) >= n_clips.reshape(-1, 1, 1)
         logits = logits.masked_fill_(missing, -torch.inf).view(*entries.shape, 2, length)
         if one_video:
@@ -214,6 +216,24 @@ class Searcher:
         else:
             p_st, p_ed = logits.softmax(dim=-1).unbind(dim=2)
         return p_st, p_ed, n_clips
+
+    def _span_logits(self, queries: EncodedQueries, entries: torch.Tensor) -> torch.Tensor:
+        """(Nq * V, 2, L) start and end logits of queries with the clips of entries (Nq, V), and past them."""
+        n_modalities = queries.for_spans.shape[1]
+        span_queries = (queries.for_spans / n_modalities).to(self.corpus.dtype)  # (Nq, M, D): products add up to a mean
+        first, each = self.corpus.n_vectors - n_modalities, n_modalities // len(self._predictors)
+        logits = []
+        for number, predictors in enumerate(self._predictors):
+            own = slice(
+                number * each, (number + 1) * each
+            )  # the modalities of a predictor, whose vectors are a row's last
+            vectors = slice(first + own.start, first + own.stop)
+            # (Nq * V, L) similarity with the rows of each query's entries, 0 past them
+            similarity = self._way.clip_similarity(self.corpus, span_queries[:, own], entries, vectors)
+            length = similarity.shape[1]
+            product = similarity @ predictors[:length, :, :length].flatten(1)  # (Nq * V, 2 * L)
+            logits.append(product.view(len(similarity), 2, length))
+        return logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

@@ -26,9 +26,10 @@ class Way(NamedTuple):
     pooled: Callable[[torch.Tensor, Runs], torch.Tensor]
     """(R, Nq) cosines of the rows of runs -> (n, Nq), each entry's `pool_clips`."""
 
-    clip_similarity: Callable[[Corpus, torch.Tensor, torch.Tensor], torch.Tensor]
-    """A corpus, queries (Nq, M * D) and entries (Nq, V) int64, those that each query looks at -> (Nq * V, L) products
-    with the rows of each entry, 0 past them; L at least as many as the longest of them has."""
+    clip_similarity: Callable[[Corpus, torch.Tensor, torch.Tensor, slice], torch.Tensor]
+    """A corpus, queries (Nq, S, D), entries (Nq, V) int64, those that each query looks at, and which S of a row's
+    vectors count -> (Nq * V, L) products with the rows of each entry, 0 past them; L at least as many as the longest of
+    them has."""
 
 
 def video_scores(
@@ -36,7 +37,7 @@ def video_scores(
 ) -> torch.Tensor:
     """(n, Nq) score of each of the block's entries, in the order of its runs, for each query (Nq, M, D)."""
     of_modality = []
-    for m in range(block.rows.shape[1]):
+    for m in range(video_queries.shape[1]):  # the first vectors of a row
         # clips first: the product is faster that way, and so is the maximum over them
         cosine = (block.rows[:, m] @ video_queries[:, m].t()).float().div_(block.norms[m].unsqueeze(1))  # (R, Nq)
         of_modality.append(pooled(cosine, block.runs))
@@ -72,7 +73,9 @@ def _padded_together(runs: Runs, most: int) -> Iterator[tuple[slice, int]]:
     yield slice(first, end), longest
 
 
-def similarity_video_by_video(corpus: Corpus, span_queries: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+def similarity_video_by_video(
+    corpus: Corpus, span_queries: torch.Tensor, entries: torch.Tensor, vectors: slice
+) -> torch.Tensor:
     """See `Way.clip_similarity`; each video's rows meet all queries that look at it in one matrix product."""
     flat = entries.numpy().ravel()
     query_of_pair = np.repeat(np.arange(len(entries)), entries.shape[1])
@@ -80,18 +83,20 @@ def similarity_video_by_video(corpus: Corpus, span_queries: torch.Tensor, entrie
     present, firsts = np.unique(flat[by_entry], return_index=True)
     lasts = np.append(firsts[1:], len(flat))
 
-    gathered = span_queries[torch.from_numpy(query_of_pair[by_entry])]  # (Nq * V, M * D)
+    gathered = span_queries.flatten(1)[torch.from_numpy(query_of_pair[by_entry])]  # (Nq * V, S * D)
     longest = int(corpus.n_rows[present].max())
     similarity = torch.zeros((len(flat), longest))
     for entry, first, last in zip(present.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
-        rows = corpus.rows_of(entry).flatten(1)  # (R, M * D)
+        rows = corpus.rows_of(entry)[:, vectors].flatten(1)  # (R, S * D)
         similarity[first:last, : len(rows)] = gathered[first:last] @ rows.t()
     in_order = torch.empty_like(similarity)
     in_order[torch.from_numpy(by_entry)] = similarity
     return in_order
 
 
-def similarity_at_once(corpus: Corpus, span_queries: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+def similarity_at_once(
+    corpus: Corpus, span_queries: torch.Tensor, entries: torch.Tensor, vectors: slice
+) -> torch.Tensor:
     """See `Way.clip_similarity`; few products, of queries with all rows or with copies of all their entries' rows.
 
     Most of such a product is not asked for, but it costs no more than the corpus' video scores do. For 256 queries over
@@ -100,13 +105,14 @@ def similarity_at_once(corpus: Corpus, span_queries: torch.Tensor, entries: torc
     """
     longest = int(corpus.n_rows.max())
     clip = torch.arange(longest, device=entries.device)
-    most = PRODUCT_BYTES // (span_queries.shape[1] * corpus.dtype.itemsize)  # rows
+    flat = span_queries.flatten(1)
+    most = PRODUCT_BYTES // (flat.shape[1] * corpus.dtype.itemsize)  # rows
     size = len(entries) if corpus.n_rows.sum() <= most else max(1, most // (entries.shape[1] * longest))
     found = []
     for first in range(0, len(entries), size):
         some = slice(first, first + size)
         rows, first_rows, n_rows = corpus.rows_with(entries[some])
-        products = span_queries[some] @ rows.flatten(1).t()  # (n, R)
+        products = flat[some] @ rows[:, vectors].flatten(1).t()  # (n, R)
         places = first_rows.unsqueeze(2) + clip  # (n, V, L)
         similarity = products.gather(1, places.flatten(1).clamp_(max=len(rows) - 1)).float().view(places.shape)
         found.append(similarity.masked_fill_(clip >= n_rows.unsqueeze(2), 0))

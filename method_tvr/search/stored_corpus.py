@@ -30,6 +30,7 @@ class StoredCorpus(Corpus):
 
     def __init__(self, store: CorpusStore, vid_names: Sequence[str], device: torch.device) -> None:
         self.dtype, self.device = torch.float32, device
+        self.n_vectors = store.recipe.n_vectors
         self.block_rows = BLOCK_ROWS if device.type == "cpu" else GPU_BLOCK_ROWS
         self._store, self._kept = store, getattr(torch, store.recipe.dtype)
         where = np.array([store.where[name] for name in vid_names], dtype=np.int64).reshape(-1, 2)
@@ -66,7 +67,7 @@ class StoredCorpus(Corpus):
     @property
     def n_bytes(self) -> int:
         """What rows and norms take as they are kept."""
-        row = len(self._store.recipe.modalities) * (self._store.recipe.hidden_size * self._kept.itemsize + 4)
+        row = self.n_vectors * (self._store.recipe.hidden_size * self._kept.itemsize + 4)
         return int(self.n_rows.sum()) * row
 
     def in_memory(self) -> EncodedCorpus:
@@ -108,13 +109,13 @@ class StoredCorpus(Corpus):
                 yield Block(self._tensor(room[:n_rows]), self._tensor(norms), runs)
 
     def _room(self, n_rows: int) -> np.ndarray:
-        """For (R, M, D) rows as they are kept."""
+        """For (R, V, D) rows as they are kept."""
         recipe = self._store.recipe
-        return np.empty((n_rows, len(recipe.modalities), recipe.hidden_size), recipe.dtype)
+        return np.empty((n_rows, recipe.n_vectors, recipe.hidden_size), recipe.dtype)
 
     def _norms_room(self, n_rows: int) -> np.ndarray:
-        """For (M, R) norms."""
-        return np.empty((len(self._store.recipe.modalities), n_rows), np.float32)
+        """For (V, R) norms."""
+        return np.empty((self.n_vectors, n_rows), np.float32)
 
     def _stretches(self, entries: np.ndarray) -> list[slice]:
         """The rows of entries, in their order: rows that lie one after another in as few slices as there can be."""
@@ -165,7 +166,7 @@ def _entries(where: np.ndarray, store: CorpusStore) -> tuple[np.ndarray, np.ndar
 
 
 def _read(part: OpenPart, stretch: slice, rows: np.ndarray, norms: np.ndarray, at: int) -> int:
-    """Read a stretch of a part into (R, M, D) rows and (M, R) norms from row `at` on: the row after it."""
+    """Read a stretch of a part into (R, V, D) rows and (V, R) norms from row `at` on: the row after it."""
     end = at + stretch.stop - stretch.start
     part.rows.read_into(rows[at:end], stretch.start)
     part.norms_into(norms[:, at:end], stretch.start)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from method_tvr.model import ModelConfig, ReLoCLNet
+from method_tvr.models import NAME, config_of, name_of
+from method_tvr.options.models import RELOCLNET
 from utils.basic_utils import InputError, whole_file
 from utils.content_digest import content_digest
 from utils.feature_files.provenance import KINDS, FeatureRecords, properties
@@ -50,11 +52,11 @@ class Checkpoint:
 
     def model_digest(self) -> str:
         """SHA-256 of its sizes and weights, however and whenever it was saved."""
-        return content_digest({"model_cfg": asdict(self.config), "model": self.state})
+        return content_digest({"model_cfg": _content(self.config), "model": self.state})
 
     def build_model(self, device: torch.device | str = "cpu") -> ReLoCLNet:
         """The model with its weights, in evaluation mode."""
-        model = ReLoCLNet(self.config)
+        model = self.config.build()
         model.load_state_dict(self.state)
         return model.to(device).eval()
 
@@ -69,7 +71,7 @@ def save_checkpoint(
 def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | None = None) -> dict[str, Any]:
     """What a checkpoint of the model holds, but for the digest; without `features` when nothing is known of them."""
     # files record which strings are one object, as a ctx_mode of "video" and the name of a modality may be or not
-    config = {key: sys.intern(value) if type(value) is str else value for key, value in asdict(model.config).items()}
+    config = {key: sys.intern(value) if type(value) is str else value for key, value in _content(model.config).items()}
     return {
         **({"features": features} if features else {}),
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
@@ -78,6 +80,12 @@ def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | 
         "format_version": FORMAT_VERSION,
         "made_by": MADE_BY,
     }
+
+
+def _content(config: ModelConfig) -> dict[str, Any]:
+    """The `model_cfg` of a config, with the model's name; ReLoCLNet's has had none from the beginning."""
+    name = name_of(config)
+    return asdict(config) if name == RELOCLNET else {NAME: name, **asdict(config)}
 
 
 def write_content(
@@ -95,7 +103,7 @@ def write_content(
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of ours or of the original, without running any code that it may carry.
 
-    An `InputError` if the file is missing, truncated, damaged, hostile, or not a ReLoCLNet checkpoint.
+    An `InputError` if the file is missing, truncated, damaged, hostile, or not a checkpoint of a model that is known.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: checkpoint not found: give a results folder that training has saved a model in")
@@ -112,13 +120,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         # a dict alone: torch obeys what other ones may carry besides
         state, model_cfg = _unwrapped(dict(content["model"])), content["model_cfg"]
         epoch = int(content.get("epoch", -1))
-        if "merge_two_stream" in model_cfg:
-            raise ValueError("it is one of XML, TVRetrieval's model, which this project does not use")
-        config = ModelConfig.from_dict(model_cfg)
+        config = config_of(model_cfg)
         if not all(_is_plain(name, value) for name, value in vars(config).items()):
             raise TypeError("its model_cfg holds something other than numbers and names")
         with torch.device("meta"):  # shapes alone, no weights
-            expected = {name: tensor.shape for name, tensor in ReLoCLNet(config).state_dict().items()}
+            expected = {name: tensor.shape for name, tensor in config.build().state_dict().items()}
         found = {str(name): tensor.shape for name, tensor in state.items()}
         if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > os.path.getsize(path):
             raise ValueError("its weights are more than the file can hold")
@@ -128,7 +134,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         records = {kind: properties(features[kind]) for kind in KINDS if kind in features}
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
-            f"{path}: is not a ReLoCLNet checkpoint ({type(err).__name__}: {err}): "
+            f"{path}: is not a ReLoCLNet or XML checkpoint ({type(err).__name__}: {err}): "
             'expected {"model": weights, "model_cfg": sizes, "epoch": number}'
         ) from err
     if not intact:

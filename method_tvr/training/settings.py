@@ -12,6 +12,7 @@ from easydict import EasyDict
 
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.models import NAME, config_of
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.values import OFF
 from standalone_eval.metrics import ANY
@@ -52,6 +53,10 @@ class TrainSettings:
     def draws_moments(self) -> bool:
         """Whether a query that has several moments is trained on another one each epoch."""
         return self.several == ANY
+
+    def to_longest(self, config: ModelConfig) -> bool:
+        """Whether a batch's clips are padded to its longest video."""
+        return self.trim_padding or config.pads_to_batch
 
     def losses(self, config: ModelConfig, epoch: int) -> LossSettings:
         """The config's loss settings with what only counts from an epoch of its own."""
@@ -95,7 +100,8 @@ def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
     tef = TEF_SIZE if features.use_tef else 0
     sizes = {m: features.sizes[m] + tef for m in features.modalities}
     inputs = {"visual_input_size": sizes.get("video"), "sub_input_size": sizes.get("sub")}
-    return ModelConfig.from_dict({**opt, **inputs, "query_input_size": features.sizes["query"]})
+    switches = {"merge_two_stream": not opt.no_merge_two_stream, "cross_att": not opt.no_cross_att}
+    return config_of({**opt, **switches, **inputs, NAME: opt.model, "query_input_size": features.sizes["query"]})
 
 
 def stop_score(recalls: Mapping[str, float]) -> float:

@@ -19,7 +19,7 @@ import torch
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings
 from method_tvr.search.retrieval import Searcher
-from method_tvr.trained_model import RETRIEVAL_DTYPES
+from method_tvr.trained.trained_model import RETRIEVAL_DTYPES
 from tests.benchmarks.common import Report, Stopwatch, Timing, benchmark_parser, peak_memory_gb, start
 from tests.benchmarks.dense_retrieval import DenseMoments, DenseSearch
 from tests.benchmarks.floors import retrieval_macs

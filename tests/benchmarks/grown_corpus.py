@@ -33,7 +33,7 @@ from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.encoding import encode_queries, encode_videos
 from method_tvr.search.records import EncodedQueries
 from method_tvr.start_end_dataset import StartEndEvalDataset, prepare_batch_inputs
-from method_tvr.trained_model import open_model
+from method_tvr.trained.trained_model import open_model
 from tests.benchmarks.synthetic import clip_counts
 from utils.basic_utils import command_line, progress
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from method_tvr import inference, trained_model
+from method_tvr import inference
 from method_tvr.config import parse_inference_options
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
@@ -20,6 +20,7 @@ from method_tvr.options.rules import evaluation_rule, settings_of
 from method_tvr.options.saved import load_options, save_options
 from method_tvr.search.predictions import RankedRows
 from method_tvr.train import model_config
+from method_tvr.trained import trained_model
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from standalone_eval.eval import eval_retrieval
 from tests.benchmarks.common import AnswersDiffer, Report, Timing, measure_unit

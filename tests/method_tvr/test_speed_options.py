@@ -12,7 +12,7 @@ import torch
 
 import method_tvr.model as model_module
 import method_tvr.search.scoring as scoring_module
-from method_tvr import inference, train, trained_model
+from method_tvr import inference, model_components, train
 from method_tvr.ask import encode_corpus, search
 from method_tvr.config import OPTIONS
 from method_tvr.model import ReLoCLNet
@@ -21,6 +21,7 @@ from method_tvr.options.row import INFERENCE, TRAIN, options_of
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
+from method_tvr.trained import trained_model
 from method_tvr.training import launch
 from method_tvr.web import serve
 from tests.support.runs.small_models import SMALL, small_batch, small_model
@@ -94,7 +95,7 @@ def encode(model: ReLoCLNet, batch: dict[str, torch.Tensor], trim_padding: bool)
         for name in ("h2", "h3")
     }
     with torch.no_grad():
-        for rows, mask, h2, h3 in model.eval().encode_videos(batch, trim_padding):
+        for rows, mask, _, h3, h2 in model.eval().encode_videos(batch, trim_padding):
             for m in model.modalities:
                 found[f"{m}_h2"][rows, : mask.shape[1]] = h2[m]
                 found[f"{m}_h3"][rows, : mask.shape[1]] = h3[m]
@@ -116,7 +117,7 @@ def test_trimming_changes_no_clip_that_exists_and_leaves_zeros_past_them(batch):
 def test_losses_and_gradients_do_not_depend_on_how_videos_are_grouped(batch, monkeypatch, group, trim_padding):
     results = []
     for size in (4, group):
-        monkeypatch.setattr(model_module, "CPU_GROUP", size)
+        monkeypatch.setattr(model_components, "CPU_GROUP", size)
         results.append(losses_and_gradients(batch, NO_DROPOUT, trim_padding))
     assert_same_training(*results)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from method_tvr import outdated_encodings
 from method_tvr.ask import encode_corpus, search
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
 from method_tvr.search.corpus_store import SEEN
+from method_tvr.trained import outdated_encodings
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.runs.tiny_corpus import Corpus
 from tests.support.search.asking import ask, options_of

@@ -49,10 +49,10 @@ def test_clip_similarities_at_once_are_those_of_one_video_after_another(case, wi
     entry = st.integers(0, len(case.n_clips) - 1)
     of_query = st.lists(entry, min_size=width, max_size=width)
     entries = torch.tensor(data.draw(st.lists(of_query, min_size=len(case.span), max_size=len(case.span))))
-    span_queries = case.span.flatten(1)
+    vectors = slice(None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "PRODUCT_BYTES", product_bytes)  # all rows at once, or those of some queries' entries
-        similarities = [way.clip_similarity(corpus, span_queries, entries) for way in (ON_GPU, ON_CPU)]
+        similarities = [way.clip_similarity(corpus, case.span, entries, vectors) for way in (ON_GPU, ON_CPU)]
     found, wanted = (torch.nn.functional.pad(x, (0, longest - x.shape[1])) for x in similarities)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     for row, number in enumerate(entries.flatten().tolist()):

@@ -169,7 +169,7 @@ def test_windows_of_packed_features_are_those_of_the_files_with_tefs_of_their_ow
         "max_desc_l": 7,
         "use_tef": True,
         "sizes": {},
-        "average": False,
+        "long_videos": "windows",
     }
     disk = FeatureStore(**described)
     packed = CachedStore(**described, cache_dir=tmp_path, device=device)
@@ -192,7 +192,7 @@ def test_windows_of_packed_features_are_those_of_the_files_with_tefs_of_their_ow
             assert not padded[len(rows) :].any()
 
 
-def test_windows_and_averages_are_cached_apart(tiny_corpus, tmp_path):
+def test_windows_averages_and_what_is_cut_are_cached_apart(tiny_corpus, tmp_path):
     paths = {"video": tiny_corpus.paths["vid_feat_path"]}
     stores = [
         CachedStore(
@@ -203,13 +203,17 @@ def test_windows_and_averages_are_cached_apart(tiny_corpus, tmp_path):
             max_desc_l=7,
             use_tef=False,
             sizes={},
-            average=average,
+            long_videos=long_videos,
             cache_dir=tmp_path,
         )
-        for average in (True, False, True)
+        for long_videos in ("average", "windows", "cut", "average")
     ]
     with h5py.File(paths["video"]) as h5_file:
         name = max(h5_file, key=lambda name: len(h5_file[name]))
         n_clips = len(h5_file[name])
     assert n_clips > 12
-    assert [len(store.context(name)["video"]) for store in stores] == [12, n_clips, 12]
+    assert [len(store.context(name)["video"]) for store in stores] == [12, n_clips, 12, 12]
+    averaged, _, cut, again = (store.context(name)["video"] for store in stores)
+    assert np.array_equal(averaged, again)
+    assert np.array_equal(cut, stores[1].context(name)["video"][:12])
+    assert not np.array_equal(averaged, cut)

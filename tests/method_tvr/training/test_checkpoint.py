@@ -67,12 +67,20 @@ def test_names_that_data_parallel_training_has_lengthened_are_read(golden_checkp
     found.build_model()
 
 
-def test_a_checkpoint_of_xml_is_named(saved):
+@pytest.mark.parametrize(
+    ("model_cfg", "said"),
+    [
+        ({"merge_two_stream": True}, "weights do not fit its model_cfg"),
+        ({"merge_two_stream": True, "encoder_type": "gru"}, "encoder_type gru: encoders are transformers here"),
+        ({"name": "moment_detr"}, "a model 'moment_detr', this code knows reloclnet, xml"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_named(saved, model_cfg, said):
     content = torch.load(saved, weights_only=True)
     del content["digest"]
-    content["model_cfg"]["merge_two_stream"] = True
+    content["model_cfg"] |= model_cfg
     torch.save(content, saved)
-    with pytest.raises(InputError, match="it is one of XML, TVRetrieval's model"):
+    with pytest.raises(InputError, match=said):
         load_checkpoint(saved)
 
 
@@ -286,7 +294,7 @@ def test_content_that_does_not_fit_is_refused(tmp_path, spoil):
 def test_checkpoints_of_other_projects_are_refused(tmp_path, content):
     path = tmp_path / "model.ckpt"
     torch.save(content, path)
-    assert "not a ReLoCLNet checkpoint" in refuse(path, tmp_path / "marker")
+    assert "not a ReLoCLNet or XML checkpoint" in refuse(path, tmp_path / "marker")
 
 
 def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Entry, Query, Video
-from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.clip_times import WINDOWS, ClipTimes
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, note_not_compared
 from method_tvr.dataset.feature_store import TEF_SIZE, FeatureStore
 from method_tvr.dataset.loading import BatchLoader
@@ -21,8 +21,6 @@ from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
 from method_tvr.options.rules import ensure_dataset, settings_of
 from method_tvr.options.saved import find_path
-from method_tvr.options.values import WINDOWS
-from method_tvr.outdated_encodings import refuse_outdated
 from method_tvr.search.answering import VideoSource
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
@@ -31,6 +29,7 @@ from method_tvr.search.records import SearchSettings
 from method_tvr.search.stored_corpus import open_corpus
 from method_tvr.search.windows import Windows
 from method_tvr.start_end_dataset import StartEndEvalDataset
+from method_tvr.trained.outdated_encodings import refuse_outdated
 from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
 from utils.basic_utils import InputError, StrPath, progress
 from utils.model_utils import choose_device
@@ -110,7 +109,7 @@ class TrainedModel:
         An `InputError` names the feature file or the option.
         """
         config, model_dir = self.checkpoint.config, str(self.model_dir)
-        with self.inputs.open_features(self.device, with_queries, with_context, self.windows is None) as features:
+        with self.inputs.open_features(self.device, with_queries, with_context) as features:
             features.note_unknown_files()
             tef = TEF_SIZE if features.use_tef else 0
             expected = {"query": config.query_input_size, **{m: n - tef for m, n in config.input_sizes.items()}}

@@ -1,0 +1,29 @@
+"""The models by their names. Adding one is one more entry, see CONTRIBUTING.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from method_tvr import xml
+from method_tvr.model import ModelConfig
+from method_tvr.options.models import RELOCLNET, XML
+from method_tvr.xml import XMLConfig
+
+CONFIGS: dict[str, type[ModelConfig]] = {RELOCLNET: ModelConfig, XML: XMLConfig}
+NAME = "name"  # of the model, in a `model_cfg` of ours; published checkpoints have none
+
+
+def config_of(model_cfg: Mapping[str, Any]) -> ModelConfig:
+    """Sizes and settings of a model from a checkpoint's `model_cfg`, or from options; a `ValueError` if it is none."""
+    name = model_cfg.get(NAME) or (XML if "merge_two_stream" in model_cfg else RELOCLNET)
+    if name not in CONFIGS:
+        raise ValueError(f"a model {name!r}, this code knows {', '.join(CONFIGS)}")
+    if name == XML and (reason := xml.unsupported(model_cfg)):
+        raise ValueError(reason)
+    return CONFIGS[name].from_dict(model_cfg)
+
+
+def name_of(config: ModelConfig) -> str:
+    """The name of the model that a config is of."""
+    return next(name for name, kind in CONFIGS.items() if type(config) is kind)
