@@ -138,7 +138,7 @@ def main() -> None:
     if args.n_resamples > MOST_RESAMPLES:
         raise BadInput(f"--n_resamples {args.n_resamples} must be at most {MOST_RESAMPLES}")
     annotations = Annotations.read(args.gt_path)
-    rule = Rule(args.iou_thds, args.ks, least_right=annotations.least_right(args.several))
+    rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))
     a, b = (read_outcomes(path, annotations, rule, args.max_pred, first=path is args.a) for path in (args.a, args.b))
     n_queries = len(annotations.rows)
     if not a.keys() & b.keys():

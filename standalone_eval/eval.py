@@ -21,9 +21,14 @@ from .aligned import Aligned, align
 from .average_precision import LENGTHS, window_metrics
 from .check import GT_HELP, MAX_PRED, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
 from .files.command import BadInput, command_line
+from .files.forms import PREDICTIONS, RANKED, form_of_text
+from .files.reading import parse_json, read_json, read_text, refuse_others
 from .files.writing import refuse_input_as_output, write_json
+from .findings import Findings
 from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
 from .outcomes import Outcomes
+from .ranking.evaluation import about_queries, evaluate_ranking, ranking_table
+from .ranking.ndcg import IOU_THDS, KS
 
 BY_LENGTH = "SVMR_by_length"  # the metrics of `average_precision.window_metrics`
 BY_LENGTH_SHOWN = ("mAP", "mAP@0.5", "mAP@0.75", "R1@0.5", "R1@0.7")  # what the table has of them
@@ -127,6 +132,26 @@ def _by_length_lines(metrics: dict[str, float]) -> list[str]:
     return lines
 
 
+def ranked_truth(path: str) -> Any:
+    """The document of graded moments in a file, None where it holds something else."""
+    text = read_text(path)
+    return parse_json(text, path) if form_of_text(text) is RANKED else None
+
+
+def evaluate_ranked(args: argparse.Namespace, truth: Any) -> None:
+    """Evaluate VCMR rows against graded moments as the command line says, print NDCG and save it."""
+    submission, findings = read_json(args.submission_path), Findings()
+    refuse_others(submission, PREDICTIONS, args.submission_path)
+    results = evaluate_ranking(submission, truth, findings, args.iou_thds or IOU_THDS, args.ks or KS, args.all_queries)
+    refuse_errors(findings, args.submission_path)
+    assert results is not None
+    write_json({"NDCG": results.means()}, args.save_path)
+    if not args.not_verbose:
+        print(ranking_table(results.means()))
+        print("".join(f"note: {note}\n" for note in about_queries(results)), end="")
+        print(f"{len(results.query_ids)} queries; saved to {args.save_path}")
+
+
 @command_line
 def main() -> None:
     """Check and evaluate the submission named on the command line, print the recalls and save them."""
@@ -140,21 +165,25 @@ def main() -> None:
     parser.add_argument("--miou", action="store_true", help="mean IoU of SVMR's first predictions, too")
     what = "average precision of SVMR for several windows, and R@1, by the windows' lengths, as on QVHighlights, too"
     parser.add_argument("--map", action="store_true", help=what)
+    what = "with graded moments: queries without predictions count 0; as published they do not count"
+    parser.add_argument("--all_queries", action="store_true", help=what)
     parser.add_argument("--not_verbose", action="store_true", help="print no table")
     args = parser.parse_args()
     refuse_input_as_output(args.save_path, [args.submission_path, args.gt_path])
+    if (truth := ranked_truth(args.gt_path)) is not None:
+        evaluate_ranked(args, truth)
+        return
     annotations = Annotations.read(args.gt_path)
-    least_right = annotations.least_right(args.several)
-    rule = Rule(args.iou_thds, args.ks, least_right=least_right)
+    rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))
     submission, findings = check_file(args.submission_path, annotations, rule=rule)
     refuse_errors(findings, args.submission_path)
     metrics = eval_retrieval(
         submission,
         annotations.rows,
-        args.iou_thds,
-        args.ks,
+        rule.iou_thds,
+        rule.ks,
         args.max_pred,
-        least_right=least_right,
+        least_right=rule.least_right,
         miou=args.miou,
         mean_ap=args.map,
     )
