@@ -21,14 +21,10 @@ from .aligned import Aligned, align
 from .average_precision import LENGTHS, window_metrics
 from .check import GT_HELP, MAX_PRED, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
 from .files.command import BadInput, command_line
-from .files.forms import PREDICTIONS, RANKED, form_of_text
-from .files.reading import parse_json, read_json, read_text, refuse_others
 from .files.writing import refuse_input_as_output, write_json
-from .findings import Findings
 from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
 from .outcomes import Outcomes
-from .ranking.evaluation import about_queries, evaluate_ranking, ranking_table
-from .ranking.ndcg import IOU_THDS, KS
+from .ranking.evaluation import about_queries, ranked_truth, ranking_of_file, ranking_table
 
 BY_LENGTH = "SVMR_by_length"  # the metrics of `average_precision.window_metrics`
 BY_LENGTH_SHOWN = ("mAP", "mAP@0.5", "mAP@0.75", "R1@0.5", "R1@0.7")  # what the table has of them
@@ -132,19 +128,9 @@ def _by_length_lines(metrics: dict[str, float]) -> list[str]:
     return lines
 
 
-def ranked_truth(path: str) -> Any:
-    """The document of graded moments in a file, None where it holds something else."""
-    text = read_text(path)
-    return parse_json(text, path) if form_of_text(text) is RANKED else None
-
-
 def evaluate_ranked(args: argparse.Namespace, truth: Any) -> None:
     """Evaluate VCMR rows against graded moments as the command line says, print NDCG and save it."""
-    submission, findings = read_json(args.submission_path), Findings()
-    refuse_others(submission, PREDICTIONS, args.submission_path)
-    results = evaluate_ranking(submission, truth, findings, args.iou_thds or IOU_THDS, args.ks or KS, args.all_queries)
-    refuse_errors(findings, args.submission_path)
-    assert results is not None
+    results = ranking_of_file(args.submission_path, truth, args.iou_thds, args.ks, args.all_queries)
     write_json({"NDCG": results.means()}, args.save_path)
     if not args.not_verbose:
         print(ranking_table(results.means()))

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..check import read_submission
+from ..check import read_submission, refuse_errors
+from ..files.forms import PREDICTIONS, RANKED, form_of_text
+from ..files.reading import parse_json, read_json, read_text, refuse_others
 from ..findings import Findings, shorten
 from .ndcg import IOU_THDS, KS, RankedTruth, ndcg_of_queries
 from .truth import read_ranked_truth
@@ -71,6 +73,28 @@ def evaluate_ranking(
     irrelevant = counted.relevance.sum(axis=1) == 0
     left_out = len(truth.query_ids) - len(counted.query_ids)
     return RankedResults(counted.query_ids, ndcg_of_queries(counted, rows, iou_thds, ks), irrelevant, left_out)
+
+
+def ranked_truth(path: str) -> Any:
+    """The document of graded moments in a file, None where it holds something else."""
+    text = read_text(path)
+    return parse_json(text, path) if form_of_text(text) is RANKED else None
+
+
+def ranking_of_file(
+    path: str,
+    ground_truth: Any,
+    iou_thds: Sequence[float] | None = None,
+    ks: Sequence[int] | None = None,
+    all_queries: bool = False,
+) -> RankedResults:
+    """`evaluate_ranking` of a prediction file; what is wrong is printed, and raises `BadInput`."""
+    submission, findings = read_json(path), Findings()
+    refuse_others(submission, PREDICTIONS, path)
+    results = evaluate_ranking(submission, ground_truth, findings, iou_thds or IOU_THDS, ks or KS, all_queries)
+    refuse_errors(findings, path)
+    assert results is not None
+    return results
 
 
 def _some(truth: RankedTruth, which: npt.NDArray[np.bool_]) -> RankedTruth:

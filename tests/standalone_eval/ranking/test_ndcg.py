@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standalone_eval.findings import Findings
-from standalone_eval.ranking.evaluation import evaluate_ranking
+from standalone_eval.ranking.evaluation import evaluate_ranking, ranking_of_file
 from standalone_eval.ranking.ndcg import RankedTruth, grades, ndcg_of_queries
 from tests.standalone_eval.commands import FOLDER, run
 from tests.support.golden_files import load_json
@@ -139,6 +139,24 @@ def test_queries_without_predictions_count_when_they_are_asked_to(tmp_path):
         assert json.loads(path.read_text())["NDCG"]["0.5-n10"] == pytest.approx(value)
         assert "1 queries have no relevant moment and count 0, as published; without them" in done.stdout
         assert ("1 queries have no predictions and do not count" in done.stdout) == (not typed)
+
+
+def test_two_rankings_are_compared_query_by_query(tmp_path):
+    submission, truth = as_files(load_json("ndcg/corpus.json")["queries"])
+    worse = {**submission, "VCMR": [{**entry, "predictions": entry["predictions"][5:]} for entry in submission["VCMR"]]}
+    for name, content in (("a", submission), ("b", worse), ("t", truth)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = [tmp_path / "a.json", tmp_path / "b.json", "--gt_path", tmp_path / "t.json"]
+    done = run("python", FOLDER / "compare.py", *files, "--save_path", tmp_path / "c.json", "--n_resamples", "500")
+    assert done.returncode == 0, done.stderr
+    compared = json.loads((tmp_path / "c.json").read_text())
+    assert compared["n_queries"] == len({entry["desc_id"] for entry in submission["VCMR"]})
+    means = [ranking_of_file(str(tmp_path / name), truth).means()["0.5-n20"] for name in ("a.json", "b.json")]
+    found = compared["metrics"]["NDCG"]["0.5-n20"]
+    assert [found["a"], found["b"]] == [pytest.approx(100 * mean, abs=0.005) for mean in means]
+    assert found["difference"] == pytest.approx(100 * (means[0] - means[1]), abs=0.006)
+    assert found["interval"][0] < found["difference"] < found["interval"][1]
+    assert "NDCG 0.5-n20" in done.stdout
 
 
 PAIR = {"query_id": 1, "video_name": "a", "timestamp": [0, 10], "relevance": 3}
