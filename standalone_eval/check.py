@@ -236,8 +236,9 @@ def refuse_errors(findings: Findings, path: str, brief_warnings: bool = True) ->
 
 def add_recall_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which recalls are computed: `--iou_thds`, `--ks`, `--max_pred` and `--several`."""
-    parser.add_argument("--iou_thds", nargs="+", type=float, default=[0.5, 0.7], help="IoU thresholds")
-    parser.add_argument("--ks", nargs="+", type=positive_int, default=[1, 5, 10, 100], help="k of recall at k")
+    thds, ks = (" ".join(map(str, values)) for values in (Rule.iou_thds, Rule.ks))
+    parser.add_argument("--iou_thds", nargs="+", type=float, help=f"IoU thresholds (default: {thds})")
+    parser.add_argument("--ks", nargs="+", type=positive_int, help=f"k of recall at k (default: {ks})")
     parser.add_argument("--max_pred", type=positive_int, default=MAX_PRED, help="predictions of a query that count")
     add_several_option(parser)
 

@@ -16,12 +16,15 @@ if not __package__:  # run as a file, wherever this folder was copied
 
     __spec__ = as_package.SCRIPT
 
+import numpy as np
+
 from .aligned import align
 from .check import GT_HELP, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
 from .files.command import BadInput, command_line, positive_int
 from .files.writing import refuse_input_as_output, write_json
-from .metrics import Rule, recalls
+from .metrics import Rule, as_percentage, recalls
 from .outcomes import Outcomes, all_outcomes
+from .ranking.evaluation import RankedResults, ranked_truth, ranking_of_file
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
 
 MOST_RESAMPLES = 10_000_000  # of which the smallest p is 0.0000001; more do not fit into memory at some point
@@ -90,6 +93,23 @@ def _each_alone(
             yield Comparison(task, metric, recall_a, recall_b, difference, difference.p)
 
 
+def compare_rankings(a: RankedResults, b: RankedResults, n_resamples: int, seed: int) -> list[Comparison]:
+    """Compare NDCG, in %, of the queries that both have answered; Holm's method corrects for all figures together."""
+    place_in_b = {query_id: number for number, query_id in enumerate(b.query_ids)}
+    both = [(number, place_in_b[name]) for number, name in enumerate(a.query_ids) if name in place_in_b]
+    if not both:
+        raise BadInput("no query is answered by both files")
+    of_a, of_b = np.array(both).T
+    alone = []
+    for metric, values in a.by_query.items():
+        one, other = values[of_a], b.by_query[metric][of_b]
+        difference = paired_bootstrap(one, other, n_resamples, seed)
+        means = as_percentage(one.mean()), as_percentage(other.mean())
+        alone.append(Comparison("NDCG", metric, means[0], means[1], difference, difference.p))
+    corrected = holm([comparison.difference.p for comparison in alone])
+    return [replace(one, corrected_p=p) for one, p in zip(alone, corrected, strict=True)]
+
+
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """Comparisons as lines of text."""
     labels = [f"{comparison.task} {comparison.metric}" for comparison in comparisons]
@@ -137,8 +157,13 @@ def main() -> None:
         raise BadInput(f"--seed {args.seed} must not be negative")
     if args.n_resamples > MOST_RESAMPLES:
         raise BadInput(f"--n_resamples {args.n_resamples} must be at most {MOST_RESAMPLES}")
+    if (graded := ranked_truth(args.gt_path)) is not None:
+        one, other = (ranking_of_file(path, graded, args.iou_thds, args.ks) for path in (args.a, args.b))
+        n_queries = len(set(one.query_ids) & set(other.query_ids))
+        report(args, compare_rankings(one, other, args.n_resamples, args.seed), n_queries)
+        return
     annotations = Annotations.read(args.gt_path)
-    rule = Rule(args.iou_thds, args.ks, least_right=annotations.least_right(args.several))
+    rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))
     a, b = (read_outcomes(path, annotations, rule, args.max_pred, first=path is args.a) for path in (args.a, args.b))
     n_queries = len(annotations.rows)
     if not a.keys() & b.keys():
@@ -146,6 +171,11 @@ def main() -> None:
     if a.keys() != b.keys():
         print(f"note: {', '.join(sorted(a.keys() ^ b.keys()))} left out: only one file has it", file=sys.stderr)
     (comparisons,) = compare_outcomes(a, [b], rule, args.n_resamples, args.seed)
+    report(args, comparisons, n_queries)
+
+
+def report(args: argparse.Namespace, comparisons: Sequence[Comparison], n_queries: int) -> None:
+    """Print comparisons, and save them where the command line says."""
     if args.save_path:
         metrics: dict[str, dict[str, Any]] = {}
         for comparison in comparisons:

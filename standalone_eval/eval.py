@@ -24,6 +24,7 @@ from .files.command import BadInput, command_line
 from .files.writing import refuse_input_as_output, write_json
 from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
 from .outcomes import Outcomes
+from .ranking.evaluation import about_queries, ranked_truth, ranking_of_file, ranking_table
 
 BY_LENGTH = "SVMR_by_length"  # the metrics of `average_precision.window_metrics`
 BY_LENGTH_SHOWN = ("mAP", "mAP@0.5", "mAP@0.75", "R1@0.5", "R1@0.7")  # what the table has of them
@@ -127,6 +128,16 @@ def _by_length_lines(metrics: dict[str, float]) -> list[str]:
     return lines
 
 
+def evaluate_ranked(args: argparse.Namespace, truth: Any) -> None:
+    """Evaluate VCMR rows against graded moments as the command line says, print NDCG and save it."""
+    results = ranking_of_file(args.submission_path, truth, args.iou_thds, args.ks, args.all_queries)
+    write_json({"NDCG": results.means()}, args.save_path)
+    if not args.not_verbose:
+        print(ranking_table(results.means()))
+        print("".join(f"note: {note}\n" for note in about_queries(results)), end="")
+        print(f"{len(results.query_ids)} queries; saved to {args.save_path}")
+
+
 @command_line
 def main() -> None:
     """Check and evaluate the submission named on the command line, print the recalls and save them."""
@@ -140,21 +151,25 @@ def main() -> None:
     parser.add_argument("--miou", action="store_true", help="mean IoU of SVMR's first predictions, too")
     what = "average precision of SVMR for several windows, and R@1, by the windows' lengths, as on QVHighlights, too"
     parser.add_argument("--map", action="store_true", help=what)
+    what = "with graded moments: queries without predictions count 0; as published they do not count"
+    parser.add_argument("--all_queries", action="store_true", help=what)
     parser.add_argument("--not_verbose", action="store_true", help="print no table")
     args = parser.parse_args()
     refuse_input_as_output(args.save_path, [args.submission_path, args.gt_path])
+    if (truth := ranked_truth(args.gt_path)) is not None:
+        evaluate_ranked(args, truth)
+        return
     annotations = Annotations.read(args.gt_path)
-    least_right = annotations.least_right(args.several)
-    rule = Rule(args.iou_thds, args.ks, least_right=least_right)
+    rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))
     submission, findings = check_file(args.submission_path, annotations, rule=rule)
     refuse_errors(findings, args.submission_path)
     metrics = eval_retrieval(
         submission,
         annotations.rows,
-        args.iou_thds,
-        args.ks,
+        rule.iou_thds,
+        rule.ks,
         args.max_pred,
-        least_right=least_right,
+        least_right=rule.least_right,
         miou=args.miou,
         mean_ap=args.map,
     )

@@ -32,6 +32,11 @@ class Rule:
     several_from: int = 4
     least_right: int = 2
 
+    @classmethod
+    def typed(cls, iou_thds: Sequence[float] | None, ks: Sequence[int] | None, least_right: int) -> Rule:
+        """As options say, of which None are the usual."""
+        return cls(iou_thds or cls.iou_thds, ks or cls.ks, least_right=least_right)
+
 
 def exclusive(spans: npt.NDArray[np.floating], rule: Rule) -> npt.NDArray[np.bool_]:
     """(Nq,) bool: queries of which several moments have to agree, though no two overlap.

@@ -48,6 +48,10 @@ MOMENT_DETR_PREDICTIONS = Form(
     '{"video2idx": {vid: video_idx}, "SVMR": [{"desc_id": qid as an integer, "predictions": '
     "[[video_idx, st, ed, score]]}]}",
 )
+RANKED = Form(
+    "graded moments in TVR-Ranking's form (query_id, relevant_moment, or a row for each of these)",
+    "standalone_eval/eval.py takes them as --gt_path, and compares VCMR rows with them by NDCG",
+)
 DIDEMO = Form(
     "annotations in DiDeMo's form (annotation_id, video, description, times)",
     "as train_data.json, val_data.json and test_data.json they are read by utils/annotations/convert.py didemo",
@@ -65,6 +69,8 @@ _FORM_OF_KEYS = (  # what an object with these keys is, the first that fits
     ({"fig_desc"}, VERIFIED),
     ({"descs"}, MTVR),
     ({"desc_id", "predictions"}, ENTRIES),
+    ({"query_id", "relevant_moment"}, RANKED),
+    ({"query_id", "timestamp"}, RANKED),
     ({"desc_id", "ts"}, ANNOTATIONS),
     ({"relevant_windows"}, MOMENT_DETR),  # whatever else has been renamed already
     ({"pred_relevant_windows"}, MOMENT_DETR_PREDICTIONS),

@@ -1,0 +1,145 @@
+"""NDCG of a prediction file's VCMR rows against graded moments: checked, computed, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..check import read_submission, refuse_errors
+from ..files.forms import PREDICTIONS, RANKED, form_of_text
+from ..files.reading import parse_json, read_json, read_text, refuse_others
+from ..findings import Findings, shorten
+from .ndcg import IOU_THDS, KS, RankedTruth, ndcg_of_queries
+from .truth import read_ranked_truth
+
+TASK = "VCMR"  # whose rows are ranked moments
+
+
+@dataclass(frozen=True)
+class RankedResults:
+    """NDCG of Nq queries, by their query_ids.
+
+    Attributes:
+        by_query: {"{iou_thd}-n{k}": (Nq,)} fractions.
+        irrelevant: (Nq,) bool, queries no moment of which is relevant; they count 0.
+        left_out: how many queries have no predictions and do not count.
+    """
+
+    query_ids: list[int]
+    by_query: dict[str, npt.NDArray[np.float64]]
+    irrelevant: npt.NDArray[np.bool_]
+    left_out: int
+
+    def means(self) -> dict[str, float]:
+        """{"{iou_thd}-n{k}": the mean over queries}, fractions, unrounded."""
+        return {name: float(values.mean()) for name, values in self.by_query.items()}
+
+
+def evaluate_ranking(
+    submission: Any,
+    ground_truth: Any,
+    findings: Findings,
+    iou_thds: Sequence[float] = IOU_THDS,
+    ks: Sequence[int] = KS,
+    all_queries: bool = False,
+) -> RankedResults | None:
+    """NDCG of a submission as loaded from JSON, or None after noting what is wrong with it or with the ground truth.
+
+    A query without an entry among the predictions does not count, as published; with `all_queries` it counts 0. One
+    with an empty list counts 0 in any case.
+    """
+    video2idx, predictions = read_submission(submission, None, findings, (TASK,))
+    truth = read_ranked_truth(ground_truth, video2idx, findings)
+    if truth is None or findings.errors:
+        return None
+    answers = predictions[TASK]
+    asked = set(truth.query_ids)
+    findings.error(
+        f"{TASK}: desc_id is no query_id of the ground truth (of another split?)",
+        [shorten(desc_id) for desc_id in answers.desc_ids if desc_id not in asked],
+    )
+    if findings.errors:
+        return None
+    answered = np.isin(truth.query_ids, answers.desc_ids)
+    if not answered.any() and not all_queries:
+        findings.error(f"{TASK}: has no query of the ground truth")
+        return None
+    counted = truth if all_queries else _some(truth, answered)
+    rows = _rows(counted, answers.desc_ids, np.split(answers.rows, answers.starts[1:]))
+    irrelevant = counted.relevance.sum(axis=1) == 0
+    left_out = len(truth.query_ids) - len(counted.query_ids)
+    return RankedResults(counted.query_ids, ndcg_of_queries(counted, rows, iou_thds, ks), irrelevant, left_out)
+
+
+def ranked_truth(path: str) -> Any:
+    """The document of graded moments in a file, None where it holds something else."""
+    text = read_text(path)
+    return parse_json(text, path) if form_of_text(text) is RANKED else None
+
+
+def ranking_of_file(
+    path: str,
+    ground_truth: Any,
+    iou_thds: Sequence[float] | None = None,
+    ks: Sequence[int] | None = None,
+    all_queries: bool = False,
+) -> RankedResults:
+    """`evaluate_ranking` of a prediction file; what is wrong is printed, and raises `BadInput`."""
+    submission, findings = read_json(path), Findings()
+    refuse_others(submission, PREDICTIONS, path)
+    results = evaluate_ranking(submission, ground_truth, findings, iou_thds or IOU_THDS, ks or KS, all_queries)
+    refuse_errors(findings, path)
+    assert results is not None
+    return results
+
+
+def _some(truth: RankedTruth, which: npt.NDArray[np.bool_]) -> RankedTruth:
+    ids = [query_id for query_id, wanted in zip(truth.query_ids, which, strict=True) if wanted]
+    return replace(
+        truth,
+        query_ids=ids,
+        video=truth.video[which],
+        spans=truth.spans[which],
+        relevance=truth.relevance[which],
+    )
+
+
+def _rows(
+    truth: RankedTruth, desc_ids: Sequence[int], lists: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """(Nq, P, 4) predictions in the order of the ground truth, NaN after a query's last one."""
+    of_id = dict(zip(desc_ids, lists, strict=True))
+    rows = np.full((len(truth.query_ids), max(map(len, lists), default=0), 4), np.nan)
+    for number, query_id in enumerate(truth.query_ids):
+        found = of_id.get(query_id)
+        if found is not None:
+            rows[number, : len(found)] = found
+    return rows
+
+
+def ranking_table(means: Mapping[str, float]) -> str:
+    """NDCG as lines of text: a row for each IoU, a column for each k."""
+    names = [name.rpartition("-n") for name in means]
+    thds, ks = list(dict.fromkeys(thd for thd, _, _ in names)), sorted({int(k) for _, _, k in names})
+    lines = [f"{'':12}" + "".join(f"{f'NDCG@{k}':>10}" for k in ks)]
+    for thd in thds:
+        lines.append(f"{f'IoU > {thd}':12}" + "".join(f"{means[f'{thd}-n{k}']:10.4f}" for k in ks))
+    return "\n".join(lines)
+
+
+def about_queries(results: RankedResults) -> list[str]:
+    """What is to be known of the queries that a mean is over."""
+    notes = []
+    if results.left_out:
+        notes.append(f"{results.left_out} queries have no predictions and do not count, as published (--all_queries)")
+    if results.irrelevant.any() and not results.irrelevant.all():
+        name, values = list(results.by_query.items())[-1]
+        n, without = int(results.irrelevant.sum()), float(values[~results.irrelevant].mean())
+        notes.append(
+            f"{n} queries have no relevant moment and count 0, as published; without them {name} is {without:.4f}"
+        )
+    return notes
