@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from method_tvr import xml
+from method_tvr import xml_model
 from method_tvr.model import ModelConfig
 from method_tvr.options.models import RELOCLNET, XML
-from method_tvr.xml import XMLConfig
+from method_tvr.xml_model import XMLConfig
 
 CONFIGS: dict[str, type[ModelConfig]] = {RELOCLNET: ModelConfig, XML: XMLConfig}
 NAME = "name"  # of the model, in a `model_cfg` of ours; published checkpoints have none
@@ -19,7 +19,7 @@ def config_of(model_cfg: Mapping[str, Any]) -> ModelConfig:
     name = model_cfg.get(NAME) or (XML if "merge_two_stream" in model_cfg else RELOCLNET)
     if name not in CONFIGS:
         raise ValueError(f"a model {name!r}, this code knows {', '.join(CONFIGS)}")
-    if name == XML and (reason := xml.unsupported(model_cfg)):
+    if name == XML and (reason := xml_model.unsupported(model_cfg)):
         raise ValueError(reason)
     return CONFIGS[name].from_dict(model_cfg)
 

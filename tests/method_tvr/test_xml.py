@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr import xml
+from method_tvr import xml_model
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import load_queries, load_videos
 from method_tvr.dataset.clip_times import CEIL_INSIDE, CUT, ClipTimes
@@ -49,9 +49,9 @@ def published(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
-def model_of(published: Path, name: str) -> xml.XML:
+def model_of(published: Path, name: str) -> xml_model.XML:
     model = load_checkpoint(published / "xml" / name / "model.ckpt").build_model()
-    assert isinstance(model, xml.XML)
+    assert isinstance(model, xml_model.XML)
     return model
 
 
@@ -62,7 +62,7 @@ def inputs_of(arrays: dict[str, np.ndarray], prefix: str = "in/") -> dict[str, t
     return {**found, "ctx_mask": mask, "ctx_lengths": mask.sum(dim=1).long(), "match_labels": torch.zeros_like(mask)}
 
 
-def check_outputs(model: xml.XML, batch: dict[str, torch.Tensor], expected: dict[str, np.ndarray]) -> None:
+def check_outputs(model: xml_model.XML, batch: dict[str, torch.Tensor], expected: dict[str, np.ndarray]) -> None:
     with torch.no_grad():
         query = model.encode_query(batch["query_feat"], batch["query_mask"])
         context = model.encode_context({m: batch[f"{m}_feat"] for m in model.modalities}, batch["ctx_mask"])
@@ -121,7 +121,7 @@ def test_variants_agree(name):
     model.load_state_dict(state)
     assert first == len(flat)
     outputs = {k.removeprefix(f"{name}/out/"): x for k, x in arrays.items() if k.startswith(f"{name}/out/")}
-    assert isinstance(model, xml.XML)
+    assert isinstance(model, xml_model.XML)
     check_outputs(model, inputs_of(arrays, f"{name}/in/"), outputs)
 
 
