@@ -16,6 +16,7 @@ from utils.inventory.video_folder import PICTURE_SUFFIXES, SUBTITLE_SUFFIXES, VI
 
 CONVERT = "python utils/annotations/convert.py"
 CONVERT_FEATURES = "python utils/annotations/convert_features.py"
+EVALUATE = "python standalone_eval/eval.py"
 EXTRACT = "bash utils/extract_features.sh"
 DATASET_WORDS = {  # of what people call files and folders
     "highlight": "qvhighlights", "qvh": "qvhighlights", "tacos": "tacos", "charades": "charades_sta",
@@ -90,11 +91,13 @@ def _text(path: Path) -> Recognised | None:
     form = forms.form_of_text(read_bytes(path).decode("utf-8", "replace"))
     if form in PUBLIC:
         return Recognised(form.name, _conversion(form, path.parent, path.name))
+    evaluation = f"{EVALUATE} --submission_path {path} --gt_path ANNOTATIONS.jsonl --save_path metrics.json"
     ours = {
         forms.ANNOTATIONS: "ours already: as --train_path or --eval_path; a folder with them is checked whole",
         forms.DURATIONS: "ours already: as --video_duration_idx_path; a folder with them is checked whole",
-        forms.PREDICTIONS: f"python standalone_eval/eval.py --submission_path {path} --gt_path ANNOTATIONS.jsonl "
-        "--save_path metrics.json",
+        forms.PREDICTIONS: evaluation,
+        forms.MOMENT_DETR_PREDICTIONS: evaluation,
+        forms.RANKED: f"{EVALUATE} --submission_path PREDICTIONS.json --gt_path {path} --save_path metrics.json",
     }
     if form in ours:
         return Recognised(form.name, ours[form])
