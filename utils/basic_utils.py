@@ -168,6 +168,15 @@ def write_jsonl(rows: Iterable[dict[str, Any]], path: StrPath) -> None:
         put_jsonl(rows, part)
 
 
+def is_writable(content: Any) -> bool:
+    """Whether JSON can be written of what was read: more can be nested in what is read, and numbers be larger."""
+    try:
+        json_bytes(content)
+    except TypeError:
+        return False
+    return True
+
+
 def put_jsonl(rows: Iterable[dict[str, Any]], part: Path) -> None:
     """Write one JSON object a line into a part of `whole_file`."""
     with open(part, "wb") as out:

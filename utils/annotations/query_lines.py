@@ -20,6 +20,7 @@ from standalone_eval.files.forms import MOMENT_DETR, MTVR, VERIFIED, Form
 from standalone_eval.ground_truth import is_query_type
 from utils.annotations.public_files import files_of_lines, read_lines
 from utils.annotations.reading import Reader, Source, Split
+from utils.basic_utils import is_writable
 
 OURS = ("desc_id", "desc", "vid_name", "duration", "ts")  # keys that every converted query has
 QID = "qid"  # the key of a query's own id, where that could not become its desc_id
@@ -133,6 +134,8 @@ def _take(
         reader.lacks(name, NO_DURATION, where)
     elif lacking is not None:
         reader.wrong(where, lacking)
+    elif not is_writable(line.row):
+        reader.wrong(where, "has something in it that JSON cannot be written of, such as lists in lists in lists …")
     elif moments == []:
         source.n_read += 1
         source.left_out.append((where, f"{line.keys.moments} is empty"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 from utils.basic_utils import InputError, first_line
 from utils.feature_files.feature_file import FeatureError
+from utils.feature_forms.lmdb_process import LmdbProcess
 from utils.feature_forms.msgpack_arrays import unpack
 from utils.feature_forms.named_arrays import features_among
 from utils.feature_forms.npz_folder import find_in_npz
@@ -19,39 +19,31 @@ ZIP = b"PK\x03\x04"
 
 
 class LmdbFolder(ArraySource):
-    """Checked reading of `DIR/data.mdb`, which is not written to, and not locked.
-
-    The library believes what the pages of a file say. Only that all of them are there is checked before.
-    """
+    """Checked reading of `DIR/data.mdb`, which is not written to, and not locked."""
 
     def __init__(self, path: Path, dataset: str | None = None) -> None:
         super().__init__(path, dataset)
-        lmdb, self._msgpack = needed("lmdb", f"{path} (an LMDB)"), needed("msgpack", f"{path} (an LMDB)")
-        self._damaged: type[Exception] = lmdb.Error
-        self._env: Any = None
+        needed("lmdb", f"{path} (an LMDB)")
+        self._msgpack, self._process = needed("msgpack", f"{path} (an LMDB)"), LmdbProcess(path)
         try:
-            self._env = lmdb.open(str(path), readonly=True, lock=False, create=False, readahead=False)
-            pages, size = self._env.info()["last_pgno"] + 1, self._env.stat()["psize"]
-        except (lmdb.Error, OSError) as err:
+            wanted = self._process.n_bytes()
+        except OSError as err:
             self.close()
             raise InputError(f"{path / FILE}: cannot be opened as LMDB ({first_line(err)}): copy it again") from err
-        if (there := (path / FILE).stat().st_size) < pages * size:
+        if (there := (path / FILE).stat().st_size) < wanted:
             self.close()
-            raise InputError(f"{path / FILE}: has {there:,} of {pages * size:,} bytes: it was cut short, copy it again")
+            raise InputError(f"{path / FILE}: has {there:,} of {wanted:,} bytes: it was cut short, copy it again")
 
     def close(self) -> None:
         """Close the file."""
         super().close()
-        if self._env is not None:
-            self._env.close()
-        self._env = None
+        self._process.close()
 
     def feature_keys(self) -> list[str]:
         """The keys, in the file's order, but for those about the others."""
         try:
-            with self._env.begin(buffers=False) as transaction, transaction.cursor() as cursor:
-                keys = [key for key in cursor.iternext(keys=True, values=False) if not key.startswith(ABOUT)]
-        except self._damaged as err:
+            keys = [key for key in self._process.all_keys() if not key.startswith(ABOUT)]
+        except OSError as err:
             raise InputError(f"{self.path / FILE}: its keys cannot be read ({first_line(err)}): copy it again") from err
         if not keys:
             raise InputError(f"{self.path / FILE}: has no entry: is this the right folder?")
@@ -60,9 +52,8 @@ class LmdbFolder(ArraySource):
     def find(self, key: str) -> Stored:
         """The features in a value, a copy of which is in memory."""
         try:
-            with self._env.begin() as transaction:
-                value = transaction.get(key.encode("utf-8", "surrogateescape"))
-        except self._damaged as err:
+            value = self._process.value(key.encode("utf-8", "surrogateescape"))
+        except OSError as err:
             raise FeatureError(self.path, key, f"cannot be read ({first_line(err)}): copy it again") from err
         if value is None:
             raise FeatureError(self.path, key, "is not there")

@@ -20,6 +20,9 @@ def qid_row(qid: Any, windows: Any = ((5.0, 12.0),), vid: str = "a", **others: A
     }  # fmt: skip
 
 
+NESTED: list[Any] = []
+for _ in range(300):
+    NESTED = [NESTED]
 TWO = qid_row(9, ((0, 4), (20.5, 30)), relevant_clip_ids=[0, 1, 10], saliency_scores=[[1, 2, 3]] * 3)
 UNANSWERED = {key: value for key, value in qid_row(12, vid="c").items() if key != "relevant_windows"}
 FIG = {"desc_id": 4, "fig_desc": "A man in red waves slowly.", "video": "a", "time": [1.5, 8.0]}
@@ -169,6 +172,7 @@ def test_activitynets_second_val_is_its_test(run):
         (qid_row(8, query=3), "3 is not a sentence"),
         (qid_row("s1"), "has the id 's1', which is that of line 1 too"),
         (qid_row(8, [[0, 1]] * 101), "has 101 moments"),
+        (qid_row(8, saliency_scores=NESTED), "has something in it that JSON cannot be written of"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_named(run, row, said):
