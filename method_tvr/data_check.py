@@ -208,7 +208,8 @@ def print_facts(dataset: DatasetConfig, found: Annotations, sources: list[Source
     for name in found.splits:
         videos = [video for video in found.videos.get(name, {}).values() if video.vid_name in context.rows]
         counts = [context.rows[video.vid_name] for video in videos]
-        splits.append(Split.of(name, videos, counts, found.queries.get(name, ())))
+        split = Split.of(name, videos, counts, found.queries.get(name, ()))
+        splits.append(replace(split, judged=name != LEARNT_SPLITS[0]))
     for fact in facts(splits, reach):
         print(f"\nnote: {fact}")
 

@@ -342,7 +342,7 @@ class Trainer(Closing):
         self.files.log_metrics(epoch, metrics)
         score = stop_score(metrics[task])
         recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in metrics[task].items() if name.endswith("r1"))
-        print(f"epoch {epoch:03d}: {task} {recalls} (best so far {max(self.place.best_score, score):.2f})", flush=True)
+        print(f"epoch {epoch:03d}: {task} {recalls} (best sum: {max(self.place.best_score, score):.2f})", flush=True)
         return score
 
 

@@ -115,7 +115,7 @@ def _with_folder(model: Any, video_duration_idx_path: str) -> Any:
 
 def _agreed_name(suggested: Any, unknown: str) -> str:
     """The name on record, once the user has said yes to it; `unknown` says that there is none."""
-    missing = "--query: is encoded by the text model that made the query features"
+    missing = "sentences are encoded by the text model that made the query features"
     if not isinstance(suggested, str):
         raise InputError(f"{missing}, and {unknown}: name it with --text_model")
     yes = agreed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ GAIN = 0.01  # of moments: what an option has to bring within reach to be named,
 # Rows of features apart from what a duration asks for. Up to so many nothing is said: a last clip that is cut short or
 # left out, a video that ends before its sound. Beyond the share of what is expected, features and durations are not of
 # the same videos or not of this clip length, and all times would be wrong.
+REPEATED_SHARE = 0.05  # of queries that R@1 cannot reach for their sentences, to be said
 ROWS_APART = 2
 ROWS_APART_SHARE = 0.1
 
@@ -97,6 +99,7 @@ class Split:
     queries: Sequence[Query]  # none where sentences are asked
     durations: Mapping[str, float]  # {vid_name: seconds}
     n_clips: Mapping[str, int]  # {vid_name: rows of its features}
+    judged: bool = True  # whether answers to its queries are; not those that are trained on
 
     @classmethod
     def of(cls, name: str, videos: Sequence[Video], n_clips: Sequence[int], queries: Sequence[Query] = ()) -> Split:
@@ -108,7 +111,8 @@ class Split:
     def asked(cls, name: str, queries: Sequence[Query], clip_counts: Callable[[Sequence[str]], Sequence[int]]) -> Split:
         """Of queries with moments, and of their videos alone; `clip_counts` are those of videos by their names."""
         durations = {query.vid_name: query.duration for query in queries if query.vid_name and query.duration}
-        return cls(name, queries, durations, dict(zip(durations, clip_counts(list(durations)), strict=True)))
+        counts = dict(zip(durations, clip_counts(list(durations)), strict=True))
+        return cls(name, queries, durations, counts, judged=False)
 
     def moments(self, reach: Reach) -> Moments:
         """The annotated moments, with the clips that spans for them are made of."""
@@ -138,7 +142,7 @@ class Moments(NamedTuple):
 def facts(splits: Sequence[Split], reach: Reach) -> list[Fact]:
     """What is wrong with splits that are read together: moments out of reach, videos too long, videos too short."""
     found = [spans_out_of_reach(splits, reach), videos_averaged(splits, reach), videos_too_short(splits, reach)]
-    return [fact for fact in found if fact is not None]
+    return [fact for fact in [*found, *map(repeated_sentences, splits)] if fact is not None]
 
 
 # ------------------------------------------------------------------------------------------------- spans out of reach
@@ -270,6 +274,28 @@ def videos_too_short(splits: Sequence[Split], reach: Reach) -> Fact | None:
         f"{len(short)} of {len(counts)} videos are too short to be found: a span takes {low + 1} clips{seconds}: "
         f"{first_few(short)}",
         ", or ".join(remedies),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- sentences
+
+
+def repeated_sentences(split: Split) -> Fact | None:
+    """Queries in the same words about several videos, of which each has but one right one, if they are many."""
+    videos_of: dict[str, Counter[str]] = {}
+    for query in split.queries if split.judged else ():
+        if query.vid_name:
+            videos_of.setdefault(" ".join(query.desc.lower().split()), Counter())[query.vid_name] += 1
+    n = sum(counts.total() for counts in videos_of.values())
+    reachable = sum(max(counts.values()) for counts in videos_of.values())
+    if not n or reachable >= (1 - REPEATED_SHARE) * n:
+        return None
+    several = [sentence for sentence, counts in videos_of.items() if len(counts) > 1]
+    return Fact(
+        f"{len(several)} of {len(videos_of)} sentences of {split.name} are asked about several videos, each time with "
+        f"another one as the right one, so that R@1 of VCMR and VR is at most {100 * reachable / n:.2f}: "
+        f"{first_few(several, 2)}",
+        "take SVMR or R@10 for a measure, or sentences that tell their video from others",
     )
 
 

@@ -387,7 +387,7 @@ def model_dir(corpus: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: Made, monkeypatch, capsys) -> None:
-    command = shlex.split(corpus.told.partition("Then ask it:\n\n")[2])
+    command = shlex.split(corpus.told.partition("Then ask it:\n\n")[2].partition("\n\nOr ask it on a page:\n\n")[0])
     pattern = "custom-video_sub_tef-tiny-[0-9][0-9][0-9][0-9]_*"
     assert command[:3] == ["bash", "method_tvr/scripts/inference.sh", pattern]
     question = "A rabbit comes out"

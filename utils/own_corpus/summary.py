@@ -74,7 +74,9 @@ def next_commands(made: NewDataset) -> str:
         # no other run's that begins so
         pattern = shlex.quote(f"custom-{ctx_mode}-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")
         then = [f"bash method_tvr/scripts/inference.sh {pattern} {asking}"]
-        return _command("Train on it:", training) + "\n\n" + _command("Then ask it:", then)
+        page = [f"bash method_tvr/scripts/serve.sh {pattern} --text_model {_shown(Path(made.opt.text_model))}"]
+        commands = {"Train on it:": training, "Then ask it:": then, "Or ask it on a page:": page}
+        return "\n\n".join(_command(title, lines) for title, lines in commands.items())
     if TRAIN in splits:
         return "No training: that needs queries with times of two splits, one of them val, or of two videos at least."
     if TEST in splits:

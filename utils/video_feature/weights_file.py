@@ -69,7 +69,7 @@ def fill(net: nn.Module, state: Mapping[str, torch.Tensor], source: str, head: s
     """
     own, given = without_counters(net.state_dict()), without_counters(state)
     if given.keys().isdisjoint(own) and _alike(own, given):
-        print(f"note: {source}: has names of its own, its weights were taken in their order", file=sys.stderr)
+        print(f"note: {source}: names its weights in its own way; all of them fit in their order", file=sys.stderr)
         given = dict(zip(own, given.values(), strict=False))
     missing = [name for name in own if name not in given]
     other = [name for name in own if name in given and given[name].shape != own[name].shape]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def split_of(
 ) -> Split:
     """Videos v0, v1 … of so many clips of 1.5 s, with a moment in each as far as there are any."""
     videos = [Video(f"v{i}", 1.5 * n if durations is None else durations[i], i) for i, n in enumerate(n_clips)]
-    queries = [Query(i, "x", i + 1, f"v{i}", ts, duration=videos[i].duration) for i, ts in enumerate(moments)]
+    queries = [Query(i, f"x {i}", i + 1, f"v{i}", ts, duration=videos[i].duration) for i, ts in enumerate(moments)]
     return Split.of("val", videos, n_clips, queries)
 
 
@@ -202,3 +203,18 @@ def test_each_fact_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("note: ") for line in lines)
+
+
+# ---------------------------------------------------------------------------- sentences
+
+
+def test_sentences_about_several_videos_are_said_where_answers_are_judged() -> None:
+    videos = [Video(f"v{i}", 60.0, i) for i in range(4)]
+    asked = ["A man waves.", "a man  waves.", "A man waves.", "A dog."]
+    queries = [Query(i, text, i + 1, f"v{i // 2}", (3.0, 9.0), duration=60.0) for i, text in enumerate(asked)]
+    split = Split.of("val", videos, [40] * 4, queries)
+    (fact,) = facts([split], TVR)
+    assert "1 of 2 sentences of val are asked about several videos" in fact.text
+    assert "R@1 of VCMR and VR is at most 75.00: a man waves." in fact.text  # two of the three, and the dog
+    assert facts([replace(split, judged=False)], TVR) == []
+    assert facts([replace(split, queries=[queries[0], queries[1], queries[3]])], TVR) == []
