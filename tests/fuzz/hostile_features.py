@@ -182,7 +182,7 @@ def _write_lmdb(rng: Random, public: Path) -> None:
         )
     elif kind < 7:
         values[hit] = msgpack.packb(_hostile_msgpack(rng), use_bin_type=rng.random() < 0.8)
-    with lmdb.open(str(public), map_size=1 << 22, lock=False) as env, env.begin(write=True) as transaction:
+    with lmdb.open(str(public), map_size=1 << 25, lock=False) as env, env.begin(write=True) as transaction:
         for name, value in values.items():
             transaction.put(name, value)
     if kind >= 7:
