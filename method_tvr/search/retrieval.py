@@ -89,18 +89,20 @@ class Searcher:
             of_pass = queries[several]
             found = self.find(of_pass, allowed) if given is None else given[several]
             for block in self.query_blocks(len(of_pass)):
-                yield self._moments_in(of_pass[block], found[block])
+                yield self._moments_in(of_pass[block], found[block], given is not None)
 
     def query_blocks(self, n_queries: int) -> Iterator[slice]:
         """Slices of at most `query_block` queries."""
         return _slices(n_queries, self.settings.query_block)
 
-    def _weights(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.exp(self.settings.q2c_alpha * scores).masked_fill_(scores == NOT_GIVEN, IMPOSSIBLE)
+    def _weights(self, scores: torch.Tensor, given: bool = False) -> torch.Tensor:
+        """Factors of moments' scores; where scores were given, some may be `NOT_GIVEN`, and rule moments out."""
+        weights = torch.exp(self.settings.q2c_alpha * scores)
+        return weights.masked_fill_(scores == NOT_GIVEN, IMPOSSIBLE) if given else weights
 
-    def _moments_in(self, queries: EncodedQueries, found: Shortlist) -> tuple[Moments, RankedVideos]:
-        weights = self._weights(found.video_scores)
-        looked_at = found.entries, self._weights(found.entry_scores)
+    def _moments_in(self, queries: EncodedQueries, found: Shortlist, given: bool) -> tuple[Moments, RankedVideos]:
+        weights = self._weights(found.video_scores, given)
+        looked_at = found.entries, self._weights(found.entry_scores, given)
         if self._shard is not None:
             return self.search_moments(queries, *looked_at), RankedVideos(*to_host(found.videos, weights))
         columns = self._best_moments(queries, *looked_at)
