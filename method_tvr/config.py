@@ -56,6 +56,7 @@ from method_tvr.options.values import (
 )
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import AGREE, SEVERAL
+from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError, StrPath
 
 MAX_Q2C_ALPHA = 80  # exp of it, times a cosine of at most 1, is still a float32
@@ -97,7 +98,7 @@ OPTIONS: Table = (
         Option("n_epoch", 100, "most epochs", ABOVE_0),
         Option("max_es_cnt", 10, "stop after more than this many epochs without a better one, -1: never",
                NOT_NEGATIVE_OR_OFF),
-        Option("stop_task", "VCMR", "task whose recall decides which epoch is best", choices=TASKS),
+        Option("stop_task", "VCMR", "decides which epoch is best; NDCG: of graded moments", choices=(*TASKS, NDCG)),
         Option("eval_tasks_at_training", list(TASKS), "tasks evaluated after each epoch", choices=TASKS, nargs="+"),
         Option("bsz", 128, "batch size in training", ABOVE_0, memory=(TRAIN, 1)),
         Option("eval_query_bsz", 50, "queries answered at a time", ABOVE_0, inference=OWN, on_resume=True),

@@ -48,8 +48,25 @@ MEASURES: dict[str, tuple[Part, Part]] = {
 }
 
 
+def _weighted_mean(of_items: torch.Tensor, item_weights: torch.Tensor | None) -> torch.Tensor:
+    """Mean of (…, N), each item times its weight (N,); divided by the number of items, not by their weights' sum."""
+    return of_items.mean() if item_weights is None else (item_weights * of_items).mean()
+
+
+def _cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, item_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    if item_weights is None:
+        return F.cross_entropy(logits, targets)
+    return _weighted_mean(F.cross_entropy(logits, targets, reduction="none"), item_weights)
+
+
 def frame_cl(
-    similarity: torch.Tensor, match_labels: torch.Tensor, mask: torch.Tensor, measure: str = "JSD"
+    similarity: torch.Tensor,
+    match_labels: torch.Tensor,
+    mask: torch.Tensor,
+    measure: str = "JSD",
+    item_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """FrameCL: clips inside the moment against the other clips of the same video (ReLoCLNet, section 3.4).
 
@@ -60,13 +77,14 @@ def frame_cl(
         match_labels: (N, L), 1 on the clips of the moment.
         mask: (N, L), 1 on clips that exist.
         measure: the estimator of mutual information, one of `MEASURES`.
+        item_weights: (N,) what each query counts, by default 1 (TVR-Ranking, arXiv 2407.06597).
     """
     positive_part, negative_part = MEASURES[measure]
     positives = match_labels.to(similarity.dtype)
     negatives = (1.0 - positives) * mask.to(similarity.dtype)
     e_pos = _masked_mean(positive_part(similarity * positives), positives)
     e_neg = _masked_mean(negative_part(similarity * negatives), negatives)
-    return (e_neg - e_pos).mean()
+    return _weighted_mean(e_neg - e_pos, item_weights)
 
 
 def _masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -95,13 +113,15 @@ def frame_cl_video_to_video(
     return total
 
 
-def video_cl(scores: torch.Tensor) -> torch.Tensor:
+def video_cl(scores: torch.Tensor, item_weights: torch.Tensor | None = None) -> torch.Tensor:
     """VideoCL: each query with its video against all other pairs of the batch (MIL-NCE, Miech et al. 2020).
 
-    (N, N) scores of query i against video j -> mean of logsumexp(row i and column i together) - scores[i, i].
+    (N, N) scores of query i against video j -> mean of logsumexp(row i and column i together) - scores[i, i]; for
+    `item_weights` see `frame_cl`.
     """
     both_ways = torch.cat([scores, scores.t()], dim=1)  # (N, 2N)
-    return F.cross_entropy(both_ways, torch.arange(len(scores), device=scores.device))  # logsumexp - scores[i, i]
+    own = torch.arange(len(scores), device=scores.device)
+    return _cross_entropy(both_ways, own, item_weights)  # logsumexp - scores[i, i]
 
 
 def draw_negatives(scores: torch.Tensor, pool_size: int | None, generator: torch.Generator) -> torch.Tensor:
@@ -159,6 +179,15 @@ def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torc
     }
 
 
-def span_loss(st_logits: torch.Tensor, ed_logits: torch.Tensor, st_ed_indices: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of the start clip plus that of the end clip: logits (N, L), st_ed_indices (N, 2) int64."""
-    return 2 * F.cross_entropy(torch.cat([st_logits, ed_logits]), st_ed_indices.t().flatten())
+def span_loss(
+    st_logits: torch.Tensor,
+    ed_logits: torch.Tensor,
+    st_ed_indices: torch.Tensor,
+    item_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cross entropy of the start clip plus that of the end clip: logits (N, L), st_ed_indices (N, 2) int64.
+
+    For `item_weights` see `frame_cl`.
+    """
+    both = None if item_weights is None else item_weights.repeat(2)
+    return 2 * _cross_entropy(torch.cat([st_logits, ed_logits]), st_ed_indices.t().flatten(), both)

@@ -18,23 +18,26 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+import numpy as np
+
 from method_tvr.config import OPTIONS
 from method_tvr.dataset.annotations import (
     Query,
     Video,
     about_exclusive_moments,
-    load_queries,
     load_videos,
     outside_split,
 )
 from method_tvr.dataset.check_features import FeatureCheck, Source
 from method_tvr.dataset.clip_times import AUTO
 from method_tvr.dataset.defects import Defects
+from method_tvr.dataset.ranked_pairs import load_asked_queries, load_training_queries
 from method_tvr.dataset.split_facts import Reach, Split, facts
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES, DatasetConfig
 from method_tvr.options.row import TRAIN, NumberOr, options_of
 from method_tvr.options.values import CTX_MODES
 from standalone_eval.metrics import LEAST_RIGHT, Rule
+from standalone_eval.ranking.ndcg import RankedTruth
 from utils.annotations.public_files import has_lines
 from utils.basic_utils import BAD_INPUT_EXIT_CODE, PROJECT_ROOT, InputError, command_line, first_few, read_json
 from utils.dataset_files import manifest_path
@@ -62,7 +65,16 @@ def find_corpus(name: str) -> DatasetConfig:
             )
         if prefixes:
             return _as_found(replace(_known(folder, prefixes[0]), root=str(folder)))
+    alone = _by_durations(folder)
+    if alone is not None:
+        return alone
     raise InputError(f"{name}: holds no corpus: PREFIX_video2dur_idx.json names its videos, see data/README.md")
+
+
+def _by_durations(folder: Path) -> DatasetConfig | None:
+    """A dataset whose file of durations is in a folder, under the name that only this dataset has for it."""
+    there = (replace(dataset, root=str(folder)) for dataset in DATASETS.values() if dataset.root is not None)
+    return next((dataset for dataset in there if Path(dataset.video_duration_idx_path).is_file()), None)
 
 
 def _known(folder: Path, prefix: str) -> DatasetConfig:
@@ -91,6 +103,7 @@ class Annotations:
 
     videos: dict[str, dict[str, Video]] | None  # by split and name; None when durations could not be read
     queries: dict[str, list[Query]]  # by split; one whose file is missing or defective is left out
+    graded: dict[str, RankedTruth | None]  # by split: graded moments of its queries, where they have such
     splits: list[str]  # what is checked, in order
     needed: set[str]  # those of `splits` that training or inference can be run on: the others only have videos
 
@@ -112,7 +125,7 @@ def read_annotations(dataset: DatasetConfig, only: list[str] | None, defects: De
             holds = "videos: " + ", ".join(f"{split} {len(entries)}" for split, entries in videos.items())
     rows.append([Path(path).name, file_size(path), holds])
 
-    found = Annotations(videos, {}, *_choose_splits(dataset, only, videos))
+    found = Annotations(videos, {}, {}, *_choose_splits(dataset, only, videos))
     for split in found.splits:
         path = dataset.annotation_path(split)
         if split not in found.needed:
@@ -120,11 +133,14 @@ def read_annotations(dataset: DatasetConfig, only: list[str] | None, defects: De
             continue
         if defects.is_there(path, remedy):
             with defects.collecting(remedy):
-                found.queries[split] = load_queries(path, videos)
+                if split == LEARNT_SPLITS[0]:
+                    found.queries[split] = load_training_queries(Path(path), videos)
+                else:
+                    found.queries[split], found.graded[split] = load_asked_queries(Path(path), videos)
                 _check_queries(found, split, path, remedy, defects)
                 _check_moments(found.queries[split], path, dataset.several, defects)
         queries = found.queries.get(split)
-        rows.append([Path(path).name, file_size(path), _unread(path) if queries is None else _holds(queries)])
+        rows.append([Path(path).name, file_size(path), _unread(path) if queries is None else _holds(found, split)])
     print("\nAnnotations\n" + aligned(rows))
     return found
 
@@ -152,7 +168,7 @@ def _unread(path: str) -> str:
 
 def _check_queries(found: Annotations, split: str, path: str, remedy: str, defects: Defects) -> None:
     queries = found.queries[split]
-    if split in LEARNT_SPLITS and not queries[0].has_moment:
+    if split in LEARNT_SPLITS and not queries[0].has_moment and found.graded.get(split) is None:
         defects.add(f"{path}: has no ground truth (vid_name and ts)", remedy)
     if found.videos is None:
         return
@@ -170,8 +186,11 @@ def _check_moments(queries: list[Query], path: str, several: str, defects: Defec
         defects.add(f"{path}: {warning}", "give train.sh --several any, if they are", blocking=False)
 
 
-def _holds(queries: list[Query]) -> str:
+def _holds(found: Annotations, split: str) -> str:
+    queries, graded = found.queries[split], found.graded.get(split)
     text = f"{len(queries)} queries"
+    if graded is not None:
+        return f"{text}, {np.isfinite(graded.video).sum()} graded moments"
     if not queries[0].has_moment:
         return f"{text}, without moments"
     types = Counter(query.type for query in queries if query.type)
@@ -242,7 +261,7 @@ def print_sources(dataset: DatasetConfig, found: Annotations, sources: list[Sour
         table.append(row)
     print("\nSplits: how many of their videos and queries have features\n" + aligned(table))
     total = sum(Path(source.path).stat().st_size for source in sources if source.missing is not None)
-    print(f"\n{size_text(total)} of features in {dataset.root}/{dataset.prefix}_feature_release")
+    print(f"\n{size_text(total)} of features in {dataset.features}")
 
 
 def _parse() -> argparse.Namespace:
@@ -287,7 +306,7 @@ def _is_corpus(name: str) -> bool:
     if name in DATASETS or not folder.is_dir():
         return name in DATASETS
     found = [ending for ending in CORPUS_FILES if any(folder.glob(f"*{ending}"))]
-    return CORPUS_FILES[0] in found or (bool(found) and not has_lines(folder))
+    return CORPUS_FILES[0] in found or _by_durations(folder) is not None or (bool(found) and not has_lines(folder))
 
 
 @command_line

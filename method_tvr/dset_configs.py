@@ -10,6 +10,7 @@ from typing import Any
 
 from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
 from standalone_eval.metrics import AGREE, ANY
+from standalone_eval.ranking.ndcg import NDCG
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
 
@@ -69,20 +70,21 @@ class DatasetConfig:
         return f"{self.root}/{self.prefix}_video2dur_idx.json"
 
     def video_feature_path(self, vid_feat_type: str) -> str:
-        return f"{self._features}/video_feature/{self.prefix}_{self.video_files[vid_feat_type]}"
+        return f"{self.features}/video_feature/{self.prefix}_{self.video_files[vid_feat_type]}"
 
     @property
     def sub_feature_path(self) -> str:
-        return f"{self._features}/bert_feature/sub_query/{self.prefix}_sub_pretrained_w_sub_query_max_{CLIP_SUFFIX}.h5"
+        return f"{self.features}/bert_feature/sub_query/{self.prefix}_sub_pretrained_w_sub_query_max_{CLIP_SUFFIX}.h5"
 
     def query_feature_path(self, with_sub: bool) -> str:
         """The query features of runs with subtitles, or of those without."""
         if with_sub or not self.query_only_features:
-            return f"{self._features}/bert_feature/sub_query/{self.prefix}_query_pretrained_w_sub_query.h5"
-        return f"{self._features}/bert_feature/query_only/{self.prefix}_query_pretrained_w_query.h5"
+            return f"{self.features}/bert_feature/sub_query/{self.prefix}_query_pretrained_w_sub_query.h5"
+        return f"{self.features}/bert_feature/query_only/{self.prefix}_query_pretrained_w_query.h5"
 
     @property
-    def _features(self) -> str:
+    def features(self) -> str:
+        """The folder of its features."""
         return f"{self.root}/{self.prefix}_feature_release"
 
     def default_paths(self, split: str, vid_feat_type: str, with_sub: bool) -> dict[str, str]:
@@ -111,6 +113,25 @@ class DatasetConfig:
         root = Path(self.root)
         if any(Path(file).is_relative_to(root) or Path(file).is_relative_to(PROJECT_ROOT / root) for file in files):
             self.generate(PROJECT_ROOT / root)
+
+
+@dataclass(frozen=True)
+class RankedDatasetConfig(DatasetConfig):
+    """TVR-Ranking (arXiv 2407.06597): its files as published, of TVR's videos, with TVR's features beside them."""
+
+    def annotation_path(self, split: str) -> str:
+        return f"{self.root}/{'train_top20' if split == 'train' else split}.json"
+
+    @property
+    def video_duration_idx_path(self) -> str:
+        return f"{self.root}/video_corpus.json"
+
+    def query_feature_path(self, with_sub: bool) -> str:
+        return f"{self.root}/query_bert.h5"
+
+    @property
+    def features(self) -> str:
+        return f"{Path(str(self.root)).parent}/{self.prefix}_feature_release"
 
 
 def _generated(name: str, **properties: Any) -> DatasetConfig:
@@ -160,6 +181,28 @@ DATASETS = {
             prefix="tvr",
             annotation_remedy="copy it from the data folder of TVR's repository (data/README.md, Annotations)",
             feature_remedy="download and unpack TVR's feature release (data/README.md, Features)",
+        ),
+        RankedDatasetConfig(
+            "tvr_ranking",
+            "data/tvr_ranking",
+            "tvr",
+            query_types=False,
+            iou_thds=(0.3, 0.5, 0.7),
+            final_nms_thd=-1,  # off, as published
+            test_split="test",
+            video_files={"i3d": VIDEO_FILES["i3d"]},
+            recipe={
+                "ctx_mode": "video_sub",
+                "seed": 2024,
+                "bsz": 512,
+                "n_epoch": 200,
+                "max_es_cnt": -1,
+                "stop_task": NDCG,
+                "eval_tasks_at_training": ["VCMR"],
+            },
+            recipe_note="is that of train_top20.json; train_top01 takes --n_epoch 4000, train_top40 --n_epoch 100",
+            annotation_remedy="download it from huggingface.co/datasets/axgroup/TVR-Ranking (data/README.md)",
+            feature_remedy="download TVR's feature release and TVR-Ranking's query_bert.h5 (data/README.md)",
         ),
         _converted(
             "anet_cap",

@@ -46,6 +46,7 @@ from method_tvr.training.launch import launch, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
+from standalone_eval.ranking.ndcg import NDCG, ndcg_of_queries
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json
 from utils.model_utils import named_when_out_of_memory
 from utils.ranks import ALONE, Ranks
@@ -222,9 +223,13 @@ def evaluate_split(
 def _write(rows: dict[str, RankedRows], evaluation: Evaluation, path: Path) -> dict[str, dict[str, Any]]:
     split = evaluation.split
     write_predictions(path, split.videos, split.queries, {task: ranked.best() for task, ranked in rows.items()})
-    if not split.has_ground_truth:
+    if split.has_ground_truth:
+        metrics = evaluate_rows(rows, evaluation)
+    elif split.graded is not None and "VCMR" in rows:
+        ndcg = ndcg_of_queries(split.graded, rows["VCMR"].best().padded())
+        metrics = {NDCG: {name: float(of_queries.mean()) for name, of_queries in ndcg.items()}}
+    else:
         return {}
-    metrics = evaluate_rows(rows, evaluation)
     write_json(metrics, path.with_name(f"{path.stem}_metrics.json"), indent=True)
     return metrics
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from method_tvr.dataset.annotations import Query, Video, load_queries, load_videos, outside_split
+from method_tvr.dataset.annotations import Query, Video, load_videos, outside_split
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_records import seconds_of_a_row
 from method_tvr.dataset.feature_store import FeatureStore
+from method_tvr.dataset.ranked_pairs import load_asked_queries, load_training_queries
 from method_tvr.dataset.split_facts import Fact, Reach, Split, check_durations, facts
 from method_tvr.model import MODALITIES
 from method_tvr.options.saved import find_path
+from standalone_eval.ranking.ndcg import NDCG, RankedTruth
 from utils.basic_utils import InputError, first_few
 
 DEBUG_BATCHES = 3
@@ -29,6 +32,7 @@ class EvalSplit:
     name: str
     queries: list[Query]
     videos: list[Video]
+    graded: RankedTruth | None = None  # the graded moments of its queries, where they are ranked rather than right
 
     @property
     def has_ground_truth(self) -> bool:
@@ -112,7 +116,7 @@ class Inputs:
     def train_queries(self, features: FeatureStore) -> list[Query]:
         """Training queries, all with a moment and with features; an `InputError` names file, line and key."""
         path = find_path(str(self.train_path))
-        queries = load_queries(path, load_videos(find_path(self.video_duration_idx_path)))
+        queries = load_training_queries(path, load_videos(find_path(self.video_duration_idx_path)))
         if not queries[0].has_moment:
             raise InputError(f"{path}: has no ground truth (vid_name and ts) to train on: give the training split")
         queries = queries[: max(1, round(len(queries) * self.data_ratio))]
@@ -132,7 +136,7 @@ class Inputs:
         if self.eval_path is None:
             raise InputError(f"--eval_path is missing: {self.dset_name} has no queries of its own for split {name}")
         path = find_path(self.eval_path)
-        queries = load_queries(path, splits)
+        queries, graded = load_asked_queries(path, splits)
         videos = list(splits[name].values())
         outside = outside_split(queries, splits[name])
         if outside:
@@ -146,8 +150,20 @@ class Inputs:
             wanted = {query.vid_name for query in queries}
             few = DEBUG_BATCHES * self.eval_context_bsz
             videos = [video for number, video in enumerate(videos) if number < few or video.vid_name in wanted]
+            graded = graded and graded.some(np.arange(len(graded.query_ids)) < len(queries))
         features.require(queries, (video.vid_name for video in videos), path)
-        return EvalSplit(name, queries, videos)
+        return EvalSplit(name, queries, videos, graded)
+
+    def judged_split(self, features: FeatureStore, stop_task: str) -> EvalSplit | None:
+        """The split that epochs are evaluated on, if any; an `InputError` where it does not say what is right."""
+        split = None if self.eval_path is None else self.eval_split(features)
+        if split is not None and not split.has_ground_truth and split.graded is None:
+            raise InputError(f"{self.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
+        if split is not None and (split.graded is not None) != (stop_task == NDCG):
+            graded = "has no graded moments" if split.graded is None else "has graded moments, for NDCG alone"
+            remedy = "--stop_task VCMR" if split.graded is None else f"--stop_task {NDCG} --eval_tasks_at_training VCMR"
+            raise InputError(f"{self.eval_path}: {graded}: give {remedy}")
+        return split
 
     def facts(self, splits: Sequence[Split], features: FeatureStore, reach: Reach) -> list[Fact]:
         """What is wrong with splits whose numbers of clips are these features'; an `InputError` beyond repair."""

@@ -87,7 +87,7 @@ def _too_few(opt: EasyDict, n_queries: int, steps: int) -> str:
 
 def _as_chance(opt: EasyDict, about: Material, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """How a result is no better than blind draws; "" if it is better, or there is none."""
-    if about.split is None or opt.stop_task not in metrics:
+    if about.split is None or about.split.graded is not None or opt.stop_task not in metrics:
         return ""
     rule, times = evaluation_rule(opt), settings_of(Inputs, opt).clip_times
     rule = replace(rule, iou_thds=[min(rule.iou_thds)], ks=[min(rule.ks)])

@@ -37,7 +37,8 @@ from utils.ranks import ALONE, Ranks
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
 ByModality = dict[str, torch.Tensor]
-LABELS = ("ctx_mask", "st_ed_indices", "match_labels")  # of a batch: what the losses need beside scores
+# of a batch: what the losses need beside scores; the last only where items are weighed
+LABELS = ("ctx_mask", "st_ed_indices", "match_labels", "item_weights")
 
 
 @dataclass(frozen=True)
@@ -315,8 +316,8 @@ class ReLoCLNet(nn.Module):
         """Loss of a batch of queries, each with its own video.
 
         Args:
-            batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `ctx_lengths`, `st_ed_indices` (N, 2) and
-                `match_labels` (N, L), as `StartEndDataset` makes them.
+            batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `ctx_lengths`, `st_ed_indices` (N, 2),
+                `match_labels` (N, L) and maybe `item_weights` (N, 1), as `StartEndDataset` makes them.
             settings: loss weights in force, by default those of the config.
             generator: what negatives are drawn with, on the CPU or on the model's device.
             trim_padding: see `encode_videos`.
@@ -336,17 +337,19 @@ class ReLoCLNet(nn.Module):
         query = {m: q.float() for m, q in query.items()}
         own_scores = self._batch_scores(query, share.gather_queries(query), groups, own["ctx_mask"].shape[1], settings)
         scores = share.gather_scores(own_scores)
-        labels = share.gather_labels({name: own[name] for name in LABELS})
+        labels = share.gather_labels({name: own[name] for name in LABELS if name in own})
+        item_weights = labels["item_weights"].squeeze(1) if "item_weights" in labels else None
 
         losses = {}
         if settings.lw_st_ed:
-            loss = span_loss(scores["st_logits"], scores["ed_logits"], labels["st_ed_indices"])
+            loss = span_loss(scores["st_logits"], scores["ed_logits"], labels["st_ed_indices"], item_weights)
             losses["loss_st_ed"] = settings.lw_st_ed * loss
         if settings.lw_fcl:
             clips = torch.stack([scores[f"{m}_clips"] for m in self.modalities])  # (M, N, L)
-            losses["loss_fcl"] = settings.lw_fcl * frame_cl(clips, labels["match_labels"], labels["ctx_mask"])
+            loss = frame_cl(clips, labels["match_labels"], labels["ctx_mask"], item_weights=item_weights)
+            losses["loss_fcl"] = settings.lw_fcl * loss
         if settings.lw_vcl:
-            losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t())
+            losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t(), item_weights)
         if "video" in scores:
             losses.update(ranking_losses(scores["video"].t(), settings, generator or torch.default_generator))
 

@@ -53,7 +53,7 @@ from method_tvr.training.saved_run import (
     queries_digest,
     save_training_state,
 )
-from method_tvr.training.settings import AMP_DTYPES, TrainSettings, model_config, results_dir, stop_score
+from method_tvr.training.settings import AMP_DTYPES, TrainSettings, headline, model_config, results_dir, stop_score
 from method_tvr.training.step_guard import NotFiniteError, StepGuard, not_finite
 from method_tvr.training.stopping import StopSignals, resumable
 from method_tvr.training.training_step import AnomalyError, GraphedStep, TrainingStep
@@ -128,10 +128,8 @@ class Trainer(Closing):
         self.feature_records = self.features.records
         self.train_set = StartEndDataset(self.inputs.train_queries(self.features), self.features, times)
         self.evaluation: Evaluation | None = None
-        split = None if opt.eval_path is None else self.inputs.eval_split(self.features)
+        split = self.inputs.judged_split(self.features, opt.stop_task)
         if split is not None:
-            if not split.has_ground_truth:
-                raise InputError(f"{opt.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
             self.evaluation = evaluation_of(opt, split, self.features, self.device, self.ranks)
         facts = self.inputs.facts_in_training(self.train_set.queries, split, self.features, Reach.of(opt))
         if self.ranks.is_main:
@@ -258,7 +256,8 @@ class Trainer(Closing):
         if self.evaluation is None:
             self._save_best(epoch)
         else:
-            self._evaluate_losses(epoch)
+            if self.evaluation.split.has_ground_truth:  # graded moments are in no pairs
+                self._evaluate_losses(epoch)
             score = self._evaluate(epoch)
             if score > self.place.best_score:
                 self.place.best_score, self.place.epochs_without_better = score, 0
@@ -341,8 +340,7 @@ class Trainer(Closing):
         metrics = self.ranks.broadcast(evaluate_split(self.model, self.evaluation, tasks, self.files.dir / name))
         self.files.log_metrics(epoch, metrics)
         score = stop_score(metrics[task])
-        recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in metrics[task].items() if name.endswith("r1"))
-        print(f"epoch {epoch:03d}: {task} {recalls} (best sum: {max(self.place.best_score, score):.2f})", flush=True)
+        print(f"epoch {epoch:03d}: {task} {headline(metrics[task], max(self.place.best_score, score))}", flush=True)
         return score
 
 

@@ -25,6 +25,7 @@ from .files.writing import refuse_input_as_output, write_json
 from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
 from .outcomes import Outcomes
 from .ranking.evaluation import about_queries, ranked_truth, ranking_of_file, ranking_table
+from .ranking.ndcg import NDCG
 
 BY_LENGTH = "SVMR_by_length"  # the metrics of `average_precision.window_metrics`
 BY_LENGTH_SHOWN = ("mAP", "mAP@0.5", "mAP@0.75", "R1@0.5", "R1@0.7")  # what the table has of them
@@ -97,7 +98,12 @@ def svmr_windows(aligned: Aligned, max_pred: int = MAX_PRED) -> np.ndarray:
 
 
 def metrics_table(metrics: dict[str, dict[str, Any]]) -> str:
-    """The metrics of `eval_retrieval` as lines of text: a row for each task, query type and threshold; mIoU and mAP."""
+    """The metrics of `eval_retrieval` as lines of text: a row for each task, query type and threshold; mIoU and mAP.
+
+    Or those of ranked moments, a row for each threshold.
+    """
+    if NDCG in metrics:
+        return ranking_table(metrics[NDCG])
     rows: dict[str, dict[int, float]] = {}
     for task, values in metrics.items():
         for key, value in values.items():
@@ -131,7 +137,7 @@ def _by_length_lines(metrics: dict[str, float]) -> list[str]:
 def evaluate_ranked(args: argparse.Namespace, truth: Any) -> None:
     """Evaluate VCMR rows against graded moments as the command line says, print NDCG and save it."""
     results = ranking_of_file(args.submission_path, truth, args.iou_thds, args.ks, args.all_queries)
-    write_json({"NDCG": results.means()}, args.save_path)
+    write_json({NDCG: results.means()}, args.save_path)
     if not args.not_verbose:
         print(ranking_table(results.means()))
         print("".join(f"note: {note}\n" for note in about_queries(results)), end="")

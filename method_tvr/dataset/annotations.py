@@ -20,10 +20,11 @@ from utils.basic_utils import InputError, first_few, read_json
 from utils.dataset_files import read_queries_file
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
+SPLITS = ("train", "val", "test")  # of a corpus that all splits are searched in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Query:
     """One line of an annotation file; what a split without ground truth does not say is None."""
 
@@ -35,6 +36,7 @@ class Query:
     type: str | None = None
     duration: float | None = None  # of its video, in seconds
     moments: tuple[Span, ...] = ()  # all that were annotated, where a query has several
+    item_weight: float | None = None  # by which its losses are weighed; None: not at all
 
     @property
     def has_moment(self) -> bool:
@@ -68,11 +70,18 @@ class Entry:
 
 
 def load_videos(path: str | Path) -> dict[str, dict[str, Video]]:
-    """Read `{split: {vid_name: [duration, video_idx]}}`, and check it, as {split: {vid_name: Video}}, in file order."""
+    """Read `{split: {vid_name: [duration, video_idx]}}`, and check it, as {split: {vid_name: Video}}, in file order.
+
+    `{vid_name: duration}` is one corpus for all splits (TVR-Ranking's), whose order numbers the videos.
+    """
     try:
+        content = read_json(path, WHERE_TO_GET)
+        if content and all(type(duration) in (int, float) for duration in content.values()):
+            numbered = {name: (duration, idx) for idx, (name, duration) in enumerate(content.items())}
+            content = {split: numbered for split in SPLITS}  # noqa: C420 (nothing changes it)
         splits = {
             split: {name: Video(name, _duration(duration), _index(idx)) for name, (duration, idx) in entries.items()}
-            for split, entries in read_json(path, WHERE_TO_GET).items()
+            for split, entries in content.items()
         }
     except (AttributeError, TypeError, ValueError) as err:
         raise InputError(

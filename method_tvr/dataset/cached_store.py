@@ -201,6 +201,8 @@ class DeviceItems:
         of_video, self._n_clips = self._context[0].stretches(names)
         columns = [of_query, self._n_tokens, of_video, self._n_clips, *spans(queries, self._n_clips.tolist()).T]
         self._table = to_device(np.stack(columns, axis=1), self._query.device)  # (items, 6)
+        weights = item_weights(queries)
+        self._weights = None if weights is None else to_device(weights, self._query.device)  # (items, 1)
         self._clip_tables: dict[int, torch.Tensor] = {}
 
     def relabel(self, queries: Sequence[Query], spans: SpansOf) -> None:
@@ -234,6 +236,8 @@ class DeviceItems:
         }
         for m, rows in zip(self._features.modalities, self._context, strict=True):
             inputs[f"{m}_feat"] = rows.gathered(clips, n_clips, of_clips[..., :2])
+        if self._weights is not None:
+            inputs["item_weights"] = self._weights.index_select(0, batch["items"])
         return inputs | {name: batch[name] for name in ("ctx_lengths",) if name in batch}
 
     def _of_clip_counts(self, length: int) -> torch.Tensor:
@@ -250,3 +254,10 @@ def span_labels(st_ed: torch.Tensor, length: int) -> dict[str, torch.Tensor]:
     clip = torch.arange(length, device=st_ed.device)
     inside = (clip >= st_ed[:, :1]) & (clip <= st_ed[:, 1:])
     return {"st_ed_indices": st_ed, "match_labels": inside.long()}
+
+
+def item_weights(queries: Sequence[Query]) -> np.ndarray | None:
+    """(N, 1) float32 weights of queries in their losses, where they have any."""
+    if not queries or queries[0].item_weight is None:
+        return None
+    return np.array([[query.item_weight] for query in queries], dtype=np.float32)

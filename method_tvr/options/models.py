@@ -7,6 +7,7 @@ from typing import Any
 from method_tvr.dataset.clip_times import AVERAGE, CEIL_INSIDE, CUT, FLOOR_CEIL
 
 RELOCLNET, XML = MODELS = ("reloclnet", "xml")
+TITLES = {RELOCLNET: "ReLoCLNet", XML: "XML"}  # that people call them by
 STARTS: dict[str, dict[str, Any]] = {
     RELOCLNET: {},
     XML: {"hidden_size": 256, "n_heads": 4, "max_ctx_l": 100, "q2c_alpha": 20.0, "lw_fcl": 0.0, "lw_vcl": 0.0},

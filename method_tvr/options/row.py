@@ -184,7 +184,7 @@ def typed(table: Table, program: str, argv: Sequence[str] | None = None) -> dict
     An `InputError` says why an option of the published codes is not one here.
     """
     parser = argparse.ArgumentParser(
-        description="Training of ReLoCLNet"
+        description="Training of ReLoCLNet, or of another --model"
         if program == TRAIN
         else "Inference with a trained model: an option typed here wins, else the model's opt.json",
         allow_abbrev=False,

@@ -16,6 +16,7 @@ from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
 from method_tvr.options.values import CTX_MODES
 from standalone_eval.metrics import LEAST_RIGHT, Rule
+from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError
 
 Settings = TypeVar("Settings")
@@ -139,7 +140,7 @@ def check_training(opt: EasyDict) -> None:
         raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
     if opt.long_videos == WINDOWS:
         raise InputError(f"--long_videos {WINDOWS}: is for searching with a trained model: give {AVERAGE} or {CUT}")
-    if opt.stop_task not in opt.eval_tasks_at_training:
+    if ("VCMR" if opt.stop_task == NDCG else opt.stop_task) not in opt.eval_tasks_at_training:
         raise InputError(
             f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "
             f"{' '.join(opt.eval_tasks_at_training)}: add it there, or let another task decide"

@@ -20,6 +20,8 @@ import numpy as np
 from method_tvr.config import inference_options
 from method_tvr.inference import Evaluation, evaluate_rows, evaluation_of, predict
 from method_tvr.model import ModelConfig
+from method_tvr.models import name_of
+from method_tvr.options.models import TITLES
 from method_tvr.options.values import CTX_MODES, TASKS
 from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
@@ -127,7 +129,7 @@ def write_picture(trained: TrainedModel, evaluation: Evaluation, predictions: Ma
     inputs, iou_thd = trained.inputs, evaluation.rule.iou_thds[0]
     examples = choose_examples(trained.model, evaluation, predictions, iou_thd, N_MOMENTS)
     parts = f" ({inputs.ctx_mode})" if inputs.ctx_mode != CTX_MODES[0] else ""
-    title = f"ReLoCLNet on the {inputs.dset_name} corpus{parts}"
+    title = f"{TITLES[name_of(trained.checkpoint.config)]} on the {inputs.dset_name} corpus{parts}"
     curves = read_curves(trained.model_dir / "tensorboard_log")
     draw_run(trained.model_dir / "quickstart.png", title, curves, trained.checkpoint.epoch, examples, iou_thd)
 

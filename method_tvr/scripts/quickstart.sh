@@ -53,7 +53,7 @@ echo '$ source setup.sh'
 source "$root/setup.sh"
 SECONDS=0 # an installation, if there was one, is not part of the run
 
-stage "2/6 training: ReLoCLNet on the $dset_name corpus (generated on first use), evaluated after each epoch, the best kept"
+stage "2/6 training on the $dset_name corpus (generated on first use), evaluated after each epoch, the best kept"
 made="$(mktemp)" # train.py writes its folder's path there: the newest folder may be another run's
 trap 'rm -f "$made"' EXIT
 RELOCLNET_MADE="$made" run bash "$root/method_tvr/scripts/train.sh" "$dset_name" "$ctx_mode" resnet_i3d \

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from method_tvr.training.saved_run import has_state
+from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import NO_ROOM, PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file, write_json
 from utils.storage.whole_folder import lock
 
@@ -129,7 +130,7 @@ class RunFiles(RunLog):
             self._append(LOSS_LOG, f"[Epoch] {epoch:03d} [Loss] {line}")
 
     def log_metrics(self, epoch: int, metrics: dict[str, Any]) -> None:
-        for task in ("VCMR", "SVMR"):
+        for task in ("VCMR", "SVMR", NDCG):
             for thd in sorted({name.split("-")[0] for name in metrics.get(task, {})}):
                 curves = {name: value for name, value in metrics[task].items() if name.startswith(f"{thd}-")}
                 self._writer.add_scalars(f"Eval/{task}-{thd}", curves, epoch)

@@ -138,8 +138,13 @@ def _on_cpu(value: Any) -> Any:
 
 def queries_digest(*splits: Sequence[Query]) -> str:
     """SHA-256 of queries in their order: a run goes on with the annotations that it was started with, or not at all."""
-    rows = [[[query.desc_id, query.vid_name, query.moments or query.ts] for query in queries] for queries in splits]
+    rows = [[_as_trained(query) for query in queries] for queries in splits]
     return hashlib.sha256(orjson.dumps(rows)).hexdigest()
+
+
+def _as_trained(query: Query) -> list[Any]:
+    weight = [] if query.item_weight is None else [query.item_weight]
+    return [query.desc_id, query.vid_name, query.moments or query.ts, *weight]
 
 
 def save_training_state(

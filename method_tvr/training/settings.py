@@ -19,6 +19,8 @@ from standalone_eval.metrics import ANY
 from utils.basic_utils import InputError
 from utils.ranks import Ranks
 
+SHOWN_IOU, SHOWN_K = 0.5, 20  # of NDCG
+BEST_NDCG = f"{SHOWN_IOU}-n{SHOWN_K}"
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 
 
@@ -105,14 +107,26 @@ def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
 
 
 def stop_score(recalls: Mapping[str, float]) -> float:
-    """What decides which epoch is best: R@k at the lowest k, of moments the sum over IoU 0.5 and 0.7.
+    """What decides which epoch is best: R@k at the lowest k, of moments the sum over IoU 0.5 and 0.7; or an NDCG.
 
-    Where recalls are reported at other thresholds only, the sum is over those.
+    Where recalls are reported at other thresholds only, the sum is over those. TVR-Ranking's NDCG is that at 20 and
+    IoU 0.5.
     """
+    if BEST_NDCG in recalls:
+        return recalls[BEST_NDCG]
     lowest = min(int(name.rpartition("r")[2]) for name in recalls)
     names = [name for name in recalls if name.rpartition("r")[2] == str(lowest)]
     usual = [name for name in names if name.startswith(("0.5-", "0.7-"))]
     return sum(recalls[name] for name in usual or names)
+
+
+def headline(metrics: Mapping[str, float], best: float) -> str:
+    """What is said of an epoch, with the best score so far."""
+    if BEST_NDCG in metrics:
+        shown = ", ".join(f"{name} {ndcg:.4f}" for name, ndcg in metrics.items() if name.endswith(f"n{SHOWN_K}"))
+        return f"{shown} (best at IoU {SHOWN_IOU}: {best:.4f})"
+    shown = ", ".join(f"{name} {recall:.2f}" for name, recall in metrics.items() if name.endswith("r1"))
+    return f"{shown} (best sum: {best:.2f})"
 
 
 def results_dir(opt: EasyDict) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def evaluate_ranking(
     if not answered.any() and not all_queries:
         findings.error(f"{TASK}: has no query of the ground truth")
         return None
-    counted = truth if all_queries else _some(truth, answered)
+    counted = truth if all_queries else truth.some(answered)
     rows = _rows(counted, answers.desc_ids, np.split(answers.rows, answers.starts[1:]))
     irrelevant = counted.relevance.sum(axis=1) == 0
     left_out = len(truth.query_ids) - len(counted.query_ids)
@@ -95,17 +95,6 @@ def ranking_of_file(
     refuse_errors(findings, path)
     assert results is not None
     return results
-
-
-def _some(truth: RankedTruth, which: npt.NDArray[np.bool_]) -> RankedTruth:
-    ids = [query_id for query_id, wanted in zip(truth.query_ids, which, strict=True) if wanted]
-    return replace(
-        truth,
-        query_ids=ids,
-        video=truth.video[which],
-        spans=truth.spans[which],
-        relevance=truth.relevance[which],
-    )
 
 
 def _rows(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 IOU_THDS, KS = (0.3, 0.5, 0.7), (10, 20, 40)  # what is published
+NDCG = "NDCG"  # what a file of metrics calls it
 AT_A_TIME = 512  # queries, whose arrays stay in a CPU's caches
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +35,11 @@ class RankedTruth:
     video: Floats
     spans: Floats
     relevance: Floats
+
+    def some(self, which: npt.NDArray[np.bool_]) -> RankedTruth:
+        """Those of the queries, (Nq,) bool."""
+        ids = [query_id for query_id, wanted in zip(self.query_ids, which, strict=True) if wanted]
+        return RankedTruth(ids, self.video[which], self.spans[which], self.relevance[which])
 
 
 def grades(truth: RankedTruth, predictions: Floats, iou_thd: float) -> Floats:
