@@ -198,7 +198,6 @@ DATASETS = {
                 "n_epoch": 200,
                 "max_es_cnt": -1,
                 "stop_task": NDCG,
-                "eval_tasks_at_training": ["VCMR"],
             },
             recipe_note="is that of train_top20.json; train_top01 takes --n_epoch 4000, train_top40 --n_epoch 100",
             annotation_remedy="download it from huggingface.co/datasets/axgroup/TVR-Ranking (data/README.md)",

@@ -161,7 +161,7 @@ class Inputs:
             raise InputError(f"{self.eval_path}: has no ground truth (vid_name and ts): evaluate on another split")
         if split is not None and (split.graded is not None) != (stop_task == NDCG):
             graded = "has no graded moments" if split.graded is None else "has graded moments, for NDCG alone"
-            remedy = "--stop_task VCMR" if split.graded is None else f"--stop_task {NDCG} --eval_tasks_at_training VCMR"
+            remedy = f"--stop_task {'VCMR' if split.graded is None else NDCG}"
             raise InputError(f"{self.eval_path}: {graded}: give {remedy}")
         return split
 

@@ -61,6 +61,8 @@ def finish(opt: EasyDict, typed: Collection[str], keep_without_eval: bool = Fals
     for modality, name in CONTEXT_PATHS.items():
         if modality not in parts:
             opt[name] = None  # not read, whatever was typed
+    if opt.stop_task == NDCG and "eval_tasks_at_training" not in typed:  # queries of graded moments name no video
+        opt.eval_tasks_at_training = [task for task in opt.eval_tasks_at_training if task != "SVMR"]
     if opt.debug:
         opt.num_workers = 0
         opt.no_core_driver = True
@@ -140,6 +142,8 @@ def check_training(opt: EasyDict) -> None:
         raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
     if opt.long_videos == WINDOWS:
         raise InputError(f"--long_videos {WINDOWS}: is for searching with a trained model: give {AVERAGE} or {CUT}")
+    if opt.stop_task == NDCG and "SVMR" in opt.eval_tasks_at_training:
+        raise InputError(f"--eval_tasks_at_training SVMR: goes with one right moment, not with --stop_task {NDCG}")
     if ("VCMR" if opt.stop_task == NDCG else opt.stop_task) not in opt.eval_tasks_at_training:
         raise InputError(
             f"--stop_task {opt.stop_task} is not among --eval_tasks_at_training "

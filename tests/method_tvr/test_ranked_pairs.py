@@ -225,6 +225,7 @@ def test_from_pairs_to_ndcg(model, tmp_path, tiny_corpus: Corpus, monkeypatch, r
     [
         ({"stop_task": "VCMR"}, "has graded moments, for NDCG alone"),
         ({"eval_tasks_at_training": ["VR"]}, "--stop_task NDCG is not among"),
+        ({"eval_tasks_at_training": ["VCMR", "SVMR"]}, "SVMR: goes with one right moment"),
         ({"eval_path": "mini"}, "has no graded moments: give --stop_task VCMR"),
     ],
 )
