@@ -117,7 +117,9 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class RankedDatasetConfig(DatasetConfig):
-    """TVR-Ranking (arXiv 2407.06597): its files as published, of TVR's videos, with TVR's features beside them."""
+    """TVR-Ranking's files (arXiv 2407.06597) as published, of another dataset's videos, with that one's features."""
+
+    of: str = "."  # the other one's folder, from that of this one's folder
 
     def annotation_path(self, split: str) -> str:
         return f"{self.root}/{'train_top20' if split == 'train' else split}.json"
@@ -131,7 +133,7 @@ class RankedDatasetConfig(DatasetConfig):
 
     @property
     def features(self) -> str:
-        return f"{Path(str(self.root)).parent}/{self.prefix}_feature_release"
+        return str(Path(str(self.root)).parent / self.of / f"{self.prefix}_feature_release")
 
 
 def _generated(name: str, **properties: Any) -> DatasetConfig:
@@ -228,6 +230,20 @@ DATASETS = {
             recipe_note="takes the longest videos, of 15 minutes and a half, whole",
         ),
         _generated("mini"),
+        RankedDatasetConfig(
+            "mini_ranking",
+            "data/mini_ranking",
+            "mini",
+            of="mini",
+            query_types=False,
+            iou_thds=(0.3, 0.5, 0.7),
+            final_nms_thd=-1,
+            test_split="test",
+            recipe={"ctx_mode": "video_sub", "max_es_cnt": -1, "stop_task": NDCG},
+            generate=lambda root: mini_tvr.ensure_ranking(root, root.parent / "mini"),
+            annotation_remedy="remove the folder, and have it made again",
+            feature_remedy="remove data/mini and data/mini_ranking, and have them made again",
+        ),
         _generated("mini_video", subtitles=False, query_types=False, recipe={"ctx_mode": "video_tef"}),
         DatasetConfig("custom", None, "custom", several=ANY, test_split="test", video_files={}),
     )

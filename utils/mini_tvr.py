@@ -19,7 +19,7 @@ import itertools
 import random
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +57,7 @@ from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_laten
 from utils.mini_corpus.files import (
     VID_FEAT_TYPES,
     FeatureSettings,
+    Standing,
     count_split,
     feature_paths,
     features_size,
@@ -66,6 +67,7 @@ from utils.mini_corpus.files import (
     standing,
     sub_feature_path,
 )
+from utils.mini_corpus.ranking import RANKING, write_ranking
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video
 from utils.storage.whole_folder import put_in_place
@@ -120,9 +122,7 @@ def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, An
     refuse_others_files(folder, prefix, made)
     manifest_path(folder, prefix).unlink(missing_ok=True)
 
-    counts = (settings.n_train, settings.n_val, settings.n_test, N_TEST_CHALLENGE)
-    numbers = [(split, number) for split, n in zip(SPLITS, counts, strict=True) for number in range(n)]
-    videos = [make_video(settings.seed, split, number) for split, number in numbers]
+    videos = all_videos(settings)
     clips = sum(n_clips(video.duration) for video in videos)
     check_room(folder, features_size(settings, clips, settings.subtitles))
     rows = _query_rows(settings, videos)
@@ -145,6 +145,13 @@ def generate(out: StrPath, settings: MiniSettings | None = None) -> dict[str, An
     return write_manifest(folder, prefix, paths, **settings_record(settings), counts=held)
 
 
+def all_videos(settings: MiniSettings) -> list[Video]:
+    """The videos of all splits, one split after another."""
+    counts = (settings.n_train, settings.n_val, settings.n_test, N_TEST_CHALLENGE)
+    numbers = [(split, number) for split, n in zip(SPLITS, counts, strict=True) for number in range(n)]
+    return [make_video(settings.seed, split, number) for split, number in numbers]
+
+
 def ensure(out: StrPath, settings: MiniSettings) -> None:
     """Generate a corpus in a folder where there is nothing yet; what is there is never replaced.
 
@@ -153,23 +160,45 @@ def ensure(out: StrPath, settings: MiniSettings) -> None:
     Raises:
         InputError: the folder cannot be used, or a file of the corpus that is there is missing.
     """
+    found = _ensured(out, settings.prefix, lambda part: generate(part, settings))
+    if found.missing:
+        command = generating_command(out, settings.prefix, found.settings or asdict(settings))
+        again = f"remove the folder, or have all of its files written again by `{command}`"
+        raise InputError(f"{_lacking(out, found)}: put that back, {again}")
+
+
+def ensure_ranking(out: StrPath, mini: StrPath) -> None:
+    """Generate `mini_ranking` as `ensure` does, and the mini corpus that it is about, in a folder of its own.
+
+    An `InputError` also where the mini corpus that is there was made with other settings.
+    """
+    settings = MiniSettings()
+    ensure(mini, settings)
+    if standing(mini, settings.prefix).settings != settings_record(settings)["settings"]:
+        raise InputError(f"{mini}: was made with other settings than {RANKING} is about: move it, to have it made anew")
+    found = _ensured(out, RANKING, lambda part: write_ranking(part, settings, all_videos(settings)))
+    if found.missing:
+        raise InputError(f"{_lacking(out, found)}: put that back, or remove the folder, to have it made again")
+
+
+def _ensured(out: StrPath, prefix: str, write: Callable[[Path], object]) -> Standing:
+    """Write a corpus where there is nothing yet, and say how the one that is there differs from what was made."""
     folder = usable_folder(out).resolve()
     if not any(folder.iterdir()):
-        print(f"generating the {settings.prefix} corpus in {out}")
+        print(f"generating the {prefix} corpus in {out}")
         with part_folder(usable_folder(folder.parent), f".{folder.name}.") as part:
-            generate(part, settings)
+            write(part)
             put_in_place(part, folder, gives_way=lambda: False)
-    found = standing(folder, settings.prefix)
-    command = generating_command(out, settings.prefix, found.settings or asdict(settings))
-    if found.missing:
-        what = f"{out}: is not replaced, and lacks {first_few(found.missing)}"
-        raise InputError(
-            f"{what}: put that back, remove the folder, or have all of its files written again by `{command}`"
-        )
+    found = standing(folder, prefix)
     if found.outdated:
         note_once(f"{out}: was made by another version of the generator: used as it is")
     if found.changed:
         note_once(f"{out}: changed since it was made, and used as it is: {first_few(found.changed)}")
+    return found
+
+
+def _lacking(out: StrPath, found: Standing) -> str:
+    return f"{out}: is not replaced, and lacks {first_few(found.missing)}"
 
 
 def generating_command(out: StrPath, prefix: str, settings: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def test_each_dataset_has_a_path_for_every_file_that_its_default_run_reads(name)
     opt = parsed(name)
     for option in PATHS:
         if option != "sub_bert_path" or DATASETS[name].subtitles:
-            assert opt[option].startswith(DATASETS[name].root)
+            assert opt[option].startswith((DATASETS[name].root, DATASETS[name].features))
     assert (opt.sub_bert_path is None) == ("sub" not in opt.ctx_mode)
     assert (opt.clip_length, opt.label_rule) == (DATASETS[name].clip_length, DATASETS[name].label_rule)
 
