@@ -2,7 +2,8 @@
 # Train a model, with the settings of the paper unless an option says otherwise:
 #   bash method_tvr/scripts/train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [any option of method_tvr/config.py]
 #   DSET           tvr | tvr_ranking | anet_cap | charades_sta | didemo | qvhighlights | tacos | mini | mini_video |
-#                  mini_ranking (these three generated on first use) | custom (all from options); data/README.md, Datasets, says what each of them brings
+#                  mini_ranking (these three generated on first use) | custom (all from options); data/README.md,
+#                  Datasets, says what each of them brings
 #   CTX_MODE       video_sub_tef | video_sub | video_tef | video | sub_tef | sub: what the model sees of a video, of
 #                  which the files of the others need not be there; tef says where in its video a clip lies
 #   VID_FEAT_TYPE  resnet | i3d | resnet_i3d, or what else there is of the dataset: c3d | vgg | clip_slowfast | slowfast | clip
