@@ -72,8 +72,9 @@ def find_corpus(name: str) -> DatasetConfig:
 
 
 def _by_durations(folder: Path) -> DatasetConfig | None:
-    """A dataset whose file of durations is in a folder, under the name that only this dataset has for it."""
-    there = (replace(dataset, root=str(folder)) for dataset in DATASETS.values() if dataset.root is not None)
+    """A dataset whose file of durations is in a folder, called as its own is; best one called as the folder is."""
+    known = sorted(DATASETS.values(), key=lambda dataset: dataset.name != folder.resolve().name)
+    there = (replace(dataset, root=str(folder)) for dataset in known if dataset.root is not None)
     return next((dataset for dataset in there if Path(dataset.video_duration_idx_path).is_file()), None)
 
 
@@ -193,6 +194,8 @@ def _holds(found: Annotations, split: str) -> str:
         return f"{text}, {np.isfinite(graded.video).sum()} graded moments"
     if not queries[0].has_moment:
         return f"{text}, without moments"
+    if queries[0].item_weight is not None:
+        text = f"{len(queries)} pairs of {len({query.desc_id for query in queries})} queries,"
     types = Counter(query.type for query in queries if query.type)
     named = ", ".join(f"{name} {n}" for name, n in types.most_common())
     return f"{text} of {len({query.vid_name for query in queries})} videos" + (f": {named}" if named else "")

@@ -247,7 +247,11 @@ def test_the_check_knows_its_files(tmp_path, tiny_corpus, monkeypatch, run_main:
     monkeypatch.setattr(data_check, "PROJECT_ROOT", tmp_path)
     checked = run_main(data_check.main, ["tvr_ranking", "--splits", "train", "val"])
     assert checked.code == 0, checked.out
+    by_path = run_main(data_check.main, [str(tmp_path / "data" / "tvr_ranking"), "--splits", "train", "val"])
+    assert by_path.out == checked.out
     n = len(read_jsonl(tiny_corpus.annotations("val")))
     assert f"{n} queries, {2 * n} graded moments" in checked.out
+    n_train = len(read_jsonl(tiny_corpus.annotations("train")))
+    assert f"{2 * n_train} pairs of {n_train} queries, of " in checked.out
     with h5py.File(tmp_path / "data" / "tvr_ranking" / "query_bert.h5", "r") as file:
         assert len(file) > n
