@@ -16,11 +16,11 @@ import numpy as np
 from standalone_eval.check import about_exclusive
 from standalone_eval.ground_truth import MAX_MOMENTS, Span, is_annotated, is_query_type, padded, spans_of
 from standalone_eval.metrics import Rule, exclusive, moment_iou
+from utils.annotations.public_files import SPLITS
 from utils.basic_utils import InputError, first_few, read_json
 from utils.dataset_files import read_queries_file
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
-SPLITS = ("train", "val", "test")  # of a corpus that all splits are searched in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
 
 
