@@ -25,6 +25,7 @@ from .files.writing import refuse_input_as_output, write_json
 from .metrics import Rule, as_percentage, recalls
 from .outcomes import Outcomes, all_outcomes
 from .ranking.evaluation import RankedResults, ranked_truth, ranking_of_file
+from .ranking.ndcg import IOU_THDS, KS, NDCG
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
 
 MOST_RESAMPLES = 10_000_000  # of which the smallest p is 0.0000001; more do not fit into memory at some point
@@ -77,9 +78,7 @@ def compare_outcomes(
             are left out.
         n_resamples, seed: see `paired_bootstrap`.
     """
-    alone = [list(_each_alone(a, b, rule, n_resamples, seed)) for b in others]
-    corrected = iter(holm([comparison.difference.p for comparisons in alone for comparison in comparisons]))
-    return [[replace(one, corrected_p=next(corrected)) for one in comparisons] for comparisons in alone]
+    return _corrected([list(_each_alone(a, b, rule, n_resamples, seed)) for b in others])
 
 
 def _each_alone(
@@ -93,21 +92,30 @@ def _each_alone(
             yield Comparison(task, metric, recall_a, recall_b, difference, difference.p)
 
 
-def compare_rankings(a: RankedResults, b: RankedResults, n_resamples: int, seed: int) -> list[Comparison]:
-    """Compare NDCG, in %, of the queries that both have answered; Holm's method corrects for all figures together."""
+def compare_rankings(
+    a: RankedResults, others: Sequence[RankedResults], n_resamples: int = N_RESAMPLES, seed: int = SEED
+) -> list[list[Comparison]]:
+    """Compare NDCG, in %, of the queries that both of two files have answered; else as `compare_outcomes`."""
+    return _corrected([list(_each_ranking_alone(a, b, n_resamples, seed)) for b in others])
+
+
+def _each_ranking_alone(a: RankedResults, b: RankedResults, n_resamples: int, seed: int) -> Iterator[Comparison]:
     place_in_b = {query_id: number for number, query_id in enumerate(b.query_ids)}
     both = [(number, place_in_b[name]) for number, name in enumerate(a.query_ids) if name in place_in_b]
     if not both:
         raise BadInput("no query is answered by both files")
     of_a, of_b = np.array(both).T
-    alone = []
     for metric, values in a.by_query.items():
         one, other = values[of_a], b.by_query[metric][of_b]
         difference = paired_bootstrap(one, other, n_resamples, seed)
         means = as_percentage(one.mean()), as_percentage(other.mean())
-        alone.append(Comparison("NDCG", metric, means[0], means[1], difference, difference.p))
-    corrected = holm([comparison.difference.p for comparison in alone])
-    return [replace(one, corrected_p=p) for one, p in zip(alone, corrected, strict=True)]
+        yield Comparison(NDCG, metric, means[0], means[1], difference, difference.p)
+
+
+def _corrected(alone: Sequence[Sequence[Comparison]]) -> list[list[Comparison]]:
+    """Comparisons with each of several submissions, with p corrected for all of them together by Holm's method."""
+    corrected = iter(holm([comparison.difference.p for comparisons in alone for comparison in comparisons]))
+    return [[replace(one, corrected_p=next(corrected)) for one in comparisons] for comparisons in alone]
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
@@ -158,9 +166,12 @@ def main() -> None:
     if args.n_resamples > MOST_RESAMPLES:
         raise BadInput(f"--n_resamples {args.n_resamples} must be at most {MOST_RESAMPLES}")
     if (graded := ranked_truth(args.gt_path)) is not None:
-        one, other = (ranking_of_file(path, graded, args.iou_thds, args.ks) for path in (args.a, args.b))
+        one, other = (
+            ranking_of_file(path, graded).results(args.iou_thds or IOU_THDS, args.ks or KS) for path in (args.a, args.b)
+        )
         n_queries = len(set(one.query_ids) & set(other.query_ids))
-        report(args, compare_rankings(one, other, args.n_resamples, args.seed), n_queries)
+        (comparisons,) = compare_rankings(one, [other], args.n_resamples, args.seed)
+        report(args, comparisons, n_queries)
         return
     annotations = Annotations.read(args.gt_path)
     rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))

@@ -25,7 +25,7 @@ from .files.writing import refuse_input_as_output, write_json
 from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
 from .outcomes import Outcomes
 from .ranking.evaluation import about_queries, ranked_truth, ranking_of_file, ranking_table
-from .ranking.ndcg import NDCG
+from .ranking.ndcg import IOU_THDS, KS, NDCG
 
 BY_LENGTH = "SVMR_by_length"  # the metrics of `average_precision.window_metrics`
 BY_LENGTH_SHOWN = ("mAP", "mAP@0.5", "mAP@0.75", "R1@0.5", "R1@0.7")  # what the table has of them
@@ -136,7 +136,8 @@ def _by_length_lines(metrics: dict[str, float]) -> list[str]:
 
 def evaluate_ranked(args: argparse.Namespace, truth: Any) -> None:
     """Evaluate VCMR rows against graded moments as the command line says, print NDCG and save it."""
-    results = ranking_of_file(args.submission_path, truth, args.iou_thds, args.ks, args.all_queries)
+    answers = ranking_of_file(args.submission_path, truth, args.all_queries)
+    results = answers.results(args.iou_thds or IOU_THDS, args.ks or KS)
     write_json({NDCG: results.means()}, args.save_path)
     if not args.not_verbose:
         print(ranking_table(results.means()))

@@ -50,7 +50,8 @@ MOMENT_DETR_PREDICTIONS = Form(
 )
 RANKED = Form(
     "graded moments in TVR-Ranking's form (query_id, relevant_moment, or a row for each of these)",
-    "standalone_eval/eval.py takes them as --gt_path, and compares VCMR rows with them by NDCG",
+    "standalone_eval/eval.py takes those with a relevance as --gt_path, and compares VCMR rows with them by NDCG; "
+    "train.sh tvr_ranking (or mini_ranking) learns from those with a similarity, as --train_path",
 )
 DIDEMO = Form(
     "annotations in DiDeMo's form (annotation_id, video, description, times)",

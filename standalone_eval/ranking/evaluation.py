@@ -39,15 +39,31 @@ class RankedResults:
         return {name: float(values.mean()) for name, values in self.by_query.items()}
 
 
-def evaluate_ranking(
-    submission: Any,
-    ground_truth: Any,
-    findings: Findings,
-    iou_thds: Sequence[float] = IOU_THDS,
-    ks: Sequence[int] = KS,
-    all_queries: bool = False,
-) -> RankedResults | None:
-    """NDCG of a submission as loaded from JSON, or None after noting what is wrong with it or with the ground truth.
+@dataclass(frozen=True)
+class RankedAnswers:
+    """What was predicted for the Nq queries that count.
+
+    Attributes:
+        truth: their graded moments.
+        rows: (Nq, P, 4) float64, [video, st, ed, score] best first, NaN after a query's last one.
+        left_out: how many queries have no predictions and do not count.
+    """
+
+    truth: RankedTruth
+    rows: npt.NDArray[np.float64]
+    left_out: int
+
+    def results(self, iou_thds: Sequence[float] = IOU_THDS, ks: Sequence[int] = KS) -> RankedResults:
+        """Their NDCG."""
+        by_query = ndcg_of_queries(self.truth, self.rows, iou_thds, ks)
+        irrelevant = self.truth.relevance.sum(axis=1) == 0
+        return RankedResults(self.truth.query_ids, by_query, irrelevant, self.left_out)
+
+
+def align_ranking(
+    submission: Any, ground_truth: Any, findings: Findings, all_queries: bool = False
+) -> RankedAnswers | None:
+    """The VCMR rows of a submission beside graded moments, both as loaded from JSON; None after noting what is wrong.
 
     A query without an entry among the predictions does not count, as published; with `all_queries` it counts 0. One
     with an empty list counts 0 in any case.
@@ -70,9 +86,7 @@ def evaluate_ranking(
         return None
     counted = truth if all_queries else truth.some(answered)
     rows = _rows(counted, answers.desc_ids, np.split(answers.rows, answers.starts[1:]))
-    irrelevant = counted.relevance.sum(axis=1) == 0
-    left_out = len(truth.query_ids) - len(counted.query_ids)
-    return RankedResults(counted.query_ids, ndcg_of_queries(counted, rows, iou_thds, ks), irrelevant, left_out)
+    return RankedAnswers(counted, rows, len(truth.query_ids) - len(counted.query_ids))
 
 
 def ranked_truth(path: str) -> Any:
@@ -81,20 +95,14 @@ def ranked_truth(path: str) -> Any:
     return parse_json(text, path) if form_of_text(text) is RANKED else None
 
 
-def ranking_of_file(
-    path: str,
-    ground_truth: Any,
-    iou_thds: Sequence[float] | None = None,
-    ks: Sequence[int] | None = None,
-    all_queries: bool = False,
-) -> RankedResults:
-    """`evaluate_ranking` of a prediction file; what is wrong is printed, and raises `BadInput`."""
+def ranking_of_file(path: str, ground_truth: Any, all_queries: bool = False) -> RankedAnswers:
+    """`align_ranking` of a prediction file; what is wrong is printed, and raises `BadInput`."""
     submission, findings = read_json(path), Findings()
     refuse_others(submission, PREDICTIONS, path)
-    results = evaluate_ranking(submission, ground_truth, findings, iou_thds or IOU_THDS, ks or KS, all_queries)
+    answers = align_ranking(submission, ground_truth, findings, all_queries)
     refuse_errors(findings, path)
-    assert results is not None
-    return results
+    assert answers is not None
+    return answers
 
 
 def _rows(

@@ -8,7 +8,7 @@ IoU is here intersection over union, in double precision, and has to be larger t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +26,14 @@ class RankedTruth:
 
     Attributes:
         query_ids: Nq.
+        name_of: {number: vid_name} of all videos.
         video: (Nq, M) float64, number of each moment's video; NaN where a query has fewer than M.
         spans: (Nq, M, 2) float64 seconds, NaN there.
         relevance: (Nq, M) float64 from 0, 0 there.
     """
 
     query_ids: list[int]
+    name_of: Mapping[int, str]
     video: Floats
     spans: Floats
     relevance: Floats
@@ -39,7 +41,7 @@ class RankedTruth:
     def some(self, which: npt.NDArray[np.bool_]) -> RankedTruth:
         """Those of the queries, (Nq,) bool."""
         ids = [query_id for query_id, wanted in zip(self.query_ids, which, strict=True) if wanted]
-        return RankedTruth(ids, self.video[which], self.spans[which], self.relevance[which])
+        return RankedTruth(ids, self.name_of, self.video[which], self.spans[which], self.relevance[which])
 
 
 def grades(truth: RankedTruth, predictions: Floats, iou_thd: float) -> Floats:

@@ -46,7 +46,7 @@ def read_ranked_truth(content: Any, video2idx: Mapping[str, int], findings: Find
         findings.error("ground truth: has no queries")
     if len(findings.errors) > before:
         return None
-    return _as_arrays(of_query)
+    return _as_arrays(of_query, {int(number): name for name, number in numbers.items()})
 
 
 def _pairs(row: dict[str, Any], place: int, findings: Findings) -> Iterator[tuple[str, Any]]:
@@ -76,11 +76,13 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float) and math.isfinite(value) and abs(value) < 2**53
 
 
-def _as_arrays(of_query: Mapping[int, list[tuple[float, float, float, float]]]) -> RankedTruth:
+def _as_arrays(
+    of_query: Mapping[int, list[tuple[float, float, float, float]]], name_of: Mapping[int, str]
+) -> RankedTruth:
     shape = len(of_query), max(map(len, of_query.values()), default=0)
     table = np.full((*shape, 4), np.nan)
     for number, moments in enumerate(of_query.values()):
         in_order = sorted(moments, key=lambda moment: -moment[0])  # stable: ties stay as the file has them
         table[number, : len(moments)] = np.array(in_order).reshape(-1, 4)
     relevance = np.nan_to_num(table[..., 0])
-    return RankedTruth(list(of_query), table[..., 1], table[..., 2:], relevance)
+    return RankedTruth(list(of_query), name_of, table[..., 1], table[..., 2:], relevance)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standalone_eval.findings import Findings
-from standalone_eval.ranking.evaluation import evaluate_ranking, ranking_of_file
+from standalone_eval.ranking.evaluation import align_ranking, ranking_of_file
 from standalone_eval.ranking.ndcg import RankedTruth, grades, ndcg_of_queries
 from tests.standalone_eval.commands import FOLDER, run
 from tests.support.golden_files import load_json
@@ -47,8 +47,9 @@ def evaluate(folder: Path, submission: object, truth: object, *typed: str):
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_small_cases_have_the_published_figures(case):
     findings = Findings()
-    found = evaluate_ranking(*as_files(case["queries"]), findings, case["thresholds"], case["ks"])
-    assert found is not None, findings.lines()
+    answers = align_ranking(*as_files(case["queries"]), findings)
+    assert answers is not None, findings.lines()
+    found = answers.results(case["thresholds"], case["ks"])
     for k, of_thd in case["expected"]["ndcg"].items():
         for thd, value in of_thd.items():
             assert found.means()[f"{thd}-n{k}"] == pytest.approx(value, abs=1e-12)
@@ -119,7 +120,7 @@ def test_many_queries_at_once_get_what_each_gets_alone(queries):
             video[number, place], relevance[number, place], truth_spans[number, place] = v, grade, (start, end)
         for place, (v, span) in enumerate(predicted):
             rows[number, place] = v, *span
-    truth = RankedTruth(list(range(len(queries))), video, truth_spans, relevance)
+    truth = RankedTruth(list(range(len(queries))), {}, video, truth_spans, relevance)
     for thd in (0.0, 0.3, 0.5):
         found = grades(truth, rows, thd)
         for number, (of_query, (_, predicted)) in enumerate(zip(plain, queries, strict=True)):
@@ -151,7 +152,7 @@ def test_two_rankings_are_compared_query_by_query(tmp_path):
     assert done.returncode == 0, done.stderr
     compared = json.loads((tmp_path / "c.json").read_text())
     assert compared["n_queries"] == len({entry["desc_id"] for entry in submission["VCMR"]})
-    means = [ranking_of_file(str(tmp_path / name), truth).means()["0.5-n20"] for name in ("a.json", "b.json")]
+    means = [ranking_of_file(str(tmp_path / name), truth).results().means()["0.5-n20"] for name in ("a.json", "b.json")]
     found = compared["metrics"]["NDCG"]["0.5-n20"]
     assert [found["a"], found["b"]] == [pytest.approx(100 * mean, abs=0.005) for mean in means]
     assert found["difference"] == pytest.approx(100 * (means[0] - means[1]), abs=0.006)
