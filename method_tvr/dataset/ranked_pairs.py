@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,7 @@ def load_asked_queries(path: Path, videos: Splits | None) -> tuple[list[Query], 
     content = read_ranked(path)
     if content is None:
         return load_queries(path, videos), None
-    queries: dict[int, Query] = {}
-    for line, row in enumerate(content, start=1):
-        query_id, desc = _query(row, f"{path}, entry {line}")
-        queries.setdefault(query_id, Query(query_id, desc, line))
+    queries = ranked_queries(content, path)
     findings, numbers = Findings(), {name: video.idx for name, video in _known(videos).items()}
     truth = read_ranked_truth(content, numbers, findings)
     if truth is None:
@@ -60,7 +57,16 @@ def load_asked_queries(path: Path, videos: Splits | None) -> tuple[list[Query], 
     if videos is not None and outside.any():
         ids = first_few([truth.query_ids[row] for row in np.flatnonzero(outside.any(axis=1))])
         raise InputError(f"{path}: {outside.sum()} moments are in videos of no corpus, query_id {ids}: add these to it")
-    return list(queries.values()), truth
+    return queries, truth
+
+
+def ranked_queries(content: Sequence[Any], path: Path) -> list[Query]:
+    """The queries of a document in TVR-Ranking's form, in their first order, without their moments."""
+    queries: dict[int, Query] = {}
+    for line, row in enumerate(content, start=1):
+        query_id, desc = _query(row, f"{path}, entry {line}")
+        queries.setdefault(query_id, Query(query_id, desc, line))
+    return list(queries.values())
 
 
 def _training_pairs(content: list[Any], path: Path, videos: Splits | None) -> list[Query]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
 import matplotlib
@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from method_tvr.report.groups import wilson_interval
-
+SHARES = "% of queries"
 WIDTH, HEIGHT = 4.4, 2.9  # inches: about as wide as a phone's screen, so that letters keep their size
 LONGEST_NAME = 16  # of a group, below its bars
 # Stand for variables of the page's style sheet, which has one value of each for light and one for dark.
@@ -49,17 +48,59 @@ RC: dict[Any, Any] = {
     "hatch.linewidth": 0.6,
 }
 
+Found = TypeVar("Found")
+V = TypeVar("V")
+
 
 @dataclass(frozen=True)
 class Series:
     """What is drawn in one colour: heights in %.
 
-    `style` numbers its colour, dashes, marker and hatching: what it stands for has the same in all charts.
+    `style` numbers its colour, dashes, marker and hatching: what it stands for has the same in all charts. `intervals`
+    are 95 % intervals (low, high) of the values, where these are drawn.
     """
 
     label: str
     style: int
     values: Sequence[float]
+    intervals: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart, as an `svg` element, and its numbers: those of `series` at each of `names`, which are of a kind."""
+
+    title: str
+    svg: str
+    kind: str
+    names: Sequence[str]
+    series: Sequence[Series]
+
+
+def charts_of(
+    name: str,
+    outcomes: Sequence[Found | None],
+    letters: Sequence[str],
+    variants: Mapping[str, V],
+    values: Callable[[Found, V], Sequence[float]],
+) -> Iterator[tuple[str, list[Series]]]:
+    """Titles and series: of one file all variants in one chart, of several files a chart for each variant.
+
+    `outcomes` are those of each file; None: it has none, and is in no chart.
+    """
+    if len(outcomes) == 1:
+        (only,) = outcomes
+        if only is not None:
+            yield name, [Series(label, i, values(only, variant)) for i, (label, variant) in enumerate(variants.items())]
+        return
+    having_it = [(number, one) for number, one in enumerate(outcomes) if one is not None]
+    for label, variant in variants.items():
+        yield f"{name}, {label}", [Series(letters[number], number, values(one, variant)) for number, one in having_it]
+
+
+def key_of(kind: str, title: str) -> str:
+    """What names the parts of a chart."""
+    return f"{kind}-" + re.sub(r"\W+", "-", title)
 
 
 @contextmanager
@@ -70,8 +111,10 @@ def _style() -> Iterator[None]:
 
 
 @_style()
-def line_chart(key: str, x: Sequence[float], series: Sequence[Series], x_label: str, ticks: Sequence[float]) -> str:
-    """Recalls over something.
+def line_chart(
+    key: str, x: Sequence[float], series: Sequence[Series], x_label: str, ticks: Sequence[float], y_label: str = SHARES
+) -> str:
+    """Recalls, or what `y_label` says, over something.
 
     Args:
         key: begins the names of the chart's parts, which must differ from those of other charts of the page.
@@ -99,12 +142,14 @@ def line_chart(key: str, x: Sequence[float], series: Sequence[Series], x_label: 
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlabel(x_label)
     axes.set_ylim(bottom=0)
-    return _finished(axes, len(series), key)
+    return _finished(axes, len(series), key, y_label)
 
 
 @_style()
-def bar_chart(key: str, names: Sequence[str], counts: Sequence[int], series: Sequence[Series]) -> str:
-    """Recalls in groups of queries with 95 % intervals, a bar of each series side by side; `key` as in `line_chart`."""
+def bar_chart(
+    key: str, names: Sequence[str], counts: Sequence[int], series: Sequence[Series], y_label: str = SHARES
+) -> str:
+    """Recalls in groups of queries with their intervals, a bar of each series side by side; else as `line_chart`."""
     axes = Figure(figsize=(WIDTH, HEIGHT), layout="constrained").add_subplot()
     width = 0.8 / len(series)
     for number, one in enumerate(series):
@@ -120,8 +165,7 @@ def bar_chart(key: str, names: Sequence[str], counts: Sequence[int], series: Seq
             hatch=HATCHES[style],
             label=one.label,
         )
-        for place, value, n in zip(places, one.values, counts, strict=True):
-            low, high = wilson_interval(value, n)
+        for place, value, (low, high) in zip(places, one.values, one.intervals, strict=True):
             axes.plot([place, place], [low, high], color=INK, linewidth=1)
             if len(series) * len(names) <= 12:  # more would not find room
                 axes.text(place, high, f"{value:.1f}", ha="center", va="bottom", fontsize=7)
@@ -132,15 +176,15 @@ def bar_chart(key: str, names: Sequence[str], counts: Sequence[int], series: Seq
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
-    return _finished(axes, len(series), key)
+    return _finished(axes, len(series), key, y_label)
 
 
-def _finished(axes: Axes, n_series: int, key: str) -> str:
+def _finished(axes: Axes, n_series: int, key: str, y_label: str) -> str:
     """The figure as an `svg` element without what only a file of its own needs; nothing in it refers to anything else.
 
     Parts that are referred to are named after `key`, and colours are the page's.
     """
-    axes.set_ylabel("% of queries")
+    axes.set_ylabel(y_label)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.legend(
         frameon=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,18 +24,38 @@ MAX_FILES = 8  # that can be told apart in one chart
 
 
 @dataclass(frozen=True)
-class PredictionFile:
-    """A file, which the report calls A, B, …; outcomes of each task at the rule's thresholds and `CURVE_IOU_THDS`."""
+class ReportFile:
+    """A prediction file, which the report calls A, B, …"""
 
     letter: str
     path: Path
     modified: datetime
-    outcomes: Mapping[str, Outcomes]
 
     @property
     def name(self) -> str:
         """The file's name with its folder's, which is that of the run."""
         return str(Path(self.path.absolute().parent.name) / self.path.name)
+
+
+@dataclass(frozen=True)
+class PredictionFile(ReportFile):
+    """One with its outcomes of each task, at the rule's thresholds and `CURVE_IOU_THDS`."""
+
+    outcomes: Mapping[str, Outcomes]
+
+    @property
+    def holds(self) -> str:
+        """Its tasks."""
+        return ", ".join(self.outcomes)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The annotations that prediction files are compared with, and the run that says so, if they lie in its folder."""
+
+    dataset: str  # its name and split, as far as they are known
+    gt_path: Path
+    run: RunEvaluation | None
 
 
 @dataclass(frozen=True)
@@ -73,25 +93,16 @@ class ReportData:
         return 0.7 if 0.7 in self.rule.iou_thds else max(self.rule.iou_thds)
 
 
-def read_report_data(
-    paths: Sequence[Path],
-    gt_path: Path | None = None,
-    split: str | None = None,
-    iou_thds: Sequence[float] | None = None,
-    ks: Sequence[int] | None = None,
-    several: str | None = None,
-) -> ReportData:
-    """Read prediction files and the annotations that they are compared with.
+def find_annotations(paths: Sequence[Path], gt_path: Path | None = None, split: str | None = None) -> Annotated:
+    """The annotations that prediction files are compared with.
 
     Args:
         paths: the file that the report is about, and others for the same queries.
         gt_path: the annotations; by default those of the results folder in which the first file lies.
         split: whose annotations of that folder are taken; by default, those of the split that the run evaluates on.
-        iou_thds, ks: of the recalls; by default the run's, and outside of a results folder TVR's.
-        several: what queries with several moments ask for, a key of `LEAST_RIGHT`; by default in the same way.
 
     Raises:
-        InputError: a file cannot be read, is malformed, or does not answer the annotations' queries.
+        InputError: none can be found, or there are too many files.
     """
     if len(paths) > MAX_FILES:
         raise InputError(f"{len(paths)} prediction files: a report compares {MAX_FILES} at most")
@@ -102,18 +113,48 @@ def read_report_data(
     gt_path = gt_path or (run.gt_path if run else None)
     if gt_path is None:
         raise InputError(f"{paths[0]}: lies in no results folder (with opt.json): give annotations, --gt GT.jsonl")
+    return Annotated(dataset, gt_path, run)
+
+
+def lettered(paths: Sequence[Path]) -> Iterator[tuple[str, Path, datetime]]:
+    """Each file's letter, its path, and when it was written."""
+    for letter, path in zip(ascii_uppercase, paths, strict=False):
+        try:
+            written = path.stat().st_mtime
+        except OSError as err:
+            raise InputError(f"{path}: cannot be read ({err.strerror}): give a prediction file") from err
+        yield letter, path, datetime.fromtimestamp(written).astimezone()
+
+
+def read_report_data(
+    paths: Sequence[Path],
+    annotated: Annotated,
+    iou_thds: Sequence[float] | None = None,
+    ks: Sequence[int] | None = None,
+    several: str | None = None,
+) -> ReportData:
+    """Read prediction files and the annotations that they are compared with.
+
+    Args:
+        paths, annotated: see `find_annotations`.
+        iou_thds, ks: of the recalls; by default the run's, and outside of a results folder TVR's.
+        several: what queries with several moments ask for, a key of `LEAST_RIGHT`; by default in the same way.
+
+    Raises:
+        InputError: a file cannot be read, is malformed, or does not answer the annotations' queries.
+    """
+    gt_path, run = annotated.gt_path, annotated.run
     rule = run.rule if run else Rule()
     least_right = LEAST_RIGHT[several] if several else rule.least_right
     rule = replace(rule, iou_thds=iou_thds or rule.iou_thds, ks=ks or rule.ks, least_right=least_right)
     at_all = replace(rule, iou_thds=sorted({*rule.iou_thds, *CURVE_IOU_THDS}))
     rows, queries = read_queries_file(gt_path), load_queries(gt_path)
     files: list[PredictionFile] = []
-    for letter, path in zip(ascii_uppercase, paths, strict=False):
+    for letter, path, modified in lettered(paths):
         try:
             aligned = align(read_predictions_file(path), rows)
         except BadInput as err:
             raise InputError(f"{path}, against {gt_path}: {err}") from err
-        modified = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
         if not files:
             predictions = aligned
         files.append(PredictionFile(letter, path, modified, all_outcomes(aligned, at_all)))
@@ -122,7 +163,7 @@ def read_report_data(
     if warning := about_exclusive_moments(queries, rule):
         print(f"warning: {gt_path}: {warning}", file=sys.stderr)
     durations = video_durations(rows, queries, run.video_duration_idx_path if run else None)
-    return ReportData(dataset, gt_path, rule, queries, durations, files, predictions)
+    return ReportData(annotated.dataset, gt_path, rule, queries, durations, files, predictions)
 
 
 def _run_of(path: Path, gt_path: Path | None, split: str | None) -> RunEvaluation | None:

@@ -34,8 +34,8 @@ class Grouping:
         """Queries in each group, at least one."""
         return np.bincount(self.group_of[self.group_of >= 0], minlength=len(self.names)).tolist()
 
-    def shares(self, hits: npt.NDArray[np.bool_]) -> list[float]:
-        """Hits (Nq,) in each group, in % of its queries."""
+    def shares(self, hits: npt.NDArray[np.bool_] | npt.NDArray[np.float64]) -> list[float]:
+        """Hits (Nq,) in each group, in % of its queries; or the mean in % of what each query has of 1."""
         grouped = self.group_of >= 0
         right = np.bincount(self.group_of[grouped], weights=hits[grouped], minlength=len(self.names))
         return (100 * right / np.array(self.counts)).tolist()
@@ -69,12 +69,17 @@ def by_length(queries: Sequence[Query]) -> Grouping:
     """Queries by the length of their moments, in groups of about the same size."""
     st, ed = _moments(queries).T
     lengths = ed - st
-    quantiles = np.quantile(lengths, np.arange(1, N_BINS) / N_BINS)
-    edges = sorted({float(f"{edge:.2g}") for edge in quantiles})  # round numbers; equal ones are one
-    names = [f"under {edges[0]:g} s", *(f"{low:g} to {high:g} s" for low, high in pairwise(edges))]
-    names.append(f"{edges[-1]:g} s and more")
     note = "Groups of about the same size; a length on the border belongs to the longer ones."
-    return _without_empty("length", "By length of the moment", note, names, np.digitize(lengths, edges))
+    return by_size("length", "By length of the moment", note, lengths, " s")
+
+
+def by_size(key: str, title: str, note: str, sizes: npt.NDArray[np.float64], unit: str = "") -> Grouping:
+    """Queries by a number that each has, (Nq,), in groups of about the same size."""
+    quantiles = np.quantile(sizes, np.arange(1, N_BINS) / N_BINS)
+    edges = sorted({float(f"{edge:.2g}") for edge in quantiles})  # round numbers; equal ones are one
+    names = [f"under {edges[0]:g}{unit}", *(f"{low:g} to {high:g}{unit}" for low, high in pairwise(edges))]
+    names.append(f"{edges[-1]:g}{unit} and more")
+    return _without_empty(key, title, note, names, np.digitize(sizes, edges))
 
 
 def by_position(queries: Sequence[Query], durations: Mapping[str, float]) -> Grouping | None:
@@ -100,6 +105,15 @@ def _without_empty(key: str, title: str, note: str, names: list[str], group_of: 
     renumbered = np.full(len(names) + 1, -1)  # the last is what -1 finds
     renumbered[kept] = np.arange(len(kept))
     return Grouping(key, title, note, [names[number] for number in kept], renumbered[group_of])
+
+
+def mean_intervals(grouping: Grouping, values: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
+    """95 % intervals of the means in % of what each query has of 1, (Nq,), in each group: 1.96 standard errors."""
+    found = []
+    for number, (mean, n) in enumerate(zip(grouping.shares(values), grouping.counts, strict=True)):
+        error = 1.96 * 100 * float(values[grouping.group_of == number].std(ddof=min(1, n - 1))) / np.sqrt(n)
+        found.append((max(mean - error, 0.0), min(mean + error, 100.0)))
+    return found
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:

@@ -5,22 +5,17 @@ Its charts come with their numbers: which there are, and what is drawn in each, 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from markupsafe import Markup
-
-from method_tvr.report.charts import Series, bar_chart, line_chart
+from method_tvr.report.charts import Panel, Series, bar_chart, charts_of, key_of, line_chart
 from method_tvr.report.data import CURVE_IOU_THDS, ReportData
 from method_tvr.report.gallery import galleries
-from method_tvr.report.groups import Grouping, groupings
-from method_tvr.report.rendering import TEMPLATES
+from method_tvr.report.groups import Grouping, groupings, wilson_interval
 from method_tvr.report.rendering import render as fill
+from method_tvr.report.rendering import style_and_script
 from standalone_eval.compare import compare_outcomes
 from standalone_eval.outcomes import Outcomes
 from standalone_eval.significance import N_RESAMPLES
@@ -37,20 +32,8 @@ GROUP_KS = (1, 10)
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A chart, as an `svg` element, and its numbers: those of `series` at each of `names`, which are of a kind."""
-
-    title: str
-    svg: str
-    kind: str
-    names: Sequence[str]
-    series: Sequence[Series]
-
-
 def render(data: ReportData, made: datetime) -> str:
     """The page, made at a time."""
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     others = data.files[1:]
     comparisons = compare_outcomes(data.first.outcomes, [file.outcomes for file in others], data.rule)
     return fill(
@@ -66,9 +49,7 @@ def render(data: ReportData, made: datetime) -> str:
         curves={"over-iou": list(panels_over_iou(data)), "over-k": list(panels_over_k(data))},
         groups=[(each, list(panels_of_groups(data, each))) for each in groupings(data.queries, data.durations)],
         galleries=galleries(data),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **style_and_script(),
     )
 
 
@@ -77,7 +58,7 @@ def panels_over_iou(data: ReportData) -> Iterator[Panel]:
     ks = {f"R@{k}": k for k in CURVE_KS}
     for task in (task for task in data.first.outcomes if task in MOMENT_TASKS):
         for title, lines in _charts(data, task, task, ks, lambda one, k: _recalls(one, [k], CURVE_IOU_THDS)):
-            svg = line_chart(_key("iou", title), CURVE_IOU_THDS, lines, "IoU threshold", CURVE_IOU_THDS)
+            svg = line_chart(key_of("iou", title), CURVE_IOU_THDS, lines, "IoU threshold", CURVE_IOU_THDS)
             yield Panel(f"{title} over IoU", svg, "IoU", [f"{iou_thd:g}" for iou_thd in CURVE_IOU_THDS], lines)
 
 
@@ -88,7 +69,7 @@ def panels_over_k(data: ReportData) -> Iterator[Panel]:
         if task in MOMENT_TASKS:
             iou_thds = {f"IoU {iou_thd:g}": iou_thd for iou_thd in data.rule.iou_thds}
         for title, lines in _charts(data, task, task, iou_thds, lambda one, thd: _recalls(one, ALL_KS, [thd])):
-            svg = line_chart(_key("k", title), ALL_KS, lines, "k", CURVE_KS)
+            svg = line_chart(key_of("k", title), ALL_KS, lines, "k", CURVE_KS)
             at_ticks = [Series(line.label, line.style, [line.values[k - 1] for k in CURVE_KS]) for line in lines]
             yield Panel(f"{title} over k", svg, "k", [str(k) for k in CURVE_KS], at_ticks)
 
@@ -100,10 +81,14 @@ def panels_of_groups(data: ReportData, grouping: Grouping) -> Iterator[Panel]:
     def shares(outcomes: Outcomes, k: int) -> Sequence[float]:
         return grouping.shares(outcomes.hits(k, data.main_iou_thd))
 
+    def with_intervals(one: Series) -> Series:
+        return replace(one, intervals=list(map(wilson_interval, one.values, grouping.counts)))
+
     for task in data.first.outcomes:
         name = f"{task}, IoU {data.main_iou_thd:g}" if task in MOMENT_TASKS else task
-        for title, bars in _charts(data, task, name, ks, shares):
-            svg = bar_chart(_key(grouping.key, title), grouping.names, grouping.counts, bars)
+        for title, plain in _charts(data, task, name, ks, shares):
+            bars = list(map(with_intervals, plain))
+            svg = bar_chart(key_of(grouping.key, title), grouping.names, grouping.counts, bars)
             names = [f"{group} (n = {n:,})" for group, n in zip(grouping.names, grouping.counts, strict=True)]
             yield Panel(title, svg, "group", names, bars)
 
@@ -111,21 +96,11 @@ def panels_of_groups(data: ReportData, grouping: Grouping) -> Iterator[Panel]:
 def _charts(
     data: ReportData, task: str, name: str, variants: Mapping[str, V], values: Callable[[Outcomes, V], Sequence[float]]
 ) -> Iterator[tuple[str, list[Series]]]:
-    """Titles and series: of one file all variants in one chart, of several files a chart for each variant."""
-    if len(data.files) == 1:
-        first = data.first.outcomes[task]
-        yield name, [Series(label, i, values(first, variant)) for i, (label, variant) in enumerate(variants.items())]
-        return
-    having_it = [(number, file) for number, file in enumerate(data.files) if task in file.outcomes]
-    for label, variant in variants.items():
-        series = [Series(file.letter, number, values(file.outcomes[task], variant)) for number, file in having_it]
-        yield f"{name}, {label}", series
+    """`charts_of` the files that have a task."""
+    outcomes = [file.outcomes.get(task) for file in data.files]
+    return charts_of(name, outcomes, [file.letter for file in data.files], variants, values)
 
 
 def _recalls(outcomes: Outcomes, ks: Sequence[int], iou_thds: Sequence[float | None]) -> Sequence[float]:
     """% at every k and IoU threshold."""
     return [100 * float(outcomes.hits(k, iou_thd).mean()) for k in ks for iou_thd in iou_thds]
-
-
-def _key(kind: str, title: str) -> str:
-    return f"{kind}-" + re.sub(r"\W+", "-", title)

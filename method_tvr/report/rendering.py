@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -47,3 +49,11 @@ def renderer(folder: Path, **filters: Callable[..., Any]) -> Callable[..., Marku
 
 
 render = renderer(TEMPLATES)
+
+
+def style_and_script() -> dict[str, Markup | str]:
+    """What a report's template needs to hold in itself: `style`, `script`, and the `script_hash` that permits it."""
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}

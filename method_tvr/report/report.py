@@ -17,7 +17,9 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from method_tvr.report.data import read_report_data
+from method_tvr.dataset.ranked_pairs import read_ranked
+from method_tvr.report.data import find_annotations, read_report_data
+from method_tvr.report.ranked.data import read_ranked_data
 from standalone_eval.files.command import positive_int
 from standalone_eval.metrics import SEVERAL
 from utils.basic_utils import InputError, command_line, whole_file
@@ -35,13 +37,15 @@ def write_report(
 ) -> Path:
     """Write a report, whole or not at all; returns its path, by default beside the first file.
 
-    For the other arguments see `read_report_data`.
+    Annotations with graded moments (TVR-Ranking) get a report of NDCG, others one of recalls. For the other arguments
+    see `find_annotations` and `read_report_data`.
 
     Raises:
         InputError: a file or the page's path cannot be used, or a package is missing.
     """
     try:
         from method_tvr.report.page import render
+        from method_tvr.report.ranked.page import render_ranked
     except ImportError as err:
         raise InputError(
             f"a report needs {err.name}: pip install -r method_tvr/report/requirements.txt -c constraints.txt"
@@ -49,7 +53,17 @@ def write_report(
     target = out or paths[0].with_name(f"{paths[0].stem}_report.html")
     if target.is_dir() or any(os.path.realpath(target) == os.path.realpath(path) for path in (*paths, gt_path) if path):
         raise InputError(f"{target}: is a folder or what the report is made from: give another file, --out REPORT.html")
-    page = render(read_report_data(paths, gt_path, split, iou_thds, ks, several), datetime.now().astimezone())
+    annotated, made = find_annotations(paths, gt_path, split), datetime.now().astimezone()
+    document = read_ranked(annotated.gt_path)
+    if document is None:
+        page = render(read_report_data(paths, annotated, iou_thds, ks, several), made)
+    elif iou_thds or ks or several:
+        raise InputError(
+            f"{annotated.gt_path}: has graded moments, which are reported as published: leave out --iou_thds, --ks and "
+            "--several, which are about recalls"
+        )
+    else:
+        page = render_ranked(read_ranked_data(paths, annotated, document), made)
     try:
         with whole_file(target) as part:
             part.write_text(page, encoding="utf-8")

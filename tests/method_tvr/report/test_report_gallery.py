@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from method_tvr.dataset.annotations import Query
-from method_tvr.report.data import read_report_data
+from method_tvr.report.data import find_annotations, read_report_data
 from method_tvr.report.gallery import FOUND_BY, N_ENTRIES, by_outcome, galleries, spread
 from standalone_eval.eval import eval_retrieval
 from standalone_eval.outcomes import Outcomes
@@ -17,7 +17,7 @@ from tests.support.report_files import TASKS, make_report_files
 
 def test_galleries_count_every_query_once_and_agree_with_the_evaluation(tmp_path):
     files = make_report_files(tmp_path)
-    data = read_report_data([files.predictions], files.gt)
+    data = read_report_data([files.predictions], find_annotations([files.predictions], files.gt))
     found = {gallery.key: gallery for gallery in galleries(data)}
     metrics = eval_retrieval(files.submission, files.ground_truth)["VCMR"]
     assert sum(gallery.n_queries for gallery in found.values()) == len(files.ground_truth)
@@ -38,7 +38,7 @@ def test_galleries_count_every_query_once_and_agree_with_the_evaluation(tmp_path
 @pytest.mark.parametrize("task", TASKS)
 def test_predictions_shown_are_the_files_with_the_evaluations_outcome(tmp_path, task):
     files = make_report_files(tmp_path, (task,))
-    data = read_report_data([files.predictions], files.gt)
+    data = read_report_data([files.predictions], find_annotations([files.predictions], files.gt))
     rows = {entry["desc_id"]: entry["predictions"] for entry in files.submission[task]}
     names = {idx: name for name, idx in files.submission["video2idx"].items()}
     for gallery in galleries(data):
