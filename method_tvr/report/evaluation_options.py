@@ -17,6 +17,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.dataset.ranked_pairs import read_ranked
 from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.options.saved import find_path
 from standalone_eval.metrics import AGREE, ANY, LEAST_RIGHT, Rule
@@ -84,6 +85,8 @@ def _annotation_path(saved: dict[str, Any], dataset: DatasetConfig, split: str) 
 def evaluation_options(model_dir: Path, split: str) -> list[str]:
     """Annotations of a split, and the rule, that belong to a folder's predictions; see `run_evaluation`."""
     found = run_evaluation(model_dir, split)
+    if read_ranked(found.gt_path) is not None:  # whose figures are not recalls
+        return ["--gt_path", str(found.gt_path)]
     words = ["--iou_thds", *map(str, found.rule.iou_thds), "--ks", *map(str, found.rule.ks)]
     words += ["--several", ANY] if found.rule.least_right == LEAST_RIGHT[ANY] else []
     return [*words, "--gt_path", str(found.gt_path)]

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 
 from method_tvr.report.examples import Example, Examples
 from method_tvr.report.timeline import RIGHT, WRONG
+from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError, whole_file
 from utils.storage.folders import files_below
 
@@ -33,7 +34,7 @@ LOSS_COLOURS = {
     "loss_fcl": PURPLE,
     "loss_st_ed": ORANGE,
 }
-TASK_COLOURS = {"VCMR": ORANGE, "SVMR": BLUE, "VR": GREEN}
+TASK_COLOURS = {"VCMR": ORANGE, "SVMR": BLUE, "VR": GREEN, NDCG: ORANGE}
 TYPE_NAMES = {"v": "video", "t": "subtitles", "vt": "video + subtitles"}
 WIDTH, CURVES_HEIGHT, ROW_HEIGHT, NOTE_HEIGHT = 14.0, 4.0, 2.8, 1.3  # inches
 DPI = 110
@@ -106,8 +107,8 @@ def draw_run(
 
 
 def draw_curves(figure: SubFigure, curves: Mapping[str, Curve], best_epoch: int) -> None:
-    """Losses (training and evaluation) and recalls at 1 and 10, over epochs, at all IoU thresholds that were logged."""
-    losses, at_1, at_10 = figure.subplots(1, 3)
+    """Losses and recalls at 1 and 10, or NDCG at 10 and 20, over epochs; at each IoU logged."""
+    losses, left, right = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.055, right=0.985, top=0.83, bottom=0.26, wspace=0.2)
     for name, colour in LOSS_COLOURS.items():
         width = 2.2 if name == "loss_overall" else 1.4
@@ -115,15 +116,17 @@ def draw_curves(figure: SubFigure, curves: Mapping[str, Curve], best_epoch: int)
         _draw_curve(losses, curves.get(f"Eval_Loss/{name}"), colour, ":", None, width)
     losses.set(title="Losses, weights applied (solid: train, dotted: val)", ylabel="loss (log scale)")
     losses.set_yscale("symlog", linthresh=1e-3)  # FrameCL may fall below 0
-    for ax, k in ((at_1, 1), (at_10, 10)):
-        for task in ("VCMR", "SVMR"):
+    ranked = any(tag.startswith(f"Eval/{NDCG}-") for tag in curves)
+    for ax, k in ((left, 10), (right, 20)) if ranked else ((left, 1), (right, 10)):
+        for task in (NDCG,) if ranked else ("VCMR", "SVMR"):
             for iou_thd, line in iou_styles(curves).items():
-                curve = curves.get(f"Eval/{task}-{iou_thd}/{iou_thd}-r{k}")
+                curve = curves.get(f"Eval/{task}-{iou_thd}/{iou_thd}-{'n' if ranked else 'r'}{k}")
                 _draw_curve(ax, curve, TASK_COLOURS[task], line, f"{task}, IoU {iou_thd}")
         _draw_curve(ax, curves.get(f"Eval/VR/r{k}"), TASK_COLOURS["VR"], "-", "VR")
-        ax.set(title=f"Recall at {k} on val", ylabel="% of queries")
+        title, unit = (f"{NDCG}@{k}", NDCG) if ranked else (f"Recall at {k}", "% of queries")
+        ax.set(title=f"{title} on val", ylabel=unit)
         ax.set_ylim(bottom=0)
-    for ax in (losses, at_1, at_10):
+    for ax in (losses, left, right):
         ax.axvline(best_epoch + 1, color=INK, linewidth=0.8, alpha=0.5, label="model kept")
         ax.set_xlabel("epochs trained")
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -141,7 +144,11 @@ def draw_curves(figure: SubFigure, curves: Mapping[str, Curve], best_epoch: int)
 
 def iou_styles(tags: Iterable[str]) -> dict[str, Any]:
     """{IoU threshold as curves' tags have it: how its lines are drawn}, from the lowest threshold on."""
-    logged = {tag.split("/")[1].partition("-")[2] for tag in tags if tag.startswith(("Eval/VCMR-", "Eval/SVMR-"))}
+    logged = {
+        tag.split("/")[1].partition("-")[2]
+        for tag in tags
+        if tag.startswith(tuple(f"Eval/{task}-" for task in TASK_COLOURS))
+    }
     others = itertools.cycle(OTHER_STYLES)
     return {iou_thd: IOU_STYLES.get(float(iou_thd)) or next(others) for iou_thd in sorted(logged, key=float)}
 

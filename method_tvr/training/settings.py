@@ -16,10 +16,10 @@ from method_tvr.models import NAME, config_of
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.options.values import OFF
 from standalone_eval.metrics import ANY
+from standalone_eval.ranking.ndcg import SHOWN_IOU, SHOWN_K
 from utils.basic_utils import InputError
 from utils.ranks import Ranks
 
-SHOWN_IOU, SHOWN_K = 0.5, 20  # of NDCG
 BEST_NDCG = f"{SHOWN_IOU}-n{SHOWN_K}"
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 

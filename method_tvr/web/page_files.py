@@ -12,11 +12,14 @@ from typing import Any
 from easydict import EasyDict
 
 from method_tvr.ask.extraction_record import record_path, recorded, subtitles_beside
+from method_tvr.dataset.ranked_pairs import read_ranked
 from method_tvr.dset_configs import DATASETS
 from method_tvr.options.rules import evaluation_rule
 from method_tvr.options.saved import find_path, load_options
 from method_tvr.web.guards import is_loopback
-from method_tvr.web.query_outcomes import QueryOutcomes
+from method_tvr.web.outcomes.graded_outcomes import GradedOutcomes
+from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
+from method_tvr.web.outcomes.split_outcomes import SplitOutcomes
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.own_corpus.layout import ALL
 from utils.storage.folders import files_in
@@ -31,7 +34,7 @@ UNUSABLE = (
 )
 
 
-def open_outcomes(opt: EasyDict) -> tuple[QueryOutcomes | None, str]:
+def open_outcomes(opt: EasyDict) -> tuple[SplitOutcomes | None, str]:
     """Queries of the split with predictions, or None and what to do about it.
 
     `opt.predictions` names a file; None: the newest of inference without NMS in the model's folder, or of training.
@@ -47,7 +50,11 @@ def open_outcomes(opt: EasyDict) -> tuple[QueryOutcomes | None, str]:
             raise InputError(f"--predictions {opt.predictions}: whose are they? {NO_ANNOTATIONS}")
         return None, NO_ANNOTATIONS
     try:
-        return QueryOutcomes.read(path, find_path(opt.eval_path), evaluation_rule(opt)), ""
+        annotations = find_path(opt.eval_path)
+        document = read_ranked(annotations)
+        if document is not None:
+            return GradedOutcomes.read(path, document, annotations), ""
+        return QueryOutcomes.read(path, annotations, evaluation_rule(opt)), ""
     except InputError as err:
         if opt.predictions is not None:
             raise

@@ -19,8 +19,8 @@ from method_tvr.options.values import SHOWN_NMS_THD
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
+from method_tvr.web.outcomes.split_outcomes import SplitOutcomes
 from method_tvr.web.page_files import default_videos, open_outcomes, open_subtitles
-from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError, read_bytes
 
@@ -50,7 +50,7 @@ class Service:
     model_dir: Path
     host: str
     subtitles: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    outcomes: QueryOutcomes | None = None
+    outcomes: SplitOutcomes | None = None
     why_no_outcomes: str = ""
     allowed_hosts: Sequence[str] = ()
     token: str | None = None

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 IOU_THDS, KS = (0.3, 0.5, 0.7), (10, 20, 40)  # what is published
+SHOWN_IOU, SHOWN_K = 0.5, 20  # of the one figure that is shown where there is room for one
 NDCG = "NDCG"  # what a file of metrics calls it
 AT_A_TIME = 512  # queries, whose arrays stay in a CPU's caches
 Floats = npt.NDArray[np.float64]

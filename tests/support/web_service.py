@@ -13,7 +13,7 @@ from method_tvr.web.app import assemble
 from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import Limits
 from method_tvr.web.media import MediaFiles
-from method_tvr.web.query_outcomes import QueryOutcomes
+from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
 from method_tvr.web.service import Service
 from tests.support.web_stubs import StubSearcher
 

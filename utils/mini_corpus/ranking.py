@@ -21,12 +21,12 @@ import numpy as np
 from utils.basic_utils import progress, write_json
 from utils.dataset_files import write_manifest
 from utils.feature_files.feature_file import new_feature_file
-from utils.mini_corpus.files import GENERATOR_VERSION, FeatureSettings, settings_record
+from utils.mini_corpus.files import GENERATOR_VERSION, MADE_BY, FeatureSettings, settings_record
 from utils.mini_corpus.lexicon import OPEN_PLACES
 from utils.mini_corpus.word_vectors import WordVectors, named_seed
 from utils.mini_corpus.world import Sight, Video
 
-RANKING, MADE_BY = "mini_ranking", "utils/mini_corpus/ranking.py"
+RANKING = "mini_ranking"
 MOST_LIKE, OTHERS = 15, 5  # scenes of a query
 FILES = {"train": "train_top20.json", "val": "val.json", "test": "test.json"}
 QUERIES = {"train": 1000, "val": 250, "test": 250}
@@ -68,7 +68,7 @@ def write_ranking(folder: Path, settings: FeatureSettings, videos: Sequence[Vide
                 query_id += 1
             write_json(entries, folder / FILES[split])
     made = [*(folder / name for name in FILES.values()), folder / "video_corpus.json", features]
-    write_manifest(folder, RANKING, made, **settings_record(settings) | {"made_by": MADE_BY}, counts=QUERIES)
+    write_manifest(folder, RANKING, made, **settings_record(settings), counts=QUERIES)
 
 
 class _Scenes:

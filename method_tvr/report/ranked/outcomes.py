@@ -14,10 +14,8 @@ import numpy.typing as npt
 from method_tvr.dataset.ranked_pairs import ranked_queries
 from standalone_eval.files.command import BadInput
 from standalone_eval.ranking.evaluation import RankedAnswers, RankedResults, ranking_of_file
-from standalone_eval.ranking.ndcg import IOU_THDS, Floats, grades, ndcg_of_queries
+from standalone_eval.ranking.ndcg import IOU_THDS, SHOWN_IOU, SHOWN_K, Floats, grades, ndcg_of_queries
 from utils.basic_utils import InputError
-
-MAIN_IOU_THD, MAIN_K = 0.5, 20  # of the one figure that is shown where there is room for one
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ class RankedOutcomes:
 
     @property
     def main(self) -> Floats:
-        """(Nq,) NDCG at `MAIN_K` and `MAIN_IOU_THD`."""
-        return self.results.by_query[f"{MAIN_IOU_THD}-n{MAIN_K}"]
+        """(Nq,) NDCG at `SHOWN_K` and `SHOWN_IOU`."""
+        return self.results.by_query[f"{SHOWN_IOU}-n{SHOWN_K}"]
 
     def of_queries(self, query_ids: Sequence[int]) -> Floats:
         """(N,) `main` of some queries, NaN of those that the file does not answer."""
@@ -92,7 +90,7 @@ class RankedOutcomes:
             if not np.isnan(video)
         ]
 
-    def predicted(self, number: int, n: int, iou_thd: float = MAIN_IOU_THD) -> list[GradedMoment]:
+    def predicted(self, number: int, n: int, iou_thd: float = SHOWN_IOU) -> list[GradedMoment]:
         """The first `n` predictions of a query, with the grades that they have got at a threshold."""
         rows, found = self.answers.rows[number, :n], self._grades[iou_thd][number, :n]
         return [

@@ -14,12 +14,12 @@ from method_tvr.report.charts import Panel, Series, bar_chart, charts_of, key_of
 from method_tvr.report.data import CURVE_IOU_THDS
 from method_tvr.report.groups import Grouping, by_size, mean_intervals
 from method_tvr.report.ranked.data import RankedData
-from method_tvr.report.ranked.outcomes import MAIN_IOU_THD, MAIN_K, GradedMoment, RankedOutcomes
+from method_tvr.report.ranked.outcomes import GradedMoment, RankedOutcomes
 from method_tvr.report.rendering import render as fill
 from method_tvr.report.rendering import style_and_script
 from standalone_eval.compare import compare_rankings
 from standalone_eval.ranking.evaluation import about_queries
-from standalone_eval.ranking.ndcg import IOU_THDS, KS
+from standalone_eval.ranking.ndcg import IOU_THDS, KS, SHOWN_IOU, SHOWN_K
 from standalone_eval.significance import N_RESAMPLES
 
 CURVE_KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 100)
@@ -33,7 +33,7 @@ V = TypeVar("V")
 class Entry:
     """One query: NDCG of each file by its letter, in %, its best moments, and the first predictions.
 
-    `found` and `ideal` are the grades at the first `MAIN_K` ranks, of the predictions and of the best possible order.
+    `found` and `ideal` are the grades at the first `SHOWN_K` ranks, of the predictions and of the best possible order.
     """
 
     query_id: int
@@ -69,7 +69,7 @@ def render_ranked(data: RankedData, made: datetime) -> str:
         n_moments=int(np.isfinite(first.answers.truth.video).sum()),
         iou_thds=IOU_THDS,
         ks=KS,
-        main=(MAIN_IOU_THD, MAIN_K),
+        main=(SHOWN_IOU, SHOWN_K),
         means={name: 100 * value for name, value in first.results.means().items()},
         notes=about_queries(first.results),
         compared=list(zip(others, comparisons, strict=True)),
@@ -119,7 +119,7 @@ def groupings(data: RankedData) -> list[Grouping]:
 
 def panels_of_groups(data: RankedData, grouping: Grouping) -> Iterator[Panel]:
     """Mean NDCG in groups of queries, a bar for each file."""
-    name = f"NDCG@{MAIN_K}, IoU over {MAIN_IOU_THD:g}"
+    name = f"NDCG@{SHOWN_K}, IoU over {SHOWN_IOU:g}"
     query_ids = [data.first.outcomes.query_ids[number] for number in data.common]
     bars = []
     for number, file in enumerate(data.files):
@@ -144,7 +144,7 @@ def galleries(data: RankedData) -> list[Gallery]:
     texts = {
         "better": ("Better half", "of the queries for which something relevant was found"),
         "worse": ("Worse half", "of these"),
-        "nothing": ("Nothing found", f"no relevant moment among the first {MAIN_K}"),
+        "nothing": ("Nothing found", f"no relevant moment among the first {SHOWN_K}"),
     }
     outcomes, found = data.first.outcomes, []
     for key, mask in by_outcome(outcomes).items():
@@ -159,8 +159,8 @@ def _entry(data: RankedData, number: int) -> Entry:
     outcomes = data.first.outcomes
     query_id = outcomes.query_ids[number]
     ndcg = {file.letter: 100 * float(file.outcomes.of_queries([query_id])[0]) for file in data.files}
-    graded, predicted = outcomes.graded(number), outcomes.predicted(number, MAIN_K)
-    ideal = [moment.grade for moment in graded[:MAIN_K]]
+    graded, predicted = outcomes.graded(number), outcomes.predicted(number, SHOWN_K)
+    ideal = [moment.grade for moment in graded[:SHOWN_K]]
     n_relevant = sum(moment.grade > 0 for moment in graded)
     found = [moment.grade for moment in predicted]
     sentence = outcomes.sentences[number]

@@ -11,10 +11,10 @@ import numpy as np
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.search.answering import SpanCurves
+from method_tvr.web.outcomes.split_outcomes import ANY, NamedMoment, SplitOutcomes, Wanted
 from method_tvr.web.page.chooser import FORGOTTEN, KEPT_S, Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import render
-from method_tvr.web.query_outcomes import ANY, QueryOutcomes, Wanted
 from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
 
@@ -23,13 +23,13 @@ PAGE_SIZE = 25  # queries
 N_PREDICTIONS = 5
 HIT, MISS = "right at rank 1", "not right at rank 1"
 RANKS = {ANY: None, "1": (1, 1), "2 to 10": (2, 10), "11 to 100": (11, 100), "not found": (0, 0)}
-ORDERS = ("as annotated", "best rank first", "worst rank first")
+ORDERS = ("as annotated", "best first", "worst first")
 
 
 class OutcomesTab:
     """Built inside a `gr.Blocks`."""
 
-    def __init__(self, service: Service, outcomes: QueryOutcomes, view: MomentView) -> None:
+    def __init__(self, service: Service, outcomes: SplitOutcomes, view: MomentView) -> None:
         self._service, self._outcomes = service, outcomes
         with gr.Row():
             self.filters: list[Any] = [
@@ -41,7 +41,7 @@ class OutcomesTab:
                     value=outcomes.iou_thds[0],
                     label="Right from IoU",
                     elem_id="iou",
-                    visible=outcomes.task != "VR",
+                    visible=outcomes.has_moments,
                 ),
                 gr.Dropdown([ANY, HIT, MISS], value=ANY, label="Outcome", elem_id="outcome"),
                 gr.Dropdown(list(RANKS), value=ANY, label="Rank of the truth", elem_id="rank"),
@@ -75,9 +75,8 @@ class OutcomesTab:
         wanted = Wanted(kind, thd, hit, RANKS[_chosen(ranks, tuple(RANKS))], words or "")
         numbers = self._outcomes.select(wanted)
         if order != ORDERS[0]:
-            rank = self._outcomes.ranks(thd)[numbers]
-            rank = np.where(rank == 0, np.iinfo(np.int64).max, rank)
-            numbers = numbers[np.argsort(rank if order == ORDERS[1] else -rank, kind="stable")]
+            quality = self._outcomes.quality(thd)[numbers]
+            numbers = numbers[np.argsort(-quality if order == ORDERS[1] else quality, kind="stable")]
         page = min(max(page, 0), max(0, len(numbers) - 1) // PAGE_SIZE)
         first = page * PAGE_SIZE
         shown = numbers[first : first + PAGE_SIZE].tolist()
@@ -93,25 +92,25 @@ class OutcomesTab:
 
     def _moments(self, number: int) -> list[ShownMoment]:
         """The annotated moments of a query, then what was predicted for it."""
-        outcomes = self._outcomes
-        own, annotated = outcomes.vid_names[number], outcomes.annotated(number)
-        found = outcomes.predicted(number, N_PREDICTIONS)
-        spans = [(own, span) for span in annotated]
-        if outcomes.task != "VR":
-            spans += [(name, (st, ed)) for name, st, ed, _ in found]
-        names = list(dict.fromkeys([own, *(name for name, *_ in found)]))
-        durations, curves = self._durations(names, spans), self._curves(outcomes.sentences[number], names)
+        truth, found = self._outcomes.truth(number), self._outcomes.predicted(number, N_PREDICTIONS)
+        annotated = self._outcomes.annotated(number)
+        named = [*truth, *found]
+        names = list(dict.fromkeys(one.vid_name for one in named))
+        durations = self._durations(names, [(one.vid_name, one.span) for one in named if one.span is not None])
+        curves = self._curves(self._outcomes.sentences[number], names)
 
-        def shown(rank: str, moment: Moment) -> ShownMoment:
-            name = moment.vid_name
-            return ShownMoment(rank, moment, durations[name], annotated if name == own else (), curves.get(name))
+        def shown(one: NamedMoment) -> ShownMoment:
+            name = one.vid_name
+            start, end = one.span or (0.0, durations[name])
+            return ShownMoment(
+                one.name,
+                Moment(name, start, end, one.score),
+                durations[name],
+                annotated.get(name, ()),
+                curves.get(name),
+            )
 
-        truth = [shown("annotated", Moment(own, *span)) for span in annotated]
-        whole = outcomes.task == "VR"  # which names videos alone
-        predicted = [
-            Moment(name, 0.0 if whole else st, durations[name] if whole else ed, score) for name, st, ed, score in found
-        ]
-        return truth + [shown(str(rank), moment) for rank, moment in enumerate(predicted, start=1)]
+        return list(map(shown, named))
 
     def _durations(self, names: Sequence[str], spans: Sequence[tuple[str, Span]]) -> dict[str, float]:
         """{vid_name: seconds}; of a video that is not searched, until where the last of these spans ends."""

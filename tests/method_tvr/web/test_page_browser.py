@@ -263,7 +263,7 @@ def test_each_click_that_a_person_can_make_does_something(watched, shown):
     wait_for_text(page, "#queries .count", "26 to")
     page.click("#queries-back")
     wait_for_text(page, "#queries .count", "1 to 25")
-    choose(page, "order", "worst rank first")
+    choose(page, "order", "worst first")
     choose(page, "iou", "0.7")
     choose(page, "rank", "1")
     right = round(n * shown.metrics["VCMR"]["0.7-r1"] / 100)

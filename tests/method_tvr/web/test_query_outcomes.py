@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from method_tvr.web.query_outcomes import ANY, QueryOutcomes, Wanted
+from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
+from method_tvr.web.outcomes.split_outcomes import ANY, Cell, NamedMoment, Wanted
 from standalone_eval.metrics import Rule
 from utils.basic_utils import InputError
 
@@ -87,9 +88,21 @@ def test_each_wish_alone_and_all_together_find_the_same(outcomes, kind, iou_thd,
 
 
 def test_a_query_has_its_annotated_moment_and_its_predictions(outcomes):
-    assert outcomes.annotated(1) == [(10, 20)]
-    assert outcomes.predicted(1, 2) == [("friends_02", 10, 20, 1.0), ("friends_01", 10, 16.5, 0.9)]
-    assert outcomes.predicted(0, 9) == [("friends_01", 10, 20, 1.0), ("friends_01", 30, 40, 0.9)]
+    assert outcomes.annotated(1) == {"friends_01": [(10, 20)]}
+    assert outcomes.truth(1) == [NamedMoment("annotated", "friends_01", (10, 20))]
+    first, second = NamedMoment("1", "friends_02", (10, 20), 1.0), NamedMoment("2", "friends_01", (10, 16.5), 0.9)
+    assert outcomes.predicted(1, 2) == [first, second]
+    wrong = NamedMoment("2", "friends_01", (30, 40), 0.9)
+    assert outcomes.predicted(0, 9) == [NamedMoment("1", "friends_01", (10, 20), 1.0), wrong]
+    assert outcomes.columns == [
+        "Video",
+        *(f"{task} rank, IoU {t}" for task in ("VCMR", "SVMR") for t in (0.5, 0.7)),
+        "Rank of the video",
+    ]
+    vcmr, svmr = [Cell("2", "missed"), Cell("3", "missed")], [Cell("1", "hit"), Cell("2", "missed")]
+    assert outcomes.cells(1) == [Cell("friends_01", "name"), *vcmr, *svmr, Cell("2")]
+    none = Cell("–", "missed", "not among the predictions")
+    assert outcomes.cells(2)[1:3] == [none, none]
     assert outcomes.types == ["t", "v", "vt"]
     assert outcomes.kinds[:4] == ["v", "vt", "t", "v"]
 
@@ -97,8 +110,8 @@ def test_a_query_has_its_annotated_moment_and_its_predictions(outcomes):
 @pytest.mark.parametrize(
     ("task", "rows", "wanted"),
     [
-        ("SVMR", [ELSEWHERE, WRONG, RIGHT], [("friends_01", 30, 40, 0.5), ("friends_01", 10, 20, 0.5)]),
-        ("VR", [[1, 0, 0], [0, 0, 0]], [("friends_02", 0, 0, 0.5), ("friends_01", 0, 0, 0.5)]),
+        ("SVMR", [ELSEWHERE, WRONG, RIGHT], [("friends_01", (30, 40)), ("friends_01", (10, 20))]),
+        ("VR", [[1, 0, 0], [0, 0, 0]], [("friends_02", None), ("friends_01", None)]),
     ],
 )
 def test_predictions_of_another_task_alone_are_those_that_have_a_rank(files, tmp_path, task, rows, wanted):
@@ -108,8 +121,9 @@ def test_predictions_of_another_task_alone_are_those_that_have_a_rank(files, tmp
     outcomes = QueryOutcomes.read(alone, files[1], RULE)
     assert outcomes.task == task
     assert outcomes.ranks(0.5).tolist() == [2] * len(QUERIES)
-    assert outcomes.predicted(0, 9) == wanted
-    assert outcomes.predicted(0, 1) == wanted[:1]
+    named = [NamedMoment(str(rank), *moment, 0.5) for rank, moment in enumerate(wanted, start=1)]
+    assert outcomes.predicted(0, 9) == named
+    assert outcomes.predicted(0, 1) == named[:1]
 
 
 def test_a_query_without_a_sentence_has_none(files, tmp_path):

@@ -14,8 +14,8 @@ pytest.importorskip("gradio", reason=REASON)
 import gradio as gr
 
 from method_tvr.report.plots import Curve
+from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
 from method_tvr.web.page import run_tab
-from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 
@@ -54,7 +54,7 @@ def table(html: str) -> list[list[str]]:
     ],
 )
 def test_recalls_are_those_that_the_dataset_reports(rule, types, task, wanted):
-    assert table(run_tab.recall_table(outcomes(rule, types, task))) == wanted
+    assert table(run_tab.summary_table(outcomes(rule, types, task))) == wanted
 
 
 def test_the_line_of_the_model_kept_is_at_the_epoch_of_the_checkpoint(monkeypatch, tmp_path):

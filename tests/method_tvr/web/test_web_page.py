@@ -23,9 +23,9 @@ from fastapi.testclient import TestClient
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.dataset.split_facts import Fact
 from method_tvr.web.limits import Limits
+from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
 from method_tvr.web.page import page as page_module
 from method_tvr.web.page.blocks import VisitorQueue
-from method_tvr.web.query_outcomes import QueryOutcomes
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 from tests.support.web_service import client_of
@@ -110,7 +110,7 @@ def test_a_prediction_file_of_one_task_is_browsed(task):
         heading, cards, _ = page.open(0)
         assert "Omar laughs." in heading
         assert cards.count('class="moment"') == (2 if task == "SVMR" else 3)
-        assert "2 to 10" not in page.filter("any", 0.5, "any", "2 to 10", "", "best rank first")
+        assert "2 to 10" not in page.filter("any", 0.5, "any", "2 to 10", "", "best first")
 
 
 def test_videos_that_are_not_searched_have_no_curves_and_end_where_their_last_moment_does(page):
@@ -143,7 +143,7 @@ def test_what_is_wrong_with_the_videos_stands_in_the_heading_and_else_nothing():
 
 def test_thresholds_may_be_whole_numbers():
     with page_of(outcomes("VCMR", iou_thds=(0.5, 1))) as page:
-        assert "3 of 3 queries" in page.filter("any", 1, "any", "any", "", "worst rank first")
+        assert "3 of 3 queries" in page.filter("any", 1, "any", "any", "", "worst first")
 
 
 @pytest.mark.parametrize(
