@@ -45,15 +45,7 @@ from method_tvr.options.row import (
 from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import check_name_part, find_model_dir, keep_to_known_places, load_known
 from method_tvr.options.settings_file import read_settings
-from method_tvr.options.values import (
-    CTX_MODES,
-    FAISS_KINDS,
-    INDEXES,
-    NUMBERED,
-    OFF,
-    SHOWN_NMS_THD,
-    TASKS,
-)
+from method_tvr.options.values import CTX_MODES, FAISS_KINDS, INDEXES, NUMBERED, OFF, SHOWN_NMS_THD, TASKS
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import AGREE, SEVERAL
 from standalone_eval.ranking.ndcg import NDCG
@@ -127,6 +119,8 @@ OPTIONS: Table = (
         Option("hard_negative_start_epoch", 20, "epoch from which negatives are hard, -1: never", NOT_NEGATIVE_OR_OFF,
                alias="hard_negtiave_start_epoch"),
         Option("hard_pool_size", 20, "hard negatives are drawn among this many best-scored ones", ABOVE_0),
+        Option("mask_same_query", False, "TVR-Ranking's pairs: those of one query are not each other's negatives"),
+        Option("clamp_similarity", False, "TVR-Ranking's pairs: a similarity below 0 counts as 0"),
     )),
     Group("data", ALL_PROGRAMS, (
         Option("max_sub_l", 50, "recorded only"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ class LossSettings:
     lw_st_ed: float = 0.01
     use_hard_negative: bool = False
     hard_pool_size: int = 20
+    mask_same_query: bool = False
+    clamp_similarity: bool = False
 
 
 def _dv_negative(r: torch.Tensor) -> torch.Tensor:
@@ -46,6 +48,24 @@ MEASURES: dict[str, tuple[Part, Part]] = {
     "W1": (lambda r: r, lambda r: r),
     "DV": (lambda r: r, _dv_negative),
 }
+
+
+def of_pairs(
+    labels: Mapping[str, torch.Tensor], settings: LossSettings
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What is special about items that are pairs of a query and a moment of several (TVR-Ranking, arXiv 2407.06597).
+
+    Returns:
+        (N,) what each item counts, and (N, N) bool, which other items are of its query and no negatives of it; each
+        None where there is nothing to it.
+    """
+    weights, query_ids = labels.get("item_weights"), labels.get("query_ids")
+    if weights is not None:
+        weights = weights.squeeze(1).clamp(min=0) if settings.clamp_similarity else weights.squeeze(1)
+    if query_ids is None or not settings.mask_same_query:
+        return weights, None
+    same = query_ids == query_ids.t()
+    return weights, same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
 
 
 def _weighted_mean(of_items: torch.Tensor, item_weights: torch.Tensor | None) -> torch.Tensor:
@@ -77,7 +97,7 @@ def frame_cl(
         match_labels: (N, L), 1 on the clips of the moment.
         mask: (N, L), 1 on clips that exist.
         measure: the estimator of mutual information, one of `MEASURES`.
-        item_weights: (N,) what each query counts, by default 1 (TVR-Ranking, arXiv 2407.06597).
+        item_weights: (N,) what each query counts, by default 1; see `of_pairs`.
     """
     positive_part, negative_part = MEASURES[measure]
     positives = match_labels.to(similarity.dtype)
@@ -113,30 +133,39 @@ def frame_cl_video_to_video(
     return total
 
 
-def video_cl(scores: torch.Tensor, item_weights: torch.Tensor | None = None) -> torch.Tensor:
+def video_cl(
+    scores: torch.Tensor, item_weights: torch.Tensor | None = None, same_query: torch.Tensor | None = None
+) -> torch.Tensor:
     """VideoCL: each query with its video against all other pairs of the batch (MIL-NCE, Miech et al. 2020).
 
     (N, N) scores of query i against video j -> mean of logsumexp(row i and column i together) - scores[i, i]; for
-    `item_weights` see `frame_cl`.
+    `item_weights` and `same_query`, which are left out of the sum, see `of_pairs`.
     """
+    if same_query is not None:
+        scores = scores.masked_fill(same_query, -torch.inf)
     both_ways = torch.cat([scores, scores.t()], dim=1)  # (N, 2N)
     own = torch.arange(len(scores), device=scores.device)
     return _cross_entropy(both_ways, own, item_weights)  # logsumexp - scores[i, i]
 
 
-def draw_negatives(scores: torch.Tensor, pool_size: int | None, generator: torch.Generator) -> torch.Tensor:
+def draw_negatives(
+    scores: torch.Tensor, pool_size: int | None, generator: torch.Generator, same_query: torch.Tensor | None = None
+) -> torch.Tensor:
     """Draw one negative column per row, never the diagonal.
 
     Args:
         scores: (…, N, N), N >= 2.
         pool_size: draw among the `pool_size` best-scored negatives of the row (hard negatives), or None: among all.
         generator: of the draws, on the CPU or where the scores are.
+        same_query: (N, N) columns that are no negatives either, see `of_pairs`. A row without any other has itself.
 
     Returns:
         (…, N) int64 column indices; no gradient flows through the choice.
     """
     n = scores.shape[-1]
     pool = n - 1 if pool_size is None else min(pool_size, n - 1)
+    if same_query is not None:
+        return _draw_unrelated(scores, pool, generator, same_query)
     drawn = torch.randint(pool, scores.shape[:-1], generator=generator, device=generator.device)
     drawn = drawn.to(scores.device, non_blocking=True)
     if pool == n - 1:  # any order of the negatives will do: no sort
@@ -144,6 +173,19 @@ def draw_negatives(scores: torch.Tensor, pool_size: int | None, generator: torch
     own = torch.eye(n, dtype=torch.bool, device=scores.device)
     hardest = scores.detach().masked_fill(own, -torch.inf).topk(pool, dim=-1).indices
     return hardest.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+
+
+def _draw_unrelated(
+    scores: torch.Tensor, pool: int, generator: torch.Generator, same_query: torch.Tensor
+) -> torch.Tensor:
+    """`draw_negatives` among the `pool` best-scored items of other queries, of which there may be fewer."""
+    own = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    best = scores.detach().masked_fill(own | same_query, -torch.inf).topk(pool, dim=-1)
+    n_negatives = torch.isfinite(best.values).sum(dim=-1)  # (…, N)
+    drawn = torch.rand(n_negatives.shape, generator=generator, device=generator.device).to(scores.device)
+    place = (drawn * n_negatives).long().clamp(max=pool - 1)
+    chosen = best.indices.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+    return torch.where(n_negatives > 0, chosen, torch.arange(scores.shape[-1], device=scores.device))
 
 
 def ranking_loss(
@@ -161,8 +203,13 @@ def ranking_loss(
     return loss.mean(dim=-1)
 
 
-def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Both directions of the ranking loss on (N, N) video scores, weights applied."""
+def ranking_losses(
+    scores: torch.Tensor,
+    settings: LossSettings,
+    generator: torch.Generator,
+    same_query: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Both directions of the ranking loss on (N, N) video scores, weights applied; `same_query` as in `of_pairs`."""
     pool_size = settings.hard_pool_size if settings.use_hard_negative else None
     directions = {
         "loss_neg_ctx": (settings.lw_neg_ctx, scores),  # a negative video for each query
@@ -170,7 +217,7 @@ def ranking_losses(scores: torch.Tensor, settings: LossSettings, generator: torc
     }
     weights = {name: weight for name, (weight, _) in directions.items() if weight}
     directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
-    negatives = draw_negatives(directed, pool_size, generator)
+    negatives = draw_negatives(directed, pool_size, generator, same_query)
     losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
     # a weight of 1 is left out: one kernel less
     return {
@@ -187,7 +234,7 @@ def span_loss(
 ) -> torch.Tensor:
     """Cross entropy of the start clip plus that of the end clip: logits (N, L), st_ed_indices (N, 2) int64.
 
-    For `item_weights` see `frame_cl`.
+    For `item_weights` see `of_pairs`.
     """
     both = None if item_weights is None else item_weights.repeat(2)
     return 2 * _cross_entropy(torch.cat([st_logits, ed_logits]), st_ed_indices.t().flatten(), both)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from method_tvr.contrastive import LossSettings, frame_cl, ranking_losses, span_loss, video_cl
+from method_tvr.contrastive import LossSettings, frame_cl, of_pairs, ranking_losses, span_loss, video_cl
 from method_tvr.dset_configs import MODALITIES
 from method_tvr.model_components import (
     BertAttention,
@@ -37,8 +37,8 @@ from utils.ranks import ALONE, Ranks
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
 ByModality = dict[str, torch.Tensor]
-# of a batch: what the losses need beside scores; the last only where items are weighed
-LABELS = ("ctx_mask", "st_ed_indices", "match_labels", "item_weights")
+# of a batch: what the losses need beside scores; the last two only where items are pairs
+LABELS = ("ctx_mask", "st_ed_indices", "match_labels", "item_weights", "query_ids")
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ class ReLoCLNet(nn.Module):
 
         Args:
             batch: `query_feat`, `query_mask`, `{modality}_feat`, `ctx_mask`, `ctx_lengths`, `st_ed_indices` (N, 2),
-                `match_labels` (N, L) and maybe `item_weights` (N, 1), as `StartEndDataset` makes them.
+                `match_labels` (N, L), of pairs `item_weights` and `query_ids` (N, 1), as `StartEndDataset` makes them.
             settings: loss weights in force, by default those of the config.
             generator: what negatives are drawn with, on the CPU or on the model's device.
             trim_padding: see `encode_videos`.
@@ -338,7 +338,7 @@ class ReLoCLNet(nn.Module):
         own_scores = self._batch_scores(query, share.gather_queries(query), groups, own["ctx_mask"].shape[1], settings)
         scores = share.gather_scores(own_scores)
         labels = share.gather_labels({name: own[name] for name in LABELS if name in own})
-        item_weights = labels["item_weights"].squeeze(1) if "item_weights" in labels else None
+        item_weights, same_query = of_pairs(labels, settings)
 
         losses = {}
         if settings.lw_st_ed:
@@ -349,9 +349,10 @@ class ReLoCLNet(nn.Module):
             loss = frame_cl(clips, labels["match_labels"], labels["ctx_mask"], item_weights=item_weights)
             losses["loss_fcl"] = settings.lw_fcl * loss
         if settings.lw_vcl:
-            losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t(), item_weights)
+            losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t(), item_weights, same_query)
         if "video" in scores:
-            losses.update(ranking_losses(scores["video"].t(), settings, generator or torch.default_generator))
+            drawn_with = generator or torch.default_generator
+            losses.update(ranking_losses(scores["video"].t(), settings, drawn_with, same_query))
 
         total = torch.stack(list(losses.values())).sum() if losses else labels["ctx_mask"].new_zeros(())
         return total, {name: loss.detach() for name, loss in {**losses, "loss_overall": total}.items()}

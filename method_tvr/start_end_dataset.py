@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.annotations import Entry, Query
-from method_tvr.dataset.cached_store import item_weights, span_labels
+from method_tvr.dataset.cached_store import pair_labels, span_labels
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.dataset.feature_store import FeatureStore, HeldItems
 from method_tvr.dataset.loading import Batch, prepare_batch_inputs
@@ -43,8 +43,8 @@ class StartEndDataset:
 
         Returns:
             The queries, and the tensors of `FeatureStore.query_batch` and `context_batch` with `st_ed_indices` (N, 2)
-            int64 and `match_labels` (N, ctx_length) int64, and where queries are weighed `item_weights` (N, 1) float32;
-            where the features are on the device, their places there.
+            int64 and `match_labels` (N, ctx_length) int64, and what `pair_labels` says of pairs; where the features are
+            on the device, their places there.
         """
         queries = [self.queries[index] for index in indices]
         held = self._on_device()
@@ -53,9 +53,8 @@ class StartEndDataset:
         batch = self.features.query_batch([query.desc_id for query in queries])
         batch |= self.features.context_batch([str(query.vid_name) for query in queries], ctx_length)
         st_ed = torch.from_numpy(self._spans(queries, batch["ctx_lengths"].tolist()))
-        weights = item_weights(queries)
-        more = {} if weights is None else {"item_weights": torch.from_numpy(weights)}
-        return queries, batch | span_labels(st_ed, batch["ctx_mask"].shape[1]) | more
+        of_pairs = {name: torch.from_numpy(column) for name, column in pair_labels(queries).items()}
+        return queries, batch | span_labels(st_ed, batch["ctx_mask"].shape[1]) | of_pairs
 
     def inputs(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
         """The tensors that the model takes, on its device, of a batch from a loader of this dataset."""

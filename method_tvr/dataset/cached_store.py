@@ -201,8 +201,8 @@ class DeviceItems:
         of_video, self._n_clips = self._context[0].stretches(names)
         columns = [of_query, self._n_tokens, of_video, self._n_clips, *spans(queries, self._n_clips.tolist()).T]
         self._table = to_device(np.stack(columns, axis=1), self._query.device)  # (items, 6)
-        weights = item_weights(queries)
-        self._weights = None if weights is None else to_device(weights, self._query.device)  # (items, 1)
+        of_pairs = pair_labels(queries).items()
+        self._of_pairs = {name: to_device(column, self._query.device) for name, column in of_pairs}  # (items, 1)
         self._clip_tables: dict[int, torch.Tensor] = {}
 
     def relabel(self, queries: Sequence[Query], spans: SpansOf) -> None:
@@ -236,8 +236,7 @@ class DeviceItems:
         }
         for m, rows in zip(self._features.modalities, self._context, strict=True):
             inputs[f"{m}_feat"] = rows.gathered(clips, n_clips, of_clips[..., :2])
-        if self._weights is not None:
-            inputs["item_weights"] = self._weights.index_select(0, batch["items"])
+        inputs |= {name: column.index_select(0, batch["items"]) for name, column in self._of_pairs.items()}
         return inputs | {name: batch[name] for name in ("ctx_lengths",) if name in batch}
 
     def _of_clip_counts(self, length: int) -> torch.Tensor:
@@ -256,8 +255,11 @@ def span_labels(st_ed: torch.Tensor, length: int) -> dict[str, torch.Tensor]:
     return {"st_ed_indices": st_ed, "match_labels": inside.long()}
 
 
-def item_weights(queries: Sequence[Query]) -> np.ndarray | None:
-    """(N, 1) float32 weights of queries in their losses, where they have any."""
+def pair_labels(queries: Sequence[Query]) -> dict[str, np.ndarray]:
+    """Of pairs of a query and a moment `item_weights` (N, 1) float32 and `query_ids` (N, 1) int64; of others none."""
     if not queries or queries[0].item_weight is None:
-        return None
-    return np.array([[query.item_weight] for query in queries], dtype=np.float32)
+        return {}
+    return {
+        "item_weights": np.array([[query.item_weight] for query in queries], dtype=np.float32),
+        "query_ids": np.array([[query.desc_id] for query in queries], dtype=np.int64),
+    }

@@ -86,13 +86,13 @@ def _training_pairs(content: list[Any], path: Path, videos: Splits | None) -> li
     if n_queries < len(pairs):
         print(
             f"note: {path}: {len(pairs):,} pairs of {n_queries:,} queries; two pairs of a query in one batch are each "
-            "other's negatives, as published",
+            "other's negatives, as published (--mask_same_query: they are not)",
             file=sys.stderr,
         )
     if inverted:
         print(
             f"warning: {path}: {inverted} of {len(pairs)} pairs have a similarity below 0, by which their losses are "
-            "inverted, as published: leave these pairs out if that is not what you want",
+            "inverted, as published (--clamp_similarity: such pairs count 0)",
             file=sys.stderr,
         )
     return pairs

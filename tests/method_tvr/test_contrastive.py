@@ -146,6 +146,42 @@ def test_a_pool_larger_than_the_batch_takes_all_others():
         assert (np.delete(counts, row) > 1000).all()
 
 
+@pytest.mark.parametrize("pool_size", [None, 1, 2, 20])
+def test_negatives_are_of_other_queries_and_uniform_among_these(pool_size):
+    same = torch.zeros(5, 5, dtype=torch.bool)
+    same[0, 2] = same[2, 0] = True
+    scores = torch.tensor([[9.0, 1.0, 8.0, 3.0, 2.0]]).repeat(5, 1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([draw_negatives(scores, pool_size, generator, same) for _ in range(2000)])
+    best = {0: [3, 4, 1], 1: [0, 2, 3, 4], 2: [3, 4, 1], 3: [0, 2, 4, 1], 4: [0, 2, 3, 1]}
+    for row, columns in best.items():
+        allowed = columns[: pool_size or 4]
+        counts = torch.bincount(drawn[:, row], minlength=5)
+        assert {*counts.nonzero().flatten().tolist()} == {*allowed}
+        share = 2000 / len(allowed)
+        assert (counts[allowed] - share).abs().max() < 5 * math.sqrt(share)
+
+
+def test_a_row_without_negatives_has_itself_and_leaves_no_gradient():
+    same = ~torch.eye(3, dtype=torch.bool)
+    scores = torch.rand(3, 3, requires_grad=True)
+    negatives = draw_negatives(scores, None, torch.Generator(), same)
+    assert negatives.tolist() == [0, 1, 2]
+    (video_cl(scores, None, same) + ranking_loss(scores, negatives, 0.1)).backward()
+    assert (scores.grad == 0).all()
+
+
+def test_video_cl_leaves_out_other_pairs_of_a_query():
+    scores, same = torch.rand(4, 4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.bool)
+    same[1, 3] = same[3, 1] = True
+    terms = []
+    for i in range(4):
+        others = [j for j in range(4) if not same[i, j]]
+        both = [scores[i, j] for j in others] + [scores[j, i] for j in others]
+        terms.append(torch.logsumexp(torch.stack(both), dim=0) - scores[i, i])
+    assert float(video_cl(scores, None, same)) == pytest.approx(float(torch.stack(terms).mean()))
+
+
 def test_two_in_a_batch_are_each_others_negatives():
     for pool_size in (None, 1, 20):
         drawn = draw_negatives(torch.randn(2, 2), pool_size, torch.Generator())

@@ -98,6 +98,43 @@ def test_weights_of_one_change_nothing_and_of_two_double_all_but_the_ranking_los
             assert float(twos[name]) == pytest.approx((1 if "neg" in name else 2) * float(loss), rel=1e-6), name
 
 
+@torch.no_grad()
+def test_clamping_counts_pairs_of_negative_similarity_as_nothing():
+    model, batch = small_model(replace(SMALL, lw_st_ed=0.5)).eval(), small_batch(6)
+    similarity = torch.tensor([[0.5], [-0.5], [1.0], [-1.0], [0.0], [0.25]])
+    generators = [torch.Generator().manual_seed(3) for _ in range(3)]
+    clamped, _ = model(
+        {**batch, "item_weights": similarity}, replace(model.config, clamp_similarity=True), generators[0]
+    )
+    without, _ = model({**batch, "item_weights": similarity.clamp(min=0)}, generator=generators[1])
+    inverted, _ = model({**batch, "item_weights": similarity}, generator=generators[2])
+    assert float(clamped) == float(without)
+    assert float(inverted) != float(without)
+
+
+@torch.no_grad()
+def test_masked_pairs_of_one_query_are_not_each_others_negatives(monkeypatch):
+    model, batch = small_model(SMALL).eval(), small_batch(6)
+    pairs = {**batch, "item_weights": torch.ones(6, 1), "query_ids": torch.tensor([[7], [8], [7], [9], [7], [10]])}
+    masked = replace(model.config, mask_same_query=True)
+    seen = []
+
+    def keep(scores, item_weights, same_query):
+        seen.append(same_query)
+        return video_cl(scores, item_weights, same_query)
+
+    monkeypatch.setattr("method_tvr.model.video_cl", keep)
+    _, plain = model(pairs, generator=torch.Generator().manual_seed(3))
+    _, losses = model(pairs, masked, torch.Generator().manual_seed(3))
+    assert seen[0] is None
+    assert seen[1].nonzero().tolist() == [[0, 2], [0, 4], [2, 0], [2, 4], [4, 0], [4, 2]]
+    assert float(losses["loss_vcl"]) < float(plain["loss_vcl"])  # fewer terms in the sum
+    for name in ("loss_fcl", "loss_st_ed"):
+        assert float(losses[name]) == float(plain[name])
+    alone = {**pairs, "query_ids": torch.arange(6).unsqueeze(1)}
+    assert float(model(alone, masked)[1]["loss_vcl"]) == float(plain["loss_vcl"])
+
+
 # ---------------------------------------------------------------- reading
 
 

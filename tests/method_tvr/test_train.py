@@ -316,7 +316,7 @@ def test_a_batch_of_one_query_can_be_trained_on(options):
 
 
 def test_a_loss_that_is_not_finite_is_named(run_main, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("method_tvr.model.video_cl", lambda scores, item_weights=None: scores.sum() * float("nan"))
+    monkeypatch.setattr("method_tvr.model.video_cl", lambda scores, *of_pairs: scores.sum() * float("nan"))
     finished = run_main(train.main, tiny_corpus.options(exp_id="x", n_epoch=1, results_root=tmp_path))
     assert finished.code == 2
     assert "epoch 0, step 0: the loss is not finite" in finished.err

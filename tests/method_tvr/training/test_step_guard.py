@@ -176,7 +176,7 @@ def test_a_bad_step_found_late_is_in_nothing_that_was_saved(start, own_corpus, o
 @pytest.mark.filterwarnings("ignore:Error detected in")
 def test_anomaly_detection_names_the_operation(start, tiny_corpus, monkeypatch):
     monkeypatch.setattr(
-        "method_tvr.model.video_cl", lambda scores, item_weights=None: (scores.sum() * 0).sqrt()
+        "method_tvr.model.video_cl", lambda scores, *of_pairs: (scores.sum() * 0).sqrt()
     )  # 0, its slope infinite
     finished, folder = start(tiny_corpus, "anomaly", detect_anomaly=True)
     assert finished.code == 2
@@ -187,7 +187,7 @@ def test_anomaly_detection_names_the_operation(start, tiny_corpus, monkeypatch):
 
 
 def test_a_gradient_that_is_not_finite_is_found_without_anomaly_detection(start, tiny_corpus, monkeypatch):
-    monkeypatch.setattr("method_tvr.model.video_cl", lambda scores, item_weights=None: (scores.sum() * 0).sqrt())
+    monkeypatch.setattr("method_tvr.model.video_cl", lambda scores, *of_pairs: (scores.sum() * 0).sqrt())
     finished, folder = start(tiny_corpus, "gradient")
     assert finished.code == 2
     assert "step 0: the gradient of" in finished.err
