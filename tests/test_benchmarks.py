@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from method_tvr.config import parse_train_options
+from method_tvr.models import CONFIGS
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.train import Trainer
 from tests.benchmarks import (
@@ -22,11 +23,14 @@ from tests.benchmarks import (
     bench_encoding,
     bench_evaluation,
     bench_extraction,
+    bench_models,
+    bench_ranked_training,
     bench_retrieval,
     bench_search,
     bench_training_step,
     bench_val_inference,
     bench_visitors,
+    blind_ranking,
     common,
     generated_anet,
     grown_corpus,
@@ -70,6 +74,36 @@ def test_training_step_agrees_with_the_straightforward_one(figures):
     content = figures(bench_training_step.main, argv)
     assert notes(content)["default"].startswith("losses equal")
     assert len(content["rows"]) == len(bench_training_step.VARIANTS) + 2
+
+
+def test_all_models_are_measured_side_by_side(figures):
+    argv = ["--batch", "6", "--videos", "8", "--input_sizes", "10", "8", "6", "--repeats", "1", *TINY_MODEL]
+    works = [row["work"] for row in figures(bench_models.main, argv)["rows"]]
+    assert [work.partition(",")[0] for work in works] == [name for name in CONFIGS for _ in range(4)]
+
+
+def test_training_on_pairs_is_measured_from_some_of_its_steps(tmp_path, capsys):
+    sizes = ["--queries", "20", "--videos", "9", "--steps", "2", "--bsz", "8", "--device", "-1"]
+    model = "--hidden_size 8 --n_heads 2 --max_ctx_l 12 --num_workers 0 --trim_padding"
+    for _ in range(2):  # the second finds what was drawn
+        bench_ranked_training.main(["--corpus", str(tmp_path), *sizes, "--way", model])
+        said = capsys.readouterr().out
+        assert "loading 400 pairs" in said
+        assert "2 steps of 8" in said
+        assert "an epoch of 50 steps" in said
+
+
+def test_blind_lists_give_what_chance_gives(monkeypatch, tmp_path, capsys):
+    """A video of four clips has three spans of two clips or more, of which one is the relevant moment."""
+    monkeypatch.setattr(blind_ranking, "N_PREDICTIONS", 9)
+    (tmp_path / "corpus.json").write_text(json.dumps({"a": 6.0}))
+    moment = {"video_name": "a", "timestamp": [0.0, 3.0], "relevance": 1}
+    (tmp_path / "truth.json").write_text(json.dumps([{"query_id": 1, "query": "x", "relevant_moment": [moment]}]))
+    argv = ["--truth", str(tmp_path / "truth.json"), "--corpus", str(tmp_path / "corpus.json"), "--lists", "400"]
+    blind_ranking.main(argv)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("0.7-n10"))
+    at_any_rank = (1 + 1 / np.log2(3) + 1 / 2) / 3
+    assert float(line.split()[1]) == pytest.approx(at_any_rank, abs=0.05)
 
 
 def test_encodings_agree_with_the_straightforward_ones(figures):

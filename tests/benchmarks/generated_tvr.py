@@ -9,7 +9,7 @@ split; val is always whole: 2,179 videos, 10,895 queries.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,6 @@ def write_features(
     folder: Path, listed: dict[str, dict[str, list[Any]]], n_queries: int, rng: np.random.Generator
 ) -> None:
     """Features of all videos and queries."""
-    about: dict[str, Any] = {"made_by": SCRIPT, "clip_length": CLIP_LENGTH}
     n_clips = {
         name: int(np.ceil(duration / CLIP_LENGTH))
         for videos in listed.values()
@@ -90,12 +89,18 @@ def write_features(
         (sub_feature_path(folder, PREFIX), n_clips, TEXT_SIZE),
         (query_feature_path(folder, PREFIX), n_tokens, TEXT_SIZE),
     ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_feature_file(path, **about) as file:
-            for (key, n), rows in zip(
-                progress(counts.items(), path.name, total=len(counts)), _drawn(size, rng), strict=False
-            ):
-                file.put(key, rows[:n])
+        write_drawn(path, counts, size, rng)
+
+
+def write_drawn(path: Path, counts: Mapping[str, int], size: int, rng: np.random.Generator) -> None:
+    """A feature file with so many drawn rows of a size by each key."""
+    about: dict[str, Any] = {"made_by": SCRIPT, "clip_length": CLIP_LENGTH}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_feature_file(path, **about) as file:
+        for (key, n), rows in zip(
+            progress(counts.items(), path.name, total=len(counts)), _drawn(size, rng), strict=False
+        ):
+            file.put(key, rows[:n])
 
 
 def _drawn(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
