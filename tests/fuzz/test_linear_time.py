@@ -13,7 +13,7 @@ import pytest
 from method_tvr.ask.moments import Moment, moments_table, shortened
 from method_tvr.ask.text_models import LAYER
 from method_tvr.dataset.annotations import load_queries
-from method_tvr.report.page import _key
+from method_tvr.report.charts import key_of
 from method_tvr.report.rendering import renderer, shown
 from standalone_eval.check import check_files
 from standalone_eval.files.command import BadInput
@@ -159,7 +159,7 @@ def _charades(folder: Path, text: str) -> None:
 
 def _name(_: Path, text: str) -> None:
     name_in_files(text)
-    _key("recall", text)
+    key_of("recall", text)
     LAYER.fullmatch(text)
 
 

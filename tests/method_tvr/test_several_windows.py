@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from method_tvr.dataset.annotations import Query
 from method_tvr.dset_configs import DATASETS
 from method_tvr.options.rules import evaluation_rule
 from method_tvr.options.saved import save_options
-from method_tvr.report.data import read_report_data
+from method_tvr.report.data import ReportData, find_annotations, read_report_data
 from method_tvr.report.evaluation_options import evaluation_options
 from method_tvr.report.examples import Video, is_right
 from method_tvr.start_end_dataset import StartEndDataset
@@ -100,14 +101,18 @@ def test_the_data_check_notes_them_where_the_dataset_asks_for_agreement(windows,
         assert checked.out.count(f"{REMEDY} (3)") == told
 
 
+def report_data(path: Path, gt_path: Path, several: str | None = None) -> ReportData:
+    return read_report_data([path], find_annotations([path], gt_path), several=several)
+
+
 def test_a_report_says_which_form_a_file_is_of(tmp_path):
     write_jsonl([{"desc_id": 1, "desc": "waves", "vid_name": "a", "ts": [0, 1]}], tmp_path / "gt.jsonl")
     rows = [{"qid": i, "query": "waves", "vid": "a", "pred_relevant_windows": [[0, 1, 0.9]]} for i in (1, 2)]
     write_jsonl(rows, tmp_path / "p.jsonl")
     with pytest.raises(InputError, match=r"p\.jsonl: holds predictions in Moment-DETR's form"):
-        read_report_data([tmp_path / "p.jsonl"], tmp_path / "gt.jsonl")
+        report_data(tmp_path / "p.jsonl", tmp_path / "gt.jsonl")
     with pytest.raises(InputError, match=r"p\.jsonl: holds predictions in Moment-DETR's form"):
-        read_report_data([tmp_path / "gt.jsonl"], tmp_path / "p.jsonl")
+        report_data(tmp_path / "gt.jsonl", tmp_path / "p.jsonl")
 
 
 def test_examples_and_reports_judge_by_the_rule(tmp_path, capsys):
@@ -118,6 +123,6 @@ def test_examples_and_reports_judge_by_the_rule(tmp_path, capsys):
     entries = [{"desc_id": 1, "predictions": [[0, 4, 6, 1]]}]
     (tmp_path / "p.json").write_text(json.dumps({"video2idx": {"a": 0}, "SVMR": entries}))
     for several, right in ((None, False), ("any", True)):
-        data = read_report_data([tmp_path / "p.json"], tmp_path / "gt.jsonl", several=several)
+        data = report_data(tmp_path / "p.json", tmp_path / "gt.jsonl", several=several)
         assert data.first.outcomes["SVMR"].hits(1, 0.5).tolist() == [right]
         assert (f"{REMEDY} (1)" in capsys.readouterr().err) != right
