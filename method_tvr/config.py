@@ -262,8 +262,8 @@ OPTIONS: Table = (
                NOT_NEGATIVE_OR_OFF, type=float, inference=OWN),
     )),
     Group("index", (SEARCH, SERVE), (
-        Option("index", INDEXES[0], "what names the videos that are scored: exact looks at all of them; faiss and "
-               "milvus at those whose clips are near the sentence (method_tvr/search/index/requirements.txt)",
+        Option("index", INDEXES[0], "exact looks at all videos; certified proves the same from fewer bytes; faiss "
+               "and milvus look where clips are near the sentence (method_tvr/search/index/requirements.txt)",
                choices=INDEXES),
         Option("index_kind", "ivfsq", "of --index faiss: see README.md", choices=FAISS_KINDS),
         Option("trust_index", False, "of --index faiss: use an index in a folder that other users own or can write to"),

@@ -239,7 +239,7 @@ def test_searches_by_way_of_an_index_are_compared_with_exact_ones(figures, grown
     pytest.importorskip("faiss", reason="faiss is not installed (method_tvr/search/index/requirements.txt)")
     asked = ["--corpus", str(grown), "--queries", "10", "--alone", "3"]
     figures(bench_search.main, [*asked, "--index", "exact"])
-    for way in (["plain"], ["faiss", "--index_kind", "flat"], ["faiss"]):
+    for way in (["plain"], ["certified"], ["faiss", "--index_kind", "flat"], ["faiss"]):
         found = notes(figures(bench_search.main, [*asked, "--index", *way]))
         assert any("finds 1.0000 of the exact first 100 videos" in note for note in found.values())
         assert any("p50" in note for note in found.values())

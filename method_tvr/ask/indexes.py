@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Video
-from method_tvr.search.candidates import CandidateIndex, CandidateSettings
+from method_tvr.options.values import CERTIFIED, FAISS
+from method_tvr.search.candidates import CandidateSettings, SearchIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusStore, recipe_seal
+from method_tvr.search.index.certified.certified_files import open_certified_index
+from method_tvr.search.stored_corpus import StoredCorpus
+from utils.basic_utils import InputError
 
 
 def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
@@ -25,14 +30,28 @@ def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
     return digest.hexdigest()
 
 
-def open_index(opt: EasyDict, store: CorpusStore, videos: Sequence[Video], corpus: Corpus) -> CandidateIndex:
+def open_index(
+    opt: EasyDict,
+    store: CorpusStore,
+    videos: Sequence[Video],
+    corpus: Corpus,
+    sample_queries: Callable[[], np.ndarray],
+) -> SearchIndex:
     """The index that options name, over the videos of a corpus; built first where it is not there.
+
+    `sample_queries` as of `open_certified_index`.
 
     An `InputError` if a package is missing, or the index cannot be built, read or reached.
     """
+    if opt.index == CERTIFIED:
+        if not isinstance(corpus, StoredCorpus) or corpus.device.type != "cpu":
+            raise InputError(f"--index {CERTIFIED}: runs on the CPU: give --device -1")
+        return open_certified_index(
+            store.folder.with_name(f"{store.folder.name}_certified"), store, corpus, sample_queries
+        )
     settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
     seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
-    if opt.index == "faiss":
+    if opt.index == FAISS:
         from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it
 
         recipe = FaissRecipe(opt.index_kind, seal, opt.pq_bytes)

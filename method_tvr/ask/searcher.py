@@ -15,9 +15,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import overload
 
 import numpy as np
+import torch
 from easydict import EasyDict
 
 from method_tvr.ask.encode_corpus import add_videos
@@ -30,7 +32,8 @@ from method_tvr.dataset.feature_store import Preparation
 from method_tvr.dataset.split_facts import Fact, tell
 from method_tvr.inputs import Inputs
 from method_tvr.model import ReLoCLNet
-from method_tvr.options.values import OFF, SHOWN_NMS_THD
+from method_tvr.options.saved import find_path
+from method_tvr.options.values import EXACT, OFF, SHOWN_NMS_THD
 from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
 from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
@@ -38,9 +41,11 @@ from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
 from method_tvr.search.records import EncodedQueries
 from method_tvr.trained.trained_model import TrainedModel, encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, StrPath, first_few, is_text
+from utils.feature_files.feature_file import FeatureFile
 from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks
 
+SAMPLED_QUERIES, QUERIES_AT_A_TIME = 2000, 200
 MORE_ROWS = 4  # times as many are looked at where too few are left after NMS
 
 
@@ -273,12 +278,28 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
     trained.require_encoded(store, videos)
     facts = trained.facts(videos, store)
     tell(facts)
-    index_of = None if opt.index == "exact" else lambda corpus: open_index(opt, store, videos, corpus)
+    index_of = None
+    if opt.index != EXACT:
+        index_of = lambda corpus: open_index(opt, store, videos, corpus, partial(sample_queries, trained))  # noqa: E731
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     source, settings = encoded_before(store, trained.device), search_settings(opt)
     answerer = open_answerer(trained.model, videos, source, trained.inputs.clip_times, settings, index_of=index_of)
     nms_thd = programs_nms_thd(opt)
     return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, nms_thd, facts=facts)
+
+
+def sample_queries(trained: TrainedModel) -> np.ndarray:
+    """(n, M, D) some of the queries whose features the model has, as it encodes them; n is 0 where it has none."""
+    path, config = find_path(trained.inputs.desc_bert_path), trained.checkpoint.config
+    if not path.is_file():
+        return np.empty((0, len(config.modalities), config.hidden_size), np.float32)
+    with FeatureFile(path) as file:
+        keys = [key for key in file.keys() if key.isdigit()]  # noqa: SIM118 (it is no dict)
+    with trained.open_features(with_context=False) as features:
+        prepared = [features.query(int(key)) for key in keys[:: max(1, len(keys) // SAMPLED_QUERIES)]]
+    blocks = [prepared[first : first + QUERIES_AT_A_TIME] for first in range(0, len(prepared), QUERIES_AT_A_TIME)]
+    encoded = [encode_token_features(trained.model, block, trained.device).for_videos.cpu() for block in blocks]
+    return torch.cat(encoded).numpy() if encoded else np.empty((0, len(config.modalities), config.hidden_size))
 
 
 def programs_nms_thd(opt: EasyDict) -> float:
@@ -296,7 +317,7 @@ def measure_index(opt: EasyDict) -> IndexRecall:
 
     An `InputError` if there is no index, or the queries or their features are missing.
     """
-    if opt.index == "exact":
+    if opt.index == EXACT:
         raise InputError("--measure_index: --index exact looks at everything: name another index")
     trained = open_model(opt)
     searcher = open_searcher(opt, trained)

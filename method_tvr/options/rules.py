@@ -14,7 +14,7 @@ from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
 from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
-from method_tvr.options.values import CTX_MODES
+from method_tvr.options.values import CERTIFIED, CTX_MODES, EXACT
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError
@@ -172,8 +172,8 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             )
         if not asked and for_asking:
             raise InputError(f"--{min(for_asking)}: is for sentences that are asked: give --query or --query_file too")
-    elif opt.index != "exact" and opt.long_videos == WINDOWS:
-        raise InputError(f"--index {opt.index}: windows of long videos are searched exactly: leave --index out")
+    elif opt.index not in (EXACT, CERTIFIED) and opt.long_videos == WINDOWS:
+        raise InputError(f"--index {opt.index}: misses windows of long videos: give --index certified, or leave it out")
     if program == SERVE:
         if asked:
             raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")

@@ -7,5 +7,5 @@ CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub
 OFF = -1  # value that switches an epoch, count or threshold off
 SHOWN_NMS_THD = 0.5  # IoU above which of two moments of a video people are shown the better alone
 NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
-INDEXES = ("exact", "faiss", "milvus")
+EXACT, CERTIFIED, FAISS, MILVUS = INDEXES = ("exact", "certified", "faiss", "milvus")
 FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")

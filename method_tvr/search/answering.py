@@ -12,7 +12,7 @@ import numpy as np
 from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.clip_times import ClipTimes
 from method_tvr.model import ReLoCLNet
-from method_tvr.search.candidates import CandidateIndex
+from method_tvr.search.candidates import SearchIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.predictions import CorpusTimes, RankedRows
 from method_tvr.search.records import EncodedQueries, SearchSettings, Shortlist
@@ -143,7 +143,7 @@ def open_answerer(
     times: ClipTimes,
     settings: SearchSettings,
     ranks: Ranks = ALONE,
-    index_of: Callable[[Corpus], CandidateIndex] | None = None,
+    index_of: Callable[[Corpus], SearchIndex] | None = None,
 ) -> Answerer:
     """Encode videos, each process its share, or find them encoded, to be asked by all processes together.
 

@@ -17,15 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from method_tvr.model_components import pool_clips
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.records import NO_ENTRY
+from method_tvr.search.records import NO_ENTRY, Shortlist
+from method_tvr.search.scoring import BestEntries, concatenated, scores_of_entries
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
-ENTRIES_AT_A_TIME = 40  # that are scored: their clips stay in the caches
 ROWS_AT_A_TIME = 1 << 15
 
 
@@ -38,7 +36,38 @@ class CandidateSettings:
     n_probes: int = 256  # lists (cells of an inverted file) that are looked into, by indexes that have such
 
 
-class CandidateIndex(ABC):
+class SearchIndex(ABC):
+    """What a search goes through a corpus by, instead of scoring all of it.
+
+    Attributes:
+        most_at_once: more queries at once are better answered by scoring all; None: never.
+    """
+
+    most_at_once: int | None = None
+
+    @abstractmethod
+    def find(
+        self,
+        corpus: Corpus,
+        queries: torch.Tensor,
+        keep: int,
+        allowed: np.ndarray | None = None,
+        video_of_entry: torch.Tensor | None = None,
+    ) -> Shortlist:
+        """The best `keep` entries, or fewer, and the best of each of the best videos, as an exact search orders them.
+
+        Args:
+            corpus: that of the index.
+            queries: (Nq, M, D) float32 of unit length.
+            allowed: (Nv,) bool, entries to look at, at least one; None: all.
+            video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
+
+        Raises:
+            InputError: the index does not fit the corpus.
+        """
+
+
+class CandidateIndex(SearchIndex):
     """An index over the clips of a corpus; `settings` may be changed between searches."""
 
     settings: CandidateSettings
@@ -66,14 +95,17 @@ class CandidateIndex(ABC):
         ]
 
     @torch.inference_mode()
-    def best_entries(
-        self, corpus: Corpus, queries: torch.Tensor, keep: int, allowed: np.ndarray | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The `keep` candidates that score best, (Nq, V) int64, with scores and in the order of an exact search.
-
-        The corpus is that of the index; queries (Nq, M, D) are of unit length; for `allowed` see `nearest_clips`. An
-        `InputError` if the index names entries that the corpus does not have.
-        """
+    def find(
+        self,
+        corpus: Corpus,
+        queries: torch.Tensor,
+        keep: int,
+        allowed: np.ndarray | None = None,
+        video_of_entry: torch.Tensor | None = None,
+    ) -> Shortlist:
+        """The candidates that score best. No video may have several entries, of which some would not be named."""
+        if video_of_entry is not None:
+            raise ValueError("candidates are videos, not parts of them")
         usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
         keep = min(keep, len(usable))
         named = []
@@ -81,32 +113,12 @@ class CandidateIndex(ABC):
             if ((found < 0) | (found >= len(corpus))).any():
                 raise InputError(f"{self.remedy} (it names entries that the corpus does not have)")
             named.append(_filled(found, usable, keep))
-        entries, scores = [], []
-        for query, candidates in zip(queries, named, strict=True):
-            best_scores, best = _scores_of(corpus, query, candidates).topk(keep)
-            entries.append(to_device(candidates, best.device)[best])
-            scores.append(best_scores)
-        return torch.stack(entries), torch.stack(scores)
-
-
-def _scores_of(corpus: Corpus, query: torch.Tensor, entries: np.ndarray) -> torch.Tensor:
-    """(C,) scores of a query (M, D) with entries (C,)."""
-    corpus.expect(entries)
-    by_modality = torch.block_diag(*query.to(corpus.dtype).unsqueeze(1))  # (M, M * D)
-    n = len(query)  # the first vectors of a row
-    n_clips = corpus.n_clips[entries]
-    order = np.argsort(n_clips, kind="stable")  # those of one length are pooled together
-    pooled = []
-    for first in range(0, len(order), ENTRIES_AT_A_TIME):
-        some = order[first : first + ENTRIES_AT_A_TIME]
-        rows, norms = corpus.clips_of(entries[some])
-        cosine = F.linear(rows[:, :n].flatten(1), by_modality).float().t() / norms[:n]  # (M, R)
-        lengths, counts = np.unique(n_clips[some], return_counts=True)
-        runs = zip(cosine.split((lengths * counts).tolist(), dim=1), lengths.tolist(), strict=True)
-        pooled += [pool_clips(run.unflatten(1, (-1, length))) for run, length in runs]
-    scores = torch.empty(len(entries), device=pooled[0].device)
-    scores[to_device(order, scores.device)] = torch.cat(pooled, dim=1).mean(dim=0)
-    return scores
+        best = [BestEntries(keep) for _ in named]
+        for query, candidates, of_query in zip(queries, named, best, strict=True):
+            scores = scores_of_entries(corpus, candidates, query.unsqueeze(0))
+            of_query.add(to_device(candidates, scores.device), scores)
+        entries_and_scores = concatenated(best)
+        return Shortlist(*entries_and_scores, *entries_and_scores)
 
 
 def _filled(entries: np.ndarray, usable: np.ndarray, keep: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from method_tvr.model_components import pool_clips
-from method_tvr.search.candidates import CandidateIndex
+from method_tvr.search.candidates import SearchIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import (
     IMPOSSIBLE,
@@ -26,7 +26,7 @@ from method_tvr.search.records import (
     SearchSettings,
     Shortlist,
 )
-from method_tvr.search.scoring import ON_CPU, ON_GPU, BestEntries, concatenated, video_scores
+from method_tvr.search.scoring import BestEntries, concatenated, video_scores, way_on
 from method_tvr.search.sharding import Shard, videos_of_shard
 from utils.tensor_utils import to_device, to_host
 
@@ -52,11 +52,11 @@ class Searcher:
         ed_kernels: torch.Tensor,
         settings: SearchSettings,
         video_of_entry: np.ndarray | None = None,
-        index: CandidateIndex | None = None,
+        index: SearchIndex | None = None,
         shard: Shard | None = None,
     ) -> None:
         self.corpus, self.settings, self.index, self._shard = corpus, settings, index, shard
-        self._way = ON_CPU if corpus.device.type == "cpu" else ON_GPU
+        self._way = way_on(corpus.device)
         self._n_clips = to_device(corpus.n_clips, corpus.device)
         self._videos = video_of_entry
         self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
@@ -117,9 +117,9 @@ class Searcher:
 
         At best these are `queries_per_pass` queries: memory grows with their number.
         """
-        if self.index is not None:
-            found = self.index.best_entries(self.corpus, queries.for_videos, self.settings.max_vcmr_video, allowed)
-            return Shortlist(*found, *found)
+        if self.index is not None and len(queries) <= (self.index.most_at_once or len(queries)):
+            keep = self.settings.max_vcmr_video
+            return self.index.find(self.corpus, queries.for_videos, keep, allowed, self._video_of_entry)
         found, of_videos = self._best_entries(queries, allowed)
         if self._shard is not None:
             if allowed is not None:
@@ -148,7 +148,7 @@ class Searcher:
                     continue
                 chosen = to_device(inside, self.corpus.device)
             for number, video_queries in enumerate(blocks):
-                scores = video_scores(video_queries, block, self._way.pooled)[chosen]
+                scores = video_scores(video_queries, block, self._way)[chosen]
                 for kept in (best, of_each) if of_each else (best,):
                     kept[number].add(entries[chosen], scores)
         return concatenated(best), concatenated(of_each) if of_each else None

@@ -11,17 +11,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from method_tvr.model import MASKED
 from method_tvr.model_components import pool_clips
-from method_tvr.search.corpus import Block, Corpus, Runs
+from method_tvr.search.corpus import Block, Corpus, Run, Runs
+from utils.tensor_utils import to_device
 
+ROWS_A_STEP, COLUMNS_A_STEP = 64, 16  # a multiple of what a CPU's matrix product takes at a time
+ENTRIES_AT_A_TIME = 40  # of those that are named: their clips stay in the caches
 MOST_PADDED = 4  # times as many rows as there are, where entries are padded; TVR's take 2.3 times as many
 PRODUCT_BYTES = 1 << 30  # of rows that one product on a GPU compares with queries, about
 
 
 class Way(NamedTuple):
     """What is done in one way on a CPU and in another on a GPU."""
+
+    products: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    """Rows (R, D) and queries (Nq, D) -> (R, Nq) products."""
 
     pooled: Callable[[torch.Tensor, Runs], torch.Tensor]
     """(R, Nq) cosines of the rows of runs -> (n, Nq), each entry's `pool_clips`."""
@@ -32,16 +39,61 @@ class Way(NamedTuple):
     them has."""
 
 
-def video_scores(
-    video_queries: torch.Tensor, block: Block, pooled: Callable[[torch.Tensor, Runs], torch.Tensor]
-) -> torch.Tensor:
+def video_scores(video_queries: torch.Tensor, block: Block, way: Way) -> torch.Tensor:
     """(n, Nq) score of each of the block's entries, in the order of its runs, for each query (Nq, M, D)."""
     of_modality = []
     for m in range(video_queries.shape[1]):  # the first vectors of a row
         # clips first: the product is faster that way, and so is the maximum over them
-        cosine = (block.rows[:, m] @ video_queries[:, m].t()).float().div_(block.norms[m].unsqueeze(1))  # (R, Nq)
-        of_modality.append(pooled(cosine, block.runs))
+        cosine = way.products(block.rows[:, m], video_queries[:, m]).float().div_(block.norms[m].unsqueeze(1))
+        of_modality.append(way.pooled(cosine, block.runs))  # of (R, Nq)
     return torch.stack(of_modality).mean(dim=0)
+
+
+def scores_of_entries(corpus: Corpus, entries: np.ndarray, video_queries: torch.Tensor) -> torch.Tensor:
+    """(n, Nq) scores of some entries (n,), for queries (Nq, M, D): on a CPU, bit by bit those of a search of them all.
+
+    So they are there because `products_alike` does not let a product depend on what else is computed with it, but for
+    whether the query is alone.
+    """
+    corpus.expect(entries)
+    queries = video_queries.to(corpus.dtype)
+    n_clips = corpus.n_clips[entries]
+    order = np.argsort(n_clips, kind="stable")  # those of one length are pooled together
+    scores = torch.empty((len(entries), len(queries)), device=corpus.device)
+    for first in range(0, len(order), ENTRIES_AT_A_TIME):
+        places = order[first : first + ENTRIES_AT_A_TIME]
+        rows, norms = corpus.clips_of(entries[places])
+        lengths, counts = np.unique(n_clips[places], return_counts=True)
+        ends = np.cumsum(lengths * counts).tolist()
+        stretches = map(slice, [0, *ends[:-1]], ends)
+        of_length = np.split(entries[places], np.cumsum(counts)[:-1])
+        runs = Runs(map(Run, of_length, lengths.tolist(), stretches))
+        scores[to_device(places, corpus.device)] = video_scores(
+            queries, Block(rows, norms, runs), way_on(corpus.device)
+        )
+    return scores
+
+
+def products_alike(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """See `Way.products`; each product has the same bits whatever the other rows are, and the other queries if any.
+
+    A matrix product adds up in another order where few rows or columns are left over for its last steps. So that there
+    are none, rows and queries are filled up to whole steps. A query alone is multiplied otherwise, which is faster.
+    """
+    n_rows, n_queries = len(rows), len(queries)
+    columns = queries.t() if n_queries == 1 else F.pad(queries, (0, 0, 0, -n_queries % COLUMNS_A_STEP)).t()
+    whole = n_rows - n_rows % ROWS_A_STEP
+    if whole == n_rows:
+        return (rows @ columns)[:, :n_queries]
+    found = rows.new_empty((whole + ROWS_A_STEP, columns.shape[1]))
+    torch.mm(rows[:whole], columns, out=found[:whole])
+    torch.mm(F.pad(rows[whole:], (0, 0, 0, ROWS_A_STEP - n_rows % ROWS_A_STEP)), columns, out=found[whole:])
+    return found[:n_rows, :n_queries]
+
+
+def products_at_once(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """See `Way.products`."""
+    return rows @ queries.t()
 
 
 def pooled_run_by_run(cosine: torch.Tensor, runs: Runs) -> torch.Tensor:
@@ -119,8 +171,13 @@ def similarity_at_once(
     return torch.cat(found).flatten(0, 1)
 
 
-ON_CPU = Way(pooled_run_by_run, similarity_video_by_video)
-ON_GPU = Way(pooled_at_once, similarity_at_once)
+ON_CPU = Way(products_alike, pooled_run_by_run, similarity_video_by_video)
+ON_GPU = Way(products_at_once, pooled_at_once, similarity_at_once)
+
+
+def way_on(device: torch.device) -> Way:
+    """How things are done on a device."""
+    return ON_CPU if device.type == "cpu" else ON_GPU
 
 
 class BestEntries:
@@ -158,17 +215,30 @@ class BestEntries:
         keep = min(self._keep, entries.shape[1])
         if self._video_of_entry is not None:  # what is out of the running is dropped when there are enough videos
             entries, scores = _best_of_each(entries, scores, self._video_of_entry[entries])
-        best_scores, best = scores.topk(keep, dim=1)
+        order = _order(entries, scores)
+        values, best = order.topk(keep, dim=1)
         self._entries = [entries.gather(1, best)]
-        self._scores = [best_scores]
+        self._scores = [values if order is scores else scores.gather(1, best)]
         self._waiting = keep
+
+
+def _order(entries: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Numbers, the larger the better an entry: by its score, and on a CPU, of equal ones, by its own number.
+
+    A GPU would take ten calls more for that.
+    """
+    if scores.device.type != "cpu":
+        return scores
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0: there is one zero
+    ascending = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).long()  # as the scores do
+    return (ascending << 32) - entries
 
 
 def _best_of_each(
     entries: torch.Tensor, scores: torch.Tensor, videos: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Entries and scores (Nq, n) in another order, scores -inf where there is a better entry of the video."""
-    in_order = scores.argsort(dim=1, descending=True, stable=True)
+    in_order = _order(entries, scores).argsort(dim=1, descending=True, stable=True)
     in_order = in_order.gather(1, videos.gather(1, in_order).argsort(dim=1, stable=True))
     videos = videos.gather(1, in_order)
     repeated = videos[:, 1:] == videos[:, :-1]

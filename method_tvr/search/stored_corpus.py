@@ -65,6 +65,11 @@ class StoredCorpus(Corpus):
         return self._tensor(rows), to_device(first, self.device), to_device(n_rows, self.device)
 
     @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each entry the number of its part in the store, and that of its first row in the part, (Nv,) int64."""
+        return self._part, self._first_row
+
+    @property
     def n_bytes(self) -> int:
         """What rows and norms take as they are kept."""
         row = self.n_vectors * (self._store.recipe.hidden_size * self._kept.itemsize + 4)

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from method_tvr.options.values import FAISS_KINDS, INDEXES
-from method_tvr.search.candidates import CandidateIndex, CandidateSettings
+from method_tvr.options.values import CERTIFIED, FAISS_KINDS, INDEXES
+from method_tvr.search.candidates import CandidateSettings, SearchIndex
 from method_tvr.search.corpus_store import CorpusStore
+from method_tvr.search.index.certified.certified_files import open_certified_index
 from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import compare
@@ -50,14 +51,16 @@ class GrownCorpus:
         self.store = CorpusStore(folder)
         self.corpus = StoredCorpus(self.store, list(self.store.where), CPU)
         queries, self.kernels = load_queries(folder)
-        self.queries = queries.of(np.linspace(0, len(queries) - 1, n_queries).round().astype(np.int64))
+        asked = np.linspace(0, len(queries) - 1, n_queries).round().astype(np.int64)
+        self.queries = queries.of(asked)
+        self.others = np.delete(queries.for_videos.numpy(), asked, axis=0)  # such as a model was trained on
         self.exact_path = folder.with_name(f"{folder.name}_exact_{n_queries}.pt")
 
     @property
     def n_clips(self) -> int:
         return int(self.corpus.n_clips.sum())
 
-    def searcher(self, index: CandidateIndex | None) -> Searcher:
+    def searcher(self, index: SearchIndex | None) -> Searcher:
         """Searches by way of an index, or exactly."""
         return Searcher(self.corpus, *self.kernels, SearchSettings(), index=index)
 
@@ -86,24 +89,27 @@ class GrownCorpus:
         torch.save(columns, self.exact_path)
 
 
-def open_index(args: argparse.Namespace, grown: GrownCorpus) -> tuple[CandidateIndex, Path]:
+def open_index(args: argparse.Namespace, grown: GrownCorpus) -> tuple[SearchIndex, Path]:
     """The index that the options name, built if it is not there, and where it lies on disk."""
     settings = CandidateSettings(args.candidate_clips, args.candidate_videos, args.probes)
     folder = Path(args.corpus)
     if args.index == "milvus":
         path = folder.with_name(f"{folder.name}_milvus.db")
         return open_milvus_index(str(path), None, "0" * 64, grown.corpus, 2, settings), path
+    if args.index == CERTIFIED:
+        path = folder.with_name(f"{folder.name}_certified")
+        return open_certified_index(path, grown.store, grown.corpus, lambda: grown.others), path
     path = folder.with_name(f"{folder.name}_{args.index_kind}_{args.pq_bytes}")
     recipe = FaissRecipe(args.index_kind, folder.name, args.pq_bytes)
     return open_faiss_index(path, recipe, grown.corpus, 2, settings), path
 
 
-def one_by_one(search: Callable[[EncodedQueries], object], queries: EncodedQueries) -> np.ndarray:
+def one_by_one(search: Callable[[EncodedQueries], Iterable[object]], queries: EncodedQueries) -> np.ndarray:
     """Seconds that each query takes alone."""
     seconds = []
     for number in range(len(queries)):
         begin = time.perf_counter()
-        search(queries[number : number + 1])
+        list(search(queries[number : number + 1]))
         seconds.append(time.perf_counter() - begin)
     return np.array(seconds)
 

@@ -41,7 +41,7 @@ def _best(folder: Path, kind: str) -> list[list[int]]:
     """Entries that an index in a folder finds; it is built where there is none."""
     corpus, settings = _corpus()[1], CandidateSettings(n_clips=20, n_entries=4)
     index = open_faiss_index(folder / "index", FaissRecipe(kind, "seal"), corpus, len(MODALITIES), settings)
-    return index.best_entries(corpus, QUERIES, 3)[0].tolist()
+    return index.find(corpus, QUERIES, 3).entries.tolist()
 
 
 @cache

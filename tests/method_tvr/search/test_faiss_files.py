@@ -90,7 +90,7 @@ def test_impossible_entries_under_digests_that_are_right_name_the_folder(corpus,
     said["files"][FIRST]["sha256"] = file_digest(path)
     write_sealed(tmp_path / "index" / DESCRIPTION, said)
     with pytest.raises(InputError, match=rf"index: the index is damaged: {REMEDY} \(it names entries"):
-        opened().best_entries(corpus, torch.nn.functional.normalize(torch.ones(1, 2, 4), dim=-1), 3)
+        opened().find(corpus, torch.nn.functional.normalize(torch.ones(1, 2, 4), dim=-1), 3)
 
 
 @pytest.mark.parametrize("left", [0, 200])

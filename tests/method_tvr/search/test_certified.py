@@ -1,0 +1,228 @@
+"""A certified search: its bounds hold, its answers are the exact ones bit by bit, and it follows the corpus."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from method_tvr.search.corpus import LEAST_NORM
+from method_tvr.search.corpus_store import CorpusStore
+from method_tvr.search.corpus_writer import adding_to
+from method_tvr.search.index.certified import bounds as bounds_module
+from method_tvr.search.index.certified import certified_index
+from method_tvr.search.index.certified.bounds import Basis, SplitQuery
+from method_tvr.search.index.certified.certified_files import DESCRIPTION, open_certified_index
+from method_tvr.search.index.certified.certified_index import CertifiedIndex, Level
+from method_tvr.search.records import EncodedQueries, SearchSettings
+from method_tvr.search.retrieval import Searcher
+from method_tvr.search.scoring import products_alike, scores_of_entries
+from method_tvr.search.stored_corpus import StoredCorpus
+from tests.support.search.encoded_corpora import CPU, MODALITIES, RECIPE, a_video
+from utils.basic_utils import InputError
+
+D = 96  # two bands, and some directions beyond them when bands are narrow
+SETTINGS = SearchSettings(max_vcmr_video=5, max_moments=20, max_pred_l=6)
+KERNELS = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+KINDS = ("normal", "equal", "one hot", "near ties", "tiny", "zero", "half", "huge")
+
+
+def clips_of_kind(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    """(n, D) float32 rows of clips, as they may come."""
+    normal = rng.standard_normal((n, D)).astype(np.float32)
+    return {
+        "normal": normal,
+        "equal": np.repeat(normal[:1], n, axis=0),
+        "one hot": np.eye(D, dtype=np.float32)[rng.integers(0, D, n)] * rng.choice([-1, 1], (n, 1)).astype(np.float32),
+        "near ties": normal[:1] * (1 + 1e-6 * normal),
+        "tiny": normal * np.float32(1e-30),
+        "zero": np.zeros((n, D), np.float32),
+        "half": normal.astype(np.float16).astype(np.float32),
+        "huge": normal * np.float32(1e15),
+    }[kind]
+
+
+def excess(kinds: tuple[str, ...], band: int, seed: int) -> float:
+    """By how much the cosines that a search computes are above their bounds, at most, by any number of levels."""
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([clips_of_kind(kind, 8, rng) for kind in kinds])
+    norms = np.maximum(np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32), np.float32(LEAST_NORM))
+    queries = F.normalize(torch.from_numpy(np.concatenate([rng.standard_normal((3, D)), rows[:5]])).float(), dim=-1)
+    cosines = products_alike(torch.from_numpy(rows), queries) / torch.from_numpy(norms).unsqueeze(1)
+    unit = rows.astype(np.float64) / norms.astype(np.float64)[:, None]
+    basis = Basis.of(unit, rng.standard_normal((4, D)))
+    bands = [slice(first, min(first + band, D)) for first in range(0, D, band)][:2]
+    levels = list(map(Level, basis.coded(unit, bands)))
+    found = []
+    for number, query in enumerate(queries.numpy()):
+        split, total = SplitQuery(basis, query, bands), torch.zeros(len(rows))
+        for last, level in enumerate(levels):
+            total = total + level.products(split[last], slice(None))
+            above = total + level.beyond(split[last], slice(None)) + split.constant(last)
+            found.append(float((cosines[:, number] - above).max()))
+    return max(found)
+
+
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), st.sampled_from([8, 48, 96]), st.integers(0, 2**32))
+def test_no_cosine_is_above_its_bound(kinds, band, seed):
+    assert excess(tuple(kinds), band, seed) <= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("BEYOND_UNIT", 0.0), ("rounding_unit", lambda n: 1e-12), ("slack", lambda size: -0.05)]
+)
+def test_a_bound_that_is_wrong_is_noticed(monkeypatch, name, wrong):
+    """Each part of a bound is needed: without any of them the test above fails."""
+    monkeypatch.setattr(certified_index if name != "slack" else bounds_module, name, wrong)
+    kinds = ("normal", "equal", "one hot")
+    assert max(excess(kinds, band, seed) for seed in range(10) for band in (8, 48)) > 0
+
+
+@given(st.integers(1, 150), st.integers(1, 40), st.integers(0, 2**32))
+def test_products_do_not_depend_on_what_else_is_computed(n_rows, n_queries, seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows, queries = torch.randn(150, 2, 48, generator=generator), torch.randn(40, 2, 48, generator=generator)
+    whole = products_alike(rows[:, 1], queries[:, 1])
+    some = torch.randperm(150, generator=generator)[:n_rows]
+    found = products_alike(rows[some][:, 1], queries[:n_queries, 1])
+    of_all = whole if n_queries > 1 else products_alike(rows[:, 1], queries[:1, 1])  # alone, it is multiplied otherwise
+    assert torch.equal(found, of_all[some][:, :n_queries])
+    torch.testing.assert_close(whole, rows[:, 1] @ queries[:, 1].t(), rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------- searching
+
+
+def rows_of(number: int) -> torch.Tensor:
+    """Of a video of 3 to 8 clips with two rows of padding; every fifth is a copy of the one before it."""
+    generator = torch.Generator().manual_seed(number - (number % 5 == 4))
+    return torch.randn(n_clips(number) + 2, len(MODALITIES), D, generator=generator)
+
+
+def n_clips(number: int) -> int:
+    return 3 + (number - (number % 5 == 4)) % 6
+
+
+def written(folder: Path, numbers: range, dtype: str = "float32") -> Path:
+    with adding_to(folder, replace(RECIPE, hidden_size=D, dtype=dtype), part_bytes=40_000) as writer:
+        for number in numbers:
+            video = replace(a_video(0), vid_name=f"v{number}", duration=1.5 * n_clips(number), idx=number)
+            writer.add(video, n_clips(number), rows_of(number))
+    return folder
+
+
+def opened(folder: Path, names: list[str] | None = None) -> tuple[StoredCorpus, CertifiedIndex]:
+    store = CorpusStore(folder)
+    corpus = StoredCorpus(store, names or sorted(store.where), CPU)
+    return corpus, open_certified_index(folder.with_name("index"), store, corpus, lambda: np.empty((0, 2, D)))
+
+
+@pytest.fixture(scope="module")
+def queries() -> EncodedQueries:
+    """Some about anything, and some that are clips."""
+    generator = torch.Generator().manual_seed(3)
+    video = torch.cat([torch.randn(4, 2, D, generator=generator), torch.stack([rows_of(4)[0], rows_of(21)[1]])])
+    return EncodedQueries(F.normalize(video, dim=-1), torch.randn(6, 2, D, generator=generator))
+
+
+def assert_identical(
+    corpus: StoredCorpus, index: CertifiedIndex, queries: EncodedQueries, allowed=None, of=None
+) -> None:
+    """Of one query, and of several."""
+    searchers = [Searcher(corpus, *KERNELS, SETTINGS, video_of_entry=of, index=each) for each in (index, None)]
+    together, exact_together = (searcher.find(queries, allowed) for searcher in searchers)
+    for name in ("entries", "entry_scores", "videos", "video_scores"):
+        assert torch.equal(getattr(together, name), getattr(exact_together, name)), name
+    for number in range(len(queries)):
+        one = queries[number : number + 1]
+        found, wanted = (searcher.find(one, allowed) for searcher in searchers)
+        for name in ("entries", "entry_scores", "videos", "video_scores"):
+            assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+        (moments, videos), (exact_moments, exact_videos) = (next(each.search(one, allowed)) for each in searchers)
+        for ours, theirs in ((moments, exact_moments), (videos, exact_videos)):
+            for name, column in vars(theirs).items():
+                np.testing.assert_array_equal(getattr(ours, name), column)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_answers_are_the_exact_ones(tmp_path, queries, dtype, monkeypatch):
+    monkeypatch.setattr(certified_index, "SCORED_AT_A_TIME", 3)
+    monkeypatch.setattr(certified_index, "ROWS_AT_A_TIME", 64)
+    corpus, index = opened(written(tmp_path / "corpus", range(60), dtype))
+    assert_identical(corpus, index, queries)
+    assert index.work.scored < len(queries) * 60  # most are left out
+    allowed = np.zeros(60, bool)
+    allowed[[3, 8, 9, 40, 41, 42, 43, 44]] = True
+    assert_identical(corpus, index, queries, allowed)
+    few = np.zeros(60, bool)
+    few[[3, 40]] = True
+    assert_identical(corpus, index, queries, few)
+
+
+def test_equal_videos_come_in_the_order_of_their_numbers(tmp_path, queries):
+    corpus, index = opened(written(tmp_path / "corpus", range(60)), [f"v{number}" for number in range(60)])
+    found = Searcher(corpus, *KERNELS, SETTINGS, index=index).find(queries[4:5])
+    assert found.entries[0, :2].tolist() == [3, 4]
+    assert found.entry_scores[0, 0] == found.entry_scores[0, 1]
+
+
+def test_a_part_of_the_corpus_is_searched_alone(tmp_path, queries):
+    corpus, index = opened(written(tmp_path / "corpus", range(60)), [f"v{number}" for number in range(50, 20, -1)])
+    assert_identical(corpus, index, queries)
+
+
+def test_the_best_of_each_video_are_found_where_entries_are_parts_of_videos(tmp_path, queries):
+    corpus, index = opened(written(tmp_path / "corpus", range(60)))
+    assert_identical(corpus, index, queries, of=np.arange(60) // 4)
+
+
+def test_scores_of_some_are_those_of_all(tmp_path, queries):
+    corpus, _ = opened(written(tmp_path / "corpus", range(60)))
+    exact = Searcher(corpus, *KERNELS, replace(SETTINGS, max_vcmr_video=60)).find(queries)
+    some = np.array([40, 3, 17])
+    scores = scores_of_entries(corpus, some, queries.for_videos[2:4])
+    by_entry = dict(zip(exact.entries[2].tolist(), exact.entry_scores[2].tolist(), strict=True))
+    assert scores[:, 0].tolist() == [by_entry[entry] for entry in some.tolist()]
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def test_videos_that_are_added_and_removed_are_so_in_the_index(tmp_path, queries):
+    folder, index_folder = written(tmp_path / "corpus", range(30)), tmp_path / "index"
+    opened(folder)
+    before = {path: path.stat().st_mtime_ns for path in index_folder.rglob("*.npy")}
+    written(folder, range(30, 60))
+    assert_identical(*opened(folder), queries)
+    assert all(path.stat().st_mtime_ns == written_then for path, written_then in before.items())
+    shutil.rmtree(folder / "part-00001")
+    assert_identical(*opened(folder), queries)
+    assert not (index_folder / "part-00001").exists()
+
+
+def test_a_part_that_is_another_is_indexed_again(tmp_path, queries):
+    folder = written(tmp_path / "corpus", range(20))
+    opened(folder)
+    shutil.rmtree(folder)
+    written(folder, range(40, 60))
+    assert_identical(*opened(folder), queries)
+
+
+@pytest.mark.parametrize("name", ["bases.npy", "part-00000/codes-1.npy", DESCRIPTION, f"part-00000/{DESCRIPTION}"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path, name, cut):
+    folder = written(tmp_path / "corpus", range(10))
+    opened(folder)
+    path = tmp_path / "index" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data[:-3] if cut else data)
+    with pytest.raises(InputError, match=r"is damaged: remove the folder index, and it is built again"):
+        opened(folder)
