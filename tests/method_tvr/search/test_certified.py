@@ -215,6 +215,15 @@ def test_a_part_that_is_another_is_indexed_again(tmp_path, queries):
     assert_identical(*opened(folder), queries)
 
 
+def test_a_folder_that_is_no_index_stays(tmp_path):
+    folder = written(tmp_path / "corpus", range(10))
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="index: is no certified index"):
+        opened(folder)
+    assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["bases.npy", "part-00000/codes-1.npy", DESCRIPTION, f"part-00000/{DESCRIPTION}"])
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_damaged_file_is_refused_with_what_to_do(tmp_path, name, cut):

@@ -66,13 +66,13 @@ def open_certified_index(
     """
     recipe = CertifiedRecipe(recipe_seal(store.recipe), len(store.recipe.modalities), store.recipe.hidden_size)
     try:
-        bases = _bases(folder, recipe, store, sample_queries)
+        bases, of_bases = _bases(folder, recipe, store, sample_queries)
         kept = {part.folder.name for part in store.parts}
         for path in folder.iterdir():
             if path.is_dir() and not path.name.startswith(".") and path.name not in kept:
                 shutil.rmtree(path)
         parts = [
-            _codes_of_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases)
+            _codes_of_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
             for number, part in enumerate(progress(store.parts, "certified index"))
         ]
     except OSError as err:
@@ -96,8 +96,8 @@ def _described(recipe: CertifiedRecipe) -> dict[str, Any]:
 
 def _bases(
     folder: Path, recipe: CertifiedRecipe, store: CorpusStore, sample_queries: Callable[[], np.ndarray]
-) -> list[Basis]:
-    """Those of an index, which is begun where there is none, or one of another recipe."""
+) -> tuple[list[Basis], str]:
+    """Those of an index, which is begun where there is none, or one of another recipe; and their digest."""
     path, remedy = folder / BASES, _remedy(folder)
     shape, wanted = (recipe.n_modalities, recipe.size + 1, recipe.size), _described(recipe)
     said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
@@ -108,16 +108,19 @@ def _bases(
             raise InputError(f"{path}: is damaged: {remedy}")
         table = array[:]
     else:
+        if not said and folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder}: is no certified index, which would be written there: move it")
         table = _new_bases(recipe, store, sample_queries())
         folder.parent.mkdir(parents=True, exist_ok=True)
         with part_folder(folder.parent, f".{folder.name}-") as unfinished:
             np.save(unfinished / BASES, table)
-            write_sealed(unfinished / DESCRIPTION, {**wanted, "bases": file_digest(unfinished / BASES)})
+            digest = file_digest(unfinished / BASES)
+            write_sealed(unfinished / DESCRIPTION, {**wanted, "bases": digest})
             put_in_place(unfinished, folder, gives_way=lambda: True)
     found = [Basis(of_modality[0], of_modality[1:]) for of_modality in table]
     if not all(basis.is_orthonormal for basis in found):
         raise InputError(f"{path}: is damaged: {remedy}")
-    return found
+    return found, str(digest)
 
 
 def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray) -> np.ndarray:
@@ -148,12 +151,18 @@ def _unit_rows(opened: OpenPart, part: Part) -> Iterator[np.ndarray]:
 
 
 def _codes_of_part(
-    folder: Path, part: Part, opened: Callable[[], OpenPart], recipe: CertifiedRecipe, bases: list[Basis]
+    folder: Path,
+    part: Part,
+    opened: Callable[[], OpenPart],
+    recipe: CertifiedRecipe,
+    bases: list[Basis],
+    of_bases: str,
 ) -> list[np.ndarray]:
     """For each modality the codes of a part's rows, (R, W) bytes, see `_as_bytes`: read, or made and written first."""
     remedy = _remedy(folder.parent)
     said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
-    if said.get("rows") == part.files[ROWS]["sha256"]:
+    wanted = {"rows": part.files[ROWS]["sha256"], "bases": of_bases}
+    if {name: said.get(name) for name in wanted} == wanted:
         return [_read(folder / _file(m), part, recipe, said) for m in range(recipe.n_modalities)]
     coded: list[list[np.ndarray]] = [[] for _ in bases]
     for unit in _unit_rows(opened(), part):
@@ -165,7 +174,7 @@ def _codes_of_part(
         for m, of_modality in enumerate(made):
             np.save(unfinished / _file(m), of_modality)
             digests[_file(m)] = file_digest(unfinished / _file(m))
-        write_sealed(unfinished / DESCRIPTION, {"rows": part.files[ROWS]["sha256"], "sha256": digests})
+        write_sealed(unfinished / DESCRIPTION, {**wanted, "sha256": digests})
         put_in_place(unfinished, folder, gives_way=lambda: True)
     return made
 
