@@ -21,12 +21,12 @@ from tests.fuzz.readers import QUERIES, READERS, VIDEOS
 from utils.basic_utils import InputError
 
 INPUTS = {  # few are usable, or each takes long
-    "options": 30,
-    "features": 40,
-    "feature_cache": 40,
-    "training_state": 20,
-    "checkpoint": 80,
-    "convert_lmdb_folder": 20,
+    "options": 20,
+    "features": 30,
+    "feature_cache": 30,
+    "training_state": 12,
+    "checkpoint": 40,
+    "convert_lmdb_folder": 10,
 }
 NOT_OURS = ("features",)  # inside the library of HDF5, which reads damaged files in this process
 
@@ -37,10 +37,10 @@ def test_hostile_inputs_are_refused_or_used(name):
         pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
     if name == "convert_lmdb_folder":
         pytest.importorskip("lmdb", reason="lmdb is not installed (utils/feature_forms/requirements.txt)")
-    report = fuzz(name, first=0, count=INPUTS.get(name, 60))
+    report = fuzz(name, first=0, count=INPUTS.get(name, 30))
     findings = [what for _, what in report.findings if not (name in NOT_OURS and what.startswith("crash: SIG"))]
     assert not findings, findings[0]
-    assert report.tried == INPUTS.get(name, 60)
+    assert report.tried == INPUTS.get(name, 30)
     assert report.outcomes["used"] > 0
     assert report.outcomes["refused"] > 0 or name == "feature_cache"  # what is refused there is made again
 
@@ -50,7 +50,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
-HYPOTHESIS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HYPOTHESIS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def altered(data: st.DataObject, good: dict) -> dict:
