@@ -25,7 +25,8 @@ INPUTS = {  # few are usable, or each takes long
     "features": 30,
     "feature_cache": 30,
     "training_state": 12,
-    "checkpoint": 40,
+    "checkpoint": 60,
+    "submission": 60,
     "convert_lmdb_folder": 10,
 }
 NOT_OURS = ("features",)  # inside the library of HDF5, which reads damaged files in this process
