@@ -158,7 +158,7 @@ def test_a_run_killed_in_a_step_goes_on_as_if_it_had_not_been(kill, resume, whol
     assert_same_run(folder, whole)
 
 
-@pytest.mark.parametrize("save", [0, 1, 6, 7])  # untrained; in an epoch; after the last evaluation; all done
+@pytest.mark.parametrize("save", [0, 1, 7])  # untrained; in an epoch; all done
 def test_a_run_killed_between_the_renamings_of_a_save_goes_on(kill, resume, whole, save):
     rename, made = Path.replace, []
 
