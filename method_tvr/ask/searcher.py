@@ -278,9 +278,8 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
     trained.require_encoded(store, videos)
     facts = trained.facts(videos, store)
     tell(facts)
-    index_of = None
-    if opt.index != EXACT:
-        index_of = lambda corpus: open_index(opt, store, videos, corpus, partial(sample_queries, trained))  # noqa: E731
+    asked_before = partial(sample_queries, trained)
+    index_of = None if opt.index == EXACT else lambda corpus: open_index(opt, store, videos, corpus, asked_before)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     source, settings = encoded_before(store, trained.device), search_settings(opt)
     answerer = open_answerer(trained.model, videos, source, trained.inputs.clip_times, settings, index_of=index_of)
@@ -294,7 +293,8 @@ def sample_queries(trained: TrainedModel) -> np.ndarray:
     if not path.is_file():
         return np.empty((0, len(config.modalities), config.hidden_size), np.float32)
     with FeatureFile(path) as file:
-        keys = [key for key in file.keys() if key.isdigit()]  # noqa: SIM118 (it is no dict)
+        listed = file.keys()
+    keys = [key for key in listed if key.isascii() and key.isdigit() and str(int(key)) == key]  # of desc_ids
     with trained.open_features(with_context=False) as features:
         prepared = [features.query(int(key)) for key in keys[:: max(1, len(keys) // SAMPLED_QUERIES)]]
     blocks = [prepared[first : first + QUERIES_AT_A_TIME] for first in range(0, len(prepared), QUERIES_AT_A_TIME)]

@@ -162,9 +162,7 @@ def runs(tiny_corpus, tmp_path_factory) -> Runs:
 @pytest.fixture(scope="module")
 def trained(runs) -> dict[int, Path]:
     """{number of processes: results folder}, without dropout."""
-    return {
-        n: runs.finish(n, f"by_{n}", partial(record_losses, runs.root / f"by_{n}"), **NO_DROPOUT) for n in (1, 2, 4)
-    }
+    return {n: runs.finish(n, f"by_{n}", partial(record_losses, runs.root / f"by_{n}"), **NO_DROPOUT) for n in (1, 3)}
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +198,7 @@ def assert_same_predictions(folder: Path, expected: Path) -> None:
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [3])
 def test_losses_and_parameters_are_those_of_one_process(trained, n):
     expected = steps_of(trained[1], 0)
     assert len(expected) == 2 * STEPS
@@ -209,7 +207,7 @@ def test_losses_and_parameters_are_those_of_one_process(trained, n):
     assert_same_parameters(trained[n], trained[1])
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [3])
 def test_the_results_folder_is_that_of_one_process(trained, n):
     assert {path.name for path in trained[n].iterdir()} == {path.name for path in trained[1].iterdir()}
     assert_same_predictions(trained[n], trained[1])
@@ -222,12 +220,12 @@ def test_the_results_folder_is_that_of_one_process(trained, n):
 
 
 def test_only_the_main_process_writes_and_prints(trained):
-    for rank in (1, 2, 3):
-        assert (trained[4].parent / f"out_{rank}").read_text() == ""
-        assert (trained[4].parent / f"err_{rank}").read_text() == ""
-    assert len(list(trained[4].parent.glob("tvr-*"))) == 1
-    assert len(list((trained[4] / "tensorboard_log").glob("events*"))) == 1
-    assert (trained[4].parent / "out_0").read_text().count("4 processes, the main one on cpu") == 1
+    for rank in (1, 2):
+        assert (trained[3].parent / f"out_{rank}").read_text() == ""
+        assert (trained[3].parent / f"err_{rank}").read_text() == ""
+    assert len(list(trained[3].parent.glob("tvr-*"))) == 1
+    assert len(list((trained[3] / "tensorboard_log").glob("events*"))) == 1
+    assert (trained[3].parent / "out_0").read_text().count("3 processes, the main one on cpu") == 1
 
 
 def test_with_dropout_two_runs_are_equal(runs, with_dropout):
@@ -288,12 +286,12 @@ def inferred(trained, two_videos, tmp_path_factory) -> dict[int, Path]:
         "two_videos_stored": {**two_videos, "encoded_corpus": corpus},
     }
     argvs = {name: as_argv({**small, **options}) for name, options in commands.items()}
-    for n in (1, 2, 3):
+    for n in (1, 3):
         results_of(n, root / f"by_{n}", partial(infer, trained[1], root / f"by_{n}", argvs))
-    return {n: root / f"by_{n}" for n in (1, 2, 3)}
+    return {n: root / f"by_{n}" for n in (1, 3)}
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [3])
 @pytest.mark.parametrize("name", ["all", "svmr", "stored", "stored_svmr", "two_videos", "two_videos_stored"])
 def test_inference_gives_the_files_of_one_process(inferred, n, name):
     assert_same_predictions(inferred[n] / name, inferred[1] / name)
@@ -320,7 +318,7 @@ def test_a_run_that_lost_a_process_ends_and_goes_on_with_any_number(runs, traine
     assert runs.said(2, "lost").count(f"train.sh --resume {runs.folder('lost')}") == 1
     assert load_saved_run(runs.folder("lost")).state.optimizer["steps_done"] == 4
     for n in (1, 4):
-        assert_same_parameters(runs.resume(n, runs.folder("lost")), trained[2])
+        assert_same_parameters(runs.resume(n, runs.folder("lost")), trained[3])
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -331,7 +329,7 @@ def test_a_run_that_waits_in_c_for_a_lost_process_ends_and_goes_on(runs, trained
     if victim:  # else what decides who speaks went with process 0, which torchrun keeps elsewhere
         assert runs.said(2, run).count("error: lost another process") == 1
         assert runs.said(2, run).count(f"train.sh --resume {runs.folder(run)}") == 1
-    assert_same_parameters(runs.resume(1, runs.folder(run)), trained[2])
+    assert_same_parameters(runs.resume(1, runs.folder(run)), trained[3])
 
 
 def test_resumed_with_the_number_it_had_a_run_is_the_uninterrupted_one(runs, with_dropout):
@@ -445,4 +443,4 @@ def test_one_command_trains_in_two_processes(tiny_corpus, trained, tmp_path):
     assert done.stdout.count("2 processes, the main one on cpu") == 1
     assert done.stdout.count("epoch 000: VCMR") == 1
     (folder,) = tmp_path.iterdir()
-    assert_same_parameters(folder, trained[2])
+    assert_same_parameters(folder, trained[3])
