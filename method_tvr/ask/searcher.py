@@ -19,7 +19,6 @@ from functools import partial
 from typing import overload
 
 import numpy as np
-import torch
 from easydict import EasyDict
 
 from method_tvr.ask.encode_corpus import add_videos
@@ -45,7 +44,7 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks
 
-SAMPLED_QUERIES, QUERIES_AT_A_TIME = 2000, 200
+SAMPLED_QUERIES = 2000
 MORE_ROWS = 4  # times as many are looked at where too few are left after NMS
 
 
@@ -166,9 +165,7 @@ class MomentSearcher:
 
     def encode_features(self, features: Sequence[np.ndarray]) -> EncodedQueries:
         """Queries of (Lq, D) prepared token features each, as the model encodes them."""
-        blocks = (features[first : first + self._block] for first in range(0, len(features), self._block))
-        device = next(self._model.parameters()).device
-        return EncodedQueries.concatenate([encode_token_features(self._model, block, device) for block in blocks])
+        return _encoded(self._model, features, self._block)
 
     def find(
         self,
@@ -236,6 +233,13 @@ class MomentSearcher:
         return allowed
 
 
+def _encoded(model: ReLoCLNet, features: Sequence[np.ndarray], block: int) -> EncodedQueries:
+    """Queries of (Lq, D) prepared token features each, `block` of them at a time."""
+    blocks = (features[first : first + block] for first in range(0, len(features), block))
+    device = next(model.parameters()).device
+    return EncodedQueries.concatenate([encode_token_features(model, some, device) for some in blocks])
+
+
 def _distinct(rows_of: Callable[[Answerer], RankedRows], answerer: Answerer, nms_thd: float, n: int) -> RankedRows:
     """The best `n` rows of each query after NMS, of as many rows as that takes."""
     while True:
@@ -289,17 +293,15 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
 
 def sample_queries(trained: TrainedModel) -> np.ndarray:
     """(n, M, D) some of the queries whose features the model has, as it encodes them; n is 0 where it has none."""
-    path, config = find_path(trained.inputs.desc_bert_path), trained.checkpoint.config
-    if not path.is_file():
-        return np.empty((0, len(config.modalities), config.hidden_size), np.float32)
-    with FeatureFile(path) as file:
-        listed = file.keys()
-    keys = [key for key in listed if key.isascii() and key.isdigit() and str(int(key)) == key]  # of desc_ids
+    path, keys = find_path(trained.inputs.desc_bert_path), list[str]()
+    if path.is_file():
+        with FeatureFile(path) as file:
+            keys = [key for key in list(file.keys()) if key.isascii() and key.isdigit() and str(int(key)) == key]
+    if not keys:  # of desc_ids
+        return np.empty((0, len(trained.checkpoint.config.modalities), trained.checkpoint.config.hidden_size))
     with trained.open_features(with_context=False) as features:
         prepared = [features.query(int(key)) for key in keys[:: max(1, len(keys) // SAMPLED_QUERIES)]]
-    blocks = [prepared[first : first + QUERIES_AT_A_TIME] for first in range(0, len(prepared), QUERIES_AT_A_TIME)]
-    encoded = [encode_token_features(trained.model, block, trained.device).for_videos.cpu() for block in blocks]
-    return torch.cat(encoded).numpy() if encoded else np.empty((0, len(config.modalities), config.hidden_size))
+    return _encoded(trained.model, prepared, trained.inputs.eval_query_bsz).for_videos.cpu().numpy()
 
 
 def programs_nms_thd(opt: EasyDict) -> float:

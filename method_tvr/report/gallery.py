@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +50,11 @@ class Entry:
     timeline: Timeline
 
 
+E = TypeVar("E")  # what is shown of a query
+
+
 @dataclass(frozen=True)
-class Gallery:
+class Gallery(Generic[E]):
     """Queries that fared alike: how many, their share in %, and entries of those shown; `key` is for links."""
 
     key: str
@@ -58,7 +62,7 @@ class Gallery:
     note: str
     n_queries: int
     share: float
-    entries: Sequence[Entry]
+    entries: Sequence[E]
 
 
 def by_outcome(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.bool_]]:
@@ -75,7 +79,7 @@ def by_outcome(outcomes: Outcomes, iou_thd: float) -> dict[str, npt.NDArray[np.b
     return {"hit": hit, "near": near, "found": among & ~near, "miss": ~hit & ~near & ~among}
 
 
-def galleries(data: ReportData) -> list[Gallery]:
+def galleries(data: ReportData) -> list[Gallery[Entry]]:
     """Hits, near misses and misses of the first file's main task, some of each."""
     moment = "" if data.main_task == "VR" else f" at IoU {data.main_iou_thd:g}"
     vcmr = data.main_task == "VCMR"

@@ -70,15 +70,23 @@ class RankedOutcomes:
 
     def of_queries(self, query_ids: Sequence[int]) -> Floats:
         """(N,) `main` of some queries, NaN of those that the file does not answer."""
-        known = dict(zip(self.query_ids, self.main.tolist(), strict=True))
-        return np.array([known.get(query_id, np.nan) for query_id in query_ids])
+        return np.array([self._main_of.get(query_id, np.nan) for query_id in query_ids])
+
+    @cached_property
+    def _main_of(self) -> Mapping[int, float]:
+        return dict(zip(self.query_ids, self.main.tolist(), strict=True))
 
     def first_relevant(self, iou_thd: float) -> npt.NDArray[np.int64]:
         """(Nq,) rank, from 1, of the first prediction that has got a grade above 0; 0 where none has."""
-        found = self._grades[iou_thd] > 0
-        if not found.shape[1]:
-            return np.zeros(len(found), dtype=np.int64)
-        return np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0)
+        return self._first_relevant[iou_thd]
+
+    @cached_property
+    def _first_relevant(self) -> Mapping[float, npt.NDArray[np.int64]]:
+        ranks = {}
+        for iou_thd, of_queries in self._grades.items():
+            found = np.pad(of_queries > 0, ((0, 0), (0, 1)))  # with a rank that nobody has: argmax needs one
+            ranks[iou_thd] = np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0)
+        return ranks
 
     def graded(self, number: int) -> list[GradedMoment]:
         """The annotated moments of a query, the most relevant first."""
@@ -99,7 +107,7 @@ class RankedOutcomes:
             if not np.isnan(video)
         ]
 
-    def ndcg(self, iou_thds: Sequence[float], ks: Sequence[int]) -> list[float]:
-        """Means over all queries in %, for every threshold and k."""
+    def ndcg(self, iou_thds: Sequence[float], ks: Sequence[int]) -> dict[str, float]:
+        """{"{iou_thd}-n{k}": the mean over all queries in %}."""
         found = ndcg_of_queries(self.answers.truth, self.answers.rows, iou_thds, ks)
-        return [100 * float(values.mean()) for values in found.values()]
+        return {name: 100 * float(values.mean()) for name, values in found.items()}

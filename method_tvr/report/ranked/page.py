@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from method_tvr.report.charts import Panel, Series, bar_chart, charts_of, key_of, line_chart
 from method_tvr.report.data import CURVE_IOU_THDS
+from method_tvr.report.gallery import Gallery
 from method_tvr.report.groups import Grouping, by_size, mean_intervals
 from method_tvr.report.ranked.data import RankedData
 from method_tvr.report.ranked.outcomes import GradedMoment, RankedOutcomes
@@ -26,7 +26,6 @@ CURVE_KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 100)
 TICKS = (1, 10, 20, 40, 100)
 N_ENTRIES, N_SHOWN = 12, 5
 Y_LABEL = "NDCG, %"
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,6 @@ class Entry:
     predicted: Sequence[GradedMoment]
     found: Sequence[float]
     ideal: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Queries that fared alike: how many, their share in %, and entries of those shown; `key` is for links."""
-
-    key: str
-    title: str
-    note: str
-    n_queries: int
-    share: float
-    entries: Sequence[Entry]
 
 
 def render_ranked(data: RankedData, made: datetime) -> str:
@@ -84,25 +71,26 @@ def render_ranked(data: RankedData, made: datetime) -> str:
 
 def panels_over_k(data: RankedData) -> Iterator[Panel]:
     """NDCG over k: a chart, or one for each IoU threshold where files are compared."""
-    thds = {f"IoU over {iou_thd:g}": iou_thd for iou_thd in IOU_THDS}
-    for title, lines in _charts(data, thds, lambda one, thd: one.ndcg([thd], CURVE_KS)):
+    thds = {f"IoU over {iou_thd:g}": [f"{iou_thd}-n{k}" for k in CURVE_KS] for iou_thd in IOU_THDS}
+    for title, lines in _charts(data, thds, IOU_THDS, CURVE_KS):
         svg = line_chart(key_of("k", title), CURVE_KS, lines, "k", TICKS, Y_LABEL)
         yield Panel(f"{title} over k", svg, "k", [str(k) for k in CURVE_KS], lines)
 
 
 def panels_over_iou(data: RankedData) -> Iterator[Panel]:
     """NDCG over the IoU threshold: a chart, or one for each k where files are compared."""
-    ks = {f"NDCG@{k}": k for k in KS}
-    for title, lines in _charts(data, ks, lambda one, k: one.ndcg(CURVE_IOU_THDS, [k])):
+    ks = {f"NDCG@{k}": [f"{iou_thd}-n{k}" for iou_thd in CURVE_IOU_THDS] for k in KS}
+    for title, lines in _charts(data, ks, CURVE_IOU_THDS, KS):
         svg = line_chart(key_of("iou", title), CURVE_IOU_THDS, lines, "IoU threshold", CURVE_IOU_THDS, Y_LABEL)
         yield Panel(f"{title} over IoU", svg, "IoU", [f"{iou_thd:g}" for iou_thd in CURVE_IOU_THDS], lines)
 
 
 def _charts(
-    data: RankedData, variants: Mapping[str, V], values: Callable[[RankedOutcomes, V], Sequence[float]]
+    data: RankedData, variants: Mapping[str, Sequence[str]], iou_thds: Sequence[float], ks: Sequence[int]
 ) -> Iterator[tuple[str, list[Series]]]:
-    letters = [file.letter for file in data.files]
-    return charts_of("NDCG", [file.outcomes for file in data.files], letters, variants, values)
+    """`charts_of` the figures that each variant names, all of which each file has at once."""
+    means, letters = [file.outcomes.ndcg(iou_thds, ks) for file in data.files], [file.letter for file in data.files]
+    return charts_of("NDCG", means, letters, variants, lambda of_file, names: [of_file[name] for name in names])
 
 
 def groupings(data: RankedData) -> list[Grouping]:
@@ -139,7 +127,7 @@ def by_outcome(outcomes: RankedOutcomes) -> dict[str, npt.NDArray[np.bool_]]:
     return {"better": better, "worse": ~nothing & ~better, "nothing": nothing}
 
 
-def galleries(data: RankedData) -> list[Gallery]:
+def galleries(data: RankedData) -> list[Gallery[Entry]]:
     """Some queries of each outcome in the first file."""
     texts = {
         "better": ("Better half", "of the queries for which something relevant was found"),
