@@ -7,7 +7,8 @@ are slow as wholes: each path through a step on a stand-in for a GPU, hostile in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
@@ -35,16 +36,20 @@ def is_slow(item: pytest.Function) -> bool:
     if item.path.relative_to(TESTS).as_posix().startswith(WHOLE):
         return True
     fixtures = item._fixtureinfo.name2fixturedefs.values()
-    functions = [item.function, *(definition.func for found in fixtures for definition in found)]
+    return any(map(_names_slow, [item.function, *(definition.func for found in fixtures for definition in found)]))
+
+
+@functools.cache  # most tests share their function, their fixtures or both with others
+def _names_slow(function: object) -> bool:
     return any(
         getattr(thing, "__name__", "") in SLOW.get(getattr(thing, "__module__", None) or "", ())
-        for thing in _all_named(functions)
+        for thing in _all_named(function)
     )
 
 
-def _all_named(functions: Iterable[object]) -> Iterator[object]:
-    """What functions name of what their modules know, and so on through the functions and classes of tests/."""
-    seen, left = set(), list(functions)
+def _all_named(function: object) -> Iterator[object]:
+    """What a function names of what its module knows, and so on through the functions and classes of tests/."""
+    seen, left = set(), [function]
     while left:
         thing = left.pop()
         if id(thing) in seen:

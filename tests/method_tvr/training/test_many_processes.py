@@ -228,13 +228,6 @@ def test_only_the_main_process_writes_and_prints(trained):
     assert (trained[3].parent / "out_0").read_text().count("3 processes, the main one on cpu") == 1
 
 
-def test_with_dropout_two_runs_are_equal(runs, with_dropout):
-    again = runs.finish(2, "dropout_again")
-    assert (again / BEST).read_bytes() == (with_dropout / BEST).read_bytes()
-    for name in ("train.log.txt", "eval.log.txt"):
-        assert logged(again, name) == logged(with_dropout, name)
-
-
 def test_other_ways_of_computing_work_too(runs):
     options = {"amp": "bf16", "trim_padding": True, "hard_negative_start_epoch": 0, "feature_cache": "disk"}
     folder = runs.finish(2, "ways", **{**QUICK, **options})
@@ -317,7 +310,7 @@ def test_a_run_that_lost_a_process_ends_and_goes_on_with_any_number(runs, traine
     assert "lost another process" in runs.said(2, "lost")
     assert runs.said(2, "lost").count(f"train.sh --resume {runs.folder('lost')}") == 1
     assert load_saved_run(runs.folder("lost")).state.optimizer["steps_done"] == 4
-    for n in (1, 4):
+    for n in (1, 3):
         assert_same_parameters(runs.resume(n, runs.folder("lost")), trained[3])
 
 
@@ -338,7 +331,8 @@ def test_resumed_with_the_number_it_had_a_run_is_the_uninterrupted_one(runs, wit
     assert codes[1] == 2
     folder = runs.resume(2, runs.folder("lost_dropout"))
     assert (folder / BEST).read_bytes() == (with_dropout / BEST).read_bytes()
-    assert logged(folder, "eval.log.txt") == logged(with_dropout, "eval.log.txt")
+    for name in ("train.log.txt", "eval.log.txt"):
+        assert logged(folder, name) == logged(with_dropout, name)
     assert len(load_saved_run(folder).state.chance) == 2
 
 

@@ -149,7 +149,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
     assert {path.name for path in folder.iterdir()} == kept
 
 
-@pytest.mark.parametrize(("step", "do_it"), [(0, False), (1, True), (3, True), (6, False)])
+@pytest.mark.parametrize(("step", "do_it"), [(0, False), (3, True), (6, False)])
 def test_a_run_killed_in_a_step_goes_on_as_if_it_had_not_been(kill, resume, whole, step, do_it):
     folder = kill(BertAdam, "step", after(step, BertAdam.step, do_it))
     finished = resume(folder)
@@ -213,13 +213,8 @@ def test_a_run_that_ran_out_of_memory_goes_on_and_may_evaluate_less_at_a_time(st
     assert len(metrics_of(folder)) == len(metrics_of(whole))
 
 
-def test_half_written_files_of_a_kill_are_removed(killed, resume, whole):
+def test_half_written_files_are_removed_and_other_ways_of_running_change_nothing(killed, resume, whole):
     (killed / f".{LAST}.x1y2z3.part").write_bytes(b"half")
-    assert resume(killed).code == 0
-    assert_same_run(killed, whole)
-
-
-def test_other_ways_of_running_change_nothing(killed, resume, whole):
     typed = ["--feature_cache", "disk", "--num_workers", "1", "--save_every", "1", "--device_ids", "0"]
     assert resume(killed, *typed).code == 0
     assert_same_run(killed, whole)
@@ -268,13 +263,8 @@ def test_options_that_would_make_it_another_run_are_refused(resume, whole, tmp_p
     assert re.search(message, finished.err)
 
 
-def test_options_typed_as_they_were_are_no_change(killed, resume, whole):
-    assert resume(killed, "--lr", "0.01", "--bsz", "32").code == 0
-    assert_same_run(killed, whole)
-
-
-def test_a_name_or_pattern_below_the_results_root_will_do(killed, resume, whole):
-    assert resume("kill*", "--results_root", str(killed.parent)).code == 0
+def test_a_pattern_below_the_results_root_will_do_and_options_typed_as_they_were_are_no_change(killed, resume, whole):
+    assert resume("kill*", "--results_root", str(killed.parent), "--lr", "0.01", "--bsz", "32").code == 0
     assert_same_run(killed, whole)
 
 

@@ -18,6 +18,7 @@ from method_tvr.training import stopping
 from method_tvr.training.saved_run import LAST
 from tests.support.processes import LIMIT_S, codes_of, said, start_ranks, stay_in_c
 
+SETTLED_S = 0.4  # after which a main thread that goes into C is there, for certain
 Work = Callable[[stopping.StopSignals], object]
 
 
@@ -27,7 +28,7 @@ def say(word: str) -> None:
 
 def run(work: Work, folder: Path, back_s: float, device: str) -> None:
     """In a process of its own."""
-    stopping.BACK_S = back_s
+    stopping.BACK_S, stopping.REPEATED_S = back_s, 0.4
     with stopping.resumable(folder, torch.device(device)) as signals:
         work(signals)
 
@@ -49,7 +50,7 @@ def wait_until_said(word: str, process: BaseProcess, folder: Path) -> None:
 
 def stuck(_: stopping.StopSignals) -> None:
     """Said to have begun when the main thread is in C for certain: before, it would take notice of a signal."""
-    threading.Timer(1, say, ("begun",)).start()
+    threading.Timer(SETTLED_S, say, ("begun",)).start()
     stay_in_c()
 
 
@@ -67,7 +68,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     process = begin(stuck, tmp_path, back_s=10 * LIMIT_S)
     while process.is_alive():  # the first ones are one
         os.kill(process.pid, signal.SIGTERM)
-        time.sleep(stopping.REPEATED_S / 2)
+        time.sleep(0.2)
     assert codes_of([process]) == [143]
     assert said(1, tmp_path) == "stopped by SIGTERM in a wait for the device\n"
 
@@ -77,7 +78,7 @@ def finishing(signals: stopping.StopSignals) -> None:
         say("begun")
         while signals.asked is None:
             time.sleep(0.01)
-        time.sleep(1)
+        time.sleep(0.5)  # more than `back_s`
         say("finished")
 
 
@@ -91,7 +92,7 @@ def test_a_signal_that_is_taken_notice_of_leaves_time_to_finish(tmp_path):
 
 
 def computing(_: stopping.StopSignals) -> None:
-    threading.Timer(1, say, ("waiting",)).start()
+    threading.Timer(SETTLED_S, say, ("waiting",)).start()
     say("begun")
     stay_in_c()
 
