@@ -70,10 +70,14 @@ class StoredCorpus(Corpus):
         return self._part, self._first_row
 
     @property
+    def row_bytes(self) -> int:
+        """What a row and its norms take as they are kept."""
+        return self.n_vectors * (self._store.recipe.hidden_size * self._kept.itemsize + 4)
+
+    @property
     def n_bytes(self) -> int:
         """What rows and norms take as they are kept."""
-        row = self.n_vectors * (self._store.recipe.hidden_size * self._kept.itemsize + 4)
-        return int(self.n_rows.sum()) * row
+        return int(self.n_rows.sum()) * self.row_bytes
 
     def in_memory(self) -> EncodedCorpus:
         """The same corpus, read once and held on the device as it is kept."""

@@ -17,10 +17,21 @@ from method_tvr.search.corpus import LEAST_NORM
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.index.certified import bounds as bounds_module
-from method_tvr.search.index.certified import certified_index
-from method_tvr.search.index.certified.bounds import Basis, SplitQuery
+from method_tvr.search.index.certified import certified_files, certified_index
+from method_tvr.search.index.certified.bounds import (
+    FINER,
+    Asked,
+    Basis,
+    Layout,
+    Scales,
+    Weights,
+    coded,
+    eight_bits_are_exact,
+    products,
+    weights,
+)
 from method_tvr.search.index.certified.certified_files import DESCRIPTION, open_certified_index
-from method_tvr.search.index.certified.certified_index import CertifiedIndex, Level
+from method_tvr.search.index.certified.certified_index import CertifiedIndex, blocks_of
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.scoring import products_alike, scores_of_entries
@@ -28,7 +39,7 @@ from method_tvr.search.stored_corpus import StoredCorpus
 from tests.support.search.encoded_corpora import CPU, MODALITIES, RECIPE, a_video
 from utils.basic_utils import InputError
 
-D = 96  # two bands, and some directions beyond them when bands are narrow
+D = 96  # less than a row of the second level has room for
 SETTINGS = SearchSettings(max_vcmr_video=5, max_moments=20, max_pred_l=6)
 KERNELS = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
 KINDS = ("normal", "equal", "one hot", "near ties", "tiny", "zero", "half", "huge")
@@ -49,40 +60,69 @@ def clips_of_kind(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
     }[kind]
 
 
-def excess(kinds: tuple[str, ...], band: int, seed: int) -> float:
-    """By how much the cosines that a search computes are above their bounds, at most, by any number of levels."""
+def excess(kinds: tuple[str, ...], row_bytes: int, seed: int, fine: bool) -> float:
+    """By how much the cosines that a search computes are above their bounds, at most."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([clips_of_kind(kind, 8, rng) for kind in kinds])
     norms = np.maximum(np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32), np.float32(LEAST_NORM))
     queries = F.normalize(torch.from_numpy(np.concatenate([rng.standard_normal((3, D)), rows[:5]])).float(), dim=-1)
     cosines = products_alike(torch.from_numpy(rows), queries) / torch.from_numpy(norms).unsqueeze(1)
-    unit = rows.astype(np.float64) / norms.astype(np.float64)[:, None]
-    basis = Basis.of(unit, rng.standard_normal((4, D)))
-    bands = [slice(first, min(first + band, D)) for first in range(0, D, band)][:2]
-    levels = list(map(Level, basis.coded(unit, bands)))
-    found = []
-    for number, query in enumerate(queries.numpy()):
-        split, total = SplitQuery(basis, query, bands), torch.zeros(len(rows))
-        for last, level in enumerate(levels):
-            total = total + level.products(split[last], slice(None))
-            above = total + level.beyond(split[last], slice(None)) + split.constant(last)
-            found.append(float((cosines[:, number] - above).max()))
-    return max(found)
+    basis = Basis.of(rows / norms.astype(np.float64)[:, None], rng.standard_normal((4, D)))
+    layout = Layout.of(row_bytes, D)
+    z = basis.coordinates(rows / norms.astype(np.float64)[:, None])
+    lengths = np.stack([np.linalg.norm(z[:, slice(*some)], axis=1) for some in layout.stretches] or [z[:, 0]], axis=1)
+    kept, scales = coded(z[:, : layout.n_directions], lengths[:, : len(layout.stretches)])
+    of = weights(Asked.of(basis.coordinates(queries.numpy()), layout), layout, scales, fine)
+    found = torch.empty((len(rows), len(queries)), dtype=torch.int32)
+    products(torch.from_numpy(kept), of, found)
+    assert torch.equal(found.long(), exact_products(kept, of))
+    return float((cosines.double().numpy() - (found.numpy() * of.step + of.constant)).max())
 
 
-@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), st.sampled_from([8, 48, 96]), st.integers(0, 2**32))
-def test_no_cosine_is_above_its_bound(kinds, band, seed):
-    assert excess(tuple(kinds), band, seed) <= 0
+def exact_products(kept: np.ndarray, of: Weights) -> torch.Tensor:
+    planes = of.numbers.long().chunk(of.numbers.shape[1] // len(of.step), dim=1)
+    return sum(torch.from_numpy(kept).long() @ plane * FINER**k for k, plane in enumerate(reversed(planes)))
+
+
+@given(
+    st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
+    st.sampled_from([8, 48, 96]),
+    st.integers(0, 2**32),
+    st.booleans(),
+)
+def test_no_cosine_is_above_its_bound(kinds, row_bytes, seed, fine):
+    assert excess(tuple(kinds), row_bytes, seed, fine) <= 0
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"), [("BEYOND_UNIT", 0.0), ("rounding_unit", lambda n: 1e-12), ("slack", lambda size: -0.05)]
+    ("wrong", "row_bytes", "fine"),
+    [
+        (lambda scales: replace(scales, rounding=0.0), 48, True),
+        (lambda scales: replace(scales, longest=0.0), 96, False),  # by it the error of weights is counted
+        (lambda scales: replace(scales, steps=np.append(scales.steps[:4], np.zeros(4))), 8, True),  # no lengths
+    ],
 )
-def test_a_bound_that_is_wrong_is_noticed(monkeypatch, name, wrong):
+def test_a_bound_that_is_wrong_is_noticed(monkeypatch, wrong, row_bytes, fine):
     """Each part of a bound is needed: without any of them the test above fails."""
-    monkeypatch.setattr(certified_index if name != "slack" else bounds_module, name, wrong)
-    kinds = ("normal", "equal", "one hot")
-    assert max(excess(kinds, band, seed) for seed in range(10) for band in (8, 48)) > 0
+
+    def coded_wrong(numbers: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, Scales]:
+        rows, scales = bounds_module.coded(numbers, lengths)
+        return rows, wrong(scales)
+
+    monkeypatch.setitem(globals(), "coded", coded_wrong)
+    assert max(excess(("normal", "equal", "one hot"), row_bytes, seed, fine) for seed in range(20)) > 0
+
+
+def test_a_bound_without_slack_is_noticed(monkeypatch):
+    monkeypatch.setattr(bounds_module, "slack", lambda size: -0.05)
+    assert max(excess(("normal", "one hot"), 96, seed, True) for seed in range(5)) > 0
+
+
+def test_products_are_exact_without_a_processor_that_multiplies_bytes_exactly(monkeypatch):
+    assert eight_bits_are_exact() == bounds_module.eight_bits_are_exact.__wrapped__()
+    monkeypatch.setattr(bounds_module, "eight_bits_are_exact", lambda: False)
+    assert excess(("normal", "one hot"), 96, 0, True) <= 0
+    assert excess(("normal", "one hot"), 48, 0, False) <= 0
 
 
 @given(st.integers(1, 150), st.integers(1, 40), st.integers(0, 2**32))
@@ -151,19 +191,41 @@ def assert_identical(
                 np.testing.assert_array_equal(getattr(ours, name), column)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_answers_are_the_exact_ones(tmp_path, queries, dtype, monkeypatch):
+@pytest.mark.parametrize(("dtype", "held", "many"), [("float32", 1 << 20, 16), ("float16", 0, 2), ("float16", 0, 16)])
+def test_answers_are_the_exact_ones(tmp_path, queries, dtype, held, many, monkeypatch):
     monkeypatch.setattr(certified_index, "SCORED_AT_A_TIME", 3)
+    monkeypatch.setattr(certified_index, "PROMISING", 1)
     monkeypatch.setattr(certified_index, "ROWS_AT_A_TIME", 64)
+    monkeypatch.setattr(certified_index, "GAP", 0)
+    monkeypatch.setattr(certified_index, "MANY", many)
+    monkeypatch.setattr(certified_files, "HELD_BYTES", held)
+    monkeypatch.setattr(certified_files, "ROW_BYTES", (64, 92))
     corpus, index = opened(written(tmp_path / "corpus", range(60), dtype))
     assert_identical(corpus, index, queries)
-    assert index.work.scored < len(queries) * 60  # most are left out
+    assert index.work.scored < 0.7 * index.work.queries * 60  # the others are left out
     allowed = np.zeros(60, bool)
     allowed[[3, 8, 9, 40, 41, 42, 43, 44]] = True
     assert_identical(corpus, index, queries, allowed)
     few = np.zeros(60, bool)
     few[[3, 40]] = True
     assert_identical(corpus, index, queries, few)
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30)), min_size=1, max_size=30), st.integers(1, 200))
+def test_blocks_have_the_rows_of_each_entry(shapes, most):
+    gaps, n_clips = np.array(shapes).T
+    first = np.cumsum(gaps + n_clips) - n_clips
+    blocks = list(blocks_of(first, n_clips, most, 7))
+    assert [number for block in blocks for number in range(block.entries.start, block.entries.stop)] == [
+        7 + number for number in range(len(first))
+    ]
+    for block in blocks:
+        rows = np.concatenate([np.arange(stretch.start, stretch.stop) for stretch in block.stretches])
+        assert len(rows) <= most + certified_index.GAP * len(first) + 30
+        for entry, (begin, end) in zip(
+            range(block.entries.start - 7, block.entries.stop - 7), block.edges.reshape(-1, 2), strict=True
+        ):
+            assert rows[begin:end].tolist() == list(range(first[entry], first[entry] + n_clips[entry]))
 
 
 def test_equal_videos_come_in_the_order_of_their_numbers(tmp_path, queries):
@@ -224,7 +286,9 @@ def test_a_folder_that_is_no_index_stays(tmp_path):
     assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["bases.npy", "part-00000/codes-1.npy", DESCRIPTION, f"part-00000/{DESCRIPTION}"])
+@pytest.mark.parametrize(
+    "name", ["bases.npy", "part-00000/level-1.npy", "part-00000/level-2.npy", DESCRIPTION, f"part-00000/{DESCRIPTION}"]
+)
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_damaged_file_is_refused_with_what_to_do(tmp_path, name, cut):
     folder = written(tmp_path / "corpus", range(10))

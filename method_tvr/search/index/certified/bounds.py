@@ -1,19 +1,20 @@
 """What a few bytes of a clip say for certain about its cosine with a query.
 
-A clip's unit vector u is described in an orthonormal basis of the whole space, after a fixed vector m was taken from
-it: u - m = sum of z_j b_j. The first directions form bands. In each band the numbers z are kept as 8-bit numbers times
-a scale, with the length r of what rounding left out; and after each band, the length s of all that lies beyond it. For
-a query q, by Cauchy-Schwarz in the rounding's error and in what lies beyond,
+A clip's unit vector u has coordinates z_1 ... z_D in an orthonormal basis of the whole space. Of the first B of them a
+row of the index keeps whole numbers n_j in a byte each: z_j is t_j n_j, but for what rounding left out. The others are
+divided into stretches, of which it keeps lengths. For a query q, by Cauchy-Schwarz in what rounding left out, r, and
+in each stretch,
 
-    |q u - (q m + sum over bands of q_band z'_band)|  <=  sum of |q_band| r  +  |q_beyond| s
+    q u  <=  sum of q_j t_j n_j  +  sum over stretches of |q_stretch| |z_stretch|  +  |q_1..B| |r|
 
-where z' are the numbers as they are kept. The query is rounded too, to 15 bits, and its error counted.
+The first two sums are one product, of a row's bytes with weights that follow from the query. The weights are whole
+numbers, too, so that a product is exact; what rounding them left out is counted. t_j and what a length of 1 means are
+those of a part of the corpus, and the longest r of its clips stands for each.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,133 +23,169 @@ import numpy.typing as npt
 import torch
 
 LARGEST = 127  # of an 8-bit number, as is used here
-STEPS = 255  # of a length that is kept in a byte, rounded up
+FINER = 2 * LARGEST  # times as fine as the first is the second byte of a weight
+N_STRETCHES = 4  # each twice as wide as the one before it
 PRECISION = 2.0**-24  # relative error of a float32 operation
-OWN_ERROR = 4e-6  # of what is computed here in float32 from exact products: some operations on numbers up to 2
-LEAST_BEYOND = 1e-6  # a length is at least this: it comes from a difference of squares
+OWN_ERROR = 4e-6  # of what is computed here in float32 and float64, and of bases that are nearly orthonormal
 ORTHONORMAL = 1e-9  # of products of directions, at most off by
-LONGEST = 2 + 1e-3  # a unit vector less the mean of unit vectors is not longer; nor is any of its numbers
-BEYOND_UNIT = (LONGEST + LEAST_BEYOND) / STEPS
+ROUNDED_UP = 1 + 1e-9
 Floats = npt.NDArray[np.float64]
 
 
-class Codes(NamedTuple):
-    """N vectors in one band of B directions, in 8 bits a number."""
+class Layout(NamedTuple):
+    """What the bytes of a row say."""
 
-    numbers: np.ndarray  # (N, B) int8
-    scale: np.ndarray  # (N,) float16: a number of 1 stands for this
-    rounding: np.ndarray  # (N,) uint8: length of the rounding's error, in `rounding_unit`s
-    beyond: np.ndarray  # (N,) uint8: length of what lies beyond this band, in `BEYOND_UNIT`s
+    n_directions: int  # B
+    stretches: tuple[tuple[int, int], ...]  # of the directions beyond them, up to the last
+
+    @classmethod
+    def of(cls, row_bytes: int, size: int) -> Layout:
+        """For rows of so many bytes at most, of vectors of D numbers: all of these where there is room for them."""
+        if size <= row_bytes:
+            return cls(size, ())
+        n = row_bytes - N_STRETCHES
+        edges = [n + round((size - n) / 2**k) for k in reversed(range(N_STRETCHES))]
+        return cls(n, tuple(zip([n, *edges[:-1]], edges, strict=True)))
+
+    @property
+    def row_bytes(self) -> int:
+        return self.n_directions + len(self.stretches)
 
 
 @dataclass(frozen=True)
 class Basis:
-    """An orthonormal basis of unit vectors' space, and the vector that is taken from each.
+    """An orthonormal basis of the space of vectors: (D, D) float64, its directions as columns.
 
-    Attributes:
-        mean: (D,) float64.
-        directions: (D, D) float64, columns in order: those in which clips and queries lie most come first.
+    Those in which clips and queries lie most come first.
     """
 
-    mean: Floats
     directions: Floats
 
     @property
     def is_orthonormal(self) -> bool:
         """Whether it is one: bounds hold for no other."""
         products = self.directions.T @ self.directions
-        alike = np.abs(products - np.eye(len(products))).max() < ORTHONORMAL
-        return bool(alike and np.linalg.norm(self.mean) <= 1 + ORTHONORMAL)
+        return bool(np.abs(products - np.eye(len(products))).max() < ORTHONORMAL)
 
     @classmethod
     def of(cls, clips: np.ndarray, queries: np.ndarray) -> Basis:
         """Of samples (n, D) of unit vectors of clips and, if any are known, of queries.
 
-        The bound's width is |q_beyond| s: directions matter in which clips lie, and those in which queries do. Both
-        are taken together, each with its whole power as 1.
+        The bound's width is |q| |z| beyond the first directions: those matter in which clips lie, and those in which
+        queries do. Both are taken together, each with its whole power as 1.
         """
-        mean = clips.mean(axis=0, dtype=np.float64)
-        power = np.zeros((len(mean), len(mean)))
-        for vectors in (clips.astype(np.float64) - mean, queries.astype(np.float64)):
+        power = np.zeros((clips.shape[1], clips.shape[1]))
+        for vectors in (clips.astype(np.float64), queries.astype(np.float64)):
             if len(vectors) and np.any(vectors):
                 of_these = vectors.T @ vectors
                 power += of_these / np.trace(of_these)
         _, directions = np.linalg.eigh(power)  # from the smallest eigenvalue to the largest
-        return cls(mean, np.ascontiguousarray(directions[:, ::-1]))
+        return cls(np.ascontiguousarray(directions[:, ::-1]))
 
-    def coded(self, vectors: np.ndarray, bands: Sequence[slice]) -> list[Codes]:
-        """(N, D) unit vectors as they are kept in bands of directions that follow each other from the first on."""
-        centred = vectors.astype(np.float64) - self.mean
-        left = np.einsum("nd,nd->n", centred, centred)
-        found = []
-        for band in bands:
-            z = centred @ self.directions[:, band]
-            scale = float16_above(np.abs(z).max(axis=1) / LARGEST)
-            step = scale.astype(np.float64)[:, None]
-            numbers = np.rint(np.divide(z, step, out=np.zeros_like(z), where=step > 0))
-            rounding = np.linalg.norm(z - numbers * step, axis=1)
-            left = left - np.einsum("nb,nb->n", z, z)
-            beyond = np.sqrt(np.maximum(left, 0)) + LEAST_BEYOND
-            unit = rounding_unit(z.shape[1])
-            found.append(Codes(numbers.astype(np.int8), scale, in_units(rounding, unit), in_units(beyond, BEYOND_UNIT)))
-        return found
+    def coordinates(self, vectors: np.ndarray) -> Floats:
+        """(n, D) of vectors (n, D)."""
+        return vectors.astype(np.float64) @ self.directions
 
 
-def float16_above(values: Floats) -> npt.NDArray[np.float16]:
-    """The least float16 that are not below some values."""
-    near = values.astype(np.float16)
-    return np.where(near.astype(np.float64) < values, np.nextafter(near, np.float16(np.inf)), near)
+@dataclass(frozen=True)
+class Scales:
+    """What the bytes of the rows of a part mean.
+
+    Attributes:
+        steps: (W,) float64, what a 1 stands for in each.
+        rounding: the longest r of a row.
+        longest: the length of the longest row of numbers n.
+    """
+
+    steps: Floats
+    rounding: float
+    longest: float
 
 
-def rounding_unit(n_directions: int) -> float:
-    """So that the error of rounding any vector's numbers, at most half a step each, fits into a byte."""
-    largest_step = LONGEST / LARGEST * (1 + 2.0**-9)  # as a float16
-    return largest_step / 2 * math.sqrt(n_directions) / STEPS
+def coded(numbers: Floats, lengths: Floats) -> tuple[npt.NDArray[np.int8], Scales]:
+    """The rows (R, W) of the clips of a part, from their first coordinates (R, B) and lengths (R, S) of the others."""
+    tops = np.concatenate([np.abs(numbers).max(axis=0), lengths.max(axis=0)])
+    steps = tops / LARGEST * ROUNDED_UP
+    t, units = np.split(steps, [numbers.shape[1]])
+    rows = np.empty((len(numbers), len(steps)), np.int8)
+    rounding = longest = 0.0
+    for first in range(0, len(rows), 1 << 14):
+        some = slice(first, first + (1 << 14))
+        n = np.rint(_divided(numbers[some], t))
+        rounding = max(rounding, float(np.linalg.norm(numbers[some] - n * t, axis=1).max()))
+        longest = max(longest, float(np.linalg.norm(n, axis=1).max()))
+        rows[some] = np.concatenate([n, np.ceil(_divided(lengths[some], units))], axis=1)
+    return rows, Scales(steps, rounding, longest)
 
 
-def in_units(lengths: Floats, unit: float) -> npt.NDArray[np.uint8]:
-    """Lengths (N,) in units, rounded up: none stands for less than it is."""
-    return np.ceil(lengths / unit).astype(np.uint8)
+def _divided(values: Floats, steps: Floats) -> Floats:
+    return np.divide(values, steps, out=np.zeros_like(values), where=steps > 0)
 
 
-class BandQuery(NamedTuple):
-    """A query in one band: q_band is about coarse * first + fine * second, exactly but for an error that is counted."""
+class Weights(NamedTuple):
+    """What Nq queries multiply the rows of a part with: cosines are at most `product * step + constant`."""
 
-    numbers: torch.Tensor  # (B, 2) int8
-    steps: torch.Tensor  # (2,) float32: coarse and fine
-    length: float  # of q_band
-    beyond: float  # length of the query beyond the band
-    error: float  # by which products with any clip may be off
+    numbers: torch.Tensor  # (W, Nq) int8, or (W, 2 Nq) where each weight has a second, finer byte
+    step: Floats  # (Nq,)
+    constant: Floats  # (Nq,)
 
 
-class SplitQuery:
-    """A query (D,) float32 of unit length in the bands of a basis."""
+class Asked(NamedTuple):
+    """Nq queries as a level looks at them: the factors of what its rows say."""
 
-    def __init__(self, basis: Basis, query: np.ndarray, bands: Sequence[slice]) -> None:
-        exact = query.astype(np.float64)
-        self.base = float(exact @ basis.mean)
-        self._slack = slack(len(exact))
-        z = exact @ basis.directions
-        self.bands = [_band_query(z, band) for band in bands]
+    factors: Floats  # (Nq, W): coordinates, and lengths in the stretches
+    length: Floats  # (Nq,) of the first coordinates
+    slack: float
 
-    def __getitem__(self, band: int) -> BandQuery:
-        return self.bands[band]
-
-    def constant(self, last: int) -> float:
-        """What is to be added to bounds by the bands up to the `last`, whatever the clip."""
-        return self.base + sum(band.error for band in self.bands[: last + 1]) + self._slack
+    @classmethod
+    def of(cls, coordinates: Floats, layout: Layout) -> Asked:
+        """Of their coordinates (Nq, D)."""
+        own = coordinates[:, : layout.n_directions]
+        lengths = [np.linalg.norm(coordinates[:, first:end], axis=1) for first, end in layout.stretches]
+        return cls(np.column_stack([own, *lengths]), np.linalg.norm(own, axis=1), slack(coordinates.shape[1]))
 
 
-def _band_query(z: Floats, band: slice) -> BandQuery:
-    own, beyond = z[band], float(np.linalg.norm(z[band.stop :]))
-    coarse = max(float(np.abs(own).max(initial=0.0)) / LARGEST, 1e-30)
-    first = np.rint(own / coarse)
-    fine = coarse / (2 * LARGEST)
-    second = np.clip(np.rint((own - coarse * first) / fine), -LARGEST, LARGEST)
-    error = float(np.linalg.norm(own - coarse * first - fine * second))
-    numbers = torch.from_numpy(np.stack([first, second], axis=1).astype(np.int8))
-    steps = torch.tensor([coarse, fine], dtype=torch.float32)
-    return BandQuery(numbers, steps, float(np.linalg.norm(own)), beyond, LONGEST * error)  # |z'| is not above LONGEST
+def weights(asked: Asked, layout: Layout, scales: Scales, fine: bool) -> Weights:
+    """What the rows of a part are multiplied with; `fine` weights take two bytes each."""
+    b, exact = layout.n_directions, asked.factors * scales.steps
+    step = np.maximum(np.abs(exact).max(axis=1, keepdims=True) * (ROUNDED_UP / LARGEST), 1e-30)
+    if fine:
+        step /= FINER
+    whole = exact / step
+    rounded = np.concatenate([np.rint(whole[:, :b]), np.ceil(whole[:, b:])], axis=1)
+    error = np.linalg.norm((whole - rounded)[:, :b], axis=1) * step[:, 0] * scales.longest
+    planes = [rounded]
+    if fine:
+        first = np.rint(rounded / FINER)
+        planes = [first, rounded - FINER * first]
+    numbers = torch.from_numpy(np.concatenate(planes).T.astype(np.int8, order="C"))
+    return Weights(numbers, step[:, 0], error + asked.length * scales.rounding + asked.slack)
+
+
+def products(rows: torch.Tensor, of: Weights, out: torch.Tensor) -> None:
+    """Fill `out` (n, Nq) int32 with the products of rows (n, W) int8 and weights."""
+    if len(of.step) == of.numbers.shape[1]:
+        _multiply(rows, of.numbers, out)
+        return
+    both = out.new_empty((len(rows), of.numbers.shape[1]))
+    _multiply(rows, of.numbers, both)
+    first, second = both.chunk(2, dim=1)
+    torch.add(second, first, alpha=FINER, out=out)
+
+
+def _multiply(rows: torch.Tensor, numbers: torch.Tensor, out: torch.Tensor) -> None:
+    if eight_bits_are_exact():
+        torch._int_mm(rows, numbers, out=out)
+    else:  # numbers up to 2^24, which float32 has
+        out.copy_(rows.float() @ numbers.float())
+
+
+@functools.cache
+def eight_bits_are_exact() -> bool:
+    """Whether products of bytes are: some processors add them up in 16 bits, in which the largest have no room."""
+    rows = torch.tensor([[LARGEST], [-LARGEST]], dtype=torch.int8).repeat(40, 128)
+    numbers = torch.tensor([LARGEST, -LARGEST], dtype=torch.int8).repeat(128, 3)
+    return bool(torch.equal(torch._int_mm(rows, numbers).long(), rows.long() @ numbers.long()))
 
 
 def slack(size: int) -> float:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import pairwise
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,22 @@ import numpy as np
 import torch
 
 from method_tvr.search.corpus_store import ROWS, CorpusStore, OpenPart, Part, recipe_seal
-from method_tvr.search.index.certified.bounds import Basis, Codes
-from method_tvr.search.index.certified.certified_index import CertifiedIndex, Codebook, Level
+from method_tvr.search.index.certified.bounds import Basis, Layout, Scales, coded
+from method_tvr.search.index.certified.certified_index import CertifiedIndex, Level
 from method_tvr.search.stored_corpus import StoredCorpus
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, progress
-from utils.storage.array_file import open_array
+from utils.storage.array_file import ArrayFile, open_array
 from utils.storage.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = "index.json"
 BASES = "bases.npy"
 SAMPLED_ROWS = 20_000  # by which a basis is found
 ROWS_AT_A_TIME = 1 << 14
-BAND = 64  # directions
-N_BANDS = 2
+ROW_BYTES = (64, 128)  # of a clip and modality at each level
+MAX_OPEN = 128  # parts that are open at a time, each with a file for each level
+HELD_BYTES = 1 << 29  # up to which an index is held in memory
 SEED = 2018
 
 
@@ -45,10 +45,9 @@ class CertifiedRecipe:
     size: int  # D
 
     @property
-    def bands(self) -> list[slice]:
-        """Of directions: as many as there are, up to `N_BANDS`."""
-        firsts = range(0, min(N_BANDS * BAND, self.size), BAND)
-        return [slice(first, min(first + BAND, self.size)) for first in firsts]
+    def layouts(self) -> list[Layout]:
+        """Of each level."""
+        return [Layout.of(n, self.size) for n in ROW_BYTES]
 
 
 def open_certified_index(
@@ -71,19 +70,13 @@ def open_certified_index(
         for path in folder.iterdir():
             if path.is_dir() and not path.name.startswith(".") and path.name not in kept:
                 shutil.rmtree(path)
-        parts = [
-            _codes_of_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
-            for number, part in enumerate(progress(store.parts, "certified index"))
-        ]
+        for number, part in enumerate(progress(store.parts, "certified index")):
+            _write_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
     except OSError as err:
         raise InputError(f"{folder}: no index can be written there ({err.strerror or err}): make room") from err
-    books = []
-    for m, basis in enumerate(bases):
-        codes = _from_bytes([of_part[m] for of_part in parts], recipe.bands)
-        books.append(Codebook(basis, recipe.bands, list(map(Level, codes))))
-    offsets = np.cumsum([0, *(int(part.n_rows.sum()) for part in store.parts)])
-    of_entries, first_rows = corpus.places
-    return CertifiedIndex(books, offsets[of_entries] + first_rows, corpus.n_clips)
+    parts = _Parts(folder, recipe, store.parts)
+    parts.check()
+    return CertifiedIndex(bases, recipe.layouts, parts.level, *corpus.places, corpus.n_clips, corpus.row_bytes)
 
 
 def _remedy(folder: Path) -> str:
@@ -91,7 +84,11 @@ def _remedy(folder: Path) -> str:
 
 
 def _described(recipe: CertifiedRecipe) -> dict[str, Any]:
-    return {"format_version": FORMAT_VERSION, "bands": [band.stop for band in recipe.bands], **asdict(recipe)}
+    return {
+        "format_version": FORMAT_VERSION,
+        "layouts": [list(map(list, of.stretches)) for of in recipe.layouts],
+        **asdict(recipe),
+    }
 
 
 def _bases(
@@ -99,7 +96,7 @@ def _bases(
 ) -> tuple[list[Basis], str]:
     """Those of an index, which is begun where there is none, or one of another recipe; and their digest."""
     path, remedy = folder / BASES, _remedy(folder)
-    shape, wanted = (recipe.n_modalities, recipe.size + 1, recipe.size), _described(recipe)
+    shape, wanted = (recipe.n_modalities, recipe.size, recipe.size), _described(recipe)
     said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
     digest = said.pop("bases", None)
     if said == wanted:
@@ -117,14 +114,14 @@ def _bases(
             digest = file_digest(unfinished / BASES)
             write_sealed(unfinished / DESCRIPTION, {**wanted, "bases": digest})
             put_in_place(unfinished, folder, gives_way=lambda: True)
-    found = [Basis(of_modality[0], of_modality[1:]) for of_modality in table]
+    found = list(map(Basis, table))
     if not all(basis.is_orthonormal for basis in found):
         raise InputError(f"{path}: is damaged: {remedy}")
     return found, str(digest)
 
 
 def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray) -> np.ndarray:
-    """(M, 1 + D, D): of each modality the mean, and below it the directions."""
+    """(M, D, D): of each modality the directions."""
     rng, n_rows = np.random.default_rng(SEED), sum(int(part.n_rows.sum()) for part in store.parts)
     sampled: list[list[np.ndarray]] = [[] for _ in range(recipe.n_modalities)]
     for number, part in enumerate(store.parts):
@@ -135,8 +132,7 @@ def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray)
     bases = []
     for m, of_modality in enumerate(sampled):
         asked = queries[:, m] if len(queries) else np.empty((0, recipe.size))
-        basis = Basis.of(np.concatenate(of_modality), asked)
-        bases.append(np.concatenate([basis.mean[None], basis.directions]))
+        bases.append(Basis.of(np.concatenate(of_modality), asked).directions)
     return np.stack(bases)
 
 
@@ -150,77 +146,105 @@ def _unit_rows(opened: OpenPart, part: Part) -> Iterator[np.ndarray]:
         yield (rows.transpose(0, 1).double() / torch.from_numpy(norms).double().unsqueeze(2)).numpy()
 
 
-def _codes_of_part(
+def _write_part(
     folder: Path,
     part: Part,
     opened: Callable[[], OpenPart],
     recipe: CertifiedRecipe,
     bases: list[Basis],
     of_bases: str,
-) -> list[np.ndarray]:
-    """For each modality the codes of a part's rows, (R, W) bytes, see `_as_bytes`: read, or made and written first."""
-    remedy = _remedy(folder.parent)
-    said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
+) -> None:
+    """Write what is kept of a part's rows, unless it is there."""
+    said = read_sealed(folder / DESCRIPTION, _remedy(folder.parent)) if (folder / DESCRIPTION).is_file() else {}
     wanted = {"rows": part.files[ROWS]["sha256"], "bases": of_bases}
     if {name: said.get(name) for name in wanted} == wanted:
-        return [_read(folder / _file(m), part, recipe, said) for m in range(recipe.n_modalities)]
-    coded: list[list[np.ndarray]] = [[] for _ in bases]
-    for unit in _unit_rows(opened(), part):
-        for stretches, basis, rows in zip(coded, bases, unit, strict=False):
-            stretches.append(_as_bytes(basis.coded(rows, recipe.bands)))
-    made = [np.concatenate(stretches) for stretches in coded]
+        return
+    n_rows, layouts = int(part.n_rows.sum()), recipe.layouts
+    rows = [np.empty((recipe.n_modalities, n_rows, layout.row_bytes), np.int8) for layout in layouts]
+    scales: list[list[Scales]] = [[] for _ in layouts]
+    for m, basis in enumerate(bases):
+        numbers = np.empty((n_rows, max(layout.n_directions for layout in layouts)))
+        lengths = [np.empty((n_rows, len(layout.stretches))) for layout in layouts]
+        at = 0
+        for unit in _unit_rows(opened(), part):
+            z = basis.coordinates(unit[m])
+            some = slice(at, at + len(z))
+            numbers[some] = z[:, : numbers.shape[1]]
+            for layout, of_layout in zip(layouts, lengths, strict=True):
+                for k, (first, end) in enumerate(layout.stretches):
+                    of_layout[some, k] = np.linalg.norm(z[:, first:end], axis=1)
+            at = some.stop
+        for level, layout in enumerate(layouts):
+            rows[level][m], found = coded(numbers[:, : layout.n_directions], lengths[level])
+            scales[level].append(found)
     with part_folder(folder.parent, f".{folder.name}-") as unfinished:
         digests = {}
-        for m, of_modality in enumerate(made):
-            np.save(unfinished / _file(m), of_modality)
-            digests[_file(m)] = file_digest(unfinished / _file(m))
-        write_sealed(unfinished / DESCRIPTION, {**wanted, "sha256": digests})
+        for level, of_level in enumerate(rows):
+            np.save(unfinished / _file(level), of_level)
+            digests[_file(level)] = file_digest(unfinished / _file(level))
+        as_lists = [[{**asdict(of), "steps": of.steps.tolist()} for of in of_level] for of_level in scales]
+        write_sealed(unfinished / DESCRIPTION, {**wanted, "sha256": digests, "scales": as_lists})
         put_in_place(unfinished, folder, gives_way=lambda: True)
-    return made
 
 
-def _read(path: Path, part: Part, recipe: CertifiedRecipe, said: dict[str, Any]) -> np.ndarray:
-    remedy, digests = _remedy(path.parent.parent), said.get("sha256")
-    shape = (int(part.n_rows.sum()), sum(_width(band) for band in recipe.bands))
-    try:
-        array = open_array(path, shape, "uint8", remedy)
-        intact = array is not None and isinstance(digests, dict) and array.digest() == digests.get(path.name)
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read ({err.strerror or err}): {remedy}") from err
-    if array is None or not intact:
-        raise InputError(f"{path}: is damaged: {remedy}")
-    return array[:]
+class _Parts:
+    """The parts of an index, as they are read."""
+
+    def __init__(self, folder: Path, recipe: CertifiedRecipe, parts: Sequence[Part]) -> None:
+        self._folder, self._recipe, self._parts = folder, recipe, parts
+        self._remedy = _remedy(folder)
+        self._opened = lru_cache(MAX_OPEN)(self._open)
+        row_bytes = sum(layout.row_bytes for layout in recipe.layouts) * recipe.n_modalities
+        self._holds = row_bytes * sum(int(part.n_rows.sum()) for part in parts) <= HELD_BYTES
+        self._held: dict[tuple[int, int], np.ndarray] = {}
+
+    def level(self, number: int, level: int) -> Level:
+        """A level of a part; an `InputError` if it is damaged."""
+        opened = self._opened(number)[level]
+        return opened._replace(rows=self._held.get((number, level), opened.rows))
+
+    def check(self) -> None:
+        """Compare all files with their digests."""
+        for number, part in enumerate(progress(self._parts, "checking the certified index")):
+            digests = self._description(part)["sha256"]
+            for level, rows in enumerate(self._files(number)):
+                try:
+                    intact = rows.digest() == digests.get(rows.path.name)
+                except OSError as err:
+                    raise InputError(f"{rows.path}: cannot be read ({err.strerror or err}): {self._remedy}") from err
+                if not intact:
+                    raise InputError(f"{rows.path}: is damaged: {self._remedy}")
+                if self._holds:
+                    self._held[number, level] = rows[:]
+
+    def _description(self, part: Part) -> dict[str, Any]:
+        return read_sealed(self._folder / part.folder.name / DESCRIPTION, self._remedy)
+
+    def _open(self, number: int) -> list[Level]:
+        scales = [list(map(_read_scales, of_level)) for of_level in self._description(self._parts[number])["scales"]]
+        return list(map(Level, scales, self._files(number)))
+
+    def _files(self, number: int) -> list[ArrayFile]:
+        part, m = self._parts[number], self._recipe.n_modalities
+        folder, n_rows = self._folder / part.folder.name, int(part.n_rows.sum())
+        return [
+            self._rows(folder / _file(level), (m, n_rows, layout.row_bytes))
+            for level, layout in enumerate(self._recipe.layouts)
+        ]
+
+    def _rows(self, path: Path, shape: tuple[int, ...]) -> ArrayFile:
+        try:
+            array = open_array(path, shape, "int8", self._remedy)
+        except OSError as err:
+            raise InputError(f"{path}: cannot be read ({err.strerror or err}): {self._remedy}") from err
+        if array is None:
+            raise InputError(f"{path}: is damaged: {self._remedy}")
+        return array
 
 
-def _file(modality: int) -> str:
-    return f"codes-{modality}.npy"
+def _read_scales(said: dict[str, Any]) -> Scales:
+    return Scales(**{**said, "steps": np.array(said["steps"])})
 
 
-def _width(band: slice) -> int:
-    """Bytes of a row in a band: a number for each direction, and three about all of them."""
-    return band.stop - band.start + 4
-
-
-def _as_bytes(codes: Sequence[Codes]) -> np.ndarray:
-    """(R, W) uint8: of each band numbers, scale (two bytes), rounding and beyond."""
-    return np.concatenate(
-        [
-            column.view(np.uint8).reshape(len(of_band.scale), -1)
-            for of_band in codes
-            for column in (of_band.numbers, of_band.scale, of_band.rounding, of_band.beyond)
-        ],
-        axis=1,
-    )
-
-
-def _from_bytes(parts: Sequence[np.ndarray], bands: Sequence[slice]) -> list[Codes]:
-    """The codes of all parts' rows, in each band."""
-    found, first = [], 0
-    for band in bands:
-        edges = np.cumsum([first, band.stop - band.start, 2, 1, 1]).tolist()
-        numbers, scale, rounding, beyond = (
-            np.concatenate([part[:, begin:end] for part in parts]) for begin, end in pairwise(edges)
-        )
-        found.append(Codes(numbers.view(np.int8), scale.view(np.float16)[:, 0], rounding[:, 0], beyond[:, 0]))
-        first = edges[-1]
-    return found
+def _file(level: int) -> str:
+    return f"level-{level + 1}.npy"

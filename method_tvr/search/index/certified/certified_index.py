@@ -1,16 +1,17 @@
 """The exact answer, proved, from few bytes: `--index certified`.
 
-A query's search goes through the corpus in levels (`bounds` has the mathematics). The first reads some bytes of every
-clip, and so knows what each video's score cannot be above. The most promising videos are scored as an exact search
-scores them; the answer needs at least what the worst of the best of these has. Videos that cannot reach it are left
-out. Of those that may, the next level reads more bytes, and what may reach it still is scored exactly, too: so the
-answer is that of an exact search.
+A query's search goes through the corpus in two levels (`bounds` has the mathematics). The first reads some bytes of
+every clip, and so knows what each video's score cannot be above. Of the most promising videos the second reads more,
+and the best of these are scored as an exact search scores them: the answer needs at least what the worst of them has.
+Videos that cannot reach it are left out. Of those that may, the second level is read, and what may reach it still is
+scored exactly, too: so the answer is that of an exact search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,93 +19,89 @@ import torch
 
 from method_tvr.search.candidates import SearchIndex
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.index.certified.bounds import (
-    BEYOND_UNIT,
-    BandQuery,
-    Basis,
-    Codes,
-    SplitQuery,
-    rounding_unit,
-)
+from method_tvr.search.index.certified.bounds import Asked, Basis, Floats, Layout, Scales, Weights, products, weights
 from method_tvr.search.records import Shortlist
 from method_tvr.search.scoring import BestEntries, scores_of_entries
+from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
-PROMISING = 1.2  # times as many videos as are kept are scored before any is left out
-SCORED_AT_A_TIME = 128  # videos, after which it is known better what the answer needs
-Floats = npt.NDArray[np.float32]
-Rows = slice | torch.Tensor
+NUMBERS_AT_A_TIME = 1 << 22  # of bounds, for several queries
+GAP = 32  # rows that are read along rather than left out
+PROMISING = 3  # times as many videos as are kept are looked at closely before any is left out
+SCORED_AT_A_TIME = 32  # videos, after which it is known better what the answer needs
+MANY = 16  # queries from which on the first level is left out: some of them need the second of nearly every video
+FEW, CLIPS_A_QUERY = 4, 40_000  # an exact search serves many by one pass: more than 32 of 1.1 million clips
+BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
 
 
-class Level:
-    """N clips of a modality in one band of directions: `bounds.Codes`, to be multiplied."""
+class Level(NamedTuple):
+    """What is kept of the rows of a part at one level."""
 
-    def __init__(self, codes: Codes) -> None:
-        self._numbers, self._scale, self._rounding, self._beyond = map(torch.from_numpy, codes)
-        self._rounding_unit = rounding_unit(self._numbers.shape[1])
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @property
-    def row_bytes(self) -> int:
-        """What a clip takes."""
-        return self._numbers.shape[1] + 4
-
-    def products(self, query: BandQuery, rows: Rows) -> torch.Tensor:
-        """(n,) float32, of some clips with the query in this band, raised by as much as rounding may have taken."""
-        whole = torch._int_mm(self._numbers[rows], query.numbers)  # (n, 2) int32, exact
-        product = torch.mv(whole.float(), query.steps).mul_(self._scale[rows].float())
-        return product.add_(self._rounding[rows], alpha=query.length * self._rounding_unit)
-
-    def beyond(self, query: BandQuery, rows: Rows) -> torch.Tensor:
-        """(n,) float32: what lies beyond this band may add as much."""
-        return self._beyond[rows].float().mul_(query.beyond * BEYOND_UNIT)
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """The clips of a corpus in one modality: a basis, and a level for each band of its directions."""
-
-    basis: Basis
-    bands: Sequence[slice]
-    levels: Sequence[Level]
+    scales: Sequence[Scales]  # of each modality
+    rows: ArrayFile | np.ndarray  # (M, R, W) int8, on disk or in memory
 
 
 @dataclass
 class Work:
-    """What searches have looked at, to be reported: bytes of the index, and entries scored exactly."""
+    """What searches have read of index and corpus, and how many entries they scored exactly, to be reported."""
 
+    queries: int = 0
     index_bytes: int = 0
+    row_bytes: int = 0
     scored: int = 0
 
 
-class _Scored:
-    """What of a corpus has been scored for a query as an exact search scores it, and the best of that.
+class Block(NamedTuple):
+    """Entries of a part that are looked at together: their rows are read one stretch after another."""
 
-    Entries are known by their places in `usable`.
-    """
+    entries: slice  # of those that were asked for
+    stretches: list[slice]  # of the part's rows
+    edges: np.ndarray  # where the clips of each entry begin and end in what is read, one after another
+
+
+PartBlocks = tuple[int, list[Block]]  # number of a part, and blocks of its entries
+
+
+def blocks_of(first: np.ndarray, n_clips: np.ndarray, most: int, number: int) -> Iterator[Block]:
+    """Entries, in the order of their rows, in blocks of about `most` rows; the first of them has a number."""
+    end = first + n_clips
+    apart = np.append(True, first[1:] - end[:-1] > GAP)  # a stretch begins
+    skipped = np.cumsum(np.where(apart, first - np.append(0, end[:-1]), 0))
+    place = (first - skipped) // most
+    begins = np.flatnonzero(np.append(True, place[1:] != place[:-1])).tolist()
+    for a, b in zip(begins, [*begins[1:], len(first)], strict=True):
+        new = np.append(True, apart[a + 1 : b])
+        firsts = first[a:b][new]
+        ends = np.append(end[a : b - 1][new[1:]], end[b - 1])
+        before = np.cumsum(ends - firsts) - (ends - firsts)
+        shift = (before - firsts)[np.cumsum(new) - 1]
+        edges = np.stack([first[a:b] + shift, end[a:b] + shift], axis=1).ravel()
+        yield Block(slice(number + a, number + b), list(map(slice, firsts.tolist(), ends.tolist())), edges)
+
+
+class _Scored:
+    """What of a corpus has been scored for a query as an exact search scores it, and the best of that."""
 
     def __init__(
         self, corpus: Corpus, query: torch.Tensor, keep: int, usable: np.ndarray, video_of_entry: torch.Tensor | None
     ) -> None:
-        self._corpus, self._query, self._usable = corpus, query, usable
+        self._corpus, self._query = corpus, query
         self._best = BestEntries(keep)
         n_videos, self._of_videos = len(usable), self._best
         if video_of_entry is not None:
             n_videos = len(video_of_entry[torch.from_numpy(usable)].unique())
             self._of_videos = BestEntries(keep, video_of_entry, n_videos)
         self._keep = min(keep, n_videos)
-        self.done = np.zeros(len(usable), bool)
         self.needed = -np.inf  # the score that the answer needs at least, as far as is known
+        self.n_entries = self.n_clips = 0
 
-    def add(self, places: np.ndarray) -> None:
+    def add(self, entries: np.ndarray) -> None:
         """Score entries that have not been."""
-        entries = self._usable[places]
         scores = scores_of_entries(self._corpus, entries, self._query)[:, :1]
+        self.n_entries += len(entries)
+        self.n_clips += int(self._corpus.n_clips[entries].sum())
         for best in {id(self._best): self._best, id(self._of_videos): self._of_videos}.values():
             best.add(torch.from_numpy(entries), scores)
-        self.done[places] = True
         of_videos = self._of_videos.result()[1][0]
         if len(of_videos) >= self._keep:
             self.needed = float(of_videos[self._keep - 1])
@@ -118,17 +115,30 @@ class CertifiedIndex(SearchIndex):
     """Finds what an exact search finds; see above.
 
     Args:
-        codebooks: of each modality.
-        first_row, n_clips: (Nv,) int64, where the clips of each entry of the corpus are among those of the codebooks.
+        bases: of each modality.
+        layouts: of each level.
+        level: number of a part and of a level -> that level of the part's rows.
+        part, first_row: (Nv,) int64, where each entry of the corpus lies: its part, and the first of its rows there.
+        n_clips: (Nv,) int64.
+        row_bytes: what the model's own row of a clip takes.
     """
 
-    most_at_once = 16  # an exact search serves many by one pass over the corpus
-
-    def __init__(self, codebooks: Sequence[Codebook], first_row: np.ndarray, n_clips: np.ndarray) -> None:
-        self._codebooks, self._first, self._n_clips = codebooks, first_row, n_clips
-        self._in_order = np.argsort(first_row, kind="stable")  # of entries
-        edges = np.stack([first_row, first_row + n_clips], axis=1)[self._in_order]
-        self._edges = edges.ravel()  # of each entry's clips, one entry after another
+    def __init__(
+        self,
+        bases: Sequence[Basis],
+        layouts: Sequence[Layout],
+        level: Callable[[int, int], Level],
+        part: np.ndarray,
+        first_row: np.ndarray,
+        n_clips: np.ndarray,
+        row_bytes: int,
+    ) -> None:
+        self._bases, self._layouts, self._level = bases, layouts, level
+        self._part, self._first, self._n_clips, self._row_bytes = part, first_row, n_clips, row_bytes
+        self._in_order = np.lexsort((first_row, part))
+        self._whole: tuple[int, list[PartBlocks]] = (0, [])  # blocks of that many rows, of all entries
+        self._room = np.empty(0, np.int8)
+        self.most_at_once = FEW + int(n_clips.sum()) // CLIPS_A_QUERY
         self.work = Work()
 
     @torch.inference_mode()
@@ -140,75 +150,107 @@ class CertifiedIndex(SearchIndex):
         allowed: np.ndarray | None = None,
         video_of_entry: torch.Tensor | None = None,
     ) -> Shortlist:
-        usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
+        usable = self._in_order if allowed is None else self._in_order[allowed[self._in_order]]
         as_many = 1 if len(queries) == 1 else 2  # an exact search multiplies a query alone otherwise than several
-        each = [
-            self._find(corpus, query.expand(as_many, -1, -1), keep, usable, video_of_entry)
-            for query in queries.unsqueeze(1)
-        ]
-        return Shortlist(*(torch.cat(column) for column in zip(*each, strict=True)))
+        self.work.queries += len(queries)
+        found = []
+        for some in queries.split(max(1, BOUNDS_AT_A_TIME // len(usable))):
+            asked = [basis.coordinates(of.numpy()) for basis, of in zip(self._bases, some.unbind(1), strict=True)]
+            level = 0 if len(some) < MANY else len(self._layouts) - 1
+            bounds = self._bounds(asked, usable, level) if len(usable) > keep else None
+            for number, query in enumerate(some):
+                scored = _Scored(corpus, query.expand(as_many, -1, -1), keep, usable, video_of_entry)
+                if bounds is None:
+                    scored.add(usable)
+                else:
+                    alone = [of_modality[number : number + 1] for of_modality in asked]
+                    self._find(scored, alone, usable, bounds[number], level, keep)
+                self.work.scored += scored.n_entries
+                self.work.row_bytes += scored.n_clips * self._row_bytes
+                found.append(scored.result())
+        return Shortlist(*(torch.cat(column) for column in zip(*found, strict=True)))
 
     def _find(
-        self, corpus: Corpus, query: torch.Tensor, keep: int, usable: np.ndarray, video_of_entry: torch.Tensor | None
-    ) -> tuple[torch.Tensor, ...]:
-        """Entries, their scores, the best of each video, and their scores, (1, V) each; see `Shortlist`.
+        self, scored: _Scored, query: list[Floats], usable: np.ndarray, bound: np.ndarray, level: int, keep: int
+    ) -> None:
+        """Score what may be among the best of the `usable` entries, whose scores are at most `bound`, by some level."""
+        last = len(self._layouts) - 1
+        closely, left = np.full(len(usable), level == last), np.arange(len(usable))
+        at_a_time = keep
+        while len(left):
+            known = scored.needed > -np.inf
+            unread = left[~closely[left]]
+            if len(unread) and (known or len(unread) == len(left)):
+                some = unread if known else np.sort(_largest(bound, unread, PROMISING * keep))
+                bound[some] = self._bounds(query, usable[some], last)[0]
+                closely[some] = True
+            else:
+                best = _largest(bound, left[closely[left]], at_a_time)
+                scored.add(usable[best])
+                bound[best] = -np.inf  # it is done with
+                at_a_time = SCORED_AT_A_TIME
+            left = left[(bound[left] >= scored.needed) & (bound[left] > -np.inf)]
 
-        The query is (1, M, D), or (2, M, D) twice the same.
+    def _bounds(self, queries: Sequence[Floats], entries: np.ndarray, level: int) -> npt.NDArray[np.float32]:
+        """(Nq, n) what scores of entries (n,), in the order in which they lie, are not above.
+
+        Queries are given by their coordinates (Nq, D) in each modality.
         """
-        split = [
-            SplitQuery(book.basis, of_modality, book.bands)
-            for book, of_modality in zip(self._codebooks, query[0].numpy(), strict=True)
-        ]
-        scored = _Scored(corpus, query, keep, usable, video_of_entry)
-        bound, products = self._bounds_of_all(split)
-        bound = bound[usable]
-        n_first = min(round(PROMISING * keep), len(bound))
-        self._score(scored, np.argpartition(-bound, n_first - 1)[:n_first])
-        for level in range(1, len(self._codebooks[0].levels)):
-            left = np.flatnonzero((bound >= scored.needed) & ~scored.done)
-            if len(left):
-                bound[left] = self._bounds(split, usable[left], level, products)
-        while True:
-            left = np.flatnonzero((bound >= scored.needed) & ~scored.done)
-            if not len(left):
-                break
-            best = np.argsort(-bound[left], kind="stable")[:SCORED_AT_A_TIME]
-            self._score(scored, left[best])
-        return scored.result()
+        found = np.zeros((len(queries[0]), len(entries)), np.float32)
+        layout = self._layouts[level]
+        asked = [Asked.of(coordinates, layout) for coordinates in queries]
+        most = max(1 << 12, min(ROWS_AT_A_TIME, NUMBERS_AT_A_TIME // len(found)))
+        for part, blocks in self._blocks(entries, most):
+            there = self._level(part, level)
+            of = [weights(own, layout, scales, level > 0) for own, scales in zip(asked, there.scales, strict=True)]
+            for block in blocks:
+                for modality, own in enumerate(of):
+                    best = self._best(there, modality, block, own)  # (n, Nq)
+                    found[:, block.entries] += (best * own.step + own.constant).T
+        return np.divide(found, len(queries), out=found)
 
-    def _score(self, scored: _Scored, places: np.ndarray) -> None:
-        scored.add(places)
-        self.work.scored += len(places)
+    def _blocks(self, entries: np.ndarray, most: int) -> list[PartBlocks]:
+        """Entries, in the order in which they lie, part by part; those of all are kept for the next query."""
+        if entries is self._in_order and self._whole[0] == most:
+            return self._whole[1]
+        of_part, found = self._part[entries], []
+        begins = np.flatnonzero(np.append(True, of_part[1:] != of_part[:-1])).tolist()
+        for a, b in zip(begins, [*begins[1:], len(entries)], strict=True):
+            some = entries[a:b]
+            found.append((int(of_part[a]), list(blocks_of(self._first[some], self._n_clips[some], most, a))))
+        if entries is self._in_order:
+            self._whole = most, found
+        return found
 
-    def _bounds_of_all(self, split: Sequence[SplitQuery]) -> tuple[Floats, list[torch.Tensor]]:
-        """(Nv,) what the score of each entry is not above, by the first level; and of each modality its products."""
-        found, products = np.zeros(len(self._first), np.float32), []
-        for book, query in zip(self._codebooks, split, strict=True):
-            level, band = book.levels[0], query[0]
-            product, above = torch.empty(len(level)), torch.empty(len(level) + 1)
-            above[-1] = -torch.inf  # of no clip: where the last entry's end
-            for first in range(0, len(level), ROWS_AT_A_TIME):
-                rows = slice(first, min(first + ROWS_AT_A_TIME, len(level)))
-                product[rows] = level.products(band, rows)
-                torch.add(product[rows], level.beyond(band, rows), out=above[rows])
-            best = np.maximum.reduceat(above.numpy(), self._edges)[::2]
-            found[self._in_order] += best + np.float32(query.constant(0))
-            products.append(product)
-            self.work.index_bytes += len(level) * level.row_bytes
-        return found / np.float32(len(split)), products
+    def _best(self, level: Level, modality: int, block: Block, of: Weights) -> npt.NDArray[np.int32]:
+        """(n, Nq) the largest product of the clips of each entry of a block."""
+        rows = self._read(level.rows, modality, block.stretches)
+        self.work.index_bytes += rows.nbytes
+        product = torch.empty((len(rows) + 1, len(of.step)), dtype=torch.int32)
+        product[-1] = torch.iinfo(torch.int32).min  # of no clip: where the last entry's end
+        products(torch.from_numpy(rows), of, product[:-1])
+        flat = product.numpy() if len(of.step) > 1 else product.numpy()[:, 0]
+        best: npt.NDArray[np.int32] = np.maximum.reduceat(flat, block.edges, axis=0)[::2]
+        return best.reshape(-1, len(of.step))
 
-    def _bounds(
-        self, split: Sequence[SplitQuery], entries: np.ndarray, last: int, products: Sequence[torch.Tensor]
-    ) -> Floats:
-        """The same of some entries, by all levels up to the `last`, of which the first level's products are known."""
-        counts = self._n_clips[entries]
-        starts = np.cumsum(counts) - counts
-        rows = torch.from_numpy(np.repeat(self._first[entries] - starts, counts) + np.arange(counts.sum()))
-        found = np.zeros(len(entries), np.float32)
-        for book, query, product in zip(self._codebooks, split, products, strict=True):
-            above = book.levels[last].beyond(query[last], rows).add_(product[rows])
-            for number in range(1, last + 1):
-                above += book.levels[number].products(query[number], rows)
-                self.work.index_bytes += len(rows) * book.levels[number].row_bytes
-            found += np.maximum.reduceat(above.numpy(), starts) + np.float32(query.constant(last))
-        return found / np.float32(len(split))
+    def _read(self, rows: ArrayFile | np.ndarray, modality: int, stretches: Sequence[slice]) -> np.ndarray:
+        """(n, W) int8 rows of stretches, one after another, until others are asked for."""
+        if isinstance(rows, np.ndarray) and len(stretches) == 1:
+            return np.asarray(rows[modality, stretches[0]])
+        n, width = sum(stretch.stop - stretch.start for stretch in stretches), rows.shape[2]
+        if len(self._room) < n * width:
+            self._room = np.empty(n * width, np.int8)
+        found = self._room[: n * width].reshape(n, width)
+        if isinstance(rows, np.ndarray):
+            return np.concatenate([rows[modality, stretch] for stretch in stretches], out=found)
+        at = 0
+        for stretch in stretches:
+            end = at + stretch.stop - stretch.start
+            rows.read_into(found[at:end], modality, stretch.start)
+            at = end
+        return found
+
+
+def _largest(values: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
+    """Those of some places whose values are largest, `n` at most."""
+    return places if len(places) <= n else places[np.argpartition(-values[places], n - 1)[:n]]
