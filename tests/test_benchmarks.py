@@ -32,6 +32,7 @@ from tests.benchmarks import (
     bench_visitors,
     blind_ranking,
     common,
+    fit_search,
     generated_anet,
     grown_corpus,
     staged_inference,
@@ -243,6 +244,22 @@ def test_searches_by_way_of_an_index_are_compared_with_exact_ones(figures, grown
         found = notes(figures(bench_search.main, [*asked, "--index", *way]))
         assert any("finds 1.0000 of the exact first 100 videos" in note for note in found.values())
         assert any("p50" in note for note in found.values())
+
+
+def test_lines_through_some_sizes_foretell_others(tmp_path, capsys):
+    sizes = {20: 3.5, 100: 7.5, 1000: 52.5}  # 2.5 s and 0.05 s a clip
+    for clips, seconds in sizes.items():
+        row = {"work": "exact: one query", "timing": {"seconds": seconds}}
+        (tmp_path / f"{clips}.json").write_text(json.dumps({"settings": {"clips": clips}, "rows": [row]}))
+    runs = [str(tmp_path / f"{clips}.json") for clips in sizes]
+    fit_search.main([*runs[:2], "--held_out", runs[2], "--clips", "2000", "--nodes", "1", "4"])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "2.5 s + 13.9 h a million" in line
+    assert "52.5 s measured, 52.5 s foretold (" in line
+    assert [cell.strip() for cell in line.split("|")[4:6]] == ["102 s", "27.5 s"]
+    falling = fit_search.Line.through([(10, 2.0), (1000, 1.0)])  # no clip takes less than no time
+    assert falling.per_clip == 0
+    assert 1 < falling.fixed < 2
 
 
 @pytest.fixture(scope="module")

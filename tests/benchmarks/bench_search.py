@@ -45,16 +45,18 @@ class GrownCorpus:
     Args:
         folder: what `grown_corpus.py` wrote.
         n_queries: how many of the queries are asked, spread evenly.
+        n_videos: how many of the videos are searched, the first ones; None: all.
     """
 
-    def __init__(self, folder: Path, n_queries: int) -> None:
+    def __init__(self, folder: Path, n_queries: int, n_videos: int | None = None) -> None:
         self.store = CorpusStore(folder)
-        self.corpus = StoredCorpus(self.store, list(self.store.where), CPU)
+        self.corpus = StoredCorpus(self.store, list(self.store.where)[:n_videos], CPU)
         queries, self.kernels = load_queries(folder)
         asked = np.linspace(0, len(queries) - 1, n_queries).round().astype(np.int64)
         self.queries = queries.of(asked)
         self.others = np.delete(queries.for_videos.numpy(), asked, axis=0)  # such as a model was trained on
-        self.exact_path = folder.with_name(f"{folder.name}_exact_{n_queries}.pt")
+        searched = "" if n_videos is None else f"_{n_videos}_videos"
+        self.exact_path = folder.with_name(f"{folder.name}{searched}_exact_{n_queries}.pt")
 
     @property
     def n_clips(self) -> int:
@@ -121,8 +123,9 @@ def bytes_on_disk(path: Path) -> int:
 
 def measure(report: Report, args: argparse.Namespace) -> None:
     """Lines of one way of searching: building, one query at a time, all at once."""
-    grown, memory = GrownCorpus(Path(args.corpus), args.queries), PeakMemory()
+    grown, memory = GrownCorpus(Path(args.corpus), args.queries, args.videos), PeakMemory()
     unit, n_clips = measure_unit(CPU), grown.n_clips
+    report.settings["clips"] = n_clips
     index, name = None, args.index
     if args.index in INDEXES[1:]:
         building, begin = PeakMemory(), time.perf_counter()
@@ -184,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add("--candidate_videos", type=int, default=CandidateSettings.n_entries, help="videos scored")
     add("--probes", type=int, default=CandidateSettings.n_probes, help="cells looked into")
+    add("--videos", type=int, help="how many of the corpus' videos are searched (default: all)")
     add("--queries", type=int, default=200, help="queries asked")
     add("--alone", type=int, default=100, help="queries asked one at a time")
     args = parser.parse_args(argv)
