@@ -7,17 +7,16 @@ the corpus are so in the index, which reads the corpus' new parts alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from method_tvr.search.corpus_store import ROWS, CorpusStore, OpenPart, Part, recipe_seal
-from method_tvr.search.index.certified.bounds import Basis, Layout, Scales, coded
+from method_tvr.search.index.certified.bounds import Basis, Floats, Layout, Scales, coded
 from method_tvr.search.index.certified.certified_index import CertifiedIndex, Level
 from method_tvr.search.stored_corpus import StoredCorpus
 from standalone_eval.files.parts import part_folder
@@ -122,28 +121,26 @@ def _bases(
 
 def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray) -> np.ndarray:
     """(M, D, D): of each modality the directions."""
-    rng, n_rows = np.random.default_rng(SEED), sum(int(part.n_rows.sum()) for part in store.parts)
-    sampled: list[list[np.ndarray]] = [[] for _ in range(recipe.n_modalities)]
-    for number, part in enumerate(store.parts):
-        for unit in _unit_rows(store.opened(number), part):
-            chosen = rng.random(unit.shape[1]) < SAMPLED_ROWS / n_rows
-            for of_modality, rows in zip(sampled, unit, strict=False):
-                of_modality.append(rows[chosen])
+    rng = np.random.default_rng(SEED)
+    counts = [int(part.n_rows.sum()) for part in store.parts]
+    share = min(1.0, SAMPLED_ROWS / sum(counts))
+    sampled = [
+        _unit(store.opened(number), row, 1)
+        for number, n_rows in enumerate(progress(counts, "looking for directions"))
+        for row in np.sort(rng.choice(n_rows, max(1, round(share * n_rows)), replace=False)).tolist()
+    ]
     bases = []
-    for m, of_modality in enumerate(sampled):
+    for m in range(recipe.n_modalities):
         asked = queries[:, m] if len(queries) else np.empty((0, recipe.size))
-        bases.append(Basis.of(np.concatenate(of_modality), asked).directions)
+        bases.append(Basis.of(np.concatenate([unit[m] for unit in sampled]), asked).directions)
     return np.stack(bases)
 
 
-def _unit_rows(opened: OpenPart, part: Part) -> Iterator[np.ndarray]:
-    """(V, n, D) float32 rows of a part of unit length, some at a time, as a search takes them."""
-    n_rows = int(part.n_rows.sum())
-    for first in range(0, n_rows, ROWS_AT_A_TIME):
-        rows = torch.from_numpy(opened.rows[first : first + ROWS_AT_A_TIME]).float()
-        norms = np.empty((len(opened.norms), len(rows)), np.float32)
-        opened.norms_into(norms, first)
-        yield (rows.transpose(0, 1).double() / torch.from_numpy(norms).double().unsqueeze(2)).numpy()
+def _unit(opened: OpenPart, first: int, n: int) -> np.ndarray:
+    """(V, n, D) float64 rows of a part of unit length, as a search takes them."""
+    rows, norms = opened.rows[first : first + n], np.empty((len(opened.norms), n), np.float32)
+    opened.norms_into(norms, first)
+    return rows.swapaxes(0, 1).astype(np.float32) / norms.astype(np.float64)[:, :, None]
 
 
 def _write_part(
@@ -163,19 +160,8 @@ def _write_part(
     rows = [np.empty((recipe.n_modalities, n_rows, layout.row_bytes), np.int8) for layout in layouts]
     scales: list[list[Scales]] = [[] for _ in layouts]
     for m, basis in enumerate(bases):
-        numbers = np.empty((n_rows, max(layout.n_directions for layout in layouts)))
-        lengths = [np.empty((n_rows, len(layout.stretches))) for layout in layouts]
-        at = 0
-        for unit in _unit_rows(opened(), part):
-            z = basis.coordinates(unit[m])
-            some = slice(at, at + len(z))
-            numbers[some] = z[:, : numbers.shape[1]]
-            for layout, of_layout in zip(layouts, lengths, strict=True):
-                for k, (first, end) in enumerate(layout.stretches):
-                    of_layout[some, k] = np.linalg.norm(z[:, first:end], axis=1)
-            at = some.stop
-        for level, layout in enumerate(layouts):
-            rows[level][m], found = coded(numbers[:, : layout.n_directions], lengths[level])
+        for level, (numbers, lengths) in enumerate(_coordinates(opened(), m, n_rows, basis, layouts)):
+            rows[level][m], found = coded(numbers, lengths)
             scales[level].append(found)
     with part_folder(folder.parent, f".{folder.name}-") as unfinished:
         digests = {}
@@ -185,6 +171,22 @@ def _write_part(
         as_lists = [[{**asdict(of), "steps": of.steps.tolist()} for of in of_level] for of_level in scales]
         write_sealed(unfinished / DESCRIPTION, {**wanted, "sha256": digests, "scales": as_lists})
         put_in_place(unfinished, folder, gives_way=lambda: True)
+
+
+def _coordinates(
+    opened: OpenPart, modality: int, n_rows: int, basis: Basis, layouts: Sequence[Layout]
+) -> list[tuple[Floats, Floats]]:
+    """Of the rows of a part, for each layout, their first coordinates (R, B) and lengths (R, S) of the others."""
+    numbers = np.empty((n_rows, max(layout.n_directions for layout in layouts)))
+    lengths = [np.empty((n_rows, len(layout.stretches))) for layout in layouts]
+    for first in range(0, n_rows, ROWS_AT_A_TIME):
+        z = basis.coordinates(_unit(opened, first, min(ROWS_AT_A_TIME, n_rows - first))[modality])
+        some = slice(first, first + len(z))
+        numbers[some] = z[:, : numbers.shape[1]]
+        for layout, of_layout in zip(layouts, lengths, strict=True):
+            for k, stretch in enumerate(layout.stretches):
+                of_layout[some, k] = np.linalg.norm(z[:, slice(*stretch)], axis=1)
+    return [(numbers[:, : layout.n_directions], found) for layout, found in zip(layouts, lengths, strict=True)]
 
 
 class _Parts:
