@@ -163,7 +163,7 @@ def weights(asked: Asked, layout: Layout, scales: Scales, fine: bool) -> Weights
 
 
 def products(rows: torch.Tensor, of: Weights, out: torch.Tensor) -> None:
-    """Fill `out` (n, Nq) int32 with the products of rows (n, W) int8 and weights."""
+    """Fill `out` (n, Nq) int32 with the products of rows (n, W) int8 and weights; there is room for W up to 524."""
     if len(of.step) == of.numbers.shape[1]:
         _multiply(rows, of.numbers, out)
         return
@@ -184,8 +184,9 @@ def _multiply(rows: torch.Tensor, numbers: torch.Tensor, out: torch.Tensor) -> N
 def eight_bits_are_exact() -> bool:
     """Whether products of bytes are: some processors add them up in 16 bits, in which the largest have no room."""
     rows = torch.tensor([[LARGEST], [-LARGEST]], dtype=torch.int8).repeat(40, 128)
-    numbers = torch.tensor([LARGEST, -LARGEST], dtype=torch.int8).repeat(128, 3)
-    return bool(torch.equal(torch._int_mm(rows, numbers).long(), rows.long() @ numbers.long()))
+    numbers = torch.tensor([LARGEST, -LARGEST], dtype=torch.int8).repeat(128, 16)
+    right = rows.long() @ numbers.long()
+    return all(torch.equal(torch._int_mm(rows, numbers[:, :n].contiguous()).long(), right[:, :n]) for n in (1, 2, 32))
 
 
 def slack(size: int) -> float:
