@@ -3,15 +3,17 @@
     python tests/benchmarks/grown_corpus.py --model_dir MINI_MODEL --out CORPUS --videos 21793
     python tests/benchmarks/bench_search.py --corpus CORPUS --index exact
     python tests/benchmarks/bench_search.py --corpus CORPUS --index faiss --index_kind ivf
+    python tests/benchmarks/bench_search.py --corpus CORPUS --index milvus --index_uri http://127.0.0.1:19530 --data DIR
 
 Each run measures one way of searching, so that its memory is its own. The exact answers are kept beside the corpus, and
 the others compared with them: recall is that of the exact first 100 videos and of the exact first moment. Queries are
-encoded already. `plain` is what a straightforward implementation does: video by video, then all of them sorted.
+encoded already. DIR is the folder of a server's data, whose bytes are counted. `plain` is what a straightforward implementation does: video by video, then all of them sorted.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from method_tvr.options.values import CERTIFIED, FAISS_KINDS, INDEXES
+from method_tvr.options.values import CERTIFIED, INDEX_KINDS, INDEXES, MILVUS, USUAL_KIND
 from method_tvr.search.candidates import CandidateSettings, SearchIndex
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.index.certified.certified_files import open_certified_index
@@ -93,14 +95,17 @@ def open_index(args: argparse.Namespace, grown: GrownCorpus) -> tuple[SearchInde
     """The index that the options name, built if it is not there, and where it lies on disk."""
     settings = CandidateSettings(args.candidate_clips, args.candidate_videos, args.probes)
     folder = Path(args.corpus)
-    if args.index == "milvus":
+    kind = args.index_kind or USUAL_KIND.get(args.index)
+    if args.index == MILVUS:
         path = folder.with_name(f"{folder.name}_milvus.db")
-        return open_milvus_index(str(path), None, "0" * 64, grown.corpus, 2, settings), path
+        uri, seal = args.index_uri or str(path), hashlib.sha256(folder.name.encode()).hexdigest()
+        index = open_milvus_index(uri, args.index_token, kind, seal, grown.corpus, 2, settings)
+        return index, Path(args.data) if args.data else path
     if args.index == CERTIFIED:
         path = folder.with_name(f"{folder.name}_certified")
         return open_certified_index(path, grown.store, grown.corpus, lambda: grown.others), path
-    path = folder.with_name(f"{folder.name}_{args.index_kind}_{args.pq_bytes}")
-    recipe = FaissRecipe(args.index_kind, folder.name, args.pq_bytes)
+    path = folder.with_name(f"{folder.name}_{kind}_{args.pq_bytes}")
+    recipe = FaissRecipe(kind, folder.name, args.pq_bytes)
     return open_faiss_index(path, recipe, grown.corpus, 2, settings), path
 
 
@@ -128,7 +133,7 @@ def measure(report: Report, args: argparse.Namespace) -> None:
         building, begin = PeakMemory(), time.perf_counter()
         with building.watched():
             index, path = open_index(args, grown)
-        name = f"{args.index} {args.index_kind}" if args.index == "faiss" else args.index
+        name = " ".join(filter(None, (args.index, args.index_kind or USUAL_KIND.get(args.index))))
         per_clip = bytes_on_disk(path) / n_clips
         built = Timing(time.perf_counter() - begin, unit, measure_unit(CPU))
         report.add(f"{name}: build or open", built, n_clips, "clips", note=f"{per_clip:.0f} bytes a clip; {building}")
@@ -174,7 +179,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument_group("what").add_argument
     add("--corpus", required=True, metavar="FOLDER", help="what grown_corpus.py wrote")
     add("--index", choices=(*INDEXES, PLAIN), default=INDEXES[0], help="the way of searching")
-    add("--index_kind", choices=FAISS_KINDS, default="ivfsq", help="of faiss")
+    add("--index_kind", choices=INDEX_KINDS, help="of faiss and of milvus")
+    add("--index_uri", help="of milvus: a server's (default: a local file beside the corpus)")
+    add("--index_token", help="of milvus: what the server asks for")
+    add("--data", metavar="FOLDER", help="of milvus: the server's data, to count its bytes")
     add("--pq_bytes", type=int, default=48, help="of a clip and modality, for ivfpq")
     add(
         "--candidate_clips",
