@@ -7,7 +7,8 @@
 
 Each run measures one way of searching, so that its memory is its own. The exact answers are kept beside the corpus, and
 the others compared with them: recall is that of the exact first 100 videos and of the exact first moment. Queries are
-encoded already. DIR is the folder of a server's data, whose bytes are counted. `plain` is what a straightforward implementation does: video by video, then all of them sorted.
+encoded already. DIR is the folder of a server's data, whose bytes are counted. `plain` is what a straightforward
+implementation does: video by video, then all of them sorted.
 """
 
 from __future__ import annotations

@@ -13,6 +13,18 @@ from pathlib import Path
 import pytest
 
 START_S = 120.0
+STOP_S = 20.0
+PARTS = (
+    "etcd",
+    "root-coord",
+    "proxy-internal",
+    "query-coord",
+    "query-node",
+    "index-coord",
+    "index-node",
+    "data-coord",
+    "data-node",
+)
 COMMAND = "MILVUS_SERVER"  # environment variable that may name the command
 TOKEN = "root:Milvus"  # of its first user
 
@@ -25,7 +37,7 @@ def free_port() -> int:
 
 
 class MilvusServer:
-    """A server that asks for a token; it may be killed and started again over what it has kept.
+    """A server that asks for a token; it may be stopped and started again over what it has kept.
 
     Args:
         command: `milvus-server`.
@@ -37,6 +49,8 @@ class MilvusServer:
         self.uri = f"http://127.0.0.1:{self.port}"
         self._command = [command, "--data", str(folder), "--authorization-enabled", "true"]
         self._command += ["--proxy-port", str(self.port)]
+        for part in PARTS:  # else one that starts again takes other ports, and looks for its parts at the old ones
+            self._command += [f"--{part}-port", str(free_port())]
         self._log, self._process = folder / "start.log", None
         folder.mkdir()
 
@@ -60,12 +74,27 @@ class MilvusServer:
             return False
         return True
 
-    def kill(self) -> None:
-        """End it and its children at once."""
+    def stop(self) -> None:
+        """End it and its children; one that is killed instead leaves sessions that hinder it from starting again."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            group = self._process.pid
+            os.killpg(group, signal.SIGTERM)
+            end = time.monotonic() + STOP_S
+            while _is_there(group) and time.monotonic() < end:
+                self._process.poll()
+                time.sleep(0.1)
+            if _is_there(group):
+                os.killpg(group, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def milvus_command_or_skip() -> str:

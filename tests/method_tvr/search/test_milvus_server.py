@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
         started.start()
         yield started
     finally:
-        started.kill()
+        started.stop()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_wrong_token_is_said_at_once(server, case, token):
     begin = time.monotonic()
     with pytest.raises(
         InputError,
-        match=r"127.0.0.1:\d+: (missing authorization|auth check failure).*: give as --index_token the user:passw",
+        match=r"127.0.0.1:\d+: (missing auth|auth check fail).*: give as --index_token the user:",
     ):
         opened(server, case, token=token)
     assert time.monotonic() - begin < 10
@@ -112,9 +112,9 @@ def test_somebody_who_may_not_create_collections_is_told_so(server, case):
 
 
 @contextmanager
-def killed(server: MilvusServer, start_after_s: float | None) -> Iterator[None]:
-    """The server killed, and started again after some seconds, at the latest when the block ends."""
-    server.kill()
+def stopped(server: MilvusServer, start_after_s: float | None) -> Iterator[None]:
+    """The server stopped, and started again after some seconds, at the latest when the block ends."""
+    server.stop()
     back = threading.Timer(start_after_s or 0, server.start, [False])
     if start_after_s is not None:
         back.start()
@@ -130,7 +130,7 @@ def killed(server: MilvusServer, start_after_s: float | None) -> Iterator[None]:
 def test_a_search_waits_for_a_server_that_starts_again(server, case, monkeypatch, capfd):
     monkeypatch.setattr(milvus_client, "PATIENCE_S", 120.0)  # beside other tests it starts slowly
     index = opened(server, case)
-    with killed(server, start_after_s=2):
+    with stopped(server, start_after_s=2):
         assert_same_answers(case.by(index), case.exact(), case.queries)
     assert f"note: --index milvus: {server.uri} is away" in capfd.readouterr().err
 
@@ -138,22 +138,22 @@ def test_a_search_waits_for_a_server_that_starts_again(server, case, monkeypatch
 def test_a_server_that_stays_away_ends_a_search_in_bounded_time(server, case, monkeypatch):
     monkeypatch.setattr(milvus_client, "PATIENCE_S", 3.0)
     index = opened(server, case)
-    with killed(server, start_after_s=None):
+    with stopped(server, start_after_s=None):
         begin = time.monotonic()
         with pytest.raises(InputError, match="is --index_uri the address of a running Milvus, and is it up"):
             list(case.by(index).search(case.queries))
         assert 3 <= time.monotonic() - begin < 20
 
 
-def killed_while_building(server: MilvusServer, monkeypatch: pytest.MonkeyPatch, start_again: bool) -> None:
-    """Have the server killed after some batches of a build, which are made small."""
+def stopped_while_building(server: MilvusServer, monkeypatch: pytest.MonkeyPatch, start_again: bool) -> None:
+    """Have the server stopped after some batches of a build, which are made small."""
     batches = milvus_build._batches
 
     def interrupted(*asked):
         for number, rows in enumerate(batches(*asked)):
             if number == 12 and not gone:
                 gone.append(server)
-                server.kill()
+                server.stop()
                 if start_again:
                     server.start(wait=False)
             yield rows
@@ -165,7 +165,7 @@ def killed_while_building(server: MilvusServer, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_build_goes_on_when_the_server_is_back(server, case, monkeypatch, capfd):
     monkeypatch.setattr(milvus_client, "PATIENCE_S", 120.0)
-    killed_while_building(server, monkeypatch, start_again=True)
+    stopped_while_building(server, monkeypatch, start_again=True)
     assert_same_answers(case.by(opened(server, case, seal="f")), case.exact(), case.queries)
     assert "is away" in capfd.readouterr().err
 
@@ -173,7 +173,7 @@ def test_a_build_goes_on_when_the_server_is_back(server, case, monkeypatch, capf
 def test_a_build_ends_with_a_message_when_the_server_stays_away(server, case, monkeypatch):
     monkeypatch.setattr(milvus_client, "PATIENCE_S", 3.0)
     opened(server, case)
-    killed_while_building(server, monkeypatch, start_again=False)
+    stopped_while_building(server, monkeypatch, start_again=False)
     begin = time.monotonic()
     with pytest.raises(InputError, match="is --index_uri the address of a running Milvus, and is it up"):
         opened(server, case, seal="g")
