@@ -48,16 +48,18 @@ class GrownCorpus:
     Args:
         folder: what `grown_corpus.py` wrote.
         n_queries: how many of the queries are asked, spread evenly.
+        n_videos: the first of the corpus; None: all.
     """
 
-    def __init__(self, folder: Path, n_queries: int) -> None:
+    def __init__(self, folder: Path, n_queries: int, n_videos: int | None = None) -> None:
         self.store = CorpusStore(folder)
-        self.corpus = StoredCorpus(self.store, list(self.store.where), CPU)
+        self.corpus = StoredCorpus(self.store, list(self.store.where)[:n_videos], CPU)
         queries, self.kernels = load_queries(folder)
         asked = np.linspace(0, len(queries) - 1, n_queries).round().astype(np.int64)
         self.queries = queries.of(asked)
         self.others = np.delete(queries.for_videos.numpy(), asked, axis=0)  # such as a model was trained on
-        self.exact_path = folder.with_name(f"{folder.name}_exact_{n_queries}.pt")
+        self.name = folder.name if n_videos is None else f"{folder.name}_{n_videos}"
+        self.exact_path = folder.with_name(f"{self.name}_exact_{n_queries}.pt")
 
     @property
     def n_clips(self) -> int:
@@ -98,15 +100,15 @@ def open_index(args: argparse.Namespace, grown: GrownCorpus) -> tuple[SearchInde
     folder = Path(args.corpus)
     kind = args.index_kind or USUAL_KIND.get(args.index)
     if args.index == MILVUS:
-        path = folder.with_name(f"{folder.name}_milvus.db")
-        uri, seal = args.index_uri or str(path), hashlib.sha256(folder.name.encode()).hexdigest()
+        path = folder.with_name(f"{grown.name}_milvus.db")
+        uri, seal = args.index_uri or str(path), hashlib.sha256(grown.name.encode()).hexdigest()
         index = open_milvus_index(uri, args.index_token, kind, seal, grown.corpus, 2, settings)
         return index, Path(args.data) if args.data else path
     if args.index == CERTIFIED:
-        path = folder.with_name(f"{folder.name}_certified")
+        path = folder.with_name(f"{grown.name}_certified")
         return open_certified_index(path, grown.store, grown.corpus, lambda: grown.others), path
-    path = folder.with_name(f"{folder.name}_{kind}_{args.pq_bytes}")
-    recipe = FaissRecipe(kind, folder.name, args.pq_bytes)
+    path = folder.with_name(f"{grown.name}_{kind}_{args.pq_bytes}")
+    recipe = FaissRecipe(kind, grown.name, args.pq_bytes)
     return open_faiss_index(path, recipe, grown.corpus, 2, settings), path
 
 
@@ -127,7 +129,7 @@ def bytes_on_disk(path: Path) -> int:
 
 def measure(report: Report, args: argparse.Namespace) -> None:
     """Lines of one way of searching: building, one query at a time, all at once."""
-    grown, memory = GrownCorpus(Path(args.corpus), args.queries), PeakMemory()
+    grown, memory = GrownCorpus(Path(args.corpus), args.queries, args.videos), PeakMemory()
     unit, n_clips = measure_unit(CPU), grown.n_clips
     index, name = None, args.index
     if args.index in INDEXES[1:]:
@@ -179,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__doc__, repeats=1)
     add = parser.add_argument_group("what").add_argument
     add("--corpus", required=True, metavar="FOLDER", help="what grown_corpus.py wrote")
+    add("--videos", type=int, help="the first of the corpus (default: all)")
     add("--index", choices=(*INDEXES, PLAIN), default=INDEXES[0], help="the way of searching")
     add("--index_kind", choices=INDEX_KINDS, help="of faiss and of milvus")
     add("--index_uri", help="of milvus: a server's (default: a local file beside the corpus)")
