@@ -16,8 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from method_tvr.search.candidates import clip_vectors, n_cells
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.index.milvus_client import Milvus, import_milvus
@@ -60,7 +58,12 @@ def drop_abandoned(milvus: Milvus, name: str) -> None:
     for part in milvus.ask("list_collections"):
         if not part.startswith(name + PART):
             continue
-        properties = milvus.ask("describe_collection", part)["properties"]
+        try:
+            properties = milvus.ask("describe_collection", part)["properties"]
+        except InputError:
+            if milvus.ask("has_collection", part):
+                raise
+            continue  # it has just been given its name, or was dropped
         silent = time.time() - float(properties.get(ALIVE, 0))
         if milvus.is_local or silent > ABANDONED_S:  # a local file is open in one process only
             _say(f"{part} is what an interrupted build has left: it is dropped")
@@ -173,15 +176,13 @@ def _batches(corpus: Corpus, modality: int, at_a_time: int) -> Iterator[list[dic
     number = 0
     for entries, vectors in clip_vectors(corpus, modality):
         for first in range(0, len(entries), at_a_time):
-            some: tuple[np.ndarray, np.ndarray] = (
-                entries[first : first + at_a_time],
-                vectors[first : first + at_a_time],
-            )
-            yield [
+            some = slice(first, first + at_a_time)
+            rows = [
                 {"id": number + i, ENTRY: entry, VECTOR: vector}
-                for i, (entry, vector) in enumerate(zip(some[0].tolist(), some[1], strict=True))
+                for i, (entry, vector) in enumerate(zip(entries[some].tolist(), vectors[some], strict=True))
             ]
-            number += len(some[0])
+            yield rows
+            number += len(rows)
 
 
 def _index(milvus: Milvus, part: str, params: dict[str, Any], desc: str) -> None:
@@ -190,10 +191,8 @@ def _index(milvus: Milvus, part: str, params: dict[str, Any], desc: str) -> None
     described.add_index(VECTOR, **params)
     milvus.ask("create_index", part, described, sync=False)
     give_sign = _signs(milvus, part)
-    total = 1.0
 
     def indexed() -> float:
-        nonlocal total
         give_sign()
         said = milvus.ask("describe_index", part, VECTOR)
         if said["state"] == "Failed":
