@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -30,10 +31,12 @@ TOKEN = "root:Milvus"  # of its first user
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
+    """A port that nobody listens at, below those that a client which looks for a stopped server may itself be given."""
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 class MilvusServer:
