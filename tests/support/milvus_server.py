@@ -54,13 +54,24 @@ class MilvusServer:
         self._command += ["--proxy-port", str(self.port)]
         for part in PARTS:  # else one that starts again takes other ports, and looks for its parts at the old ones
             self._command += [f"--{part}-port", str(free_port())]
-        self._log, self._process = folder / "start.log", None
+        self._folder, self._log, self._process = folder, folder / "start.log", None
         folder.mkdir()
 
     def start(self, wait: bool = True) -> None:
         """Start it, and wait until it answers."""
+        command, env, binary = self._command, dict(os.environ), self._folder / "bin" / "milvus"
+        if binary.exists():  # `milvus-server` would take other ports, because connections of before still linger
+            command = [str(binary), "run", "standalone"]
+            env |= {
+                "DEPLOY_MODE": "STANDALONE",
+                "METRICS_PORT": str(free_port()),
+                "LD_LIBRARY_PATH": str(binary.parent),
+            }
+            env["MILVUS_RUN_DIR"] = str(self._folder / "run")
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=env, cwd=self._folder, start_new_session=True
+            )
         end = time.monotonic() + START_S
         while wait and not self.answers():
             if time.monotonic() > end or self._process.poll() is not None:
