@@ -21,6 +21,7 @@ AGAIN_S = 1.0
 # service unavailable; collection not loaded, or only in part, or recovering; channel not available
 AWAY_CODES = frozenset({2, 101, 103, 106, 503})
 AWAY_STATES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+AWAY_WORDS = ("empty grpc client", "node not match")  # of a server whose parts do not reach each other yet
 REFUSED_STATES = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 REFUSED_WORDS = ("auth check failure", "permission deny", "privilege")  # where there is no state
 
@@ -122,7 +123,10 @@ def _said(err: BaseException) -> str:
 
 
 def _is_away(err: BaseException) -> bool:
-    return not _refusal(err) and (getattr(err, "code", None) in AWAY_CODES or _state(err) in AWAY_STATES)
+    if _refusal(err):
+        return False
+    known = getattr(err, "code", None) in AWAY_CODES or _state(err) in AWAY_STATES
+    return known or any(words in str(err) for words in AWAY_WORDS)
 
 
 def _refusal(err: BaseException) -> BaseException | None:
