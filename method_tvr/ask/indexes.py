@@ -9,7 +9,7 @@ import numpy as np
 from easydict import EasyDict
 
 from method_tvr.dataset.annotations import Video
-from method_tvr.options.values import CERTIFIED, FAISS
+from method_tvr.options.values import CERTIFIED, FAISS, USUAL_KIND
 from method_tvr.search.candidates import CandidateSettings, SearchIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusStore, recipe_seal
@@ -51,13 +51,14 @@ def open_index(
         )
     settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
     seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
+    kind = opt.index_kind or USUAL_KIND[opt.index]
     if opt.index == FAISS:
         from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it
 
-        recipe = FaissRecipe(opt.index_kind, seal, opt.pq_bytes)
-        folder = store.folder.with_name(f"{store.folder.name}_{opt.index_kind}_index")
+        recipe = FaissRecipe(kind, seal, opt.pq_bytes)
+        folder = store.folder.with_name(f"{store.folder.name}_{kind}_index")
         return open_faiss_index(folder, recipe, corpus, n_modalities, settings, opt.trust_index)
     from method_tvr.search.index.milvus_index import open_milvus_index
 
     uri = opt.index_uri or str(store.folder.with_name(f"{store.folder.name}_milvus.db"))
-    return open_milvus_index(uri, opt.index_token, seal, corpus, n_modalities, settings)
+    return open_milvus_index(uri, opt.index_token, kind, seal, corpus, n_modalities, settings)

@@ -14,7 +14,7 @@ from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
 from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
-from method_tvr.options.values import CERTIFIED, CTX_MODES, EXACT
+from method_tvr.options.values import CTX_MODES, KINDS
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError
@@ -172,13 +172,24 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             )
         if not asked and for_asking:
             raise InputError(f"--{min(for_asking)}: is for sentences that are asked: give --query or --query_file too")
-    elif opt.index not in (EXACT, CERTIFIED) and opt.long_videos == WINDOWS:
-        raise InputError(f"--index {opt.index}: misses windows of long videos: give --index certified, or leave it out")
+    elif opt.index in KINDS:
+        _check_index(opt)
     if program == SERVE:
         if asked:
             raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
         if opt.videos is not None and not Path(opt.videos).is_dir():
             raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
+
+
+def _check_index(opt: EasyDict) -> None:
+    """Refuse what an index of candidates cannot do."""
+    if opt.long_videos == WINDOWS:
+        raise InputError(f"--index {opt.index}: misses windows of long videos: give --index certified, or leave it out")
+    if opt.index_kind is not None and opt.index_kind not in KINDS[opt.index]:
+        raise InputError(
+            f"--index_kind {opt.index_kind}: --index {opt.index} has no such kind: give one of "
+            f"{', '.join(KINDS[opt.index])}"
+        )
 
 
 def settings_of(kind: type[Settings], opt: EasyDict) -> Settings:

@@ -9,3 +9,7 @@ SHOWN_NMS_THD = 0.5  # IoU above which of two moments of a video people are show
 NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
 EXACT, CERTIFIED, FAISS, MILVUS = INDEXES = ("exact", "certified", "faiss", "milvus")
 FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
+MILVUS_KINDS = ("ivf", "ivfsq", "hnsw", "diskann")
+KINDS = {FAISS: FAISS_KINDS, MILVUS: MILVUS_KINDS}  # of an index
+INDEX_KINDS = tuple(dict.fromkeys(FAISS_KINDS + MILVUS_KINDS))
+USUAL_KIND = {FAISS: "ivfsq", MILVUS: "ivf"}

@@ -256,6 +256,8 @@ def test_the_end_of_input_ends_the_prompt(searcher, capsys):
     [
         (("--measure_index", "3"), "--index exact looks at everything"),
         (("--index", "faiss", "--long_videos", "windows"), "misses windows of long videos"),
+        (("--index", "faiss", "--index_kind", "hnsw"), "--index faiss has no such kind: give one of flat, ivf, ivfsq"),
+        (("--index", "milvus", "--index_kind", "ivfpq"), "--index milvus has no such kind: give one of ivf, ivfsq"),
         (("--probes", "0"), "--probes 0 must be above 0"),
         (("--query", "Omar laughs."), "write the sentences after the model's folder"),
     ],

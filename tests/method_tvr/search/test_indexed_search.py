@@ -40,15 +40,19 @@ class Case:
         return Searcher(self.corpus, *self.kernels, SETTINGS, index=index)
 
 
-@pytest.fixture(scope="module")
-def case() -> Case:
-    """60 videos of 4 to 12 clips with two rows of padding each, and 9 queries."""
-    generator = torch.Generator().manual_seed(5)
-    n_clips = np.random.default_rng(5).integers(4, 13, 60)
+def made_case(n_videos: int, seed: int = 5) -> Case:
+    """Videos of 4 to 12 clips with two rows of padding each, and 9 queries."""
+    generator = torch.Generator().manual_seed(seed)
+    n_clips = np.random.default_rng(seed).integers(4, 13, n_videos)
     rows = [torch.randn(int(n) + 2, 2, D, generator=generator) for n in n_clips]
     video, span = torch.randn(2, 9, 2, D, generator=generator)
     queries = EncodedQueries(F.normalize(video, dim=-1), span)
     return Case(EncodedCorpus(rows, n_clips), queries, torch.randn(2, 5, generator=generator))
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return made_case(60)
 
 
 class AllClips(CandidateIndex):
@@ -89,7 +93,7 @@ def index(request: pytest.FixtureRequest, case: Case, tmp_path_factory: pytest.T
         return AllClips(case.corpus, ALL_CLIPS)
     if request.param == "milvus":
         pytest.importorskip("pymilvus", reason="pymilvus and milvus-lite are not installed (index_requirements.txt)")
-        return open_milvus_index(str(folder / "clips.db"), None, "a" * 64, case.corpus, 2, ALL_CLIPS)
+        return open_milvus_index(str(folder / "clips.db"), None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)
     pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
     kind = request.param.removeprefix("large ")
     recipe = FaissRecipe(kind, "seal", pq_bytes=1)  # training takes seconds for each byte
@@ -248,14 +252,14 @@ def test_wrong_sizes_are_refused(case, tmp_path):
 def test_an_unfinished_collection_is_filled_again_and_other_corpora_have_their_own(case, tmp_path):
     pymilvus = pytest.importorskip("pymilvus", reason="pymilvus is not installed (index_requirements.txt)")
     uri = str(tmp_path / "clips.db")
-    index = open_milvus_index(uri, None, "a" * 64, case.corpus, 2, ALL_CLIPS)
-    client = index._client
+    index = open_milvus_index(uri, None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)
+    client = index._milvus._client
     assert isinstance(client, pymilvus.MilvusClient)
-    name = f"clips_{'a' * 32}_1"
+    name = f"clips_{'a' * 32}_ivf_1"
     client.delete(name, ids=[0, 1, 2])
-    again = open_milvus_index(uri, None, "a" * 64, case.corpus, 2, ALL_CLIPS)
+    again = open_milvus_index(uri, None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)
     assert_same_answers(case.by(again), case.exact(), case.queries)
-    open_milvus_index(uri, None, "b" * 64, case.corpus, 2, ALL_CLIPS)
+    open_milvus_index(uri, None, "ivf", "b" * 64, case.corpus, 2, ALL_CLIPS)
     assert len(client.list_collections()) == 4
 
 
@@ -267,11 +271,11 @@ def test_a_disk_that_fills_up_under_milvus_is_said_in_one_line(case, tmp_path, m
 
     monkeypatch.setattr(lite, "write_data_file", full)
     with pytest.raises(InputError, match=r"clips\.db: .*No space left on device.*: is there room"):
-        open_milvus_index(str(tmp_path / "clips.db"), None, "a" * 64, case.corpus, 2, ALL_CLIPS)
+        open_milvus_index(str(tmp_path / "clips.db"), None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_milvus_that_cannot_be_reached_is_named(case):
     pytest.importorskip("pymilvus", reason="pymilvus is not installed (index_requirements.txt)")
     with pytest.raises(InputError, match=r"http://127.0.0.1:9: .*is --index_uri the address of a running Milvus"):
-        open_milvus_index("http://127.0.0.1:9", None, "a" * 64, case.corpus, 2, ALL_CLIPS)
+        open_milvus_index("http://127.0.0.1:9", None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)

@@ -50,6 +50,15 @@ class Work:
     row_bytes: int = 0
     scored: int = 0
 
+    def said(self, corpus_bytes: int, n_entries: int) -> str:
+        """The same of a mean query, beside what an exact search would read."""
+        n = max(1, self.queries)
+        read = (self.index_bytes + self.row_bytes) / n
+        return (
+            f"a query reads {read / 1e6:,.0f} MB, 1/{corpus_bytes / max(1, read):.1f} of the corpus' "
+            f"{corpus_bytes / 1e6:,.0f} MB, and scores {self.scored / n:,.0f} of {n_entries:,}"
+        )
+
 
 class Block(NamedTuple):
     """Entries of a part that are looked at together: their rows are read one stretch after another."""
