@@ -49,7 +49,9 @@ def open_index(
         return open_certified_index(
             store.folder.with_name(f"{store.folder.name}_certified"), store, corpus, sample_queries
         )
-    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
+    if opt.prove and corpus.device.type != "cpu":
+        raise InputError("--prove: runs on the CPU: give --device -1")
+    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes, opt.prove)
     seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
     if opt.index == FAISS:
         from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it

@@ -14,7 +14,7 @@ from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
 from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
-from method_tvr.options.values import CERTIFIED, CTX_MODES, EXACT
+from method_tvr.options.values import CERTIFIED, CTX_MODES, EXACT, FAISS, PROVING_KINDS
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError
@@ -174,6 +174,11 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             raise InputError(f"--{min(for_asking)}: is for sentences that are asked: give --query or --query_file too")
     elif opt.index not in (EXACT, CERTIFIED) and opt.long_videos == WINDOWS:
         raise InputError(f"--index {opt.index}: misses windows of long videos: give --index certified, or leave it out")
+    if program != INFERENCE and opt.prove and (opt.index != FAISS or opt.index_kind not in PROVING_KINDS):
+        raise InputError(
+            f"--prove: is of --index {FAISS} with --index_kind {', '.join(PROVING_KINDS)}: give these, or --index "
+            f"{CERTIFIED}, which finds what an exact search finds by itself"
+        )
     if program == SERVE:
         if asked:
             raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")

@@ -9,3 +9,4 @@ SHOWN_NMS_THD = 0.5  # IoU above which of two moments of a video people are show
 NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order
 EXACT, CERTIFIED, FAISS, MILVUS = INDEXES = ("exact", "certified", "faiss", "milvus")
 FAISS_KINDS = ("flat", "ivf", "ivfsq", "ivfpq")
+PROVING_KINDS = ("flat", "ivf", "ivfsq")  # of faiss: they know what clips that they do not name are not above
