@@ -29,6 +29,7 @@ from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
 ROWS_AT_A_TIME = 1 << 15
+ROUNDING = 4 * 2.0**-24  # for each number of a vector: twice what scores of it in two orders differ by at most
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,15 @@ class CandidateIndex(SearchIndex):
         usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
         asked = queries.float().cpu().numpy()
         found = self._look(asked, allowed, len(corpus))
-        as_many = 1 if len(queries) == 1 else 2  # an exact search multiplies a query alone otherwise than several
         proves = self.proves and corpus.device.type == "cpu" and corpus.dtype == torch.float32
-        answers, looks = [], []
-        for row, query in enumerate(queries):
-            answer = _Answer(corpus, query.expand(as_many, -1, -1), keep, usable)
-            nearest = [of.of_query(row) for of in found]
+        best, looks = [], []
+        for row, query in enumerate(queries.split(1)):
+            answer, nearest = _Answer(corpus, query, keep, usable, len(queries)), [of.of_query(row) for of in found]
             candidates = nearest_entries([(of.entries[0], of.cosines[0]) for of in nearest], self.settings.n_entries)
             answer.add(_filled(candidates, usable, keep))
-            if proves:
-                looks.append(self._prove(answer, nearest, asked[row : row + 1], allowed))
-            answers.append(answer.best)
-        entries_and_scores = concatenated(answers)
+            looks.append(self._prove(answer, nearest, asked[row : row + 1], allowed) if proves else UNPROVED)
+            best.append(answer.best(looks[-1] != UNPROVED))
+        entries_and_scores = concatenated(best)
         return Shortlist(*entries_and_scores, *entries_and_scores, torch.tensor(looks) if proves else None)
 
     def _prove(self, answer: _Answer, nearest: list[Nearest], query: np.ndarray, allowed: np.ndarray | None) -> int:
@@ -172,24 +170,35 @@ class CandidateIndex(SearchIndex):
 
 
 class _Answer:
-    """The best entries for a query, of those that were scored, and which others may be among them.
+    """What was scored for a query, and which other entries may be among the best.
 
     Args:
-        query: (1, M, D), or (2, M, D) twice the same.
-        keep: how many are the best, at most.
-        usable: (n,) entries that may be.
+        query: (1, M, D).
+        keep: how many are the best.
+        usable: (n,) entries that may be, n >= keep.
+        n_queries: asked at once. Among several an exact search multiplies a query in another order.
     """
 
-    def __init__(self, corpus: Corpus, query: torch.Tensor, keep: int, usable: np.ndarray) -> None:
-        self._corpus, self._query, self._usable = corpus, query, usable
-        self.n_entries, self.best = len(corpus), BestEntries(keep)
-        self._scored = np.empty(0, np.int64)
+    def __init__(self, corpus: Corpus, query: torch.Tensor, keep: int, usable: np.ndarray, n_queries: int) -> None:
+        self._corpus, self._query, self._keep, self._usable = corpus, query, keep, usable
+        self._scored, self._scores = np.empty(0, np.int64), torch.empty((0, 1), device=corpus.device)
+        self._is_alone, self.n_entries = n_queries == 1, len(corpus)
+        self._rounding = 0.0 if self._is_alone else ROUNDING * (query.shape[-1] + 8)
 
     def add(self, entries: np.ndarray) -> None:
         """Score entries that have not been."""
-        scores = scores_of_entries(self._corpus, entries, self._query)[:, :1]
-        self.best.add(to_device(entries, scores.device), scores)
-        self._scored = np.union1d(self._scored, entries)
+        self._scores = torch.cat([self._scores, scores_of_entries(self._corpus, entries, self._query)])
+        self._scored = np.concatenate([self._scored, entries])
+
+    def best(self, proved: bool) -> BestEntries:
+        """The best entries; if they are `proved` to be, with the scores of an exact search to the last bit."""
+        entries, scores = self._scored, self._scores
+        if proved and not self._is_alone:
+            entries = entries[(scores[:, 0] >= self.needed).numpy()]
+            scores = scores_of_entries(self._corpus, entries, self._query.expand(2, -1, -1))[:, :1]
+        best = BestEntries(self._keep)
+        best.add(to_device(entries, scores.device), scores)
+        return best
 
     def others(self) -> np.ndarray:
         """All that have not been scored."""
@@ -197,8 +206,8 @@ class _Answer:
 
     @property
     def needed(self) -> float:
-        """The score of the worst of the best."""
-        return float(self.best.result()[1][0, -1])
+        """An entry with a lower score is not among the best."""
+        return float(self._scores[:, 0].topk(self._keep).values[-1]) - self._rounding
 
     def missing(self, nearest: Sequence[Nearest]) -> np.ndarray | None:
         """Entries that may be among the best, by what an index says in each modality; None: any that it does not name.

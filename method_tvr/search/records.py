@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from utils.tensor_utils import to_device
 
 NO_ENTRY = -1  # entry of a row that holds no moment
-UNPROVED = 0  # looks, of an answer that may lack something
+UNPROVED = 0  # looks of an index, where an answer may lack something
 NOT_GIVEN = float("-inf")  # score of a video where another system has named fewer
 IMPOSSIBLE = -1.0  # score of a span that ends past its video
 
@@ -78,7 +78,7 @@ class Shortlist:
     entry_scores: torch.Tensor  # (Nq, V) scores s
     videos: torch.Tensor  # (Nq, U) int64, the best entry of each of the best videos
     video_scores: torch.Tensor  # (Nq, U)
-    looks: torch.Tensor | None = None  # (Nq,) int64, after how many of an index it is proved complete, see `Proofs`
+    looks: torch.Tensor | None = None  # (Nq,) int64, after how many it was proved complete, 1: at once; or `UNPROVED`
 
     def __getitem__(self, rows: slice) -> Shortlist:
         looks = None if self.looks is None else self.looks[rows]

@@ -145,12 +145,8 @@ def _search_cells(
 
     Which cells are looked into is chosen here, so that it is known.
     """
-    faiss, n, n_probes, queries = (
-        import_faiss(),
-        len(queries),
-        min(n_probes, index.nlist),
-        np.ascontiguousarray(queries),
-    )
+    faiss, n, n_probes = import_faiss(), len(queries), min(n_probes, index.nlist)
+    queries = np.ascontiguousarray(queries)
     products = queries @ cells.centres.T
     looked_into = np.argpartition(-products, n_probes - 1, axis=1)[:, :n_probes].astype(np.int64)
     of_these = np.take_along_axis(products, looked_into, axis=1)

@@ -221,7 +221,7 @@ def test_no_more_is_looked_at_than_cells_require(opened):
 
 def test_an_entry_that_is_not_named_or_may_score_as_much_is_missing():
     corpus = corpus_of("normal")
-    answer = _Answer(corpus, queries_on(corpus).for_videos[:1], 2, np.arange(4))
+    answer = _Answer(corpus, queries_on(corpus).for_videos[:1], 2, np.arange(4), 1)
     answer.add(np.array([0, 1]))
     needed = answer.needed
 
