@@ -141,6 +141,7 @@ class CandidateIndex(SearchIndex):
         if video_of_entry is not None:
             raise ValueError("candidates are videos, not parts of them")
         usable = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
+        keep = min(keep, len(usable))
         asked = queries.float().cpu().numpy()
         found = self._look(asked, allowed, len(corpus))
         proves = self.proves and corpus.device.type == "cpu" and corpus.dtype == torch.float32
