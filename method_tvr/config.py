@@ -284,6 +284,7 @@ OPTIONS: Table = (
         Option("candidate_clips", 3072, "nearest clips that an index is asked for, in each modality", ABOVE_0),
         Option("candidate_videos", 250, "videos that are scored, the best that these clips are of", ABOVE_0),
         Option("probes", 256, "cells that an index looks into, or how much further a graph is followed", ABOVE_0),
+        Option("prove", False, "of --index faiss: look further until it is proved that an exact search finds the same"),
     )),
 )
 # fmt: on

@@ -49,7 +49,9 @@ def open_index(
         return open_certified_index(
             store.folder.with_name(f"{store.folder.name}_certified"), store, corpus, sample_queries
         )
-    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes)
+    if opt.prove and corpus.device.type != "cpu":
+        raise InputError("--prove: runs on the CPU: give --device -1")
+    settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes, opt.prove)
     seal, n_modalities = corpus_seal(store, videos), len(store.recipe.modalities)
     kind = opt.index_kind or USUAL_KIND[opt.index]
     if opt.index == FAISS:

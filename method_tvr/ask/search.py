@@ -141,10 +141,13 @@ def run(opt: EasyDict) -> None:
         with redirect_stdout(sys.stderr):  # progress
             found = searcher.search(opt.sentences, opt.top_k, opt.video, opt.show, form.nms_thd)
         form.show(opt.sentences, found)
-        return
-    if sys.stdin.isatty():
-        use_history()
-    Prompt(searcher, opt.top_k, opt.video, opt.show, form).run()
+    else:
+        if sys.stdin.isatty():
+            use_history()
+        Prompt(searcher, opt.top_k, opt.video, opt.show, form).run()
+    if searcher.proofs is not None:
+        advice = "" if searcher.proofs.all_proved else "--prove looks further until all are"
+        searcher.note("; ".join(filter(None, (str(searcher.proofs), advice, searcher.index_said()))))
 
 
 @command_line

@@ -37,7 +37,7 @@ from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
 from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
 from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
-from method_tvr.search.records import EncodedQueries
+from method_tvr.search.records import EncodedQueries, Proofs
 from method_tvr.trained.trained_model import TrainedModel, encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, StrPath, first_few, is_text
 from utils.feature_files.feature_file import FeatureFile
@@ -84,6 +84,7 @@ class MomentSearcher:
         self._prepare = Preparation(inputs.max_desc_l, average=False, normalize=not inputs.no_norm_tfeat)
         self._block, self._nms_thd = inputs.eval_query_bsz, nms_thd
         self._lock = threading.Lock()
+        self.proofs: Proofs | None = None  # of all that was asked; None: no index that proves answers
         self.note: Callable[[str], object] = lambda text: print(f"note: {text}", file=sys.stderr)  # may be another
 
     @classmethod
@@ -150,6 +151,11 @@ class MomentSearcher:
             found = self.find(self.encode(asked), top_k, allowed, with_parts=True, nms_thd=nms_thd)
         return found[0] if isinstance(sentences, str) else found
 
+    def index_said(self) -> str:
+        """See `SearchIndex.said`."""
+        index = self.answerer.searcher.index
+        return "" if index is None else index.said()
+
     def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
         """Start and end probabilities of a sentence over each of some videos; errors as of `search`."""
         check_asked([sentence])
@@ -180,10 +186,14 @@ class MomentSearcher:
         For `allowed` see `Answerer.search`, for `nms_thd` `search`. Only a process that searches alone knows what
         scores are made of.
         """
-        thd = self._nms_thd if nms_thd is None else nms_thd
+        thd, searcher = self._nms_thd if nms_thd is None else nms_thd, self.answerer.searcher
+        given = None if searcher.index is None else searcher.find(queries, allowed)  # once, however many rows it takes
+        if given is not None and given.looks is not None:
+            self.proofs = (self.proofs or Proofs()).and_those(Proofs.of(given.looks))
 
         def rows_of(answerer: Answerer) -> RankedRows:
-            return RankedRows.concatenate([moments for moments, _ in answerer.search(queries, allowed, with_parts)])
+            answers = answerer.search(queries, allowed, with_parts, given)
+            return RankedRows.concatenate([moments for moments, _ in answers])
 
         best = rows_of(self.answerer).best(top_k) if thd == OFF else _distinct(rows_of, self.answerer, thd, top_k)
         return [self._moments(best, number, queries, with_parts) for number in range(len(queries))]

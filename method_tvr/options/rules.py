@@ -14,7 +14,7 @@ from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
 from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
 from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
-from method_tvr.options.values import CTX_MODES, KINDS
+from method_tvr.options.values import CERTIFIED, CTX_MODES, FAISS, KINDS, PROVING_KINDS, USUAL_KIND
 from standalone_eval.metrics import LEAST_RIGHT, Rule
 from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import InputError
@@ -172,7 +172,7 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             )
         if not asked and for_asking:
             raise InputError(f"--{min(for_asking)}: is for sentences that are asked: give --query or --query_file too")
-    elif opt.index in KINDS:
+    else:
         _check_index(opt)
     if program == SERVE:
         if asked:
@@ -182,13 +182,17 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
 
 
 def _check_index(opt: EasyDict) -> None:
-    """Refuse what an index of candidates cannot do."""
-    if opt.long_videos == WINDOWS:
+    """Refuse what an index cannot do."""
+    kinds = KINDS.get(opt.index, ())  # of an index of candidates
+    kind = opt.index_kind or USUAL_KIND.get(opt.index)
+    if kinds and opt.long_videos == WINDOWS:
         raise InputError(f"--index {opt.index}: misses windows of long videos: give --index certified, or leave it out")
-    if opt.index_kind is not None and opt.index_kind not in KINDS[opt.index]:
+    if kinds and kind not in kinds:
+        raise InputError(f"--index_kind {kind}: --index {opt.index} has no such kind: give one of {', '.join(kinds)}")
+    if opt.prove and (opt.index != FAISS or kind not in PROVING_KINDS):
         raise InputError(
-            f"--index_kind {opt.index_kind}: --index {opt.index} has no such kind: give one of "
-            f"{', '.join(KINDS[opt.index])}"
+            f"--prove: is of --index {FAISS} with --index_kind {', '.join(PROVING_KINDS)}: give these, or --index "
+            f"{CERTIFIED}, which finds what an exact search finds by itself"
         )
 
 

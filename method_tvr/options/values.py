@@ -13,3 +13,4 @@ MILVUS_KINDS = ("ivf", "ivfsq", "hnsw", "diskann")
 KINDS = {FAISS: FAISS_KINDS, MILVUS: MILVUS_KINDS}  # of an index
 INDEX_KINDS = tuple(dict.fromkeys(FAISS_KINDS + MILVUS_KINDS))
 USUAL_KIND = {FAISS: "ivfsq", MILVUS: "ivf"}
+PROVING_KINDS = ("flat", "ivf", "ivfsq")  # of faiss: they know what clips that they do not name are not above

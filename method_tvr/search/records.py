@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from utils.tensor_utils import to_device
 
 NO_ENTRY = -1  # entry of a row that holds no moment
+UNPROVED = 0  # looks of an index, where an answer may lack something
 NOT_GIVEN = float("-inf")  # score of a video where another system has named fewer
 IMPOSSIBLE = -1.0  # score of a span that ends past its video
 
@@ -76,9 +78,36 @@ class Shortlist:
     entry_scores: torch.Tensor  # (Nq, V) scores s
     videos: torch.Tensor  # (Nq, U) int64, the best entry of each of the best videos
     video_scores: torch.Tensor  # (Nq, U)
+    looks: torch.Tensor | None = None  # (Nq,) int64, after how many it was proved complete, 1: at once; or `UNPROVED`
 
     def __getitem__(self, rows: slice) -> Shortlist:
-        return Shortlist(self.entries[rows], self.entry_scores[rows], self.videos[rows], self.video_scores[rows])
+        looks = None if self.looks is None else self.looks[rows]
+        return Shortlist(self.entries[rows], self.entry_scores[rows], self.videos[rows], self.video_scores[rows], looks)
+
+
+class Proofs(NamedTuple):
+    """How many of some queries' answers are proved complete: an exact search would have found the same."""
+
+    n_queries: int = 0
+    at_once: int = 0
+    by_widening: int = 0  # proved only after the index had looked further
+
+    @classmethod
+    def of(cls, looks: torch.Tensor) -> Proofs:
+        """Of `Shortlist.looks`."""
+        return cls(len(looks), int((looks == 1).sum()), int((looks > 1).sum()))
+
+    def and_those(self, other: Proofs) -> Proofs:
+        """Of these queries and others."""
+        return Proofs(*(one + another for one, another in zip(self, other, strict=True)))
+
+    @property
+    def all_proved(self) -> bool:
+        return self.at_once + self.by_widening == self.n_queries
+
+    def __str__(self) -> str:
+        further = f", {self.by_widening} of them by looking further" if self.by_widening else ""
+        return f"{self.at_once + self.by_widening} of {self.n_queries} answers are proved complete{further}"
 
 
 @dataclass

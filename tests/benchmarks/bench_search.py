@@ -30,7 +30,7 @@ from method_tvr.search.index.certified.certified_index import CertifiedIndex, Wo
 from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import compare
-from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings, Shortlist
+from method_tvr.search.records import EncodedQueries, Moments, Proofs, RankedVideos, SearchSettings, Shortlist
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.benchmarks.common import AnswersDiffer, Report, Timing, benchmark_parser, measure_unit, start
@@ -116,7 +116,7 @@ def _columns(answer: tuple[Moments, RankedVideos]) -> list[np.ndarray]:
 
 def open_index(args: argparse.Namespace, grown: GrownCorpus) -> tuple[SearchIndex, Path]:
     """The index that the options name, built if it is not there, and where it lies on disk."""
-    settings = CandidateSettings(args.candidate_clips, args.candidate_videos, args.probes)
+    settings = CandidateSettings(args.candidate_clips, args.candidate_videos, args.probes, args.prove)
     folder = Path(args.corpus)
     kind = args.index_kind or USUAL_KIND.get(args.index)
     if args.index == MILVUS:
@@ -169,7 +169,8 @@ def measure(report: Report, args: argparse.Namespace) -> None:
     with memory.watched():
         next(searcher.search(grown.queries[:1]))  # files are compared with their digests
         begin = time.perf_counter()
-        answers = list(searcher.search(grown.queries))
+        shortlist = searcher.find(grown.queries)
+        answers = list(searcher.search(grown.queries, given=shortlist))
         together = time.perf_counter() - begin
         if isinstance(index, CertifiedIndex):
             index.work = Work()
@@ -181,7 +182,8 @@ def measure(report: Report, args: argparse.Namespace) -> None:
     report.add(f"{name}: one query", Timing(float(p50), unit, after), 1, "queries", note=note)
     if args.index == INDEXES[0]:
         grown.keep_as_exact(together=answers, alone=alone_answers)
-    found = "" if args.index == INDEXES[0] else str(compare(answers, grown.exact_answers()["together"]))
+    proofs = None if shortlist.looks is None else Proofs.of(shortlist.looks)
+    found = "" if args.index == INDEXES[0] else str(compare(answers, grown.exact_answers()["together"], proofs))
     all_of_them = Timing(together, unit, after)
     report.add(f"{name}: {args.queries} queries at once", all_of_them, args.queries, "queries", note=found)
     if isinstance(index, CertifiedIndex):
@@ -192,7 +194,7 @@ def prove_identical(
     report: Report, grown: GrownCorpus, searcher: Searcher, index: CertifiedIndex, alone_answers: Answers
 ) -> None:
     """Lines of a certified index: all queries by way of it, and a comparison with the exact answers, bit by bit."""
-    exact, read = grown.exact_answers(), index.work.said(grown.n_clips * grown.corpus.row_bytes, len(grown.corpus))
+    exact, read = grown.exact_answers(), index.said()
     index.most_at_once = None  # or an exact search would answer them
     unit, begin = measure_unit(CPU), time.perf_counter()
     together = list(searcher.search(grown.queries))
@@ -238,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add("--candidate_videos", type=int, default=CandidateSettings.n_entries, help="videos scored")
     add("--probes", type=int, default=CandidateSettings.n_probes, help="cells looked into")
+    add("--prove", action="store_true", help="have faiss look further until answers are proved complete")
     add("--queries", type=int, default=200, help="queries asked")
     add("--alone", type=int, default=100, help="queries asked one at a time")
     args = parser.parse_args(argv)

@@ -7,19 +7,31 @@ cells are mapped from disk. For one machine.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, import_backend, n_cells
+from method_tvr.search.candidates import (
+    CandidateIndex,
+    CandidateSettings,
+    Nearest,
+    clip_vectors,
+    import_backend,
+    n_cells,
+)
 from method_tvr.search.corpus import Corpus
+from method_tvr.search.index.certified.bounds import slack
+from method_tvr.search.index.faiss_cells import Cells, Measured
+from method_tvr.search.records import NO_ENTRY
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, first_line, progress, read_bytes
 from utils.storage.array_file import open_regular
@@ -34,6 +46,9 @@ GRAPH_FROM = 8192  # cells from which these are found in two steps, and the near
 NUMBERS_A_BYTE = 3  # that vectors are reduced to, by a principal component analysis, before they are compressed
 PQ_TRAINED_ON = 64  # vectors for each of a sub-quantizer's 256 centres
 SEED = 2018
+MEASURED = ("ivf", "ivfsq")  # kinds whose cells are; those of `ivfpq` lie in a space of fewer numbers
+FURTHER = 4  # times as many clips are asked for, to prove an answer
+QUERY_BY_QUERY = 3  # what faiss calls it that threads share several queries, where cells were chosen for it
 
 
 @dataclass(frozen=True)
@@ -67,29 +82,81 @@ class FaissIndex(CandidateIndex):
         files: of each modality; they are looked at before each search.
         indexes: what faiss made of them.
         settings: how far it looks.
+        cells: of each modality, where they were measured.
     """
 
     def __init__(
-        self, folder: Path, files: Sequence[_IndexFile], indexes: Sequence[Any], settings: CandidateSettings
+        self,
+        folder: Path,
+        files: Sequence[_IndexFile],
+        indexes: Sequence[Any],
+        settings: CandidateSettings,
+        cells: Sequence[Cells] = (),
     ) -> None:
         self.remedy = f"{folder}: the index is damaged: {_remedy(folder)}"
-        self._files, self._indexes, self.settings = files, indexes, settings
+        self._files, self._indexes, self.settings, self._cells = files, indexes, settings, cells
+        self._is_flat = import_faiss().try_extract_index_ivf(indexes[0]) is None
+        self.proves = self._is_flat or len(cells) > 0
 
     def nearest_clips(
         self, modality: int, queries: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
+        found = self.look(modality, queries, allowed)
+        return found.entries, found.cosines  # -1, which is NO_ENTRY, where there are fewer
+
+    def look(self, modality: int, queries: np.ndarray, allowed: np.ndarray | None) -> Nearest:
         self._files[modality].check_unchanged()
         index, faiss, chosen = self._indexes[modality], import_faiss(), {}
         if allowed is not None:
             chosen["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if faiss.try_extract_index_ivf(index) is None:
-            params = faiss.SearchParameters(**chosen)
+        n_clips = min(self.settings.n_clips, index.ntotal)
+        error = 2 * slack(queries.shape[1])  # of faiss, and of a search
+        if self._cells:
+            cells = self._cells[modality]
+            cosines, entries, above = _search_cells(index, cells, queries, n_clips, self.settings.n_probes, chosen)
+            error += cells.error
         else:
-            params = faiss.SearchParametersIVF(nprobe=self.settings.n_probes, **chosen)
-        if isinstance(index, faiss.IndexPreTransform):
-            params = faiss.SearchParametersPreTransform(index_params=params)
-        scores, entries = index.search(queries, min(self.settings.n_clips, index.ntotal), params=params)
-        return entries, scores  # -1, which is NO_ENTRY, where there are fewer
+            if self._is_flat:
+                params = faiss.SearchParameters(**chosen)
+            else:
+                params = faiss.SearchParametersIVF(nprobe=self.settings.n_probes, **chosen)
+            if isinstance(index, faiss.IndexPreTransform):
+                params = faiss.SearchParametersPreTransform(index_params=params)
+            cosines, entries = index.search(queries, n_clips, params=params)
+            above = np.full(len(queries), -np.inf if self._is_flat else np.inf)
+        worst = np.where(entries[:, -1] == NO_ENTRY, -np.inf, cosines[:, -1] + error)  # of clips that were looked at
+        return Nearest(entries, cosines, np.maximum(above, worst), error)
+
+    def further(self, query: np.ndarray, needed: float) -> Iterator[CandidateIndex]:
+        n_all, n_probes = len(self._cells[0].centres) if self._cells else 1, self.settings.n_probes
+        if self._cells:  # no look is needed to know what is outside of how many cells
+            above = np.mean([of.above_outside(q) for of, q in zip(self._cells, query, strict=True)], axis=0)
+            n_probes = max(n_probes, int((above >= needed).sum()))
+        for times, probes in ((FURTHER, n_probes), (FURTHER**2, n_all)):
+            wider = copy.copy(self)
+            wider.settings = replace(self.settings, n_clips=times * self.settings.n_clips, n_probes=probes)
+            yield wider
+
+
+def _search_cells(
+    index: Any, cells: Cells, queries: np.ndarray, n_clips: int, n_probes: int, chosen: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of queries (Nq, D), cosines and entries (Nq, n_clips), and (Nq,) what none in other cells is above.
+
+    Which cells are looked into is chosen here, so that it is known.
+    """
+    faiss, n, n_probes = import_faiss(), len(queries), min(n_probes, index.nlist)
+    queries = np.ascontiguousarray(queries)
+    products = queries @ cells.centres.T
+    looked_into = np.argpartition(-products, n_probes - 1, axis=1)[:, :n_probes].astype(np.int64)
+    of_these = np.take_along_axis(products, looked_into, axis=1)
+    cosines, entries = np.empty((n, n_clips), np.float32), np.empty((n, n_clips), np.int64)
+    pointers = map(faiss.swig_ptr, (looked_into, of_these, cosines, entries))
+    params = faiss.SearchParametersIVF(nprobe=n_probes, **chosen)
+    index.search_preassigned_c(n, faiss.swig_ptr(queries), n_clips, *pointers, False, params)
+    above = np.stack([cells.above(of_query) for of_query in products])
+    np.put_along_axis(above, looked_into, -np.inf, axis=1)
+    return cosines, entries, above.max(axis=1)
 
 
 def import_faiss() -> Any:
@@ -111,7 +178,7 @@ def open_faiss_index(
     """
     import_faiss()
     said = _description(folder)
-    if said is None or {name: value for name, value in said.items() if name != "files"} != _described(recipe):
+    if said is None or {name: said.get(name) for name in _described(recipe)} != _described(recipe):
         build(folder, recipe, corpus, n_modalities)
         said = _description(folder)
     files = [_IndexFile(folder / _file(m)) for m in range(n_modalities)]
@@ -124,9 +191,28 @@ def open_faiss_index(
         if not isinstance(digests, dict) or digests.get(file.path.name) != found:
             raise InputError(f"{file.path}: is not as it was built: {_remedy(folder)}")
     try:
-        return FaissIndex(folder, files, [file.read(recipe) for file in files], settings)
+        indexes = [file.read(recipe) for file in files]
+        return FaissIndex(folder, files, indexes, settings, _cells(folder, recipe, said or {}, indexes, settings))
     except RuntimeError as err:
         raise InputError(f"{folder}: cannot be read ({first_line(err)}): {_remedy(folder)}") from err
+
+
+def _cells(
+    folder: Path, recipe: FaissRecipe, said: Mapping[str, Any], indexes: Sequence[Any], settings: CandidateSettings
+) -> list[Cells]:
+    """Of each modality, if they were measured when the index was built, by what it says of itself."""
+    if recipe.kind not in MEASURED:
+        return []
+    if "cells" not in said:
+        lacking = f"{folder}: was built before its cells were measured, so that it proves no answers"
+        if settings.prove:
+            raise InputError(f"--prove: {lacking}: {_remedy(folder)}")
+        print(f"note: {lacking}; {_remedy(folder)}", file=sys.stderr)
+        return []
+    try:
+        return [Cells.of(index, of) for index, of in zip(indexes, said["cells"], strict=True)]
+    except (KeyError, TypeError, ValueError) as err:
+        raise InputError(f"{folder / DESCRIPTION}: is damaged: {_remedy(folder)}") from err
 
 
 class _IndexFile:
@@ -155,7 +241,9 @@ class _IndexFile:
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if self._mapped else 0
         index = faiss.read_index(f"/dev/fd/{self.handle}", flags)
         if self._mapped:  # faiss would read on in threads of its own after a search has ended: what is cut then kills
-            faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
+            cells = faiss.extract_index_ivf(index)
+            faiss.downcast_InvertedLists(cells.invlists).prefetch_nthread = 0
+            cells.parallel_mode = QUERY_BY_QUERY
         return index
 
     def check_unchanged(self) -> None:
@@ -194,12 +282,14 @@ def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with part_folder(folder.parent, f".{folder.name}-") as unfinished:
+            cells = []
             for modality in range(n_modalities):
-                index = _filled(recipe, corpus, modality)
+                index, measured = _filled(recipe, corpus, modality)
                 faiss.write_index(index, str(unfinished / _file(modality)))
-                del index  # before the next one is made
+                cells += [measured.described()] if measured else []
+                del index, measured  # before the next one is made
             files = {path.name: _IndexFile(path).measure() for path in unfinished.iterdir()}
-            write_sealed(unfinished / DESCRIPTION, {**_described(recipe), "files": files})
+            write_sealed(unfinished / DESCRIPTION, {**_described(recipe), "files": files, "cells": cells})
             for path in unfinished.iterdir():
                 path.chmod(0o644 & path.stat().st_mode)  # or it would not be the user's own where umask is 002
             put_in_place(unfinished, folder, gives_way=lambda: True, mode=0o755)
@@ -207,17 +297,23 @@ def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) 
         raise InputError(f"{folder}: no index can be written there ({first_line(err)}): make room on the disk") from err
 
 
-def _filled(recipe: FaissRecipe, corpus: Corpus, modality: int) -> Any:
-    """An index of the clips of a modality, in memory."""
+def _filled(recipe: FaissRecipe, corpus: Corpus, modality: int) -> tuple[Any, Measured | None]:
+    """An index of the clips of a modality, in memory, and what its cells are, where that says something about clips."""
     faiss = import_faiss()
     n_clips, size = int(corpus.n_clips.sum()), int(corpus.rows_of(0).shape[-1])
     index = faiss.index_factory(size, recipe.factory_text(n_clips, size), faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
         n_sampled = TRAINED_ON * faiss.extract_index_ivf(index).nlist
         _train(index, _sample(corpus, modality, n_clips, n_sampled))
+    measured = Measured(index) if recipe.kind in MEASURED else None
     for entries, vectors in progress(clip_vectors(corpus, modality), f"indexing modality {modality}"):
-        index.add_with_ids(vectors, entries)
-    return index
+        if measured is None:
+            index.add_with_ids(vectors, entries)
+            continue
+        codes = index.sa_encode(vectors)
+        index.add_sa_codes(codes, entries)
+        measured.add(vectors, codes)
+    return index, measured
 
 
 def _train(index: Any, sample: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -160,6 +161,38 @@ def test_an_index_over_a_small_corpus_gives_the_same_answers_and_says_what_it_mi
     assert "20 queries: the index finds 1.0000 of the exact first 100 videos, and 1.0000 of" in measured.out
 
 
+def test_a_search_by_faiss_says_how_many_answers_are_proved_and_proves_them_when_asked(
+    searcher, trained, tiny_corpus, tmp_path, run_main
+):
+    pytest.importorskip("faiss", reason="not installed (index_requirements)")
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    few = ["--index", "faiss", "--index_kind", "ivf", "--probes", "1", "--candidate_clips", "3"]
+    few += ["--candidate_videos", "2", "--max_vcmr_video", "2"]
+    found = run_main(search.main, options(folder, *SENTENCES, *few))
+    assert found.err.endswith("note: 0 of 3 answers are proved complete; --prove looks further until all are\n")
+    proved = run_main(search.main, options(folder, *SENTENCES, *few, "--prove", "--json", "--top_k", "4"))
+    assert proved.err.endswith("note: 3 of 3 answers are proved complete, 3 of them by looking further\n")
+    exact = run_main(search.main, options(folder, *SENTENCES, "--max_vcmr_video", "2", "--json", "--top_k", "4"))
+    assert proved.out == exact.out
+    everything = run_main(search.main, options(folder, SENTENCES[0], "--index", "faiss", "--index_kind", "flat"))
+    assert everything.err.endswith("note: 1 of 1 answers are proved complete\n")
+    eval_path = ("--eval_path", str(tiny_corpus.annotations("val")))
+    measured = run_main(search.main, options(folder, *few, "--measure_index", "20", *eval_path))
+    assert "of the exact first moments; 0 of 20 answers are proved complete" in measured.out
+    measured = run_main(search.main, options(folder, *few, "--prove", "--measure_index", "20", *eval_path))
+    assert "20 queries: the index finds 1.0000 of the exact first 100 videos, and 1.0000 of" in measured.out
+    assert "; 20 of 20 answers are proved complete, 20 of them by looking further" in measured.out
+
+
+def test_a_prompt_says_at_its_end_how_many_answers_are_proved(trained, tmp_path, monkeypatch, run_main):
+    pytest.importorskip("faiss", reason="not installed (index_requirements)")
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*SENTENCES, ""])))
+    found = run_main(search.main, options(folder, "--index", "faiss", "--index_kind", "flat", "--top_k", "1"))
+    assert found.err.count("proved complete") == 1
+    assert found.err.endswith("note: 3 of 3 answers are proved complete\n")
+
+
 def test_a_table_says_what_a_score_is_made_of(trained, run_main):
     found = run_main(search.main, options(trained, SENTENCES[0], "--top_k", "3"))
     assert found.code == 0, found.err
@@ -258,6 +291,8 @@ def test_the_end_of_input_ends_the_prompt(searcher, capsys):
         (("--index", "faiss", "--long_videos", "windows"), "misses windows of long videos"),
         (("--index", "faiss", "--index_kind", "hnsw"), "--index faiss has no such kind: give one of flat, ivf, ivfsq"),
         (("--index", "milvus", "--index_kind", "ivfpq"), "--index milvus has no such kind: give one of ivf, ivfsq"),
+        (("--prove",), "--prove: is of --index faiss with --index_kind flat, ivf, ivfsq"),
+        (("--prove", "--index", "faiss", "--index_kind", "ivfpq"), "--prove: is of --index faiss with"),
         (("--probes", "0"), "--probes 0 must be above 0"),
         (("--query", "Omar laughs."), "write the sentences after the model's folder"),
     ],

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from method_tvr.options.values import FAISS_KINDS
+from method_tvr.options.values import FAISS_KINDS, PROVING_KINDS
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, nearest_entries
 from method_tvr.search.index import faiss_index
 from method_tvr.search.index.faiss_index import DESCRIPTION, FaissRecipe, open_faiss_index, two_level_centres
@@ -107,6 +107,11 @@ def test_an_index_that_names_everything_gives_the_exact_answers(case, index):
     assert_same_answers(case.by(index), case.exact(), case.queries)
     assert index_recall(case.by(index), case.queries).videos == 1
     assert index_recall(case.by(index), case.queries).first_moment == 1
+
+
+def test_which_indexes_prove_answers(case, index, request):
+    kind = request.node.callspec.params["index"].removeprefix("large ")
+    assert (case.by(index).find(case.queries).looks is not None) == (kind in PROVING_KINDS)
 
 
 def test_only_allowed_entries_are_found(case, index):

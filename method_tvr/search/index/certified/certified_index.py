@@ -31,6 +31,7 @@ PROMISING = 3  # times as many videos as are kept are looked at closely before a
 SCORED_AT_A_TIME = 32  # videos, after which it is known better what the answer needs
 MANY = 16  # queries from which on the first level is left out: some of them need the second of nearly every video
 FEW, CLIPS_A_QUERY = 4, 40_000  # an exact search serves many by one pass: more than 32 of 1.1 million clips
+ONE_LOOK = torch.ones(1, dtype=torch.int64)  # and an answer is proved
 BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
 
 
@@ -49,15 +50,6 @@ class Work:
     index_bytes: int = 0
     row_bytes: int = 0
     scored: int = 0
-
-    def said(self, corpus_bytes: int, n_entries: int) -> str:
-        """The same of a mean query, beside what an exact search would read."""
-        n = max(1, self.queries)
-        read = (self.index_bytes + self.row_bytes) / n
-        return (
-            f"a query reads {read / 1e6:,.0f} MB, 1/{corpus_bytes / max(1, read):.1f} of the corpus' "
-            f"{corpus_bytes / 1e6:,.0f} MB, and scores {self.scored / n:,.0f} of {n_entries:,}"
-        )
 
 
 class Block(NamedTuple):
@@ -176,8 +168,16 @@ class CertifiedIndex(SearchIndex):
                     self._find(scored, alone, usable, bounds[number], level, keep)
                 self.work.scored += scored.n_entries
                 self.work.row_bytes += scored.n_clips * self._row_bytes
-                found.append(scored.result())
+                found.append((*scored.result(), ONE_LOOK))
         return Shortlist(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def said(self) -> str:
+        n, corpus_bytes = max(1, self.work.queries), int(self._n_clips.sum()) * self._row_bytes
+        read = (self.work.index_bytes + self.work.row_bytes) / n
+        return (
+            f"a query reads {read / 1e6:,.1f} MB, {100 * read / corpus_bytes:.3g} % of the corpus' "
+            f"{corpus_bytes / 1e6:,.1f} MB, and scores {self.work.scored / n:,.0f} of {len(self._n_clips):,}"
+        )
 
     def _find(
         self, scored: _Scored, query: list[Floats], usable: np.ndarray, bound: np.ndarray, level: int, keep: int
