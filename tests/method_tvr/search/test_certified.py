@@ -73,15 +73,14 @@ def excess(kinds: tuple[str, ...], row_bytes: int, seed: int, fine: bool) -> flo
     lengths = np.stack([np.linalg.norm(z[:, slice(*some)], axis=1) for some in layout.stretches] or [z[:, 0]], axis=1)
     kept, scales = coded(z[:, : layout.n_directions], lengths[:, : len(layout.stretches)])
     of = weights(Asked.of(basis.coordinates(queries.numpy()), layout), layout, scales, fine)
-    found = torch.empty((len(rows), len(queries)), dtype=torch.int32)
-    products(torch.from_numpy(kept), of, found)
+    found = products(torch.from_numpy(kept), of)
     assert torch.equal(found.long(), exact_products(kept, of))
     return float((cosines.double().numpy() - (found.numpy() * of.step + of.constant)).max())
 
 
 def exact_products(kept: np.ndarray, of: Weights) -> torch.Tensor:
-    planes = of.numbers.long().chunk(of.numbers.shape[1] // len(of.step), dim=1)
-    return sum(torch.from_numpy(kept).long() @ plane * FINER**k for k, plane in enumerate(reversed(planes)))
+    planes = of.numbers.long().split(len(of.step), dim=1)
+    return torch.from_numpy(kept).long() @ sum(FINER**k * plane for k, plane in enumerate(reversed(planes)))
 
 
 @given(

@@ -15,6 +15,7 @@ those of a part of the corpus, and the longest r of its clips stands for each.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,7 +126,7 @@ def _divided(values: Floats, steps: Floats) -> Floats:
 class Weights(NamedTuple):
     """What Nq queries multiply the rows of a part with: cosines are at most `product * step + constant`."""
 
-    numbers: torch.Tensor  # (W, Nq) int8, or (W, 2 Nq) where each weight has a second, finer byte
+    numbers: torch.Tensor  # (W, Nq) int8; or (W, 2 Nq), of each weight the first byte, and then of each a finer one
     step: Floats  # (Nq,)
     constant: Floats  # (Nq,)
 
@@ -162,22 +163,26 @@ def weights(asked: Asked, layout: Layout, scales: Scales, fine: bool) -> Weights
     return Weights(numbers, step[:, 0], error + asked.length * scales.rounding + asked.slack)
 
 
-def products(rows: torch.Tensor, of: Weights, out: torch.Tensor) -> None:
-    """Fill `out` (n, Nq) int32 with the products of rows (n, W) int8 and weights; there is room for W up to 524."""
-    if len(of.step) == of.numbers.shape[1]:
-        _multiply(rows, of.numbers, out)
-        return
-    both = out.new_empty((len(rows), of.numbers.shape[1]))
-    _multiply(rows, of.numbers, both)
-    first, second = both.chunk(2, dim=1)
-    torch.add(second, first, alpha=FINER, out=out)
+def side_by_side(of: Sequence[Weights]) -> Weights:
+    """Fine weights of several modalities, for rows that have them one after another: as of M Nq queries."""
+    planes = [torch.block_diag(*plane) for plane in zip(*(one.numbers.chunk(2, dim=1) for one in of), strict=True)]
+    step, constant = (np.concatenate(column) for column in zip(*(one[1:] for one in of), strict=True))
+    return Weights(torch.cat(planes, dim=1), step, constant)
 
 
-def _multiply(rows: torch.Tensor, numbers: torch.Tensor, out: torch.Tensor) -> None:
+def products(rows: torch.Tensor, of: Weights) -> torch.Tensor:
+    """(n, Nq) int32 products of rows (n, W) int8 and weights; there is room for W up to 524."""
+    found = _multiply(rows, of.numbers)
+    if len(of.step) == found.shape[1]:
+        return found
+    first, second = found.chunk(2, dim=1)
+    return torch.add(second, first, alpha=FINER)
+
+
+def _multiply(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     if eight_bits_are_exact():
-        torch._int_mm(rows, numbers, out=out)
-    else:  # numbers up to 2^24, which float32 has
-        out.copy_(rows.float() @ numbers.float())
+        return torch._int_mm(rows, numbers)
+    return (rows.float() @ numbers.float()).int()  # numbers up to 2^24, which float32 has
 
 
 @functools.cache

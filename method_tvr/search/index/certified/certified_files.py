@@ -24,7 +24,7 @@ from utils.basic_utils import InputError, progress
 from utils.storage.array_file import ArrayFile, open_array
 from utils.storage.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DESCRIPTION = "index.json"
 BASES = "bases.npy"
 SAMPLED_ROWS = 20_000  # by which a basis is found
@@ -47,6 +47,12 @@ class CertifiedRecipe:
     def layouts(self) -> list[Layout]:
         """Of each level."""
         return [Layout.of(n, self.size) for n in ROW_BYTES]
+
+    def shapes(self, n_rows: int) -> list[tuple[int, int, int]]:
+        """Of the rows of a part at each level, see `Level`."""
+        first, *others = (layout.row_bytes for layout in self.layouts)
+        m = self.n_modalities
+        return [(m, n_rows, first), *((1, n_rows, m * row_bytes) for row_bytes in others)]
 
 
 def open_certified_index(
@@ -157,11 +163,13 @@ def _write_part(
     if {name: said.get(name) for name in wanted} == wanted:
         return
     n_rows, layouts = int(part.n_rows.sum()), recipe.layouts
-    rows = [np.empty((recipe.n_modalities, n_rows, layout.row_bytes), np.int8) for layout in layouts]
+    rows = [np.empty(shape, np.int8) for shape in recipe.shapes(n_rows)]
     scales: list[list[Scales]] = [[] for _ in layouts]
     for m, basis in enumerate(bases):
         for level, (numbers, lengths) in enumerate(_coordinates(opened(), m, n_rows, basis, layouts)):
-            rows[level][m], found = coded(numbers, lengths)
+            kept, found = coded(numbers, lengths)
+            width = kept.shape[1]
+            (rows[level][m] if level == 0 else rows[level][0, :, m * width : (m + 1) * width])[:] = kept
             scales[level].append(found)
     with part_folder(folder.parent, f".{folder.name}-") as unfinished:
         digests = {}
@@ -227,12 +235,9 @@ class _Parts:
         return list(map(Level, scales, self._files(number)))
 
     def _files(self, number: int) -> list[ArrayFile]:
-        part, m = self._parts[number], self._recipe.n_modalities
+        part = self._parts[number]
         folder, n_rows = self._folder / part.folder.name, int(part.n_rows.sum())
-        return [
-            self._rows(folder / _file(level), (m, n_rows, layout.row_bytes))
-            for level, layout in enumerate(self._recipe.layouts)
-        ]
+        return [self._rows(folder / _file(level), shape) for level, shape in enumerate(self._recipe.shapes(n_rows))]
 
     def _rows(self, path: Path, shape: tuple[int, ...]) -> ArrayFile:
         try:

@@ -16,10 +16,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from method_tvr.search.candidates import SearchIndex
 from method_tvr.search.corpus import Corpus
-from method_tvr.search.index.certified.bounds import Asked, Basis, Floats, Layout, Scales, Weights, products, weights
+from method_tvr.search.index.certified.bounds import (
+    Asked,
+    Basis,
+    Floats,
+    Layout,
+    Scales,
+    Weights,
+    products,
+    side_by_side,
+    weights,
+)
 from method_tvr.search.records import Shortlist
 from method_tvr.search.scoring import BestEntries, scores_of_entries
 from utils.storage.array_file import ArrayFile
@@ -36,10 +47,13 @@ BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
 
 
 class Level(NamedTuple):
-    """What is kept of the rows of a part at one level."""
+    """What is kept of the rows of a part at one level: of each modality by itself, or of all of them side by side.
+
+    The first level is read from end to end, the next one here and there.
+    """
 
     scales: Sequence[Scales]  # of each modality
-    rows: ArrayFile | np.ndarray  # (M, R, W) int8, on disk or in memory
+    rows: ArrayFile | np.ndarray  # (M, R, W) or (1, R, M * W) int8, on disk or in memory
 
 
 @dataclass
@@ -205,17 +219,19 @@ class CertifiedIndex(SearchIndex):
 
         Queries are given by their coordinates (Nq, D) in each modality.
         """
-        found = np.zeros((len(queries[0]), len(entries)), np.float32)
-        layout = self._layouts[level]
+        n, layout = len(queries[0]), self._layouts[level]
+        found = np.zeros((n, len(entries)), np.float32)
         asked = [Asked.of(coordinates, layout) for coordinates in queries]
-        most = max(1 << 12, min(ROWS_AT_A_TIME, NUMBERS_AT_A_TIME // len(found)))
+        most = max(1 << 12, min(ROWS_AT_A_TIME, NUMBERS_AT_A_TIME // n))
         for part, blocks in self._blocks(entries, most):
             there = self._level(part, level)
-            of = [weights(own, layout, scales, level > 0) for own, scales in zip(asked, there.scales, strict=True)]
+            of = [weights(one, layout, own, level > 0) for one, own in zip(asked, there.scales, strict=True)]
+            if len(there.rows) < len(of):
+                of = [side_by_side(of)]
             for block in blocks:
-                for modality, own in enumerate(of):
-                    best = self._best(there, modality, block, own)  # (n, Nq)
-                    found[:, block.entries] += (best * own.step + own.constant).T
+                for number, own in enumerate(of):
+                    above = self._best(there.rows, number, block, own) * own.step + own.constant
+                    found[:, block.entries] += above.reshape(len(above), -1, n).sum(axis=1).T
         return np.divide(found, len(queries), out=found)
 
     def _blocks(self, entries: np.ndarray, most: int) -> list[PartBlocks]:
@@ -231,32 +247,26 @@ class CertifiedIndex(SearchIndex):
             self._whole = most, found
         return found
 
-    def _best(self, level: Level, modality: int, block: Block, of: Weights) -> npt.NDArray[np.int32]:
-        """(n, Nq) the largest product of the clips of each entry of a block."""
-        rows = self._read(level.rows, modality, block.stretches)
+    def _best(self, kept: ArrayFile | np.ndarray, number: int, block: Block, of: Weights) -> npt.NDArray[np.int32]:
+        """(n, Nq) the largest product of the clips of each entry of a block, as of as many queries as have weights."""
+        rows = self._read(kept, number, block)
         self.work.index_bytes += rows.nbytes
-        product = torch.empty((len(rows) + 1, len(of.step)), dtype=torch.int32)
-        product[-1] = torch.iinfo(torch.int32).min  # of no clip: where the last entry's end
-        products(torch.from_numpy(rows), of, product[:-1])
-        flat = product.numpy() if len(of.step) > 1 else product.numpy()[:, 0]
+        found = F.pad(products(torch.from_numpy(rows), of), (0, 0, 0, 1)).numpy()  # to where the last entry's clips end
+        flat = found if found.shape[1] > 1 else found[:, 0]
         best: npt.NDArray[np.int32] = np.maximum.reduceat(flat, block.edges, axis=0)[::2]
-        return best.reshape(-1, len(of.step))
+        return best.reshape(-1, found.shape[1])
 
-    def _read(self, rows: ArrayFile | np.ndarray, modality: int, stretches: Sequence[slice]) -> np.ndarray:
-        """(n, W) int8 rows of stretches, one after another, until others are asked for."""
-        if isinstance(rows, np.ndarray) and len(stretches) == 1:
-            return np.asarray(rows[modality, stretches[0]])
-        n, width = sum(stretch.stop - stretch.start for stretch in stretches), rows.shape[2]
+    def _read(self, kept: ArrayFile | np.ndarray, number: int, block: Block) -> np.ndarray:
+        """The rows of a block, one stretch after another, until others are asked for."""
+        if isinstance(kept, np.ndarray) and len(block.stretches) == 1:
+            return np.asarray(kept[number, block.stretches[0]])
+        n, width = sum(stretch.stop - stretch.start for stretch in block.stretches), kept.shape[2]
         if len(self._room) < n * width:
             self._room = np.empty(n * width, np.int8)
         found = self._room[: n * width].reshape(n, width)
-        if isinstance(rows, np.ndarray):
-            return np.concatenate([rows[modality, stretch] for stretch in stretches], out=found)
-        at = 0
-        for stretch in stretches:
-            end = at + stretch.stop - stretch.start
-            rows.read_into(found[at:end], modality, stretch.start)
-            at = end
+        if isinstance(kept, np.ndarray):
+            return np.concatenate([kept[number, stretch] for stretch in block.stretches], out=found)
+        kept.read_stretches(found, block.stretches, number)
         return found
 
 
