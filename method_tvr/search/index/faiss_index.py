@@ -44,7 +44,6 @@ UNSEALED = b'{"format_version"'  # what descriptions began with up to version 2
 TRAINED_ON = 64  # clips for each cell, sampled
 GRAPH_FROM = 8192  # cells from which these are found in two steps, and the nearest of them by a graph
 NUMBERS_A_BYTE = 3  # that vectors are reduced to, by a principal component analysis, before they are compressed
-PQ_TRAINED_ON = 64  # vectors for each of a sub-quantizer's 256 centres
 SEED = 2018
 MEASURED = ("ivf", "ivfsq")  # kinds whose cells are; those of `ivfpq` lie in a space of fewer numbers
 FURTHER = 4  # times as many clips are asked for, to prove an answer
@@ -326,8 +325,6 @@ def _train(index: Any, sample: np.ndarray) -> None:
         sample = reduction.apply(sample)
     cells = faiss.extract_index_ivf(index)
     cells.cp.min_points_per_centroid = 1  # of small corpora faiss would complain at length
-    if hasattr(cells, "pq"):
-        cells.pq.cp.min_points_per_centroid, cells.pq.cp.max_points_per_centroid = 1, PQ_TRAINED_ON
     if cells.nlist >= GRAPH_FROM:
         cells.quantizer.add(two_level_centres(sample, cells.nlist))
     cells.train(sample)
