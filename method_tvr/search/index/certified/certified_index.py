@@ -40,8 +40,7 @@ NUMBERS_AT_A_TIME = 1 << 22  # of bounds, for several queries
 GAP = 32  # rows that are read along rather than left out
 PROMISING = 3  # times as many videos as are kept are looked at closely before any is left out
 SCORED_AT_A_TIME = 32  # videos, after which it is known better what the answer needs
-MANY = 16  # queries from which on the first level is left out: some of them need the second of nearly every video
-FEW, CLIPS_A_QUERY = 4, 40_000  # an exact search serves many by one pass: more than 32 of 1.1 million clips
+FEW, CLIPS_A_QUERY = 4, 60_000  # an exact search serves many by one pass: more than 22 of 1.1 million clips
 ONE_LOOK = torch.ones(1, dtype=torch.int64)  # and an answer is proved
 BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
 
@@ -171,15 +170,14 @@ class CertifiedIndex(SearchIndex):
         found = []
         for some in queries.split(max(1, BOUNDS_AT_A_TIME // len(usable))):
             asked = [basis.coordinates(of.numpy()) for basis, of in zip(self._bases, some.unbind(1), strict=True)]
-            level = 0 if len(some) < MANY else len(self._layouts) - 1
-            bounds = self._bounds(asked, usable, level) if len(usable) > keep else None
+            bounds = self._bounds(asked, usable, 0) if len(usable) > keep else None
             for number, query in enumerate(some):
                 scored = _Scored(corpus, query.expand(as_many, -1, -1), keep, usable, video_of_entry)
                 if bounds is None:
                     scored.add(usable)
                 else:
                     alone = [of_modality[number : number + 1] for of_modality in asked]
-                    self._find(scored, alone, usable, bounds[number], level, keep)
+                    self._find(scored, alone, usable, bounds[number], keep)
                 self.work.scored += scored.n_entries
                 self.work.row_bytes += scored.n_clips * self._row_bytes
                 found.append((*scored.result(), ONE_LOOK))
@@ -193,19 +191,16 @@ class CertifiedIndex(SearchIndex):
             f"{corpus_bytes / 1e6:,.1f} MB, and scores {self.work.scored / n:,.0f} of {len(self._n_clips):,}"
         )
 
-    def _find(
-        self, scored: _Scored, query: list[Floats], usable: np.ndarray, bound: np.ndarray, level: int, keep: int
-    ) -> None:
-        """Score what may be among the best of the `usable` entries, whose scores are at most `bound`, by some level."""
-        last = len(self._layouts) - 1
-        closely, left = np.full(len(usable), level == last), np.arange(len(usable))
+    def _find(self, scored: _Scored, query: list[Floats], usable: np.ndarray, bound: np.ndarray, keep: int) -> None:
+        """Score what may be among the best of the `usable` entries, whose scores are at most `bound`, by level 1."""
+        closely, left = np.zeros(len(usable), bool), np.arange(len(usable))
         at_a_time = keep
         while len(left):
             known = scored.needed > -np.inf
             unread = left[~closely[left]]
             if len(unread) and (known or len(unread) == len(left)):
                 some = unread if known else np.sort(_largest(bound, unread, PROMISING * keep))
-                bound[some] = self._bounds(query, usable[some], last)[0]
+                bound[some] = self._bounds(query, usable[some], 1)[0]
                 closely[some] = True
             else:
                 best = _largest(bound, left[closely[left]], at_a_time)
