@@ -105,17 +105,22 @@ class StoredCorpus(Corpus):
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, part by part; see `Corpus.blocks`."""
         parts = progress(self._by_length.items(), "reading the encoded corpus", total=len(self._by_length))
-        room = self._room(0)  # is used again: fresh memory costs more than reading into it
+        # both are used again: fresh memory costs more than reading into it, and would not be given back between what
+        # stays of each block
+        room, converted, on_cpu = self._room(0), torch.empty(0, dtype=self.dtype), self.device.type == "cpu"
         for part, by_length in parts:
             opened = self._store.opened(part)
             for positions, runs in by_length.blocks(max_rows):
                 n_rows = runs[-1].rows.stop
                 if len(room) < n_rows:
                     room = self._room(n_rows)
+                    converted = torch.empty(room.shape if on_cpu else 0, dtype=self.dtype)
                 norms, at = self._norms_room(n_rows), 0
                 for stretch in self._stretches(by_length.order[positions]):
                     at = _read(opened, stretch, room, norms, at)
-                yield Block(self._tensor(room[:n_rows]), self._tensor(norms), runs)
+                read = room[:n_rows]
+                rows = converted[:n_rows].copy_(torch.from_numpy(read)) if on_cpu else self._tensor(read)
+                yield Block(rows, self._tensor(norms), runs)
 
     def _room(self, n_rows: int) -> np.ndarray:
         """For (R, V, D) rows as they are kept."""

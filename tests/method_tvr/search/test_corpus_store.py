@@ -82,6 +82,15 @@ def test_blocks_are_runs_of_the_videos_asked_for_with_their_norms(tmp_path, rows
         assert_runs_of(folder, numbers, max_rows)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_blocks_come_in_the_same_memory(tmp_path, dtype):
+    """Memory of its own for each would not be given back between what stays of them."""
+    folder = write(tmp_path / "corpus", range(8), replace(RECIPE, dtype=dtype), rows_a_part=1000)
+    blocks = [(len(rows), rows.data_ptr()) for rows, _, _ in stored(folder, range(8)).blocks(12)]
+    assert [n for n, _ in blocks] == [8, 10, 7, 12, 12, 12]
+    assert len({place for _, place in blocks[-3:]}) == 1
+
+
 def assert_runs_of(folder: Path, numbers: Sequence[int], max_rows: int) -> None:
     corpus, seen = stored(folder, numbers), []
     for rows, norms, runs in corpus.blocks(max_rows):
