@@ -9,7 +9,9 @@ scored exactly, too: so the answer is that of an exact search.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +39,7 @@ from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
 NUMBERS_AT_A_TIME = 1 << 22  # of bounds, for several queries
+AHEAD = 2  # blocks that are read from disk meanwhile, each by a thread
 GAP = 32  # rows that are read along rather than left out
 PROMISING = 3  # times as many videos as are kept are looked at closely before any is left out
 SCORED_AT_A_TIME = 32  # videos, after which it is known better what the answer needs
@@ -71,6 +74,15 @@ class Block(NamedTuple):
     entries: slice  # of those that were asked for
     stretches: list[slice]  # of the part's rows
     edges: np.ndarray  # where the clips of each entry begin and end in what is read, one after another
+
+
+class Wanted(NamedTuple):
+    """Rows of a block that are to be multiplied."""
+
+    kept: ArrayFile | np.ndarray  # see `Level`
+    number: int  # of the kept ones, the modality or 0
+    block: Block
+    of: Weights
 
 
 PartBlocks = tuple[int, list[Block]]  # number of a part, and blocks of its entries
@@ -151,7 +163,7 @@ class CertifiedIndex(SearchIndex):
         self._part, self._first, self._n_clips, self._row_bytes = part, first_row, n_clips, row_bytes
         self._in_order = np.lexsort((first_row, part))
         self._whole: tuple[int, list[PartBlocks]] = (0, [])  # blocks of that many rows, of all entries
-        self._room = np.empty(0, np.int8)
+        self._rooms = [np.empty(0, np.int8) for _ in range(AHEAD + 1)]
         self.most_at_once = FEW + int(n_clips.sum()) // CLIPS_A_QUERY
         self.work = Work()
 
@@ -218,15 +230,19 @@ class CertifiedIndex(SearchIndex):
         found = np.zeros((n, len(entries)), np.float32)
         asked = [Asked.of(coordinates, layout) for coordinates in queries]
         most = max(1 << 12, min(ROWS_AT_A_TIME, NUMBERS_AT_A_TIME // n))
-        for part, blocks in self._blocks(entries, most):
-            there = self._level(part, level)
-            of = [weights(one, layout, own, level > 0) for one, own in zip(asked, there.scales, strict=True)]
-            if len(there.rows) < len(of):
-                of = [side_by_side(of)]
-            for block in blocks:
-                for number, own in enumerate(of):
-                    above = self._best(there.rows, number, block, own) * own.step + own.constant
-                    found[:, block.entries] += above.reshape(len(above), -1, n).sum(axis=1).T
+
+        def wanted() -> Iterator[Wanted]:
+            for part, blocks in self._blocks(entries, most):
+                there = self._level(part, level)
+                of = [weights(one, layout, own, level > 0) for one, own in zip(asked, there.scales, strict=True)]
+                if len(there.rows) < len(of):
+                    of = [side_by_side(of)]
+                yield from (Wanted(there.rows, number, block, own) for block in blocks for number, own in enumerate(of))
+
+        for (_, _, block, of), rows in self._read_ahead(wanted()):
+            self.work.index_bytes += rows.nbytes
+            above = _best(rows, block, of) * of.step + of.constant
+            found[:, block.entries] += above.reshape(len(above), -1, n).sum(axis=1).T
         return np.divide(found, len(queries), out=found)
 
     def _blocks(self, entries: np.ndarray, most: int) -> list[PartBlocks]:
@@ -242,27 +258,42 @@ class CertifiedIndex(SearchIndex):
             self._whole = most, found
         return found
 
-    def _best(self, kept: ArrayFile | np.ndarray, number: int, block: Block, of: Weights) -> npt.NDArray[np.int32]:
-        """(n, Nq) the largest product of the clips of each entry of a block, as of as many queries as have weights."""
-        rows = self._read(kept, number, block)
-        self.work.index_bytes += rows.nbytes
-        found = F.pad(products(torch.from_numpy(rows), of), (0, 0, 0, 1)).numpy()  # to where the last entry's clips end
-        flat = found if found.shape[1] > 1 else found[:, 0]
-        best: npt.NDArray[np.int32] = np.maximum.reduceat(flat, block.edges, axis=0)[::2]
-        return best.reshape(-1, found.shape[1])
+    def _read_ahead(self, wanted: Iterator[Wanted]) -> Iterator[tuple[Wanted, np.ndarray]]:
+        """The rows of blocks, until the next are asked for; on disk, some are read while another is computed with."""
+        waiting = deque[tuple[Wanted, Future[np.ndarray]]]()
+        with ThreadPoolExecutor(AHEAD) as pool:
+            for number, this in enumerate(wanted):
+                if isinstance(this.kept, np.ndarray):
+                    yield this, self._read(this, 0)
+                    continue
+                waiting.append((this, pool.submit(self._read, this, number % len(self._rooms))))
+                if len(waiting) > AHEAD:
+                    before, read = waiting.popleft()
+                    yield before, read.result()
+            for before, read in waiting:
+                yield before, read.result()
 
-    def _read(self, kept: ArrayFile | np.ndarray, number: int, block: Block) -> np.ndarray:
-        """The rows of a block, one stretch after another, until others are asked for."""
+    def _read(self, wanted: Wanted, room: int) -> np.ndarray:
+        """(n, W) int8 rows of a block, one stretch after another, until the room is used again."""
+        kept, number, block, _ = wanted
         if isinstance(kept, np.ndarray) and len(block.stretches) == 1:
             return np.asarray(kept[number, block.stretches[0]])
         n, width = sum(stretch.stop - stretch.start for stretch in block.stretches), kept.shape[2]
-        if len(self._room) < n * width:
-            self._room = np.empty(n * width, np.int8)
-        found = self._room[: n * width].reshape(n, width)
+        if len(self._rooms[room]) < n * width:
+            self._rooms[room] = np.empty(n * width, np.int8)
+        found = self._rooms[room][: n * width].reshape(n, width)
         if isinstance(kept, np.ndarray):
             return np.concatenate([kept[number, stretch] for stretch in block.stretches], out=found)
         kept.read_stretches(found, block.stretches, number)
         return found
+
+
+def _best(rows: np.ndarray, block: Block, of: Weights) -> npt.NDArray[np.int32]:
+    """(n, Nq) the largest product of the clips of each entry of a block, of as many queries as have weights."""
+    found = F.pad(products(torch.from_numpy(rows), of), (0, 0, 0, 1)).numpy()  # to where the last entry's clips end
+    flat = found if found.shape[1] > 1 else found[:, 0]
+    best: npt.NDArray[np.int32] = np.maximum.reduceat(flat, block.edges, axis=0)[::2]
+    return best.reshape(-1, found.shape[1])
 
 
 def _largest(values: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
