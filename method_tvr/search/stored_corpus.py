@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -104,13 +105,15 @@ class StoredCorpus(Corpus):
 
     def blocks(self, max_rows: int) -> Iterator[Block]:
         """The whole corpus, part by part; see `Corpus.blocks`."""
-        parts = progress(self._by_length.items(), "reading the encoded corpus", total=len(self._by_length))
-        # both are used again: fresh memory costs more than reading into it, and would not be given back between what
-        # stays of each block
+        by_part = {part: by_length.blocks(max_rows) for part, by_length in self._by_length.items()}
+        for _, runs in chain.from_iterable(by_part.values()):
+            runs.on(self.device)  # what stays is made first: memory between what stays is not given back
+        parts = progress(by_part.items(), "reading the encoded corpus", total=len(by_part))
+        # both are used again: fresh memory costs more than reading into it
         room, converted, on_cpu = self._room(0), torch.empty(0, dtype=self.dtype), self.device.type == "cpu"
-        for part, by_length in parts:
-            opened = self._store.opened(part)
-            for positions, runs in by_length.blocks(max_rows):
+        for part, blocks in parts:
+            opened, by_length = self._store.opened(part), self._by_length[part]
+            for positions, runs in blocks:
                 n_rows = runs[-1].rows.stop
                 if len(room) < n_rows:
                     room = self._room(n_rows)
