@@ -45,16 +45,7 @@ from method_tvr.options.row import (
 from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import check_name_part, find_model_dir, keep_to_known_places, load_known
 from method_tvr.options.settings_file import read_settings
-from method_tvr.options.values import (
-    CTX_MODES,
-    INDEX_KINDS,
-    INDEXES,
-    NUMBERED,
-    OFF,
-    SHOWN_NMS_THD,
-    TASKS,
-    USUAL_KIND,
-)
+from method_tvr.options.values import CTX_MODES, INDEX_KINDS, INDEXES, NUMBERED, OFF, SHOWN_NMS_THD, TASKS
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import AGREE, SEVERAL
 from standalone_eval.ranking.ndcg import NDCG
@@ -274,8 +265,8 @@ OPTIONS: Table = (
         Option("index", INDEXES[0], "exact looks at all videos; certified proves the same from fewer bytes; faiss "
                "and milvus look where clips are near the sentence (method_tvr/search/index/requirements.txt)",
                choices=INDEXES),
-        Option("index_kind", None, "what --index faiss or milvus keeps of clips, see README.md (default: "
-               f"{' and '.join(USUAL_KIND.values())})", choices=INDEX_KINDS),
+        Option("index_kind", None, "what --index faiss (default: ivfsq) or milvus (ivf) keeps of clips: see README.md",
+               choices=INDEX_KINDS),
         Option("trust_index", False, "of --index faiss: use an index in a folder that other users own or can write to"),
         Option("index_uri", None, "of --index milvus: a local file.db, or http://host:port of a server",
                metavar="FILE_OR_ADDRESS"),
