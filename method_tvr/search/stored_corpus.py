@@ -110,19 +110,20 @@ class StoredCorpus(Corpus):
             runs.on(self.device)  # what stays is made first: memory between what stays is not given back
         parts = progress(by_part.items(), "reading the encoded corpus", total=len(by_part))
         # both are used again: fresh memory costs more than reading into it
-        room, converted, on_cpu = self._room(0), torch.empty(0, dtype=self.dtype), self.device.type == "cpu"
+        room, converted = self._room(0), torch.empty(0, dtype=self.dtype)
+        converts = self.device.type == "cpu" and self._kept != self.dtype
         for part, blocks in parts:
             opened, by_length = self._store.opened(part), self._by_length[part]
             for positions, runs in blocks:
                 n_rows = runs[-1].rows.stop
                 if len(room) < n_rows:
                     room = self._room(n_rows)
-                    converted = torch.empty(room.shape if on_cpu else 0, dtype=self.dtype)
+                    converted = torch.empty(room.shape if converts else 0, dtype=self.dtype)
                 norms, at = self._norms_room(n_rows), 0
                 for stretch in self._stretches(by_length.order[positions]):
                     at = _read(opened, stretch, room, norms, at)
                 read = room[:n_rows]
-                rows = converted[:n_rows].copy_(torch.from_numpy(read)) if on_cpu else self._tensor(read)
+                rows = converted[:n_rows].copy_(torch.from_numpy(read)) if converts else self._tensor(read)
                 yield Block(rows, self._tensor(norms), runs)
 
     def _room(self, n_rows: int) -> np.ndarray:
