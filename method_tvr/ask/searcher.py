@@ -187,7 +187,9 @@ class MomentSearcher:
         scores are made of.
         """
         thd, searcher = self._nms_thd if nms_thd is None else nms_thd, self.answerer.searcher
-        given = None if searcher.index is None else searcher.find(queries, allowed)  # once, however many rows it takes
+        given = (
+            None if searcher.index is None else searcher.shortlist(queries, allowed)
+        )  # once, however many rows it takes
         if given is not None and given.looks is not None:
             self.proofs = (self.proofs or Proofs()).and_those(Proofs.of(given.looks))
 

@@ -80,6 +80,14 @@ class Shortlist:
     video_scores: torch.Tensor  # (Nq, U)
     looks: torch.Tensor | None = None  # (Nq,) int64, after how many it was proved complete, 1: at once; or `UNPROVED`
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Shortlist]) -> Shortlist:
+        """Those of several groups of queries, at least one; proofs are known where they are of all."""
+        names = ["entries", "entry_scores", "videos", "video_scores"]
+        if all(part.looks is not None for part in parts):
+            names.append("looks")
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
     def __getitem__(self, rows: slice) -> Shortlist:
         looks = None if self.looks is None else self.looks[rows]
         return Shortlist(self.entries[rows], self.entry_scores[rows], self.videos[rows], self.video_scores[rows], looks)

@@ -84,12 +84,20 @@ class Searcher:
             allowed: (Nv,) bool, entries to look at, at least one; None: all. A corpus in shards is searched whole.
             given: the videos of each query, found by another system, in its order; None: they are found here.
         """
-        blocks_per_pass = max(1, self.settings.queries_per_pass // self.settings.query_block)
-        for several in _slices(len(queries), blocks_per_pass * self.settings.query_block):
+        for several in self._passes(len(queries)):
             of_pass = queries[several]
             found = self.find(of_pass, allowed) if given is None else given[several]
             for block in self.query_blocks(len(of_pass)):
                 yield self._moments_in(of_pass[block], found[block], given is not None)
+
+    def shortlist(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Shortlist:
+        """What `search` finds moments in, of any number of queries."""
+        return Shortlist.concatenate([self.find(queries[some], allowed) for some in self._passes(len(queries))])
+
+    def _passes(self, n_queries: int) -> Iterator[slice]:
+        """Slices of whole blocks, of as many queries as are searched for in one pass over the corpus."""
+        blocks = max(1, self.settings.queries_per_pass // self.settings.query_block)
+        return _slices(n_queries, blocks * self.settings.query_block)
 
     def query_blocks(self, n_queries: int) -> Iterator[slice]:
         """Slices of at most `query_block` queries."""

@@ -169,7 +169,7 @@ def measure(report: Report, args: argparse.Namespace) -> None:
     with memory.watched():
         next(searcher.search(grown.queries[:1]))  # files are compared with their digests
         begin = time.perf_counter()
-        shortlist = searcher.find(grown.queries)
+        shortlist = searcher.shortlist(grown.queries)
         answers = list(searcher.search(grown.queries, given=shortlist))
         together = time.perf_counter() - begin
         if isinstance(index, CertifiedIndex):

@@ -32,7 +32,7 @@ class IndexRecall:
 
 def index_recall(searcher: Searcher, queries: EncodedQueries) -> IndexRecall:
     """Ask by way of the index and exactly, and compare."""
-    found = searcher.find(queries)
+    found = searcher.shortlist(queries)
     proofs = None if found.looks is None else Proofs.of(found.looks)
     return compare(searcher.search(queries, given=found), searcher.exact().search(queries), proofs)
 
