@@ -30,6 +30,7 @@ PRECISION = 2.0**-24  # relative error of a float32 operation
 OWN_ERROR = 4e-6  # of what is computed here in float32 and float64, and of bases that are nearly orthonormal
 ORTHONORMAL = 1e-9  # of products of directions, at most off by
 ROUNDED_UP = 1 + 1e-9
+ROWS_AT_A_TIME = 1 << 14  # that are coded
 Floats = npt.NDArray[np.float64]
 
 
@@ -110,8 +111,8 @@ def coded(numbers: Floats, lengths: Floats) -> tuple[npt.NDArray[np.int8], Scale
     t, units = np.split(steps, [numbers.shape[1]])
     rows = np.empty((len(numbers), len(steps)), np.int8)
     rounding = longest = 0.0
-    for first in range(0, len(rows), 1 << 14):
-        some = slice(first, first + (1 << 14))
+    for first in range(0, len(rows), ROWS_AT_A_TIME):
+        some = slice(first, first + ROWS_AT_A_TIME)
         n = np.rint(_divided(numbers[some], t))
         rounding = max(rounding, float(np.linalg.norm(numbers[some] - n * t, axis=1).max()))
         longest = max(longest, float(np.linalg.norm(n, axis=1).max()))

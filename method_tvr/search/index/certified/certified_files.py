@@ -206,38 +206,37 @@ class _Parts:
         self._opened = lru_cache(MAX_OPEN)(self._open)
         row_bytes = sum(layout.row_bytes for layout in recipe.layouts) * recipe.n_modalities
         self._holds = row_bytes * sum(int(part.n_rows.sum()) for part in parts) <= HELD_BYTES
-        self._held: dict[tuple[int, int], np.ndarray] = {}
+        self._held: list[list[Level]] = []
 
     def level(self, number: int, level: int) -> Level:
         """A level of a part; an `InputError` if it is damaged."""
-        opened = self._opened(number)[level]
-        return opened._replace(rows=self._held.get((number, level), opened.rows))
+        return (self._held[number] if self._holds else self._opened(number))[level]
 
     def check(self) -> None:
-        """Compare all files with their digests."""
-        for number, part in enumerate(progress(self._parts, "checking the certified index")):
-            digests = self._description(part)["sha256"]
-            for level, rows in enumerate(self._files(number)):
+        """Compare all files with their digests, once; what is held in memory is read then."""
+        for part in progress(self._parts, "checking the certified index"):
+            said = self._description(part)
+            files = self._files(part)
+            for rows in files:
                 try:
-                    intact = rows.digest() == digests.get(rows.path.name)
+                    intact = rows.digest() == said["sha256"].get(rows.path.name)
                 except OSError as err:
                     raise InputError(f"{rows.path}: cannot be read ({err.strerror or err}): {self._remedy}") from err
                 if not intact:
                     raise InputError(f"{rows.path}: is damaged: {self._remedy}")
-                if self._holds:
-                    self._held[number, level] = rows[:]
+            if self._holds:
+                self._held.append(_levels(said, [rows[:] for rows in files]))
 
     def _description(self, part: Part) -> dict[str, Any]:
         return read_sealed(self._folder / part.folder.name / DESCRIPTION, self._remedy)
 
     def _open(self, number: int) -> list[Level]:
-        scales = [list(map(_read_scales, of_level)) for of_level in self._description(self._parts[number])["scales"]]
-        return list(map(Level, scales, self._files(number)))
-
-    def _files(self, number: int) -> list[ArrayFile]:
         part = self._parts[number]
-        folder, n_rows = self._folder / part.folder.name, int(part.n_rows.sum())
-        return [self._rows(folder / _file(level), shape) for level, shape in enumerate(self._recipe.shapes(n_rows))]
+        return _levels(self._description(part), self._files(part))
+
+    def _files(self, part: Part) -> list[ArrayFile]:
+        folder, shapes = self._folder / part.folder.name, self._recipe.shapes(int(part.n_rows.sum()))
+        return [self._rows(folder / _file(level), shape) for level, shape in enumerate(shapes)]
 
     def _rows(self, path: Path, shape: tuple[int, ...]) -> ArrayFile:
         try:
@@ -249,8 +248,10 @@ class _Parts:
         return array
 
 
-def _read_scales(said: dict[str, Any]) -> Scales:
-    return Scales(**{**said, "steps": np.array(said["steps"])})
+def _levels(said: dict[str, Any], rows: Sequence[ArrayFile | np.ndarray]) -> list[Level]:
+    """Those of a part, by what it says of itself."""
+    scales = [[Scales(**{**of, "steps": np.array(of["steps"])}) for of in of_level] for of_level in said["scales"]]
+    return list(map(Level, scales, rows))
 
 
 def _file(level: int) -> str:
