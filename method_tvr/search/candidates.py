@@ -24,7 +24,7 @@ import torch
 
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import NO_ENTRY, UNPROVED, Shortlist
-from method_tvr.search.scoring import BestEntries, concatenated, scores_of_entries
+from method_tvr.search.scoring import BestEntries, concatenated, scores_as_among, scores_of_entries
 from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
@@ -187,8 +187,8 @@ class _Answer:
     def __init__(self, corpus: Corpus, query: torch.Tensor, keep: int, usable: np.ndarray, n_queries: int) -> None:
         self._corpus, self._query, self._keep, self._usable = corpus, query, keep, usable
         self._scored, self._scores = np.empty(0, np.int64), torch.empty((0, 1), device=corpus.device)
-        self._is_alone, self.n_entries = n_queries == 1, len(corpus)
-        self._rounding = 0.0 if self._is_alone else ROUNDING * (query.shape[-1] + 8)
+        self._n_queries, self.n_entries = n_queries, len(corpus)
+        self._rounding = 0.0 if n_queries == 1 else ROUNDING * (query.shape[-1] + 8)
 
     def add(self, entries: np.ndarray) -> None:
         """Score entries that have not been."""
@@ -198,9 +198,9 @@ class _Answer:
     def best(self, proved: bool) -> BestEntries:
         """The best entries; if they are `proved` to be, with the scores of an exact search to the last bit."""
         entries, scores = self._scored, self._scores
-        if proved and not self._is_alone:
+        if proved and self._n_queries > 1:
             entries = entries[(scores[:, 0] >= self.needed).numpy()]
-            scores = scores_of_entries(self._corpus, entries, self._query.expand(2, -1, -1))[:, :1]
+            scores = scores_as_among(self._corpus, entries, self._query, self._n_queries)
         best = BestEntries(self._keep)
         best.add(to_device(entries, scores.device), scores)
         return best

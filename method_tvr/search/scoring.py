@@ -74,6 +74,14 @@ def scores_of_entries(corpus: Corpus, entries: np.ndarray, video_queries: torch.
     return scores
 
 
+def scores_as_among(corpus: Corpus, entries: np.ndarray, query: torch.Tensor, n_queries: int) -> torch.Tensor:
+    """(n, 1) scores of some entries (n,), bit by bit those that a query (1, M, D) gets in a search of so many at once.
+
+    One alone is multiplied otherwise than several, whose products do not depend on what the others are.
+    """
+    return scores_of_entries(corpus, entries, query.expand(min(n_queries, 2), -1, -1))[:, :1]
+
+
 def products_alike(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """See `Way.products`; each product has the same bits whatever the other rows are, and the other queries if any.
 

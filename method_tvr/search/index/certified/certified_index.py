@@ -34,7 +34,7 @@ from method_tvr.search.index.certified.bounds import (
     weights,
 )
 from method_tvr.search.records import Shortlist
-from method_tvr.search.scoring import BestEntries, scores_of_entries
+from method_tvr.search.scoring import BestEntries, scores_as_among
 from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
@@ -106,12 +106,18 @@ def blocks_of(first: np.ndarray, n_clips: np.ndarray, most: int, number: int) ->
 
 
 class _Scored:
-    """What of a corpus has been scored for a query as an exact search scores it, and the best of that."""
+    """What of a corpus has been scored for a query, asked with so many, as an exact search does, and the best of it."""
 
     def __init__(
-        self, corpus: Corpus, query: torch.Tensor, keep: int, usable: np.ndarray, video_of_entry: torch.Tensor | None
+        self,
+        corpus: Corpus,
+        query: torch.Tensor,
+        n_queries: int,
+        keep: int,
+        usable: np.ndarray,
+        video_of_entry: torch.Tensor | None,
     ) -> None:
-        self._corpus, self._query = corpus, query
+        self._corpus, self._query, self._n_queries = corpus, query, n_queries
         self._best = BestEntries(keep)
         n_videos, self._of_videos = len(usable), self._best
         if video_of_entry is not None:
@@ -123,7 +129,7 @@ class _Scored:
 
     def add(self, entries: np.ndarray) -> None:
         """Score entries that have not been."""
-        scores = scores_of_entries(self._corpus, entries, self._query)[:, :1]
+        scores = scores_as_among(self._corpus, entries, self._query, self._n_queries)
         self.n_entries += len(entries)
         self.n_clips += int(self._corpus.n_clips[entries].sum())
         for best in {id(self._best): self._best, id(self._of_videos): self._of_videos}.values():
@@ -177,14 +183,13 @@ class CertifiedIndex(SearchIndex):
         video_of_entry: torch.Tensor | None = None,
     ) -> Shortlist:
         usable = self._in_order if allowed is None else self._in_order[allowed[self._in_order]]
-        as_many = 1 if len(queries) == 1 else 2  # an exact search multiplies a query alone otherwise than several
         self.work.queries += len(queries)
         found = []
         for some in queries.split(max(1, BOUNDS_AT_A_TIME // len(usable))):
             asked = [basis.coordinates(of.numpy()) for basis, of in zip(self._bases, some.unbind(1), strict=True)]
             bounds = self._bounds(asked, usable, 0) if len(usable) > keep else None
-            for number, query in enumerate(some):
-                scored = _Scored(corpus, query.expand(as_many, -1, -1), keep, usable, video_of_entry)
+            for number, query in enumerate(some.split(1)):
+                scored = _Scored(corpus, query, len(queries), keep, usable, video_of_entry)
                 if bounds is None:
                     scored.add(usable)
                 else:
