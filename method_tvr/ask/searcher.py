@@ -187,9 +187,8 @@ class MomentSearcher:
         scores are made of.
         """
         thd, searcher = self._nms_thd if nms_thd is None else nms_thd, self.answerer.searcher
-        given = (
-            None if searcher.index is None else searcher.shortlist(queries, allowed)
-        )  # once, however many rows it takes
+        # once, however many rows it takes
+        given = None if searcher.index is None else searcher.shortlist(queries, allowed)
         if given is not None and given.looks is not None:
             self.proofs = (self.proofs or Proofs()).and_those(Proofs.of(given.looks))
 
