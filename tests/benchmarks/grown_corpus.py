@@ -4,7 +4,8 @@
 
 MINI_MODEL is a results folder of `train.sh mini video_sub_tef resnet_i3d` with the quickstart's settings and 20 epochs.
 Models of the default size do not learn the mini corpus in that time, so that encodings of 128 numbers are turned into
-ones of the default size by a fixed isometry: scores stay, and cost what they cost with 384 numbers.
+ones of the default size by a fixed isometry: scores stay, and cost what they cost with 384 numbers. A model of the
+default size, trained on other data, may stand in its place; `--splits` says which splits of these have videos.
 
 Random vectors would make a search both too easy (nothing is near) and too hard (nothing is clustered). Here each new
 video follows one of the mini corpus' videos clip by clip, and so clips of a video resemble each other as a model's do.
@@ -71,10 +72,10 @@ def isometry(small: int, large: int) -> torch.Tensor:
     return torch.linalg.qr(drawn).Q.t().contiguous()
 
 
-def encoded_base(model_dir: str) -> Base:
-    """Encode the mini corpus with a model of it, in `HIDDEN_SIZE` numbers."""
+def encoded_base(model_dir: str, splits: Sequence[str] = BASE_SPLITS) -> Base:
+    """Encode the corpus of a model, val and other splits of it, in `HIDDEN_SIZE` numbers."""
     videos = []
-    for split in BASE_SPLITS:
+    for split in splits:
         argv = ["--model_dir", model_dir, "--device", "-1", "--eval_split_name", split, "--feature_cache", "disk"]
         opt = parse_inference_options([*argv, "--num_workers", "0"])
         trained = open_model(opt)
@@ -133,17 +134,20 @@ def grown(base: Sequence[torch.Tensor], n_clips: np.ndarray, noise: float, seed:
         yield from (drawn.mul_(scale[picked]).add_(rows[picked])).split(counts.tolist())
 
 
-def write_grown(out: Path, model_dir: str, n_videos: int, clips: int | None, noise: float) -> None:
-    """Write an encoded corpus of `n_videos`, those of the mini corpus first, into a folder, and the queries beside it.
+def write_grown(
+    out: Path, model_dir: str, splits: Sequence[str], n_videos: int, clips: int | None, noise: float
+) -> None:
+    """Write an encoded corpus of `n_videos`, those of the model's own first, into a folder, and the queries beside it.
 
     Args:
         out: an empty folder, or one that a run which was stopped has left.
-        model_dir: of the mini model.
+        model_dir: of the mini model, or another.
+        splits: of its data, val among them.
         n_videos: of the whole corpus.
         clips: of each new video; None: numbers as in TVR.
         noise: see `grown`.
     """
-    base = encoded_base(model_dir)
+    base = encoded_base(model_dir, splits)
     n_new = n_videos - len(base.videos)
     counts = np.full(n_new, clips) if clips else clip_counts(n_new, MAX_CTX_L, np.random.default_rng(SEED))
     new = grown([rows for _, rows in base.videos], counts.astype(np.int64), noise)
@@ -173,12 +177,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", required=True, help="results folder of a model of the mini corpus")
+    parser.add_argument("--splits", nargs="+", default=BASE_SPLITS, help="of the model's data: val, and others")
     parser.add_argument("--out", required=True, help="folder of the encoded corpus")
     parser.add_argument("--videos", type=int, default=21_793, help="how many, the mini corpus' own among them")
     parser.add_argument("--clips", type=int, help="of each new video (default: as many as TVR's have)")
     parser.add_argument("--noise", type=float, default=NOISE, help="length of the noise, in lengths of the row")
     args = parser.parse_args(argv)
-    write_grown(Path(args.out), args.model_dir, args.videos, args.clips, args.noise)
+    write_grown(Path(args.out), args.model_dir, args.splits, args.videos, args.clips, args.noise)
 
 
 if __name__ == "__main__":

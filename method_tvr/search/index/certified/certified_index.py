@@ -42,7 +42,7 @@ NUMBERS_AT_A_TIME = 1 << 22  # of bounds, for several queries
 AHEAD = 2  # blocks that are read from disk meanwhile, each by a thread
 GAP = 32  # rows that are read along rather than left out
 PROMISING = 3  # times as many videos as are kept are looked at closely before any is left out
-SCORED_AT_A_TIME = 32  # videos, after which it is known better what the answer needs
+SCORED_AT_A_TIME = 64  # videos, after which it is known better what the answer needs
 FEW, CLIPS_A_QUERY = 4, 60_000  # an exact search serves many by one pass: more than 22 of 1.1 million clips
 ONE_LOOK = torch.ones(1, dtype=torch.int64)  # and an answer is proved
 BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
