@@ -22,8 +22,10 @@ from method_tvr.model_components import (
     BertAttention,
     BertSelfAttention,
     LinearLayer,
+    SpanPredictor,
     TrainablePositionalEncoding,
     computing_in,
+    conv_predictors,
     encoded_together,
     hide,
     init_weights,
@@ -133,8 +135,7 @@ class ReLoCLNet(nn.Module):
     def add_modality(self, m: str, n_encoders: int, cross: bool) -> None:
         """Make the layers of a modality."""
         hidden, heads, drop = self.config.hidden_size, self.config.n_heads, self.config.drop
-        projection = LinearLayer(self.config.input_sizes[m], hidden, self.config.input_drop)
-        self.add_module(f"{m}_input_proj", projection)
+        self.add_module(f"{m}_input_proj", LinearLayer(self.config.input_sizes[m], hidden, self.config.input_drop))
         for i in range(1, n_encoders + 1):
             self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
         if cross:
@@ -152,6 +153,11 @@ class ReLoCLNet(nn.Module):
     def span_kernels(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(P, 1, kernel) weights of the start and of the end predictors: one pair, of the mean over modalities."""
         return self.predictors("merged")
+
+    @property
+    def span_predictors(self) -> list[SpanPredictor]:
+        """What localises moments at inference."""
+        return conv_predictors(*self.span_kernels)
 
     def predictors(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(P, 1, kernel) weights of the start and of the end predictors with these names."""
@@ -174,8 +180,7 @@ class ReLoCLNet(nn.Module):
         """(N, Lq, D) encodings of query tokens, see `encode_query`."""
         hidden = hide(query_mask, self.dtype).unsqueeze(1)
         tokens = self.query_pos_embed(self.query_input_proj(query_feat.to(self.dtype)))
-        tokens = self.query_encoder1(self.query_encoder(tokens, hidden), hidden)
-        return tokens
+        return self.query_encoder1(self.query_encoder(tokens, hidden), hidden)
 
     def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Modular queries, one vector per modality: {modality: (N, D)}, the `video_query` and the `sub_query`.
@@ -242,8 +247,7 @@ class ReLoCLNet(nn.Module):
         return EncodedVideos(rows, mask, for_videos=h3, for_spans=h3, h2=h2)
 
     def _encode_input(self, modality: str, feat: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        projected = self.part(modality, "input_proj")(feat)
-        return self.part(modality, "encoder1")(self.ctx_pos_embed(projected), hidden)  # (N, L, D)
+        return self.part(modality, "encoder1")(self.ctx_pos_embed(self.part(modality, "input_proj")(feat)), hidden)
 
     def _cross(self, modality: str, h1: Mapping[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
         """Let one of two modalities attend to the other: (N, L, D)."""
@@ -270,17 +274,13 @@ class ReLoCLNet(nn.Module):
         self, query: Mapping[str, torch.Tensor], h2: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> torch.Tensor:
         """(Nq, Nv) scores that VideoCL contrasts: as `video_scores` but on h2 and without normalisation."""
-        queries = [query[m] for m in self.modalities]
-        return self._similarity_of_all(queries, h2, ctx_mask).amax(dim=-1).mean(dim=0)
+        return self._similarity_of_all([query[m] for m in self.modalities], h2, ctx_mask).amax(dim=-1).mean(dim=0)
 
     def _similarity_of_all(
         self, query: Iterable[torch.Tensor], clips: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> torch.Tensor:
         """(M, Nq, Nv, L) products of queries, (Nq, D) a modality, with clips, `MASKED` where there is no clip."""
-        products = [
-            torch.einsum("qd,vld->qvl", of_modality, clips[m])
-            for of_modality, m in zip(query, self.modalities, strict=True)
-        ]
+        products = [torch.einsum("qd,vld->qvl", q, clips[m]) for q, m in zip(query, self.modalities, strict=True)]
         return torch.stack(products).masked_fill(ctx_mask == 0, MASKED)
 
     def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -351,8 +351,8 @@ class ReLoCLNet(nn.Module):
         if settings.lw_vcl:
             losses["loss_vcl"] = settings.lw_vcl * video_cl(scores["video_cl"].t(), item_weights, same_query)
         if "video" in scores:
-            drawn_with = generator or torch.default_generator
-            losses.update(ranking_losses(scores["video"].t(), settings, drawn_with, same_query))
+            generator = generator or torch.default_generator
+            losses.update(ranking_losses(scores["video"].t(), settings, generator, same_query))
 
         total = torch.stack(list(losses.values())).sum() if losses else labels["ctx_mask"].new_zeros(())
         return total, {name: loss.detach() for name, loss in {**losses, "loss_overall": total}.items()}
@@ -395,6 +395,5 @@ class ReLoCLNet(nn.Module):
                 parts["video"].append(self.video_scores(queries, for_videos, mask).t())
         if in_order:
             return {name: tensors[0] for name, tensors in parts.items()}
-        numbers = torch.arange(n)
-        back = torch.cat([numbers[group.rows] for group in groups]).argsort()
+        back = torch.cat([torch.arange(n)[group.rows] for group in groups]).argsort()
         return {name: torch.cat(tensors)[back] for name, tensors in parts.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -305,6 +305,49 @@ def pool_clips(similarity: torch.Tensor) -> torch.Tensor:
     Clips that do not exist have a very low one, or are left out.
     """
     return similarity.amax(dim=-1)
+
+
+class SpanPredictor(Protocol):
+    """What tells at inference, of each clip, how likely a moment starts and ends there."""
+
+    def __call__(self, similarity: torch.Tensor, n_clips: torch.Tensor) -> torch.Tensor:
+        """(n, L) similarities of a query with the clips of a video, of which it has (n,) -> (n, 2, L) logits.
+
+        Those past a video's clips are not read.
+        """
+
+
+class ConvSE(SpanPredictor):
+    """ConvSE (SIGIR 2021, 3.4) at inference: convolutions of the similarities with two kernels, (kernel,) each.
+
+    For the wide batches of a search, one product with a matrix is several times faster than a convolution.
+    """
+
+    def __init__(self, st_kernel: torch.Tensor, ed_kernel: torch.Tensor) -> None:
+        self._kernels = st_kernel.detach(), ed_kernel.detach()
+        self._matrices = st_kernel.new_zeros((0, 2, 0))  # for the longest video so far
+
+    def __call__(self, similarity: torch.Tensor, n_clips: torch.Tensor) -> torch.Tensor:
+        length = similarity.shape[1]
+        if len(self._matrices) < length:
+            self._matrices = torch.stack([convolution_matrix(kernel, length) for kernel in self._kernels], dim=1)
+        return (similarity @ self._matrices[:length, :, :length].flatten(1)).view(-1, 2, length)
+
+
+def conv_predictors(st_kernels: torch.Tensor, ed_kernels: torch.Tensor) -> list[SpanPredictor]:
+    """Of kernels (P, 1, kernel), or one (kernel,)."""
+    pairs = zip(*(kernels.reshape(-1, kernels.shape[-1]) for kernels in (st_kernels, ed_kernels)), strict=True)
+    return [ConvSE(*pair) for pair in pairs]
+
+
+def convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
+    """(length, length): x @ it is the convolution of x with `kernel` as Conv1d pads and computes it."""
+    matrix = kernel.new_zeros((length, length))
+    for i, weight in enumerate(kernel):
+        offset = len(kernel) // 2 - i
+        if abs(offset) < length:
+            matrix.diagonal(offset).fill_(weight)
+    return matrix
 
 
 def lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:

@@ -94,7 +94,7 @@ def span_curves(
     dataset.set_data_mode("query")
     _, batch = dataset.batch(range(len(queries)), features.max_ctx_l)
     encoded = encode_queries(model, prepare_batch_inputs(batch, device))
-    searcher = Searcher(corpus, *model.span_kernels, evaluation.search)
+    searcher = Searcher(corpus, model.span_predictors, evaluation.search)
     p_st, p_ed, n_clips = searcher.span_probabilities(encoded, torch.arange(len(own), device=device)[:, None])
     return [
         (st[0, : int(n[0])].cpu().numpy(), ed[0, : int(n[0])].cpu().numpy())

@@ -165,7 +165,7 @@ def open_answerer(
     corpus = source.corpus_of(own)
     searcher = Searcher(
         corpus,
-        *model.span_kernels,
+        model.span_predictors,
         replace(settings, max_moments=settings.max_moments * most_sharing(entries)),  # of as many, so many may be one
         video_of_entry=np.array([entry.video.idx for entry in own]) if any(entry.clips for entry in entries) else None,
         index=None if index_of is None else index_of(corpus),

@@ -7,13 +7,13 @@ are scored first, spans only in the videos kept, only in the band of allowed len
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from method_tvr.model_components import pool_clips
+from method_tvr.model_components import SpanPredictor, pool_clips
 from method_tvr.search.candidates import SearchIndex
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.records import (
@@ -36,8 +36,8 @@ class Searcher:
 
     Args:
         corpus: what is searched, wherever its rows are; of several processes, the shard of this one.
-        st_kernels, ed_kernels: (P, 1, kernel) weights of the start and end predictors: of the mean over modalities (P
-            is 1), or of each modality, whose logits are then averaged.
+        predictors: of starts and ends: one, of the mean over modalities, or one of each modality, whose logits are then
+            averaged.
         video_of_entry: (Nv,) int64, by which entries of one video are known; None when none has several.
         index: names the entries that are scored, and what it does not name is lost; None: all are. No video may have
             several entries then.
@@ -48,8 +48,7 @@ class Searcher:
     def __init__(
         self,
         corpus: Corpus,
-        st_kernels: torch.Tensor,
-        ed_kernels: torch.Tensor,
+        predictors: Sequence[SpanPredictor],
         settings: SearchSettings,
         video_of_entry: np.ndarray | None = None,
         index: SearchIndex | None = None,
@@ -60,13 +59,7 @@ class Searcher:
         self._n_clips = to_device(corpus.n_clips, corpus.device)
         self._videos = video_of_entry
         self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
-        longest = int(corpus.n_rows.max())
-        self._predictors = [
-            torch.stack([_convolution_matrix(kernel, longest) for kernel in pair], dim=1)
-            for pair in zip(
-                *(kernels.reshape(-1, kernels.shape[-1]) for kernels in (st_kernels, ed_kernels)), strict=True
-            )
-        ]  # (L, 2, L) each
+        self._predictors = predictors
 
     def exact(self) -> Searcher:
         """The same without an index, for comparison."""
@@ -216,7 +209,8 @@ class Searcher:
         They are (Nq, V, L) each, a softmax over the clips of each entry, 0 past its end. With `one_video` a query's
         entries are parts of one video, which has one start and one end: it is over the clips of all of them.
         """
-        n_clips, logits = self._n_clips[entries], self._span_logits(queries, entries)
+        n_clips = self._n_clips[entries]
+        logits = self._span_logits(queries, entries, n_clips)
         length = logits.shape[2]
         missing = torch.arange(length, device=logits.device) >= n_clips.reshape(-1, 1, 1)
         logits = logits.masked_fill_(missing, -torch.inf).view(*entries.shape, 2, length)
@@ -227,41 +221,26 @@ class Searcher:
             p_st, p_ed = logits.softmax(dim=-1).unbind(dim=2)
         return p_st, p_ed, n_clips
 
-    def _span_logits(self, queries: EncodedQueries, entries: torch.Tensor) -> torch.Tensor:
+    def _span_logits(self, queries: EncodedQueries, entries: torch.Tensor, n_clips: torch.Tensor) -> torch.Tensor:
         """(Nq * V, 2, L) start and end logits of queries with the clips of entries (Nq, V), and past them."""
         n_modalities = queries.for_spans.shape[1]
         span_queries = (queries.for_spans / n_modalities).to(self.corpus.dtype)  # (Nq, M, D): products add up to a mean
         first, each = self.corpus.n_vectors - n_modalities, n_modalities // len(self._predictors)
         logits = []
-        for number, predictors in enumerate(self._predictors):
+        for number, predictor in enumerate(self._predictors):
             own = slice(
                 number * each, (number + 1) * each
             )  # the modalities of a predictor, whose vectors are a row's last
             vectors = slice(first + own.start, first + own.stop)
             # (Nq * V, L) similarity with the rows of each query's entries, 0 past them
             similarity = self._way.clip_similarity(self.corpus, span_queries[:, own], entries, vectors)
-            length = similarity.shape[1]
-            product = similarity @ predictors[:length, :, :length].flatten(1)  # (Nq * V, 2 * L)
-            logits.append(product.view(len(similarity), 2, length))
+            logits.append(predictor(similarity, n_clips.flatten()))
         return logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
     for first in range(0, n, size):
         yield slice(first, min(first + size, n))
-
-
-def _convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
-    """(length, length): x @ it is the convolution of x with `kernel` as Conv1d pads and computes it.
-
-    As one product, for the wide batches of a search that is several times faster than a convolution.
-    """
-    matrix = kernel.new_zeros((length, length))
-    for i, weight in enumerate(kernel.detach()):
-        offset = len(kernel) // 2 - i
-        if abs(offset) < length:
-            matrix.diagonal(offset).fill_(weight)
-    return matrix
 
 
 def best_spans(

@@ -18,6 +18,7 @@ import torch
 
 from method_tvr.ask.encode_corpus import STORED_DTYPES
 from method_tvr.dataset.annotations import Video
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.corpus_store import CorpusRecipe, CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.memory_corpus import EncodedCorpus
@@ -103,7 +104,7 @@ def measure_size(n_videos: int, args: argparse.Namespace, report: Report, stopwa
 
         def answers_from_disk() -> list[Answers]:
             with memory.watched():
-                return answer_all(Searcher(corpus, *kernels, settings), queries, own)
+                return answer_all(Searcher(corpus, conv_predictors(*kernels), settings), queries, own)
 
         corpus = StoredCorpus(CorpusStore(folder), list(map(vid_name, range(n_videos))), device)
         timing, found = stopwatch.time(answers_from_disk, repeats=1, warm_up=False)
@@ -113,7 +114,7 @@ def measure_size(n_videos: int, args: argparse.Namespace, report: Report, stopwa
         note = str(memory)
         if n_videos <= args.max_compared_videos:
             rows = [corpus.rows_of(entry).clone() for entry in range(n_videos)]
-            in_memory = Searcher(EncodedCorpus(rows, data.n_clips.tolist()), *kernels, settings)
+            in_memory = Searcher(EncodedCorpus(rows, data.n_clips.tolist()), conv_predictors(*kernels), settings)
             share = check_answers(found, answer_all(in_memory, queries, own), args.max_ctx_l)
             note += f"; answers equal, {100 * share:.2f}% of rows at the same rank"
         report.add(f"{n_videos:,} videos", timing.per(args.queries), 1, "queries", floor, note)

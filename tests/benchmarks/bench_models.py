@@ -46,7 +46,7 @@ def measure(model_name: str, args: argparse.Namespace, report: Report, stopwatch
         f"{model_name}, encoding {args.videos:,} videos, --trim_padding", timing, args.videos, "videos", note=memory
     )
     queries = encode_queries(model, {name: batch[name] for name in ("query_feat", "query_mask")})
-    searcher = Searcher(corpus, *(kernel.detach() for kernel in model.span_kernels), SearchSettings())
+    searcher = Searcher(corpus, model.span_predictors, SearchSettings())
     timing, _ = stopwatch.time(lambda: list(searcher.search(queries)))
     report.add(f"{model_name}, one query over {args.videos:,} videos", timing.per(args.batch), 1, "queries")
 

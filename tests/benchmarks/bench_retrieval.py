@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, Moments, RankedVideos, SearchSettings
 from method_tvr.search.retrieval import Searcher
@@ -142,7 +143,7 @@ def measure_one_query(n_videos: int, args: argparse.Namespace, report: Report, s
     for dtype in (torch.float16, torch.float32):
         rows = (torch.randn((n, *shape), generator=generator, device=device) for n in n_rows.tolist())
         corpus = EncodedCorpus(rows, n_clips, dtype, n_rows, torch.float16)
-        searcher = Searcher(corpus, *kernels, settings)
+        searcher = Searcher(corpus, conv_predictors(*kernels), settings)
         timing, _ = stopwatch.time(partial(searcher.search, query), repeats=ONE_QUERY_REPEATS)
         note = (
             f"{1e3 * timing.seconds:.2f} ms, {n_clips.sum():,} clips, {corpus.rows.nbytes / 2**30:.2f} GiB in float16"

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.options.values import CERTIFIED, INDEX_KINDS, INDEXES, MILVUS, USUAL_KIND
 from method_tvr.search.candidates import CandidateSettings, SearchIndex
 from method_tvr.search.corpus_store import CorpusStore
@@ -74,7 +75,7 @@ class GrownCorpus:
 
     def searcher(self, index: SearchIndex | None) -> Searcher:
         """Searches by way of an index, or exactly."""
-        return Searcher(self.corpus, *self.kernels, SearchSettings(), index=index)
+        return Searcher(self.corpus, conv_predictors(*self.kernels), SearchSettings(), index=index)
 
     def exact_answers(self) -> dict[str, Answers]:
         """Those of an earlier exact run to the queries together and alone, to compare with.
@@ -165,7 +166,7 @@ def measure(report: Report, args: argparse.Namespace) -> None:
         report.add(f"{name}: build or open", built, n_clips, "clips", note=f"{per_clip:.0f} bytes a clip; {building}")
     searcher = grown.searcher(index)
     if args.index == PLAIN:
-        searcher = PlainSearcher(grown.corpus, *grown.kernels, SearchSettings())
+        searcher = PlainSearcher(grown.corpus, conv_predictors(*grown.kernels), SearchSettings())
     with memory.watched():
         next(searcher.search(grown.queries[:1]))  # files are compared with their digests
         begin = time.perf_counter()

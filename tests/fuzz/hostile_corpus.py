@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from method_tvr.dataset.annotations import Video
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.corpus_store import (
     DESCRIPTION,
     DTYPES,
@@ -271,7 +272,7 @@ def _search(corpus: StoredCorpus) -> None:
     generator = torch.Generator().manual_seed(0)
     queries = EncodedQueries(*torch.randn(2, 3, len(MODALITIES), D, generator=generator))
     kernels = torch.randn(2, 5, generator=generator)
-    searcher = Searcher(corpus, *kernels, SearchSettings(max_vcmr_video=3, clip_block=20))
+    searcher = Searcher(corpus, conv_predictors(*kernels), SearchSettings(max_vcmr_video=3, clip_block=20))
     for moments, videos in searcher.search(queries):
         assert ((videos.entry >= 0) & (videos.entry < len(corpus))).all()
         assert np.isfinite(videos.score).all()

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter
 from method_tvr import contrastive
 from method_tvr.config import parse_train_options
 from method_tvr.model import LossSettings, ReLoCLNet
+from method_tvr.model_components import conv_predictors
 from method_tvr.optimization import BertAdam, parameter_groups
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings
 from method_tvr.search.encoding import encode_corpus, encode_queries
@@ -217,7 +218,7 @@ def search(device, dtype, kind) -> dict[str, np.ndarray]:
     of_entry = np.arange(40) // 2 if kind == "windows" else None
     index = AllClips(40) if kind == "index" else None
     shard = Shard(range(40), TwoRanks()) if kind == "shards" else None
-    searcher = Searcher(corpus, *kernels, SEARCH, of_entry, index, shard)
+    searcher = Searcher(corpus, conv_predictors(*kernels), SEARCH, of_entry, index, shard)
     allowed = np.arange(40) % 3 > 0 if kind == "allowed" else None
     found = list(searcher.search(queries, allowed))
     answer = {f"video_{name}": np.concatenate([getattr(v, name) for _, v in found]) for name in ("entry", "score")}

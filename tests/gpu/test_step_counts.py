@@ -130,6 +130,7 @@ SEARCHED = """
     import json
     import numpy as np
     import torch
+    from method_tvr.model_components import conv_predictors
     from method_tvr.search.memory_corpus import EncodedCorpus
     from method_tvr.search.records import EncodedQueries, SearchSettings
     from method_tvr.search.retrieval import Searcher
@@ -140,7 +141,7 @@ SEARCHED = """
     rows = [torch.zeros((n + 2, 2, 16), device="cuda") for n in n_clips.tolist()]
     corpus = EncodedCorpus(rows, n_clips, dtype)
     queries = EncodedQueries(*torch.zeros((2, n_queries, 2, 16), device="cuda"))
-    searcher = Searcher(corpus, *torch.zeros((2, 5), device="cuda"), SearchSettings())
+    searcher = Searcher(corpus, conv_predictors(*torch.zeros((2, 5), device="cuda")), SearchSettings())
     list(searcher.search(queries))
     counter = Counter()
     list(searcher.search(queries))

@@ -276,7 +276,7 @@ def test_probabilities_of_every_pair_are_the_references(golden_checkpoint, golde
     model = golden_checkpoint.build_model()
     batch = golden_batch | {"ctx_lengths": golden_batch["ctx_mask"].sum(dim=1).long()}
     corpus = encode_corpus(model, [([], batch)], torch.device("cpu"))
-    searcher = Searcher(corpus, *model.span_kernels, SearchSettings())
+    searcher = Searcher(corpus, model.span_predictors, SearchSettings())
     n = len(corpus)
     found = searcher.span_probabilities(encode_queries(model, batch), torch.arange(n).expand(n, -1))
     length = found[0].shape[2]

@@ -16,7 +16,7 @@ from method_tvr import inference, model_components, train
 from method_tvr.ask import encode_corpus, search
 from method_tvr.config import OPTIONS
 from method_tvr.model import ReLoCLNet
-from method_tvr.model_components import attention, hide, keep_mask, keep_scale
+from method_tvr.model_components import attention, conv_predictors, hide, keep_mask, keep_scale
 from method_tvr.options.row import INFERENCE, TRAIN, options_of
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
@@ -238,7 +238,7 @@ def test_a_corpus_in_half_precision_finds_nearly_the_same(dtype):
     for kept in (torch.float32, dtype):
         corpus = EncodedCorpus(rows, n_clips, kept)
         assert corpus.rows.dtype == kept
-        moments, videos = next(Searcher(corpus, kernels[0], kernels[1], settings).search(queries))
+        moments, videos = next(Searcher(corpus, conv_predictors(*kernels), settings).search(queries))
         assert moments.score.dtype == videos.score.dtype == "float32"
         scores.append(videos)
     kept_videos = [len(set(a) & set(b)) / 10 for a, b in zip(scores[0].entry, scores[1].entry, strict=True)]
@@ -263,7 +263,7 @@ def test_search_scores_videos_as_training_does(batch, monkeypatch, way):
         lengths = batch["ctx_lengths"].tolist()
         corpus = EncodedCorpus([rows[:length] for rows, length in zip(packed, lengths, strict=True)], lengths)
         queries = EncodedQueries.build(query, model.span_queries(query), model.modalities)
-        searcher = Searcher(corpus, torch.ones(1), torch.ones(1), SearchSettings())
+        searcher = Searcher(corpus, conv_predictors(torch.ones(1), torch.ones(1)), SearchSettings())
         searcher._way = way
         found = searcher.find(queries)
     torch.testing.assert_close(found.video_scores, expected.gather(1, found.videos), atol=1e-6, rtol=1e-5)

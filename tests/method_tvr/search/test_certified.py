@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.corpus import LEAST_NORM
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.corpus_writer import adding_to
@@ -175,7 +176,9 @@ def assert_identical(
     corpus: StoredCorpus, index: CertifiedIndex, queries: EncodedQueries, allowed=None, of=None
 ) -> None:
     """Of one query, and of several."""
-    searchers = [Searcher(corpus, *KERNELS, SETTINGS, video_of_entry=of, index=each) for each in (index, None)]
+    searchers = [
+        Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, video_of_entry=of, index=each) for each in (index, None)
+    ]
     together, exact_together = (searcher.find(queries, allowed) for searcher in searchers)
     for name in ("entries", "entry_scores", "videos", "video_scores"):
         assert torch.equal(getattr(together, name), getattr(exact_together, name)), name
@@ -228,7 +231,7 @@ def test_blocks_have_the_rows_of_each_entry(shapes, most):
 
 def test_equal_videos_come_in_the_order_of_their_numbers(tmp_path, queries):
     corpus, index = opened(written(tmp_path / "corpus", range(60)), [f"v{number}" for number in range(60)])
-    found = Searcher(corpus, *KERNELS, SETTINGS, index=index).find(queries[4:5])
+    found = Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=index).find(queries[4:5])
     assert found.entries[0, :2].tolist() == [3, 4]
     assert found.entry_scores[0, 0] == found.entry_scores[0, 1]
 
@@ -245,7 +248,7 @@ def test_the_best_of_each_video_are_found_where_entries_are_parts_of_videos(tmp_
 
 def test_scores_of_some_are_those_of_all(tmp_path, queries):
     corpus, _ = opened(written(tmp_path / "corpus", range(60)))
-    exact = Searcher(corpus, *KERNELS, replace(SETTINGS, max_vcmr_video=60)).find(queries)
+    exact = Searcher(corpus, conv_predictors(*KERNELS), replace(SETTINGS, max_vcmr_video=60)).find(queries)
     some = np.array([40, 3, 17])
     scores = scores_of_entries(corpus, some, queries.for_videos[2:4])
     by_entry = dict(zip(exact.entries[2].tolist(), exact.entry_scores[2].tolist(), strict=True))

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from method_tvr.dataset.annotations import Video
+from method_tvr.model_components import conv_predictors
 from method_tvr.search import corpus_store, corpus_writer
 from method_tvr.search.corpus_store import INDEX, NORMS, ROWS, CorpusStore
 from method_tvr.search.corpus_writer import adding_to
@@ -134,7 +135,7 @@ def test_a_search_finds_what_it_finds_in_memory(folder, numbers, search, monkeyp
     queries = EncodedQueries(*torch.randn(2, 7, len(MODALITIES), D, generator=generator))
     kernels = torch.randn(2, 5, generator=generator)
     answers = [
-        list(Searcher(corpus, *kernels, replace(search, max_vcmr_video=3)).search(queries))
+        list(Searcher(corpus, conv_predictors(*kernels), replace(search, max_vcmr_video=3)).search(queries))
         for corpus in (stored(folder, numbers), in_memory(numbers))
     ]
     assert len(answers[0]) == -(-7 // search.query_block)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.options.values import FAISS_KINDS, PROVING_KINDS
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, nearest_entries
 from method_tvr.search.index import faiss_index
@@ -34,10 +35,10 @@ class Case:
     kernels: torch.Tensor
 
     def exact(self) -> Searcher:
-        return Searcher(self.corpus, *self.kernels, SETTINGS)
+        return Searcher(self.corpus, conv_predictors(*self.kernels), SETTINGS)
 
     def by(self, index: CandidateIndex) -> Searcher:
-        return Searcher(self.corpus, *self.kernels, SETTINGS, index=index)
+        return Searcher(self.corpus, conv_predictors(*self.kernels), SETTINGS, index=index)
 
 
 def made_case(n_videos: int, seed: int = 5) -> Case:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.options.values import PROVING_KINDS
 from method_tvr.search.candidates import CandidateSettings, Nearest, _Answer, clip_vectors
 from method_tvr.search.index import faiss_index
@@ -83,7 +84,7 @@ def assert_proved_answers_are_exact(
     corpus: EncodedCorpus, index: FaissIndex, queries: EncodedQueries, allowed: np.ndarray | None = None
 ) -> list[int]:
     """Of some queries alone, and of all at once; returns after how many looks each of all was proved."""
-    found_by, exact = (Searcher(corpus, *KERNELS, SETTINGS, index=each) for each in (index, None))
+    found_by, exact = (Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=each) for each in (index, None))
     for rows in (slice(0, 1), slice(5, 6), slice(0, len(queries))):
         found, wanted = found_by.find(queries[rows], allowed), exact.find(queries[rows], allowed)
         proved = found.looks != UNPROVED
@@ -203,7 +204,7 @@ def test_some_answers_are_proved_at_once_and_some_are_not(opened):
     assert {0, 1} <= set(looks)
     index = opened("ivf", "clustered", replace(wide, prove=True))
     assert 1 < max(assert_proved_answers_are_exact(corpus, index, queries)) <= 5
-    proofs = index_recall(Searcher(corpus, *KERNELS, SETTINGS, index=index), queries).proofs
+    proofs = index_recall(Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=index), queries).proofs
     assert proofs == Proofs(7, looks.count(1), 7 - looks.count(1))
     assert f"7 of 7 answers are proved complete, {7 - looks.count(1)} of them by looking further" == str(proofs)
 
@@ -243,7 +244,9 @@ def test_in_half_precision_nothing_is_proved(opened):
     generator = torch.Generator().manual_seed(0)
     half = EncodedCorpus([torch.randn(4, 2, D, generator=generator) for _ in range(N)], np.full(N, 4), torch.bfloat16)
     queries = queries_on(corpus_of("normal"))
-    assert Searcher(half, *KERNELS, SETTINGS, index=opened("flat", "normal")).find(queries).looks is None
+    assert (
+        Searcher(half, conv_predictors(*KERNELS), SETTINGS, index=opened("flat", "normal")).find(queries).looks is None
+    )
 
 
 # ---------------------------------------------------------------------------- files
@@ -265,7 +268,7 @@ def test_an_index_built_before_cells_were_measured_works_and_says_what_it_lacks(
     before, corpus = (folder / DESCRIPTION).stat().st_mtime_ns, corpus_of("normal")
     index = open_faiss_index(folder, FaissRecipe("ivf", "seal"), corpus, 2, NARROW)
     assert "index: was built before its cells were measured" in capsys.readouterr().err
-    assert Searcher(corpus, *KERNELS, SETTINGS, index=index).find(queries_on(corpus)).looks is None
+    assert Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=index).find(queries_on(corpus)).looks is None
     with pytest.raises(InputError, match=r"--prove: .*measured.*: remove the folder index, and it is built again"):
         open_faiss_index(folder, FaissRecipe("ivf", "seal"), corpus, 2, replace(NARROW, prove=True))
     assert (folder / DESCRIPTION).stat().st_mtime_ns == before

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.search import scoring, stored_corpus
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.corpus_store import CorpusStore
@@ -98,7 +99,7 @@ def test_a_search_of_some_videos_finds_on_a_gpu_what_it_finds_on_a_cpu():
 
 def test_of_videos_in_several_entries_few_may_be_looked_at():
     case = a_case([5] * 8)
-    searcher = Searcher(case.corpus(), *case.kernels, case.search, np.arange(8) // 2)
+    searcher = Searcher(case.corpus(), conv_predictors(*case.kernels), case.search, np.arange(8) // 2)
     allowed = np.array([0, 0, 1, 1, 0, 1, 0, 0], dtype=bool)
     found = searcher.find(case.queries(), allowed)
     assert found.videos.shape == (2, 2)
@@ -114,7 +115,7 @@ def test_rows_kept_in_half_precision_and_multiplied_in_float32_answer_as_their_f
     kept = EncodedCorpus(half, case.n_clips, kept=dtype)
     copied = EncodedCorpus([rows.float() for rows in half], case.n_clips)
     assert kept.rows.dtype == dtype
-    searchers = [Searcher(corpus, *case.kernels, case.search) for corpus in (kept, copied)]
+    searchers = [Searcher(corpus, conv_predictors(*case.kernels), case.search) for corpus in (kept, copied)]
     for searcher in searchers:
         searcher._way = way
     assert_same_answers(*searchers, case.queries())
@@ -125,7 +126,9 @@ def test_rows_kept_in_half_precision_and_multiplied_in_float32_answer_as_their_f
 
 def searched(corpus: Corpus) -> Searcher:
     kernels = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
-    return on_gpu(Searcher(corpus, *kernels, SearchSettings(clip_block=20, query_block=2, max_vcmr_video=3)))
+    return on_gpu(
+        Searcher(corpus, conv_predictors(*kernels), SearchSettings(clip_block=20, query_block=2, max_vcmr_video=3))
+    )
 
 
 def some_queries() -> EncodedQueries:

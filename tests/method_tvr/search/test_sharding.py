@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import NO_ENTRY, EncodedQueries, Moments, SearchSettings
 from method_tvr.search.retrieval import Searcher
@@ -72,7 +73,9 @@ def searcher(corpus, shard: range) -> Searcher:
     rows, n_clips, _ = corpus
     kernels = torch.tensor([0.2, 1.0, -0.3]), torch.tensor([-0.1, 1.0, 0.4])
     return Searcher(
-        EncodedCorpus(rows[shard.start : shard.stop], n_clips[shard.start : shard.stop]), *kernels, SETTINGS
+        EncodedCorpus(rows[shard.start : shard.stop], n_clips[shard.start : shard.stop]),
+        conv_predictors(*kernels),
+        SETTINGS,
     )
 
 

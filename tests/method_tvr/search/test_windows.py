@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from method_tvr.dataset.annotations import Entry, Video
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.feature_store import FeatureStore, l2_normalize, temporal_endpoint_features
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.answering import Answerer
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.predictions import CorpusTimes
@@ -103,7 +104,10 @@ def test_probabilities_in_one_video_are_over_the_clips_of_all_its_windows():
     n_clips, kernels = [9, 9, 5, 9], torch.randn(2, 3, generator=generator)
     corpus = EncodedCorpus([torch.randn(n, 2, 4, generator=generator) for n in n_clips], n_clips)
     queries = EncodedQueries(*torch.randn(2, 3, 2, 4, generator=generator))
-    searcher, entries = Searcher(corpus, *kernels, SearchSettings()), torch.tensor([[0, 1], [2, 3], [3, 1]])
+    searcher, entries = (
+        Searcher(corpus, conv_predictors(*kernels), SearchSettings()),
+        torch.tensor([[0, 1], [2, 3], [3, 1]]),
+    )
     apart, together = (searcher.span_probabilities(queries, entries, one_video) for one_video in (False, True))
     for each, of_all in zip(apart[:2], together[:2], strict=True):
         torch.testing.assert_close(of_all.sum(dim=(1, 2)), torch.ones(3))
@@ -118,7 +122,9 @@ def test_in_one_video_all_its_windows_are_searched_and_queries_keep_their_order(
     entries = [Entry(Video("a", 13.5, 5)), *(Entry(Video("b", 22.5, 6), clips) for clips in (range(9), range(6, 15)))]
     corpus = EncodedCorpus([torch.randn(9, 2, 4, generator=generator) for _ in entries], [9] * 3)
     queries = EncodedQueries(*torch.randn(2, 4, 2, 4, generator=generator))
-    searcher = Searcher(corpus, *torch.randn(2, 3, generator=generator), SearchSettings(query_block=query_block))
+    searcher = Searcher(
+        corpus, conv_predictors(*torch.randn(2, 3, generator=generator)), SearchSettings(query_block=query_block)
+    )
     times = CorpusTimes.of_entries(entries, np.full(3, CLIP))
     rows = Answerer(searcher, entries, times, 30).search_in(queries, ["b", "a", "a", "b"])
     for number, own in enumerate([[1, 2], [0], [0], [1, 2]]):

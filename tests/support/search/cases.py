@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
+from method_tvr.model_components import conv_predictors
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
@@ -36,7 +37,7 @@ class Case:
         return EncodedQueries.build(*by_modality, modalities)
 
     def searcher(self) -> Searcher:
-        return Searcher(self.corpus(), self.kernels[0], self.kernels[1], self.search)
+        return Searcher(self.corpus(), conv_predictors(*self.kernels), self.search)
 
     # ------------------------------------------------------------ the same, dense and in float64
 
