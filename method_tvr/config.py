@@ -17,11 +17,13 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
 from method_tvr.options.models import MODELS, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
+from method_tvr.options.resumed import resumed_options
 from method_tvr.options.row import (
     ABOVE_0,
     ABOVE_0_AT_MOST_1,
     ALL_PROGRAMS,
     FROM_0_BELOW_1,
+    FROM_0_TO_1,
     INFERENCE,
     MOVABLE,
     NOT_NEGATIVE,
@@ -155,7 +157,11 @@ OPTIONS: Table = (
                "(default: the dataset's)", choices=LABEL_RULES),
     )),
     Group("model", ALL_PROGRAMS, (
-        Option("model", RELOCLNET, "ReLoCLNet, or XML, which it grew from", choices=MODELS),
+        Option("model", RELOCLNET, "ReLoCLNet; XML, which it grew from; or zero_shot, which is not trained: vectors of "
+               "an encoder of images and text are compared", choices=MODELS),
+        Option("sub_weight", 0.5, "zero_shot: what is said weighs so much, what is seen 1", FROM_0_TO_1),
+        Option("span_margin", 1.0, "zero_shot: deviations above its video's mean from which a clip is in a moment"),
+        Option("span_sharpness", 1.0, "zero_shot: how much a clip's deviation from that tells", ABOVE_0),
         Option("no_merge_two_stream", False, "XML: predict spans from each modality, and average the logits"),
         Option("no_cross_att", False, "XML: modalities do not attend to each other"),
         Option("no_modular", False, "XML: a query is the maximum over its tokens"),
@@ -297,7 +303,7 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     options, given = options_of(OPTIONS, TRAIN), typed(OPTIONS, TRAIN, argv)
     opt = _with_defaults(options, given)
     if opt.resume is not None:
-        return _resumed_options(options, opt, given)
+        return resumed_options(options, opt, given, BEFORE_RECORDED)
     if not opt.exp_id:
         raise InputError("--exp_id is missing: name this run, for example --exp_id reloclnet")
     if opt.dset_name is None:
@@ -346,29 +352,6 @@ def final_inference_options(opt: EasyDict) -> EasyDict:
 
 def _with_defaults(options: Mapping[str, Option], given: Mapping[str, Any]) -> EasyDict:
     return EasyDict({**{name: option.default for name, option in options.items()}, **given})
-
-
-def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mapping[str, Any]) -> EasyDict:
-    """Options of the run in the results folder `opt.resume`, changed by what was typed.
-
-    `resume` and `results_dir` of what comes back are the folder.
-    """
-    folder = find_model_dir(opt.resume, opt.results_root)
-    saved = BEFORE_RECORDED | load_known(folder, options)
-    for name in sorted(given):
-        if not options[name].on_resume and name in saved and opt[name] != saved[name]:
-            raise InputError(
-                f"--{name} {opt[name]}: the run in {folder} was started with {saved[name]}, and would be "
-                "another one: leave the option out, or start a new run"
-            )
-    opt.update({name: value for name, value in saved.items() if name not in given})
-    if opt.dset_name not in DATASETS:
-        raise InputError(f"{folder}/opt.json: dset_name {opt.dset_name!r} is unknown: mend the file")
-    opt.resume = opt.results_dir = folder
-    rules.finish(opt, given, keep_without_eval=True)
-    rules.check(options, opt)
-    keep_to_known_places(opt, saved, given, folder)
-    return opt
 
 
 def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from standalone_eval.metrics import AGREE, ANY
 from standalone_eval.ranking.ndcg import NDCG
 from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
+from utils.mini_corpus.word_vectors import LATENT_SIZE
 
 MODALITIES = ("video", "sub")  # of context, in the model's order
 CLIP_SUFFIX = "cl-1.5"
@@ -24,7 +25,8 @@ VIDEO_FILES = {  # VID_FEAT_TYPE of train.sh: what the file is called after the 
 CONVERTED_FILES = {
     name: f"{name}.h5" for name in ("i3d", "c3d", "vgg", "resnet", "resnet_i3d", "clip_slowfast", "slowfast", "clip")
 }
-VID_FEAT_TYPES = sorted({*VIDEO_FILES, *CONVERTED_FILES})
+JOINT_FILES = {"joint": f"joint_{CLIP_SUFFIX}.h5"}  # vectors of one space with those of sentences
+VID_FEAT_TYPES = sorted({*VIDEO_FILES, *CONVERTED_FILES, *JOINT_FILES})
 TACOS_CLIPS = 480  # of 2 s: its longest video has 465
 ANY_LENGTH = 129  # as max_pred_l: spans up to a whole video of the 128 clips that the model takes by default
 
@@ -139,6 +141,8 @@ class RankedDatasetConfig(DatasetConfig):
 def _generated(name: str, **properties: Any) -> DatasetConfig:
     """A corpus that `utils/mini_tvr.py` makes; its word table is the same with and without subtitles."""
     settings = mini_tvr.MiniSettings(prefix=name, subtitles=properties.get("subtitles", True))
+    if properties.get("video_files") == JOINT_FILES:
+        settings = replace(settings, vid_feat_types=("joint",), vid_feat_size=LATENT_SIZE, text_feat_size=LATENT_SIZE)
     command = mini_tvr.generating_command(f"data/{name}", name, asdict(settings))
     remedy = f"make the corpus again: {command}"
     return DatasetConfig(
@@ -245,6 +249,7 @@ DATASETS = {
             feature_remedy="remove data/mini and data/mini_ranking, and have them made again",
         ),
         _generated("mini_video", subtitles=False, query_types=False, recipe={"ctx_mode": "video_tef"}),
+        _generated("mini_joint", video_files=JOINT_FILES, recipe={"ctx_mode": "video_sub"}),
         DatasetConfig("custom", None, "custom", several=ANY, test_split="test", video_files={}),
     )
 }

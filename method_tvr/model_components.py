@@ -308,7 +308,13 @@ def pool_clips(similarity: torch.Tensor) -> torch.Tensor:
 
 
 class SpanPredictor(Protocol):
-    """What tells at inference, of each clip, how likely a moment starts and ends there."""
+    """What tells at inference, of each clip, whether a moment starts and ends there.
+
+    Logits are those of two probabilities, whose product is a span's score; or, where it `scores_spans`, parts of one
+    logarithm: the sum of a start's and an end's is that of the span's score.
+    """
+
+    scores_spans: bool = False
 
     def __call__(self, similarity: torch.Tensor, n_clips: torch.Tensor) -> torch.Tensor:
         """(n, L) similarities of a query with the clips of a video, of which it has (n,) -> (n, 2, L) logits.

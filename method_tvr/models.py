@@ -7,10 +7,11 @@ from typing import Any
 
 from method_tvr import xml_model
 from method_tvr.model import ModelConfig
-from method_tvr.options.models import RELOCLNET, XML
+from method_tvr.options.models import RELOCLNET, XML, ZERO_SHOT
 from method_tvr.xml_model import XMLConfig
+from method_tvr.zero_shot_model import ZeroShotConfig
 
-CONFIGS: dict[str, type[ModelConfig]] = {RELOCLNET: ModelConfig, XML: XMLConfig}
+CONFIGS: dict[str, type[ModelConfig]] = {RELOCLNET: ModelConfig, XML: XMLConfig, ZERO_SHOT: ZeroShotConfig}
 NAME = "name"  # of the model, in a `model_cfg` of ours; published checkpoints have none
 
 

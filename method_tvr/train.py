@@ -30,13 +30,15 @@ from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.feature_records import check_clip_length, check_trained_on, joined_records
 from method_tvr.dataset.loading import BatchLoader, copied_ahead
 from method_tvr.dataset.split_facts import Reach, tell
-from method_tvr.inference import Evaluation, evaluate_split, evaluation_of, mean_losses, run_inference
+from method_tvr.inference import evaluate_split, evaluation_of, mean_losses, run_inference
 from method_tvr.inputs import Inputs
-from method_tvr.learnt import Material, warn_if_unlearnt, warn_of_few_steps
 from method_tvr.model import LossSettings, ModelConfig
+from method_tvr.options.models import UNTRAINED
 from method_tvr.options.rules import ensure_dataset, settings_of
 from method_tvr.options.saved import save_options
 from method_tvr.options.values import OFF
+from method_tvr.runs.learnt import Material, warn_if_unlearnt, warn_of_few_steps
+from method_tvr.runs.untrained import run_untrained
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
 from method_tvr.training.launch import launch, naming_lost_processes, processes_to_launch, started
@@ -127,10 +129,8 @@ class Trainer(Closing):
         check_clip_length(self.features, times := self.inputs.clip_times)
         self.feature_records = self.features.records
         self.train_set = StartEndDataset(self.inputs.train_queries(self.features), self.features, times)
-        self.evaluation: Evaluation | None = None
-        split = self.inputs.judged_split(self.features, opt.stop_task)
-        if split is not None:
-            self.evaluation = evaluation_of(opt, split, self.features, self.device, self.ranks)
+        split, on = self.inputs.judged_split(self.features, opt.stop_task), (self.features, self.device, self.ranks)
+        self.evaluation = None if split is None else evaluation_of(opt, split, *on)
         facts = self.inputs.facts_in_training(self.train_set.queries, split, self.features, Reach.of(opt))
         if self.ranks.is_main:
             tell(facts)
@@ -374,6 +374,8 @@ def run(opt: EasyDict, signals: StopSignals, ranks: Ranks = ALONE, device: torch
 @command_line
 def main() -> None:
     opt = parse_train_options()
+    if opt.model in UNTRAINED:
+        return run_untrained(opt)
     if (n := processes_to_launch(opt.device_ids)) > 1:
         launch(sys.argv, n)
     with started(opt.device, opt.device_ids, opt.tf32) as (ranks, device):

@@ -9,6 +9,9 @@ combinations of character, action and object, and of speaker, topic and detail, 
 With `--no_subtitles` there are neither subtitles nor their features, and all queries are about what is seen: one about
 what is said could only be guessed at.
 
+With `--vid_feat_types joint` clips, subtitles and sentences are vectors of one space (`joint_space`), for a model that
+is not trained.
+
 With `--annotations DIR` it makes features for real annotations instead (`annotations`).
 """
 
@@ -55,6 +58,7 @@ from utils.dataset_files import (
 from utils.mini_corpus.annotations import ANNOTATED_SPLITS, generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
 from utils.mini_corpus.files import (
+    JOINT,
     VID_FEAT_TYPES,
     FeatureSettings,
     Standing,
@@ -67,8 +71,9 @@ from utils.mini_corpus.files import (
     standing,
     sub_feature_path,
 )
+from utils.mini_corpus.joint_space import JointSpace
 from utils.mini_corpus.ranking import RANKING, write_ranking
-from utils.mini_corpus.word_vectors import WordVectors, named_seed
+from utils.mini_corpus.word_vectors import LATENT_SIZE, WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video
 from utils.storage.whole_folder import put_in_place
 
@@ -248,20 +253,23 @@ def _durations(videos: Sequence[Video]) -> dict[str, dict[str, list[float]]]:
 def _write_features(
     folder: Path, settings: MiniSettings, videos: Sequence[Video], rows: dict[str, list[dict[str, Any]]]
 ) -> None:
-    words = WordVectors(settings.seed, settings.text_feat_size)
+    words, joint = WordVectors(settings.seed, settings.text_feat_size), JointSpace(settings.seed)
     space = VideoSpace(settings.seed, settings.vid_feat_size)
     with new_corpus_features(folder, settings.prefix, settings, settings.subtitles) as features:
         for video in progress(videos, "features of videos"):
             spans = np.array([(scene.start, scene.end) for scene in video.scenes])
             shares = overlap(spans, video.duration)  # (L, S)
             shown = np.einsum("ls,srd->lrd", shares, scene_latents(video.scenes, words))
-            features.put_video(video.vid_name, space.clip_features(video.vid_name, shown))
-            if settings.subtitles:
-                of_lines = subtitle_features(video.vid_name, video.lines, n_clips(video.duration), words)
-                features.put_subtitles(video.vid_name, *of_lines)
+            clips, name = n_clips(video.duration), video.vid_name
+            features.put_video(name, joint.clips(name, shown) if settings.joint else space.clip_features(name, shown))
+            if settings.joint and settings.subtitles:
+                features.put_subtitles(name, *joint.subtitles(video.lines, clips))
+            elif settings.subtitles:
+                features.put_subtitles(name, *subtitle_features(name, video.lines, clips, words))
         for split_rows in rows.values():
             for row in split_rows:
-                features.put_query(row["desc_id"], words.encode(row["desc"]))
+                encode = joint.sentence if settings.joint else words.encode
+                features.put_query(row["desc_id"], encode(row["desc"]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -281,8 +289,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--vid_feat_types",
         nargs="+",
-        choices=VID_FEAT_TYPES,
-        help="video feature files: both halves, appearance, motion; default all three, with --annotations resnet_i3d",
+        choices=(*VID_FEAT_TYPES, JOINT),
+        help="video feature files: both halves, appearance, motion; default all three, with --annotations resnet_i3d; "
+        f"or {JOINT} alone: clips, subtitles and sentences as vectors of one space",
     )
     add(
         "--no_subtitles",
@@ -320,6 +329,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = Path(options.pop("out", "" if annotations else DEFAULT_OUT))
     if "vid_feat_types" in options:
         options["vid_feat_types"] = tuple(dict.fromkeys(options["vid_feat_types"]))
+        if options["vid_feat_types"] == (JOINT,):
+            options = {"vid_feat_size": LATENT_SIZE, "text_feat_size": LATENT_SIZE, **options}
     if annotations is None:
         if splits:
             raise InputError("--splits: is for --annotations; sizes of the splits are --n_train --n_val --n_test")
@@ -335,6 +346,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unused:
         name = "no_subtitles" if unused[0] == "subtitles" else unused[0]
         raise InputError(f"--{name}: has no meaning with --annotations, which decide it: leave it out")
+    if options.get("vid_feat_types") == (JOINT,):
+        raise InputError(f"--vid_feat_types {JOINT}: is of the generated corpus: leave --annotations out")
     settings = FeatureSettings(**{"vid_feat_types": ("resnet_i3d",), **options})
     print_summary(out, generate_for_annotations(annotations, out, settings, prefix, splits))
 

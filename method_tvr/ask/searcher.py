@@ -19,6 +19,7 @@ from functools import partial
 from typing import overload
 
 import numpy as np
+import torch
 from easydict import EasyDict
 
 from method_tvr.ask.encode_corpus import add_videos
@@ -171,7 +172,7 @@ class MomentSearcher:
 
     def encode_features(self, features: Sequence[np.ndarray]) -> EncodedQueries:
         """Queries of (Lq, D) prepared token features each, as the model encodes them."""
-        return _encoded(self._model, features, self._block)
+        return _encoded(self._model, features, self._block, self.answerer.searcher.corpus.device)
 
     def find(
         self,
@@ -244,10 +245,9 @@ class MomentSearcher:
         return allowed
 
 
-def _encoded(model: ReLoCLNet, features: Sequence[np.ndarray], block: int) -> EncodedQueries:
+def _encoded(model: ReLoCLNet, features: Sequence[np.ndarray], block: int, device: torch.device) -> EncodedQueries:
     """Queries of (Lq, D) prepared token features each, `block` of them at a time."""
     blocks = (features[first : first + block] for first in range(0, len(features), block))
-    device = next(model.parameters()).device
     return EncodedQueries.concatenate([encode_token_features(model, some, device) for some in blocks])
 
 
@@ -312,7 +312,7 @@ def sample_queries(trained: TrainedModel) -> np.ndarray:
         return np.empty((0, len(trained.checkpoint.config.modalities), trained.checkpoint.config.hidden_size))
     with trained.open_features(with_context=False) as features:
         prepared = [features.query(int(key)) for key in keys[:: max(1, len(keys) // SAMPLED_QUERIES)]]
-    return _encoded(trained.model, prepared, trained.inputs.eval_query_bsz).for_videos.cpu().numpy()
+    return _encoded(trained.model, prepared, trained.inputs.eval_query_bsz, trained.device).for_videos.cpu().numpy()
 
 
 def programs_nms_thd(opt: EasyDict) -> float:

@@ -26,6 +26,7 @@ from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import contradictions, properties
 from utils.mini_corpus import files as mini_files
+from utils.mini_corpus.joint_space import JointSpace
 from utils.mini_corpus.word_vectors import WordVectors, tokenise
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ class TextModel:
     n_tokens: Callable[[Sequence[str]], list[int]]  # of each sentence, before any are cut
 
 
-def mini_text_model(seed: int, size: int) -> TextModel:
-    """The word table that made the mini corpus of a seed, whose query features are of that size."""
-    words = WordVectors(seed, size)
+def mini_text_model(seed: int, size: int, joint: bool = False) -> TextModel:
+    """The word table that made the mini corpus of a seed, with tokens of that size or with sentences as one vector."""
+    encode = JointSpace(seed).sentence if joint else WordVectors(seed, size).encode
     return TextModel(
         name=f"the mini corpus' word table, seed {seed}",
         size=size,
         max_tokens=sys.maxsize,
-        encode=lambda sentences: [words.encode(sentence) for sentence in sentences],
+        encode=lambda sentences: [encode(sentence) for sentence in sentences],
         n_tokens=lambda sentences: [len(tokenise(sentence)) for sentence in sentences],
     )
 
@@ -71,7 +72,7 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
     if name is None:
         seed = None if "model" in record else _mini_seed(trained.inputs)
         if seed is not None:
-            return mini_text_model(seed, size)
+            return mini_text_model(seed, size, _said_by(queries).get("vectors") == mini_files.JOINT)
         unknown = f"neither the model in {trained.model_dir} nor {queries} says which one it was"
         name = _agreed_name(_with_folder(record.get("model"), trained.inputs.video_duration_idx_path), unknown)
     encoder = _load(name, record, trained.device)

@@ -57,6 +57,7 @@ class Bounds:
 ABOVE_0 = Bounds("be above 0", lambda x: x > 0)
 ABOVE_0_AT_MOST_1 = Bounds("be above 0 and at most 1", lambda x: 0 < x <= 1)
 FROM_0_BELOW_1 = Bounds("be at least 0 and below 1", lambda x: 0 <= x < 1)
+FROM_0_TO_1 = Bounds("be from 0 to 1", lambda x: 0 <= x <= 1)
 NOT_NEGATIVE = Bounds("not be negative", lambda x: x >= 0)
 NOT_NEGATIVE_OR_OFF = Bounds(f"not be negative, except for {OFF}, which switches it off", lambda x: x >= 0 or x == OFF)
 

@@ -11,7 +11,7 @@ from easydict import EasyDict
 
 from method_tvr.dataset.clip_times import AUTO, AVERAGE, CUT, WINDOWS
 from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
-from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, RELOCLNET
+from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, UNTRAINED, XML
 from method_tvr.options.row import INFERENCE, SERVE, Option
 from method_tvr.options.saved import FILES
 from method_tvr.options.values import CERTIFIED, CTX_MODES, FAISS, KINDS, PROVING_KINDS, USUAL_KIND
@@ -113,7 +113,7 @@ def _check_together(opt: EasyDict) -> None:
         raise InputError(
             f"--long_videos {CUT}: clips of --clip_length {AUTO} are shares of whole videos: give {AVERAGE}"
         )
-    if opt.model == RELOCLNET and (asked := [name for name in XML_ALONE if opt[name]]):
+    if opt.model != XML and (asked := [name for name in XML_ALONE if opt[name]]):
         raise InputError(f"--{asked[0]}: is of XML: leave it out, or give --model xml")
     _check_files(opt)
 
@@ -138,7 +138,7 @@ def _check_files(opt: EasyDict) -> None:
 
 def check_training(opt: EasyDict) -> None:
     """Refuse a new run that has nothing to train on, or nothing to choose its best epoch by."""
-    if opt.train_path is None:
+    if opt.train_path is None and opt.model not in UNTRAINED:
         raise InputError(f"--train_path is missing: {opt.dset_name} has no files of its own")
     if opt.long_videos == WINDOWS:
         raise InputError(f"--long_videos {WINDOWS}: is for searching with a trained model: give {AVERAGE} or {CUT}")

@@ -28,6 +28,8 @@ from method_tvr.search.records import (
 )
 from method_tvr.search.scoring import BestEntries, concatenated, video_scores, way_on
 from method_tvr.search.sharding import Shard, videos_of_shard
+from method_tvr.search.spans.best_spans import SUMS, best_spans
+from method_tvr.search.spans.whole_spans import best_through, relative_to_best
 from utils.tensor_utils import to_device, to_host
 
 
@@ -59,7 +61,7 @@ class Searcher:
         self._n_clips = to_device(corpus.n_clips, corpus.device)
         self._videos = video_of_entry
         self._video_of_entry = None if video_of_entry is None else to_device(video_of_entry, corpus.device)
-        self._predictors = predictors
+        self._predictors, self._by_sums = predictors, predictors[0].scores_spans
 
     def exact(self) -> Searcher:
         """The same without an index, for comparison."""
@@ -191,9 +193,18 @@ class Searcher:
         one_video: bool = False,
     ) -> tuple[torch.Tensor, ...]:
         """The columns of `Moments`, on the device."""
-        p_st, p_ed, n_clips = self.span_probabilities(queries, entries, one_video)
-        weighted = p_st if video_weights is None else p_st * video_weights.unsqueeze(2)
-        score, video, st, ed = best_spans(weighted, p_ed, n_clips, self.settings)
+        n_clips = self._n_clips[entries]
+        logits = self._span_logits(queries, entries, n_clips)
+        p_st, p_ed = self._curves(logits, one_video)
+        if self._by_sums:
+            starts, ends = relative_to_best(logits, one_video)
+            if video_weights is not None:
+                starts = starts + video_weights.clamp(min=0).log().unsqueeze(2)
+            score, video, st, ed = best_spans(starts, ends, n_clips, self.settings, SUMS)
+            score = score.exp().masked_fill_(score == -torch.inf, IMPOSSIBLE)
+        else:
+            weighted = p_st if video_weights is None else p_st * video_weights.unsqueeze(2)
+            score, video, st, ed = best_spans(weighted, p_ed, n_clips, self.settings)
         start = video * p_st.shape[2]  # of each moment's entry, in all of a query's clips
         last = start + p_st.shape[2] - 1  # an impossible span may end past it
         p_start = p_st.flatten(1).gather(1, start + st)
@@ -207,86 +218,40 @@ class Searcher:
         """Start and end probabilities of Nq queries in entries (Nq, V) int64, and each entry's number of clips (Nq, V).
 
         They are (Nq, V, L) each, a softmax over the clips of each entry, 0 past its end. With `one_video` a query's
-        entries are parts of one video, which has one start and one end: it is over the clips of all of them.
+        entries are parts of one video, which has one start and one end: it is over the clips of all of them. Of a model
+        that scores spans as a whole, see `SpanPredictor`, they are those of `best_through`.
         """
         n_clips = self._n_clips[entries]
-        logits = self._span_logits(queries, entries, n_clips)
-        length = logits.shape[2]
-        missing = torch.arange(length, device=logits.device) >= n_clips.reshape(-1, 1, 1)
-        logits = logits.masked_fill_(missing, -torch.inf).view(*entries.shape, 2, length)
-        if one_video:
-            probabilities = logits.transpose(1, 2).flatten(2).softmax(dim=-1).view(len(entries), 2, -1, length)
-            p_st, p_ed = probabilities.unbind(dim=1)
-        else:
-            p_st, p_ed = logits.softmax(dim=-1).unbind(dim=2)
+        p_st, p_ed = self._curves(self._span_logits(queries, entries, n_clips), one_video)
         return p_st, p_ed, n_clips
 
+    def _curves(self, logits: torch.Tensor, one_video: bool) -> tuple[torch.Tensor, ...]:
+        """See `span_probabilities`."""
+        if self._by_sums:
+            return best_through(*relative_to_best(logits, one_video))
+        if one_video:
+            of_video = logits.transpose(1, 2).flatten(2).softmax(dim=-1)
+            return of_video.view(len(logits), 2, -1, logits.shape[3]).unbind(dim=1)
+        return logits.softmax(dim=-1).unbind(dim=2)
+
     def _span_logits(self, queries: EncodedQueries, entries: torch.Tensor, n_clips: torch.Tensor) -> torch.Tensor:
-        """(Nq * V, 2, L) start and end logits of queries with the clips of entries (Nq, V), and past them."""
+        """(Nq, V, 2, L) start and end logits of queries with the clips of entries (Nq, V), -inf past them."""
         n_modalities = queries.for_spans.shape[1]
         span_queries = (queries.for_spans / n_modalities).to(self.corpus.dtype)  # (Nq, M, D): products add up to a mean
         first, each = self.corpus.n_vectors - n_modalities, n_modalities // len(self._predictors)
         logits = []
         for number, predictor in enumerate(self._predictors):
-            own = slice(
-                number * each, (number + 1) * each
-            )  # the modalities of a predictor, whose vectors are a row's last
+            # the modalities of a predictor, whose vectors are a row's last
+            own = slice(number * each, (number + 1) * each)
             vectors = slice(first + own.start, first + own.stop)
             # (Nq * V, L) similarity with the rows of each query's entries, 0 past them
             similarity = self._way.clip_similarity(self.corpus, span_queries[:, own], entries, vectors)
             logits.append(predictor(similarity, n_clips.flatten()))
-        return logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0)
+        together = logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0)  # (Nq * V, 2, L)
+        missing = torch.arange(together.shape[2], device=together.device) >= n_clips.reshape(-1, 1, 1)
+        return together.masked_fill(missing, -torch.inf).view(*entries.shape, 2, -1)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
     for first in range(0, n, size):
         yield slice(first, min(first + size, n))
-
-
-def best_spans(
-    p_st: torch.Tensor, p_ed: torch.Tensor, n_clips: torch.Tensor, settings: SearchSettings
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The best spans of each query over its videos: score = p_st[i] * p_ed[j], min_pred_l <= j - i < max_pred_l.
-
-    The best K spans start at the K starts whose best spans are best, so these starts are selected first, and only
-    their spans are looked at one by one.
-
-    Args:
-        p_st, p_ed: (Nq, V, L), anything past the video's clips, n_clips (Nq, V), is not read.
-        settings: the band and `max_moments`.
-
-    Returns:
-        score, video (index into V), i, j: (Nq, K), best first; score -1 where a query has fewer than K possible spans.
-    """
-    length = p_st.shape[2]
-    band = range(settings.min_pred_l, min(settings.max_pred_l, length))
-    if not band:
-        empty = torch.zeros((len(p_st), 0), dtype=torch.int64, device=p_st.device)
-        return empty.to(p_st.dtype), empty, empty, empty
-
-    missing = torch.arange(length, device=p_st.device) >= n_clips.unsqueeze(2)
-    ends = F.pad(p_ed.masked_fill(missing, IMPOSSIBLE), (0, band[-1]), value=IMPOSSIBLE)  # (Nq, V, L + longest)
-    best_end = _sliding_max(ends[:, :, band[0] :], len(band))  # (Nq, V, L)
-    best_span = torch.where(best_end < 0, IMPOSSIBLE, p_st * best_end).flatten(1)  # (Nq, V * L), of each start
-    start = best_span.topk(min(settings.max_moments, best_span.shape[1]), dim=1).indices  # (Nq, S)
-    video, st = start // length, start % length
-
-    span_st = p_st.flatten(1).gather(1, start).unsqueeze(2)  # (Nq, S, 1)
-    lengths = torch.arange(band.start, band.stop, device=p_st.device)
-    end = (video * ends.shape[2] + st).unsqueeze(2) + lengths  # (Nq, S, band), positions in `ends`
-    span_ed = ends.flatten(1).gather(1, end.flatten(1)).view(end.shape)
-    spans = torch.where(span_ed < 0, IMPOSSIBLE, span_st * span_ed).flatten(1)  # (Nq, S * band)
-    score, index = spans.topk(min(settings.max_moments, spans.shape[1]), dim=1)
-    chosen = index // len(band)
-    st = st.gather(1, chosen)
-    return score, video.gather(1, chosen), st, st + lengths[index % len(band)]
-
-
-def _sliding_max(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Maximum over the windows [i, i + width) of the last axis: (…, n) -> (…, n - width + 1)."""
-    covered = 1
-    while covered < width:
-        step = min(covered, width - covered)
-        x = torch.maximum(x[..., : x.shape[-1] - step], x[..., step:])
-        covered += step
-    return x

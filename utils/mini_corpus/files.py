@@ -15,14 +15,17 @@ from utils.basic_utils import InputError, StrPath, first_few, read_json
 from utils.dataset_files import manifest_path
 from utils.feature_files.feature_file import FeatureFile, FeatureWriter, new_feature_file
 from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
+from utils.mini_corpus.word_vectors import LATENT_SIZE
 
 MADE_BY = "utils/mini_tvr.py"
 GENERATOR_VERSION = 1  # raised when the same settings give another corpus, so that old ones are told apart
 VID_FEAT_TYPES = ("resnet_i3d", "resnet", "i3d")
+JOINT = "joint"  # vectors in one space with those of sentences and of subtitles, all of one size
 VIDEO_FILES = {
     "resnet_i3d": "{}_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5",
     "resnet": "{}_resnet152_rgb_max_cl-1.5.h5",
     "i3d": "{}_i3d_rgb600_avg_cl-1.5.h5",
+    JOINT: "{}_joint_cl-1.5.h5",
 }
 
 
@@ -45,7 +48,16 @@ class FeatureSettings:
             raise InputError(f"--text_feat_size {self.text_feat_size}: needs at least 1")
         unknown = [name for name in self.vid_feat_types if name not in VIDEO_FILES]
         if unknown or not self.vid_feat_types:
-            raise InputError(f"--vid_feat_types {unknown or 'is empty'}: choose from {', '.join(VID_FEAT_TYPES)}")
+            raise InputError(f"--vid_feat_types {unknown or 'is empty'}: choose from {', '.join(VIDEO_FILES)}")
+        if JOINT in self.vid_feat_types and not self.joint:
+            raise InputError(f"--vid_feat_types {JOINT}: goes alone, with vectors of sentences of its own")
+        if self.joint and (self.vid_feat_size, self.text_feat_size) != (LATENT_SIZE, LATENT_SIZE):
+            raise InputError(f"--vid_feat_types {JOINT}: its vectors have {LATENT_SIZE} numbers: leave sizes out")
+
+    @property
+    def joint(self) -> bool:
+        """Whether features are vectors of one space."""
+        return self.vid_feat_types == (JOINT,)
 
 
 def video_feature_path(out: Path, prefix: str, vid_feat_type: str) -> Path:
@@ -79,7 +91,7 @@ class CorpusFeatures:
     def put_video(self, vid_name: str, video_feat: np.ndarray) -> None:
         """Store the (L, D) features of a video."""
         n = self.appearance_size
-        parts = {"resnet_i3d": video_feat, "resnet": video_feat[:, :n], "i3d": video_feat[:, n:]}
+        parts = {"resnet_i3d": video_feat, "resnet": video_feat[:, :n], "i3d": video_feat[:, n:], JOINT: video_feat}
         for vid_feat_type, writer in self.videos.items():
             writer.put(vid_name, parts[vid_feat_type])
 
@@ -97,7 +109,7 @@ class CorpusFeatures:
 def features_size(settings: FeatureSettings, clips: int, subtitles: bool) -> int:
     """Bytes of the features of so many clips, without those of queries and what h5 adds to them."""
     first, second = half_sizes(settings.vid_feat_size)
-    widths = {"resnet_i3d": first + second, "resnet": first, "i3d": second}
+    widths = {"resnet_i3d": first + second, "resnet": first, "i3d": second, JOINT: first + second}
     width = sum(widths[name] for name in settings.vid_feat_types) + subtitles * settings.text_feat_size
     return 4 * clips * width
 
@@ -121,7 +133,8 @@ def new_corpus_features(
             sub = None
             if subtitles:
                 sub = stack.enter_context(new_feature_file(sub_feature_path(out, prefix), **clips, pooling="max"))
-            query = stack.enter_context(new_feature_file(query_feature_path(out, prefix), **about))
+            of_query = {**about, **({"vectors": JOINT} if settings.joint else {})}
+            query = stack.enter_context(new_feature_file(query_feature_path(out, prefix), **of_query))
             yield CorpusFeatures(videos, sub, query, half_sizes(settings.vid_feat_size)[0])
     except OSError as err:
         raise InputError(f"{out}: features cannot be written ({err}): is the disk full?") from err

@@ -14,7 +14,7 @@ from method_tvr.dataset.annotations import Query
 from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL, ClipTimes
 from method_tvr.report.chance import allowed_spans, chance_level, hit_probability
 from method_tvr.search.records import SearchSettings
-from method_tvr.search.retrieval import best_spans
+from method_tvr.search.spans.best_spans import best_spans
 from standalone_eval.metrics import Rule
 
 CLIP_LENGTH = 1.5

@@ -4,7 +4,7 @@ import pytest
 
 from method_tvr import train
 from method_tvr.config import parse_train_options
-from method_tvr.learnt import Material, at_least, warn_if_unlearnt, warn_of_few_steps
+from method_tvr.runs.learnt import Material, at_least, warn_if_unlearnt, warn_of_few_steps
 
 TVR = ["--dset_name", "tvr", "--exp_id", "x"]
 MENDED = "--bsz 8 --lr 0.0003 --n_epoch 40 --max_es_cnt -1 --lw_st_ed 0.1"
