@@ -33,7 +33,7 @@ from utils.own_corpus.files import (
     refuse_others_files,
     write_annotations,
 )
-from utils.own_corpus.layout import Layout, name_in_files
+from utils.own_corpus.layout import SCRIPT, Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
 from utils.own_corpus.queries import (
     fit_to_videos,
@@ -62,7 +62,6 @@ from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
 from utils.video_feature.pipeline import Looking, damage_note
 
-SCRIPT = "utils/extract_features.py"
 FEWEST_CLIPS = 3  # of a video in which a span can be found by default: two clips, and none reaches the video's end
 
 
