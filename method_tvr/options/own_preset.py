@@ -72,7 +72,8 @@ def _why_without(settings: Path, record: Path, recorded: Any) -> str:
         return f"{settings}: is missing: put it back, or {AGAIN}"
     return (
         f"{record}: the corpus has no training queries, or none to evaluate on: give utils/extract_features.sh "
-        "sentences with times about two videos at least (--queries FILE)"
+        "sentences with times about two videos at least (--queries FILE), or have it take those that are said "
+        "(--queries_from subtitles)"
     )
 
 

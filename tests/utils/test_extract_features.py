@@ -316,6 +316,21 @@ def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: 
         assert not any(np.any(array) for array in sub.values())
 
 
+def test_subtitle_lines_are_queries_where_there_are_no_others(raw: RawCorpus, own: Path) -> None:
+    made = make(raw, own, queries=None, queries_from="subtitles")
+    assert made.code == 0, made.noted
+    spoken = len(DURATIONS) - len(SILENT)  # videos, of whose lines one is long enough
+    rows = [row for split in ("train", "val") for row in read_jsonl(made.path(f"{split}_release.jsonl"))]
+    assert {row["desc"] for row in rows} == {"Where are they going?"}
+    assert len(rows) == len({row["vid_name"] for row in rows}) == spoken
+    assert {(row["made_from"], row["type"]) for row in rows} == {("subtitles", "t")}
+    assert f"not sentences that people wrote to search: {spoken} of {4 * spoken} lines are taken" in made.told
+    record = read_json(made.path("made_by.json"))
+    assert record["query_sources"]["subtitle_lines"] == spoken
+    assert record["options"]["queries_from"] == "subtitles"
+    assert made.path("training.json").is_file()
+
+
 def test_i3d_features_stand_beside_the_image_models(raw: RawCorpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(I3D().state_dict(), tmp_path / "i3d.pt")
@@ -361,6 +376,7 @@ def test_wrong_input_is_refused_before_any_video_is_opened(raw: RawCorpus, tmp_p
     assert "no such folder" in _refusal(raw, tmp_path, text_model=tmp_path / "nothing")
     assert "weights not found" in _refusal(raw, tmp_path, image_weights=tmp_path / "nothing.pt")
     assert "has no .srt" in _refusal(raw, tmp_path, subtitles=raw.videos)
+    assert "give their folder by --subtitles" in _refusal(raw, tmp_path, queries_from="subtitles", subtitles=None)
     assert "--val_share" in _refusal(raw, tmp_path, val_share=1)
     assert "--clip_length" in _refusal(raw, tmp_path, clip_length="nan")
     assert "without a frame" in _refusal(raw, tmp_path, frame_rate=0.5)
