@@ -126,15 +126,14 @@ def _is_of_own_corpus(model: Any, video_duration_idx_path: str) -> bool:
     record = record_path(video_duration_idx_path)
     if record is None or not isinstance(model, str) or recorded(video_duration_idx_path, "text_model") != model:
         return False
-    if others_hand([record, record.parent]) is not None:
-        return False
     if not (Path(model).is_dir() if Path(model).is_absolute() else _was_loaded(model)):
         return False
-    print(
-        f"note: sentences are encoded by {model}, which made this corpus by {record}: --text_model names another",
-        file=sys.stderr,
-    )
-    return True
+    why_not = others_hand([record, record.parent])
+    said = f"sentences are encoded by {model}, which made this corpus by {record}: --text_model names another"
+    if why_not is not None:
+        said = f"{record}: it or its folder {why_not}, so that {model} is not loaded unasked"
+    print(f"note: {said}", file=sys.stderr)
+    return why_not is None
 
 
 def _was_loaded(name: str) -> bool:

@@ -317,6 +317,10 @@ def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: 
 
 
 def test_subtitle_lines_are_queries_where_there_are_no_others(raw: RawCorpus, own: Path) -> None:
+    assert (
+        "Or train on what is said: the same extraction with --queries_from subtitles"
+        in make(raw, own, queries=None).told
+    )
     made = make(raw, own, queries=None, queries_from="subtitles")
     assert made.code == 0, made.noted
     spoken = len(DURATIONS) - len(SILENT)  # videos, of whose lines one is long enough
@@ -324,7 +328,9 @@ def test_subtitle_lines_are_queries_where_there_are_no_others(raw: RawCorpus, ow
     assert {row["desc"] for row in rows} == {"Where are they going?"}
     assert len(rows) == len({row["vid_name"] for row in rows}) == spoken
     assert {(row["made_from"], row["type"]) for row in rows} == {("subtitles", "t")}
-    assert f"not sentences that people wrote to search: {spoken} of {4 * spoken} lines are taken" in made.told
+    (note,) = [line for line in made.told.splitlines() if "not sentences that people wrote to search" in line]
+    assert note.startswith(f"  {spoken} queries are subtitle lines, ")
+    assert f": {3 * spoken} other lines are not taken (" in note
     record = read_json(made.path("made_by.json"))
     assert record["query_sources"]["subtitle_lines"] == spoken
     assert record["options"]["queries_from"] == "subtitles"

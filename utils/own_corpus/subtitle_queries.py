@@ -43,10 +43,9 @@ class Chosen:
 
     def notes(self) -> list[str]:
         """What is to be said of them."""
-        n_lines = len(self.queries) + self.not_taken.total()
         reasons = "; ".join(f"{n} {reason}" for reason, n in sorted(self.not_taken.items()))
-        not_taken = f", not the others ({reasons})" if reasons else ""
-        return [f"{NOT_WRITTEN}: {len(self.queries)} of {n_lines} lines are taken{not_taken}"]
+        not_taken = f": {self.not_taken.total()} other lines are not taken ({reasons})" if reasons else ""
+        return [f"{len(self.queries)} {NOT_WRITTEN}{not_taken}"]
 
 
 def choose_lines(

@@ -15,6 +15,7 @@ from utils.own_corpus.splits import Split
 from utils.tables import aligned, file_size
 
 SHOWN = 20
+LINES = "Or train on what is said: the same extraction with --queries_from subtitles takes subtitle lines for queries."
 NEW_LINE = " \\\n    "
 
 
@@ -81,7 +82,9 @@ def next_commands(made: NewDataset) -> str:
         return _command("Search it with a model that was trained on such features:", lines)
     asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(made.opt.text_model))}'
     asked = [f"bash method_tvr/scripts/inference.sh MODEL_DIR {asking}", *files]
-    return _command("Ask a model that was trained on such features:", asked)
+    command = _command("Ask a model that was trained on such features:", asked)
+    spoken = made.opt.subtitles is not None and made.opt.queries_from is None
+    return f"{command}\n\n{LINES}" if spoken else command
 
 
 def _command(title: str, lines: Sequence[str]) -> str:

@@ -170,13 +170,15 @@ def test_of_a_corpus_of_ones_own_the_folder_that_is_there_is_loaded_unasked_and_
     assert said in capsys.readouterr().err
 
 
-def test_where_others_can_write_the_record_the_user_is_asked(own, language_model, monkeypatch):
+def test_where_others_can_write_the_record_the_user_is_asked(own, language_model, monkeypatch, capsys):
     loaded = loads(monkeypatch)
     own.refusal(str(language_model))
     for place in (own.record, own.record.parent):
         mode = place.stat().st_mode
         place.chmod(0o777)
+        capsys.readouterr()
         assert f"give --text_model {language_model} if you trust it" in own.refusal(str(language_model))
+        assert f"note: {own.record}: it or its folder can be written to by other users, so" in capsys.readouterr().err
         place.chmod(mode)
     assert loaded == [str(language_model)]
 

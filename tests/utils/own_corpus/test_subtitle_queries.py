@@ -69,8 +69,8 @@ def test_of_lines_that_a_video_has_twice_none_is_taken_but_other_videos_may_say_
     ]
     (note,) = found.notes()
     assert note == (
-        "queries are subtitle lines, not sentences that people wrote to search: 2 of 4 lines are taken, not the "
-        "others (2 said more than once in their video)"
+        "2 queries are subtitle lines, not sentences that people wrote to search: 2 other lines are not taken "
+        "(2 said more than once in their video)"
     )
 
 
