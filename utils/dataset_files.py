@@ -13,7 +13,8 @@ from standalone_eval.files.forms import ANNOTATIONS, form_of_text
 from standalone_eval.files.reading import refuse_others, why_no_rows
 from utils.basic_utils import InputError, StrPath, read_bytes, read_json, read_jsonl, write_json
 
-DURATIONS = "_video2dur_idx.json"
+DURATIONS, MANIFEST = "_video2dur_idx.json", "_made_by.json"
+MADE_FROM, SUBTITLES = "made_from", "subtitles"  # key and value of a query that nobody wrote: a subtitle line
 
 
 def read_queries_file(path: StrPath, remedy: str = "check the path") -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def subtitles_path(out: Path, prefix: str) -> Path:
 
 def manifest_path(out: Path, prefix: str) -> Path:
     """`P_made_by.json`, written last: what was made of what. While it fits the files, the dataset is whole."""
-    return out / f"{prefix}_made_by.json"
+    return out / f"{prefix}{MANIFEST}"
 
 
 def write_manifest(out: Path, prefix: str, files: Sequence[Path], **about: Any) -> dict[str, Any]:

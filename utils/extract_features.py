@@ -20,7 +20,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py
     sys.exit(2)
 
 from utils.basic_utils import InputError, command_line, first_few, write_jsonl
-from utils.dataset_files import named_folder, write_manifest
+from utils.dataset_files import SUBTITLES, named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
 from utils.inventory.video_folder import take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
@@ -33,7 +33,7 @@ from utils.own_corpus.files import (
     refuse_others_files,
     write_annotations,
 )
-from utils.own_corpus.layout import Layout, name_in_files
+from utils.own_corpus.layout import SCRIPT, Layout, name_in_files
 from utils.own_corpus.new_dataset import Models, NewDataset, counted
 from utils.own_corpus.queries import (
     fit_to_videos,
@@ -47,6 +47,7 @@ from utils.own_corpus.queries import (
 from utils.own_corpus.settings import MAX_CTX_L, write_settings
 from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
+from utils.own_corpus.subtitle_queries import choose_lines
 from utils.own_corpus.summary import told
 from utils.own_corpus.unread_subtitles import files_beside, notes_on_tracks
 from utils.storage.whole_folder import file_digest
@@ -54,7 +55,7 @@ from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
 from utils.text_feature.preprocess_subtitles import preprocess
 from utils.text_feature.text_encoder import TextEncoder
-from utils.text_feature.text_rows import refuse_clashes
+from utils.text_feature.text_rows import refuse_clashes, subtitle_lines
 from utils.video_feature import extract_frame_features, extract_i3d_features
 from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
@@ -62,7 +63,6 @@ from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import load_image_model
 from utils.video_feature.pipeline import Looking, damage_note
 
-SCRIPT = "utils/extract_features.py"
 FEWEST_CLIPS = 3  # of a video in which a span can be found by default: two clips, and none reaches the video's end
 
 
@@ -71,7 +71,7 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
 
     `InputError` when something given is wrong, or no video can be used.
     """
-    _check_numbers(opt)
+    _check_options(opt)
     queries = read_queries(opt.queries)
     found = take_inventory(opt.videos, [opt.out], [*opt.queries, *([opt.subtitles] if opt.subtitles else [])])
     print(found.summary(), file=sys.stderr, flush=True)
@@ -95,13 +95,15 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     return dataset
 
 
-def _check_numbers(opt: argparse.Namespace) -> None:
+def _check_options(opt: argparse.Namespace) -> None:
     for name in ("frame_rate", "clip_length"):
         if not 0 < getattr(opt, name) < math.inf:
             raise InputError(f"--{name} {getattr(opt, name)}: must be above 0")
     if opt.frame_rate * opt.clip_length < 1:
         without = f"leaves clips of {opt.clip_length:g} s without a frame"
         raise InputError(f"--frame_rate {opt.frame_rate:g}: {without}: give at least {1 / opt.clip_length:.2f}")
+    if opt.queries_from is not None and opt.subtitles is None:
+        raise InputError(f"--queries_from {opt.queries_from}: there are none: give their folder by --subtitles")
     if not 0 <= opt.val_share < 1:
         raise InputError(f"--val_share {opt.val_share}: must be at least 0 and below 1")
 
@@ -170,6 +172,8 @@ def _extract_queries(dataset: NewDataset) -> None:
     for note, places in noted(dataset.queries).items():
         dataset.note(f"queries: {note}", places)
     dataset.queries, dataset.left_out = fit_to_videos(dataset.queries, dataset.durations, dataset.failed)
+    if dataset.opt.queries_from is not None:
+        _add_subtitle_lines(dataset)
     if not dataset.queries:
         if dataset.left_out:
             raise InputError(f"no query is about a video that can be used: {dataset.left_out[0]}")
@@ -183,6 +187,15 @@ def _extract_queries(dataset: NewDataset) -> None:
     dataset.note(f"queries cut to {dataset.models.text.max_tokens} tokens", cut)
     late = past_the_end(dataset.queries, dataset.durations)
     dataset.note("moments that end after their video, clamped to its end when they are read", [q.where for q in late])
+
+
+def _add_subtitle_lines(dataset: NewDataset) -> None:
+    """Make queries of what is said in the videos, after those that people wrote."""
+    opt, lines = dataset.opt, subtitle_lines(dataset.layout.subtitles)
+    chosen = choose_lines(lines, dataset.durations, opt.clip_length, dataset.queries, opt.val_share)
+    dataset.query_sources = {"written": len(dataset.queries), **chosen.record()}
+    dataset.queries += chosen.queries
+    dataset.notes += chosen.notes()
 
 
 def _make_sub_clips(dataset: NewDataset) -> None:
@@ -247,6 +260,7 @@ def _finish(dataset: NewDataset) -> None:
         failed=dataset.failed,
         inventory={"videos": dataset.found.record()},
         settings=settings,
+        query_sources=dataset.query_sources,
         left_out=[str(query) for query in dataset.left_out],
         notes=dataset.notes,
     )
@@ -265,6 +279,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=".srt, .vtt, .ass or .json (whisper) files called as the videos; without it all is silent",
     )
     add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl, csv or tsv of desc, vid_name, ts; README.md")
+    add(
+        "--queries_from",
+        choices=[SUBTITLES],
+        help="subtitle lines are queries, too; README.md",
+    )
     add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
     add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
     add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")

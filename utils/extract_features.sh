@@ -5,6 +5,7 @@
 #   --subtitles  .srt, .vtt, .ass or .json (whisper) files called as the videos; without them all is silent
 #   --queries    lines {"desc": sentence, "vid_name": video, "ts": [start, end]}, or a csv or tsv table with a header;
 #                without "ts" for searching only
+#   --queries_from subtitles   subtitle lines are queries, too, where nobody has written sentences
 #   --out        the folder of the dataset; its name begins the names of all files
 # All options: bash utils/extract_features.sh --help. The same command goes on after a kill, and takes in what is new or
 # has changed. Exit code 0: the dataset is there, what had to be left out is listed; 2: it is not.

@@ -1,7 +1,8 @@
 """The text model that made the query features a model was trained on, found again so that new sentences can be asked.
 
 Which one it was, a file says, and files come from anywhere: a language model named by one is only loaded once the user
-has typed its name or said yes to it. The word table of the mini corpus is code of this project, and needs no leave.
+has typed its name or said yes to it, or where it made a corpus of the user's own and is on this machine. The word
+table of the mini corpus is code of this project, and needs no leave.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from method_tvr.ask.extraction_record import recorded
+from method_tvr.ask.extraction_record import record_path, recorded
 from method_tvr.inputs import Inputs
 from method_tvr.options.saved import find_path
 from method_tvr.trained.trained_model import TrainedModel
@@ -28,6 +29,7 @@ from utils.feature_files.provenance import contradictions, properties
 from utils.mini_corpus import files as mini_files
 from utils.mini_corpus.joint_space import JointSpace
 from utils.mini_corpus.word_vectors import WordVectors, tokenise
+from utils.storage.own_folder import others_hand
 
 if TYPE_CHECKING:
     from utils.text_feature.text_encoder import TextEncoder
@@ -74,7 +76,9 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
         if seed is not None:
             return mini_text_model(seed, size, _said_by(queries).get("vectors") == mini_files.JOINT)
         unknown = f"neither the model in {trained.model_dir} nor {queries} says which one it was"
-        name = _agreed_name(_with_folder(record.get("model"), trained.inputs.video_duration_idx_path), unknown)
+        durations = trained.inputs.video_duration_idx_path
+        suggested = _with_folder(record.get("model"), durations)
+        name = suggested if _is_of_own_corpus(suggested, durations) else _agreed_name(suggested, unknown)
     encoder = _load(name, record, trained.device)
     if encoder.size != size:
         raise InputError(
@@ -112,6 +116,36 @@ def _with_folder(model: Any, video_duration_idx_path: str) -> Any:
     if folder is None or model not in (Path(folder).name, find_path(folder).resolve().name):
         return model
     return folder if Path(folder).is_absolute() or find_path(folder).is_dir() else model
+
+
+def _is_of_own_corpus(model: Any, video_duration_idx_path: str) -> bool:
+    """Whether a corpus of the user's own was extracted with a model that is on this machine, which is said if so.
+
+    The corpus is the user's own if nobody else can write its folder and record. On this machine are a folder on record
+    by its whole path, which nobody knows who sends a corpus, and models of the hub that were loaded here before.
+    """
+    record = record_path(video_duration_idx_path)
+    if record is None or not isinstance(model, str) or recorded(video_duration_idx_path, "text_model") != model:
+        return False
+    if not (Path(model).is_dir() if Path(model).is_absolute() else _was_loaded(model)):
+        return False
+    why_not = others_hand([record, record.parent])
+    said = f"sentences are encoded by {model}, which made this corpus by {record}: --text_model names another"
+    if why_not is not None:
+        said = f"{record}: it or its folder {why_not}, so that {model} is not loaded unasked"
+    print(f"note: {said}", file=sys.stderr)
+    return why_not is None
+
+
+def _was_loaded(name: str) -> bool:
+    """Whether a model of the hub lies in the user's cache."""
+    from huggingface_hub import try_to_load_from_cache  # as heavy as transformers
+    from huggingface_hub.utils import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # a relative folder, for one
+        return False
 
 
 def _agreed_name(suggested: Any, unknown: str) -> str:

@@ -18,7 +18,7 @@ from standalone_eval.ground_truth import MAX_MOMENTS, Span, is_annotated, is_que
 from standalone_eval.metrics import Rule, exclusive, moment_iou
 from utils.annotations.public_files import SPLITS
 from utils.basic_utils import InputError, first_few, read_json
-from utils.dataset_files import read_queries_file
+from utils.dataset_files import MADE_FROM, SUBTITLES, read_queries_file
 
 LARGEST_INDEX = 2**53  # integers up to here are exact in the float64 that predictions are compared in
 WHERE_TO_GET = "see data/README.md for where annotations come from"
@@ -36,6 +36,7 @@ class Query:
     type: str | None = None
     duration: float | None = None  # of its video, in seconds
     moments: tuple[Span, ...] = ()  # all that were annotated, where a query has several
+    from_subtitles: bool = False  # a subtitle line, which nobody wrote to search
     item_weight: float | None = None  # by which its losses are weighed; None: not at all
 
     @property
@@ -171,7 +172,8 @@ def _parse(row: dict[str, Any], number: int, path: str | Path) -> Query:
     query_type = row.get("type")
     if query_type is not None and not is_query_type(query_type):
         raise InputError(f'{where}: desc_id {desc_id}: "type" {reprlib.repr(query_type)} is not text such as "v"')
-    query = Query(desc_id, desc, number, vid_name, type=query_type)
+    from_subtitles = row.get(MADE_FROM) == SUBTITLES
+    query = Query(desc_id, desc, number, vid_name, type=query_type, from_subtitles=from_subtitles)
     return _with_moments(query, [(float(start), float(end)) for start, end in spans])
 
 

@@ -19,6 +19,7 @@ from method_tvr.dataset.annotations import Query, Video
 from method_tvr.dataset.clip_times import BEST_IOU, CUT, ClipTimes
 from standalone_eval.metrics import moment_iou
 from utils.basic_utils import InputError, first_few
+from utils.own_corpus.subtitle_queries import NOT_WRITTEN
 
 # Shares of moments out of reach, at the lowest IoU of recalls and at the highest, up to which nothing is said: those of
 # TVR's own with TVR's options are below (val: 7 % at IoU 0.5, 20 % at 0.7; many are shorter than any span).
@@ -142,7 +143,7 @@ class Moments(NamedTuple):
 def facts(splits: Sequence[Split], reach: Reach) -> list[Fact]:
     """What is wrong with splits that are read together: moments out of reach, videos too long, videos too short."""
     found = [spans_out_of_reach(splits, reach), videos_averaged(splits, reach), videos_too_short(splits, reach)]
-    return [fact for fact in [*found, *map(repeated_sentences, splits)] if fact is not None]
+    return [fact for fact in [not_written(splits), *found, *map(repeated_sentences, splits)] if fact is not None]
 
 
 # ------------------------------------------------------------------------------------------------- spans out of reach
@@ -278,6 +279,18 @@ def videos_too_short(splits: Sequence[Split], reach: Reach) -> Fact | None:
 
 
 # ------------------------------------------------------------------------------------------------- sentences
+
+
+def not_written(splits: Sequence[Split]) -> Fact | None:
+    """Queries that are subtitle lines."""
+    counts = {split.name: sum(query.from_subtitles for query in split.queries) for split in splits}
+    told = [f"{counts[split.name]} of {len(split.queries)} of {split.name}" for split in splits if counts[split.name]]
+    if not told:
+        return None
+    return Fact(
+        f"{NOT_WRITTEN} ({', '.join(told)})",
+        "recalls on lines say how well what is said is found; add sentences of people to know how well they find",
+    )
 
 
 def repeated_sentences(split: Split) -> Fact | None:

@@ -111,27 +111,27 @@ def default_videos(opt: EasyDict) -> str | None:
     return None
 
 
-def open_subtitles(opt: EasyDict) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """{vid_name: subtitle lines}, of the file that is named or that lies among the dataset's; {} without any.
+def open_subtitles(path: str | None) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """{vid_name: subtitle lines} of a file; {} without one, or where nobody speaks.
 
     Raises:
         InputError: the file is no subtitles.
     """
-    path = default_subtitles(opt) if opt.subtitles is None else Path(opt.subtitles)
     lines = {} if path is None else subtitle_lines(path)
-    return lines if any(lines.values()) else {}  # a corpus in which nobody speaks has none to show
+    return lines if any(lines.values()) else {}
 
 
-def default_subtitles(opt: EasyDict) -> Path | None:
+def default_subtitles(opt: EasyDict) -> str | None:
     """Where a dataset's subtitles lie, if they are there: `PREFIX_subtitles.jsonl`, or TVR's own name for them.
 
     Those of a corpus of one's own lie beside its durations.
     """
     dataset = DATASETS[opt.dset_name]
     if dataset.root is None:
-        return subtitles_beside(opt.video_duration_idx_path)
+        beside = subtitles_beside(opt.video_duration_idx_path)
+        return None if beside is None else str(beside)
     if not dataset.subtitles:
         return None
     root = PROJECT_ROOT / dataset.root
     names = f"{dataset.prefix}_subtitles.jsonl", f"{dataset.prefix}_preprocessed_subtitles.jsonl"
-    return next((root / name for name in names if (root / name).is_file()), None)
+    return next((str(root / name) for name in names if (root / name).is_file()), None)

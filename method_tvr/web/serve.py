@@ -73,8 +73,8 @@ def own_temporary_folder() -> Iterator[None]:
         yield
 
 
-def greeting(service: Service, port: int, videos_dir: str | None) -> str:
-    """What the user is told: where the page is, and who else can open it."""
+def greeting(service: Service, port: int, videos_dir: str | None, subtitles: str | None = None) -> str:
+    """What the user is told: what is shown of which files, where the page is, and who else can open it."""
     from method_tvr.web.guards import is_loopback
 
     host, lines = service.host, []
@@ -83,6 +83,9 @@ def greeting(service: Service, port: int, videos_dir: str | None) -> str:
     if videos_dir is not None:
         lines.append(f"files of {len(service.media)} of {len(service.videos)} videos found in {videos_dir}")
         lines += filter(None, [service.media.told()])
+    if service.subtitles:
+        spoken = sum(bool(service.subtitles.get(video.vid_name)) for video in service.videos)
+        lines.append(f"subtitles of {spoken} of {len(service.videos)} videos read from {subtitles}")
     if not is_loopback(host) and service.token is None:
         lines.append(
             f"warning: --host {host}: whoever reaches port {port} of this machine can ask and see the videos; there is "
@@ -114,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with redirect_stdout(sys.stderr):  # progress
             service = open_service(opt)
         with closing(service):
-            print(greeting(service, listening.getsockname()[1], opt.videos), flush=True)
+            print(greeting(service, listening.getsockname()[1], opt.videos, opt.subtitles), flush=True)
             run(service, listening)
 
 

@@ -20,7 +20,7 @@ from method_tvr.web.batching import BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.outcomes.split_outcomes import SplitOutcomes
-from method_tvr.web.page_files import default_videos, open_outcomes, open_subtitles
+from method_tvr.web.page_files import default_subtitles, default_videos, open_outcomes, open_subtitles
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError, read_bytes
 
@@ -99,9 +99,11 @@ def open_service(opt: EasyDict) -> Service:
     searcher.note = LOG.warning
     if opt.videos is None:
         opt.videos = default_videos(opt)
+    if opt.subtitles is None:
+        opt.subtitles = default_subtitles(opt)
     names = [video.vid_name for video in searcher.videos]
     media = MediaFiles.in_folder(opt.videos, names) if opt.videos is not None else MediaFiles({})
-    subtitles, (outcomes, why_not) = open_subtitles(opt), open_outcomes(opt)
+    subtitles, (outcomes, why_not) = open_subtitles(opt.subtitles), open_outcomes(opt)
     batched = BatchedSearcher(searcher, limits.max_queue)
     folder, token = Path(opt.model_dir), None if opt.token_file is None else read_token(opt.token_file)
     known, shown = (subtitles, outcomes, why_not), (searcher.facts, shown_nms_thd(opt))

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-from method_tvr.ask import asking
+from method_tvr.ask import search
+from method_tvr.config import parse_train_options
 from method_tvr.dataset.annotations import load_queries, load_videos
 from tests.support.raw_corpus import DURATIONS, FAILED, SILENT, RawCorpus, make_raw_corpus, srt, text_model
 from tests.support.shell import PROJECT_ROOT, run_script
@@ -36,6 +37,7 @@ from utils.video_feature.i3d import I3D
 from utils.video_feature.image_models import centre_crop, load_image_model
 
 CLIP_LENGTH = 1.5
+SMALL = ["--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--bsz", "8", "--max_ctx_l", "10", "--device", "-1"]
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,27 @@ def test_queries_without_times_make_a_corpus_to_search(own_raw: RawCorpus, own: 
         assert not any(np.any(array) for array in sub.values())
 
 
+def test_subtitle_lines_are_queries_where_there_are_no_others(raw: RawCorpus, own: Path) -> None:
+    assert (
+        "Or train on what is said: the same extraction with --queries_from subtitles"
+        in make(raw, own, queries=None).told
+    )
+    made = make(raw, own, queries=None, queries_from="subtitles")
+    assert made.code == 0, made.noted
+    spoken = len(DURATIONS) - len(SILENT)  # videos, of whose lines one is long enough
+    rows = [row for split in ("train", "val") for row in read_jsonl(made.path(f"{split}_release.jsonl"))]
+    assert {row["desc"] for row in rows} == {"Where are they going?"}
+    assert len(rows) == len({row["vid_name"] for row in rows}) == spoken
+    assert {(row["made_from"], row["type"]) for row in rows} == {("subtitles", "t")}
+    (note,) = [line for line in made.told.splitlines() if "not sentences that people wrote to search" in line]
+    assert note.startswith(f"  {spoken} queries are subtitle lines, ")
+    assert f": {3 * spoken} other lines are not taken (" in note
+    record = read_json(made.path("made_by.json"))
+    assert record["query_sources"]["subtitle_lines"] == spoken
+    assert record["options"]["queries_from"] == "subtitles"
+    assert made.path("training.json").is_file()
+
+
 def test_i3d_features_stand_beside_the_image_models(raw: RawCorpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(I3D().state_dict(), tmp_path / "i3d.pt")
@@ -359,6 +382,7 @@ def test_wrong_input_is_refused_before_any_video_is_opened(raw: RawCorpus, tmp_p
     assert "no such folder" in _refusal(raw, tmp_path, text_model=tmp_path / "nothing")
     assert "weights not found" in _refusal(raw, tmp_path, image_weights=tmp_path / "nothing.pt")
     assert "has no .srt" in _refusal(raw, tmp_path, subtitles=raw.videos)
+    assert "give their folder by --subtitles" in _refusal(raw, tmp_path, queries_from="subtitles", subtitles=None)
     assert "--val_share" in _refusal(raw, tmp_path, val_share=1)
     assert "--clip_length" in _refusal(raw, tmp_path, clip_length="nan")
     assert "without a frame" in _refusal(raw, tmp_path, frame_rate=0.5)
@@ -379,29 +403,32 @@ def model_dir(corpus: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model, trained by the command that was printed."""
     root = tmp_path_factory.mktemp("results")
     command = corpus.told.partition("Train on it:\n\n")[2].partition("\n\n")[0].strip()
-    small = f"--hidden_size 8 --n_heads 2 --n_epoch 1 --bsz 8 --max_ctx_l 10 --device -1 --results_root {root}"
-    finished = run_script("-c", f"{command} {small}")
+    finished = run_script("-c", f"{command} {' '.join(SMALL)} --results_root {root}")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (found,) = root.iterdir()
     return found
 
 
-def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: Made, monkeypatch, capsys) -> None:
+def test_the_printed_command_trains_as_the_long_one_does(model_dir: Path, corpus: Made) -> None:
+    words = ["--dset_name", "custom", "--ctx_mode", "video_sub_tef", "--vid_feat_type", "resnet", "--exp_id", "tiny"]
+    words += ["--settings", str(corpus.path("training.json")), "--results_root", str(model_dir.parent)]
+    long = {**parse_train_options([*words, *SMALL]), "results_dir": str(model_dir)}
+    assert read_json(model_dir / "opt.json") == long
+    assert model_dir.name.startswith("custom-video_sub_tef-tiny-")
+
+
+def test_files_become_a_model_and_a_sentence_an_answer(model_dir: Path, corpus: Made, capsys) -> None:
     command = shlex.split(corpus.told.partition("Then ask it:\n\n")[2].partition("\n\nOr ask it on a page:\n\n")[0])
     pattern = "custom-video_sub_tef-tiny-[0-9][0-9][0-9][0-9]_*"
-    assert command[:3] == ["bash", "method_tvr/scripts/inference.sh", pattern]
+    assert command == ["bash", "method_tvr/scripts/search.sh", pattern, "a sentence"]
     question = "A rabbit comes out"
-    argv = [question if text == "a sentence" else text for text in command[4:]]
-    argv = ["--model_dir", str(model_dir), "--eval_split_name", command[3], *argv, "--device", "-1"]
-    monkeypatch.setattr(sys, "argv", ["asking.py", *argv])
     capsys.readouterr()
-    asking.main()
-    told = capsys.readouterr().out
-    rows = [line.split() for line in told.partition(question)[2].splitlines()]
-    rows = [row for row in rows if row[-1:] == ["%"]]
+    search.main(["--model_dir", str(model_dir), question, "--device", "-1"])
+    printed = capsys.readouterr()
+    assert f"note: sentences are encoded by {text_model()}, which made this corpus by " in printed.err
+    rows = [line.split() for line in printed.out.partition(question)[2].splitlines()]
+    rows = [row for row in rows if row[5:6] == ["%"]]
     assert len(rows) == 10
     for _, name, start, end, *_ in rows:
         assert name in DURATIONS
         assert start < end <= f"00:{int(DURATIONS[name]) + 1:02}"
-    (answers,) = (read_json(path)["answers"] for path in model_dir.glob("*answers*.json"))
-    assert [moment["vid_name"] for moment in answers[0]["moments"]] == [row[1] for row in rows]

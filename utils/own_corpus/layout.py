@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.dataset_files import durations_path, manifest_path, release_path, subtitles_path
 
+SCRIPT = "utils/extract_features.py"  # what its files say that made them
 TRAIN, VAL, TEST, ALL = "train", "val", "test_public", "all"
 LEARNT = (TRAIN, VAL)
 ALIASES = {"test": TEST}  # as in the commands of training and inference
@@ -24,6 +25,11 @@ def intermediate_folder(out: Path, prefix: str) -> Path:
 def earlier_subtitles(out: Path, prefix: str) -> Path:
     """Where subtitles as text lay, in corpora of earlier versions."""
     return intermediate_folder(out, prefix) / "subtitles.jsonl"
+
+
+def settings_path(out: Path, prefix: str) -> Path:
+    """`P_training.json`, for `train.sh … --settings`."""
+    return out / f"{prefix}_training.json"
 
 
 class Layout:
@@ -45,7 +51,7 @@ class Layout:
         self.video = features / "video_feature" / f"{out.name}_{image}_rgb_{pool}{beside}_{clips}"
         self.sub = features / "bert_feature" / f"{out.name}_sub_{text}_{pool}_{clips}"
         self.query = features / "bert_feature" / f"{out.name}_query_{text}.h5"  # a row a token
-        self.settings = out / f"{out.name}_training.json"  # for `train.sh … --settings`
+        self.settings = settings_path(out, out.name)
         self.subtitles = subtitles_path(out, out.name)
         self.intermediate = intermediate_folder(out, out.name)  # what only a continued or repeated run needs
         self.frames = self.intermediate / f"frames_{image}.h5"

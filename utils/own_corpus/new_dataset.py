@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from utils.basic_utils import InputError
 from utils.inventory.video_folder import Inventory
@@ -43,6 +44,7 @@ class NewDataset:
     failed: dict[str, str] = field(default_factory=dict)  # reasons by vid_name, of videos that are in no file
     durations: dict[str, float] = field(default_factory=dict)  # seconds by vid_name, of videos that have features
     n_clips: dict[str, int] = field(default_factory=dict)  # by vid_name
+    query_sources: dict[str, Any] = field(default_factory=dict)  # how many are written and how many subtitle lines
     left_out: list[LeftOut] = field(default_factory=list)  # queries that are in no file
     without_file: list[str] = field(default_factory=list)  # videos that have no subtitle file
     notes: list[str] = field(default_factory=list)  # sentences on what is worth knowing

@@ -70,7 +70,7 @@ def read_queries(paths: Sequence[str | Path]) -> list[Query]:
     splits = splits_meant({content["split"] for _, content, _ in standard if isinstance(content.get("split"), str)})
     for where, content, notes in standard:
         try:
-            queries.append(_query(content, where, splits, notes))
+            queries.append(as_query(content, where, splits, notes))
         except ValueError as err:
             wrong.append(f"{where}: {err}{_id_of(content)}")
     wrong += _same_ids(queries)
@@ -81,7 +81,7 @@ def read_queries(paths: Sequence[str | Path]) -> list[Query]:
     return queries
 
 
-def _query(content: dict[str, Any], where: str, splits: Mapping[str, str], notes: list[str]) -> Query:
+def as_query(content: dict[str, Any], where: str, splits: Mapping[str, str], notes: Sequence[str] = ()) -> Query:
     """A row as a query; `splits` says what splits are called here. `ValueError` says what is wrong with it."""
     desc, vid_name, ts, split = (content.get(key) for key in ("desc", "vid_name", "ts", "split"))
     if not isinstance(desc, str) or not desc.strip():

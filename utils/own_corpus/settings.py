@@ -42,6 +42,13 @@ def fitted(n_queries: int) -> dict[str, Any]:
     return {"bsz": bsz, "lr": 3e-4, "n_epoch": n_epoch, "max_es_cnt": -1, "lw_st_ed": 0.1}
 
 
+def context_of(options: Mapping[str, Any]) -> tuple[str, str]:
+    """What a model sees of a corpus' videos, `--ctx_mode` and `--vid_feat_type`, by the options of its extraction."""
+    ctx_mode = "video_tef" if options.get("subtitles") is None else "video_sub_tef"
+    # only features with I3D's are normalised already
+    return ctx_mode, "resnet" if options.get("i3d_weights") is None else "resnet_i3d"
+
+
 def write_settings(layout: Layout, splits: Mapping[str, Split], earlier: object) -> dict[str, Any]:
     """Write the file of settings and return them, or {} for a corpus that cannot be trained on, which gets none.
 

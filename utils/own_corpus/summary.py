@@ -10,10 +10,12 @@ from pathlib import Path
 from utils.basic_utils import PROJECT_ROOT
 from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
 from utils.own_corpus.new_dataset import NewDataset
+from utils.own_corpus.settings import context_of
 from utils.own_corpus.splits import Split
 from utils.tables import aligned, file_size
 
 SHOWN = 20
+LINES = "Or train on what is said: the same extraction with --queries_from subtitles takes subtitle lines for queries."
 NEW_LINE = " \\\n    "
 
 
@@ -56,25 +58,20 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 
 def next_commands(made: NewDataset) -> str:
     """What can be done with the dataset: training and then asking, or a search with a model that is there."""
-    layout, splits, subtitles = made.layout, made.splits, made.opt.subtitles is not None
+    layout, splits = made.layout, made.splits
     files = [
         f"--video_duration_idx_path {_shown(layout.durations)}",
         f"--vid_feat_path {_shown(layout.video)}",
         f"--sub_bert_path {_shown(layout.sub)}",
     ]
     query_file = f"--desc_bert_path {_shown(layout.query)}"
-    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(made.opt.text_model))}'
     if TRAIN in splits and VAL in splits:
-        vid_feat_type = "resnet_i3d" if layout.i3d else "resnet"  # only the former's features are normalised already
-        ctx_mode = "video_sub_tef" if subtitles else "video_tef"
-        training = [
-            f"bash method_tvr/scripts/train.sh custom {ctx_mode} {vid_feat_type} --exp_id {layout.prefix}",
-            f"--settings {_shown(layout.settings)}",
-        ]
+        training = [f"bash method_tvr/scripts/train.sh own {_shown(layout.out)} --exp_id {layout.prefix}"]
+        ctx_mode, _ = context_of(vars(made.opt))
         # no other run's that begins so
         pattern = shlex.quote(f"custom-{ctx_mode}-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")
-        then = [f"bash method_tvr/scripts/inference.sh {pattern} {asking}"]
-        page = [f"bash method_tvr/scripts/serve.sh {pattern} --text_model {_shown(Path(made.opt.text_model))}"]
+        then = [f'bash method_tvr/scripts/search.sh {pattern} "a sentence"']
+        page = [f"bash method_tvr/scripts/serve.sh {pattern}"]
         commands = {"Train on it:": training, "Then ask it:": then, "Or ask it on a page:": page}
         return "\n\n".join(_command(title, lines) for title, lines in commands.items())
     if TRAIN in splits:
@@ -83,8 +80,11 @@ def next_commands(made: NewDataset) -> str:
         search = f"bash method_tvr/scripts/inference.sh MODEL_DIR {TEST}"
         lines = [search, f"--eval_path {_shown(layout.release(TEST))}", *files, query_file]
         return _command("Search it with a model that was trained on such features:", lines)
+    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(made.opt.text_model))}'
     asked = [f"bash method_tvr/scripts/inference.sh MODEL_DIR {asking}", *files]
-    return _command("Ask a model that was trained on such features:", asked)
+    command = _command("Ask a model that was trained on such features:", asked)
+    spoken = made.opt.subtitles is not None and made.opt.queries_from is None
+    return f"{command}\n\n{LINES}" if spoken else command
 
 
 def _command(title: str, lines: Sequence[str]) -> str:

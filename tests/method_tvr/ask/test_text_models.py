@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -123,22 +124,85 @@ def test_a_name_in_a_file_is_not_used_when_nobody_can_be_asked(asked_of_lm, monk
     assert loaded == []
 
 
-def test_of_a_corpus_of_ones_own_the_folder_on_record_is_named(asked_of_lm, language_model, tmp_path, monkeypatch):
-    folder, loaded = Path(shutil.copytree(asked_of_lm, tmp_path / "run")), loads(monkeypatch)
-    shutil.copy(load_options(folder)["video_duration_idx_path"], tmp_path / "my_video2dur_idx.json")
-    durations = {"video_duration_idx_path": tmp_path / "my_video2dur_idx.json"}
+@dataclass
+class Own:
+    """A model of a corpus of the user's own, and where that has its record."""
+
+    folder: Path
+    durations: Path
+    record: Path
+
+    def refusal(self, recorded: object) -> str:
+        """What is said where this text model is on record."""
+        self.record.write_text(json.dumps({"options": {"text_model": recorded}}))
+        return refusal(self.folder, video_duration_idx_path=self.durations)
+
+
+@pytest.fixture
+def own(asked_of_lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
+    """Nobody is there to be asked."""
+    folder = Path(shutil.copytree(asked_of_lm, tmp_path / "run"))
+    durations = Path(shutil.copy(load_options(folder)["video_duration_idx_path"], tmp_path / "my_video2dur_idx.json"))
     with open("/dev/null") as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
-        for recorded, named in (
-            (str(language_model), str(language_model)),
-            ("/moved/since/tiny-lm", "/moved/since/tiny-lm"),
-            ("gone/tiny-lm", "tiny-lm"),
-            ("/of/another/model", "tiny-lm"),
-            (["no", "text"], "tiny-lm"),
-        ):
-            (tmp_path / "my_made_by.json").write_text(json.dumps({"options": {"text_model": recorded}}))
-            assert f"give --text_model {named} if you trust it" in refusal(folder, **durations)
+        yield Own(folder, durations, tmp_path / "my_made_by.json")
+
+
+def test_of_a_corpus_of_ones_own_the_folder_on_record_is_named(own, monkeypatch):
+    loaded = loads(monkeypatch)
+    for recorded, named in (
+        ("/moved/since/tiny-lm", "/moved/since/tiny-lm"),
+        ("gone/tiny-lm", "tiny-lm"),
+        ("/of/another/model", "tiny-lm"),
+        (["no", "text"], "tiny-lm"),
+    ):
+        assert f"give --text_model {named} if you trust it" in own.refusal(recorded)
     assert loaded == []
+
+
+def test_of_a_corpus_of_ones_own_the_folder_that_is_there_is_loaded_unasked_and_said(
+    own, language_model, monkeypatch, capsys
+):
+    loaded = loads(monkeypatch)
+    assert own.refusal(str(language_model)) == "loaded"
+    assert loaded == [str(language_model)]
+    said = f"note: sentences are encoded by {language_model}, which made this corpus by {own.record}: --text_model"
+    assert said in capsys.readouterr().err
+
+
+def test_where_others_can_write_the_record_the_user_is_asked(own, language_model, monkeypatch, capsys):
+    loaded = loads(monkeypatch)
+    own.refusal(str(language_model))
+    for place in (own.record, own.record.parent):
+        mode = place.stat().st_mode
+        place.chmod(0o777)
+        capsys.readouterr()
+        assert f"give --text_model {language_model} if you trust it" in own.refusal(str(language_model))
+        assert f"note: {own.record}: it or its folder can be written to by other users, so" in capsys.readouterr().err
+        place.chmod(mode)
+    assert loaded == [str(language_model)]
+
+
+def test_a_folder_on_record_by_a_part_of_its_path_is_asked_about(own, language_model, monkeypatch):
+    loaded = loads(monkeypatch)
+    monkeypatch.chdir(language_model.parent)
+    assert "give --text_model tiny-lm if you trust it" in own.refusal("tiny-lm")
+    assert loaded == []
+
+
+def test_a_name_of_the_hub_on_record_is_loaded_unasked_only_if_it_was_before(own, tmp_path, monkeypatch):
+    loaded, cache = loads(monkeypatch), tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    save_model(own.folder, {"query": {"model": "some/tiny-lm"}})
+    assert "give --text_model some/tiny-lm if you trust it" in own.refusal("some/tiny-lm")
+    assert loaded == []
+    of_model = cache / "models--some--tiny-lm"
+    (of_model / "refs").mkdir(parents=True)
+    (of_model / "refs" / "main").write_text("0")
+    (of_model / "snapshots" / "0").mkdir(parents=True)
+    (of_model / "snapshots" / "0" / "config.json").write_text("{}")
+    assert own.refusal("some/tiny-lm") == "loaded"
+    assert loaded == ["some/tiny-lm"]
 
 
 @pytest.mark.parametrize(

@@ -218,3 +218,17 @@ def test_sentences_about_several_videos_are_said_where_answers_are_judged() -> N
     assert "R@1 of VCMR and VR is at most 75.00: a man waves." in fact.text  # two of the three, and the dog
     assert facts([replace(split, judged=False)], TVR) == []
     assert facts([replace(split, queries=[queries[0], queries[1], queries[3]])], TVR) == []
+
+
+# ---------------------------------------------------------------------------- subtitle lines
+
+
+def test_queries_that_nobody_wrote_are_said_first() -> None:
+    split = split_of([20, 20, 20], [(0, 6), (6, 12), (12, 18)])
+    assert facts([split], TVR) == []
+    lines = [replace(query, from_subtitles=query.desc_id > 0) for query in split.queries]
+    trained, fine = replace(split, name="train.jsonl", queries=lines), replace(split, name="val.jsonl")
+    short = split_of([1])
+    first, *_ = facts([trained, fine, short], TVR)
+    assert "not sentences that people wrote to search (2 of 3 of train.jsonl): " in str(first)
+    assert len(facts([trained, fine, short], TVR)) == 2

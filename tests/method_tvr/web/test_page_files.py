@@ -13,6 +13,7 @@ from method_tvr.web.page_files import (
     NO_ANNOTATIONS,
     NO_PREDICTIONS,
     UNUSABLE,
+    default_subtitles,
     default_videos,
     newest_predictions,
     open_outcomes,
@@ -107,16 +108,21 @@ def subtitles(path: Path, *lines: dict) -> Path:
     return path
 
 
+def shown(opt: EasyDict) -> object:
+    """The subtitles that are found unless others are named."""
+    return open_subtitles(default_subtitles(opt))
+
+
 def test_subtitles_of_ones_own_corpus_are_found_beside_it_and_where_they_lay_before(own, tmp_path):
     line, later = ({"text": text, "start": 0, "end": 5} for text in ("Words.", "Others."))
-    assert open_subtitles(own) == {}
+    assert shown(own) == {}
     subtitles(tmp_path / "my_intermediate" / "subtitles.jsonl", line)
-    assert open_subtitles(own) == {"a": [line]}
+    assert shown(own) == {"a": [line]}
     beside = subtitles(tmp_path / "my_subtitles.jsonl", later)
-    assert open_subtitles(own) == {"a": [later]}
+    assert shown(own) == {"a": [later]}
     subtitles(beside)  # nobody speaks in any video
-    assert open_subtitles(own) == {}
-    assert open_subtitles(EasyDict({**own, "video_duration_idx_path": str(tmp_path / "else.json")})) == {}
+    assert shown(own) == {}
+    assert shown(EasyDict({**own, "video_duration_idx_path": str(tmp_path / "else.json")})) == {}
 
 
 def test_videos_on_record_are_shown_where_only_the_user_can_have_put_them_there(own, tmp_path, caplog):
