@@ -17,9 +17,9 @@ from transformers.utils import cached_file
 
 from utils.basic_utils import InputError, first_few
 from utils.feature_files.provenance import weights_digest
-from utils.pretrained.loading import loaded, short_name
+from utils.pretrained.loading import loaded
+from utils.pretrained.names import place_of, short_name
 
-PREFIX = "hf/"  # of names that can mean nothing else
 CLIP, SIGLIP, SIGLIP2 = TYPES = ("clip", "siglip", "siglip2")  # `model_type` in config.json
 _COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")  # in the hub's cache
 
@@ -62,7 +62,7 @@ def source_of(name: str) -> Source:
 
     `InputError` when nothing is there, or it cannot be reached.
     """
-    place, revision = name.removeprefix(PREFIX), ""
+    place, revision = place_of(name), ""
     if not os.path.isdir(place):
         place, _, revision = place.partition("@")
     asked = {"revision": revision} if revision else {}

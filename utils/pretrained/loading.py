@@ -48,10 +48,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
-
-
-def short_name(model_name_or_path: str) -> str:
-    """What the record of features calls a model: its name on the hub, or its folder's own."""
-    if os.path.isdir(model_name_or_path):
-        return Path(model_name_or_path).resolve().name
-    return model_name_or_path

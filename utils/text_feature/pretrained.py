@@ -20,7 +20,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, StrPath, first_line, named_when_full
 from utils.feature_files.provenance import weights_digest
-from utils.pretrained.loading import loaded, quiet, short_name
+from utils.pretrained.loading import loaded, quiet
+from utils.pretrained.names import short_name
 from utils.storage.whole_folder import put_in_place
 
 UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it

@@ -27,7 +27,6 @@ from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
-from utils.video_feature.image_models import centre_crop
 from utils.video_feature.pipeline import (
     Extractor,
     Looking,
@@ -38,7 +37,7 @@ from utils.video_feature.pipeline import (
     finish,
     videos_of,
 )
-from utils.video_feature.sampling import Resize
+from utils.video_feature.sampling import Resize, centre_crop
 from utils.video_feature.weights_file import without_counters
 
 SCRIPT = "utils/video_feature/extract_i3d_features.py"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from utils.basic_utils import InputError
-from utils.pretrained.joint_model import PREFIX, TYPES, load_joint_model, source_of
+from utils.pretrained.joint_model import TYPES, load_joint_model, source_of
+from utils.pretrained.names import PREFIX
 from utils.text_feature.joint.text_tower import JointTextEncoder
 from utils.text_feature.text_encoder import DEFAULT_LAYER, TextEncoder, TokenEncoder
 
