@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from utils.basic_utils import PROJECT_ROOT
 from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
 from utils.own_corpus.new_dataset import NewDataset
 from utils.own_corpus.splits import Split
+from utils.pretrained.names import place_of
 from utils.tables import aligned, file_size
 
 SHOWN = 20
@@ -63,7 +65,8 @@ def next_commands(made: NewDataset) -> str:
         f"--sub_bert_path {_shown(layout.sub)}",
     ]
     query_file = f"--desc_bert_path {_shown(layout.query)}"
-    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(made.opt.text_model))}'
+    text_model = _shown_model(made.opt.text_model)
+    asking = f'{ALL} --query "a sentence" --text_model {text_model}'
     if TRAIN in splits and VAL in splits:
         vid_feat_type = "resnet_i3d" if layout.i3d else "resnet"  # only the former's features are normalised already
         ctx_mode = "video_sub_tef" if subtitles else "video_tef"
@@ -74,7 +77,7 @@ def next_commands(made: NewDataset) -> str:
         # no other run's that begins so
         pattern = shlex.quote(f"custom-{ctx_mode}-{layout.prefix}-[0-9][0-9][0-9][0-9]_*")
         then = [f"bash method_tvr/scripts/inference.sh {pattern} {asking}"]
-        page = [f"bash method_tvr/scripts/serve.sh {pattern} --text_model {_shown(Path(made.opt.text_model))}"]
+        page = [f"bash method_tvr/scripts/serve.sh {pattern} --text_model {text_model}"]
         commands = {"Train on it:": training, "Then ask it:": then, "Or ask it on a page:": page}
         return "\n\n".join(_command(title, lines) for title, lines in commands.items())
     if TRAIN in splits:
@@ -95,3 +98,9 @@ def _shown(path: Path) -> str:
     """Relative to the project's folder where it is inside, from where commands find it; ready for a shell."""
     inside = path.is_relative_to(PROJECT_ROOT)
     return shlex.quote(str(path.relative_to(PROJECT_ROOT) if inside else path))
+
+
+def _shown_model(name: str) -> str:
+    """A model's name, or its folder as other paths are shown."""
+    place = place_of(name)
+    return _shown(Path(place)) if os.path.isdir(place) else shlex.quote(name)

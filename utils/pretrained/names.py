@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 PREFIX = "hf/"  # of names that can mean nothing but a model of images and text, on the hub or in a folder
+PROJECTED = "projected"  # layer of their vectors that compare, those of pictures with those of sentences
 
 
 def place_of(name: str) -> str:

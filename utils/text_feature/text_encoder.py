@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from utils.basic_utils import InputError
 from utils.text_feature.pretrained import Tokenizer, batches_by_length, load_encoder, longest_sequence
 
 DEFAULT_LAYER = -2  # as in TVRetrieval
+
+Encoder = TypeVar("Encoder", bound="TokenEncoder")
 
 
 class TokenEncoder(ABC):
@@ -40,14 +43,24 @@ class TokenEncoder(ABC):
         batch_size: int,
         bf16: bool,
     ) -> None:
-        self.tokenizer, self.size, self.max_length = tokenizer, size, max_length
+        self.tokenizer, self.name, self.size, self.longest = tokenizer, name, size, longest
         self.device, self.batch_size, self.bf16 = torch.device(device), batch_size, bf16
-        self.max_tokens = max_length - tokenizer.n_special  # without special ones
-        if self.max_tokens < 1 or (longest is not None and max_length > longest):
-            lengths = f"{tokenizer.n_special + 1} to {longest or 'any number of'} tokens"
-            raise InputError(f"--max_length {max_length}: {name} takes {lengths}")
+        self._cut_to(max_length)
         if batch_size < 1:
             raise InputError(f"--batch_size {batch_size}: expected at least 1")
+
+    def _cut_to(self, max_length: int) -> None:
+        self.max_length = max_length
+        self.max_tokens = max_length - self.tokenizer.n_special  # without special ones
+        if self.max_tokens < 1 or (self.longest is not None and max_length > self.longest):
+            lengths = f"{self.tokenizer.n_special + 1} to {self.longest or 'any number of'} tokens"
+            raise InputError(f"--max_length {max_length}: {self.name} takes {lengths}")
+
+    def cut_to(self: Encoder, max_length: int) -> Encoder:
+        """An encoder with the same model, for sequences of another length."""
+        other = copy.copy(self)
+        other._cut_to(max_length)
+        return other
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
         """Token features (n_tokens, size) float32 of each sentence, in the order given, special tokens removed.

@@ -38,7 +38,9 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "av", "numpy")
 LOOKING = Looking(frame_rate=3.0, batch_size=32)
 
 
-def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING) -> Report:
+def extract(
+    videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING, parts: Sequence[StrPath] = ()
+) -> Report:
     """Write `{name: (n, D)}`, see `extract_each`: row k belongs to the frame shown at (k + 0.3) / frame_rate seconds.
 
     An `InputError` if nothing can be written there. What is wrong with a video is in the report.
@@ -59,7 +61,7 @@ def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking
 
     also = {"preparation": str(preparation)}
     extractor = Extractor(SCRIPT, PACKAGES, properties, preparation.resize, crops, model, also)
-    return extract_each(videos, extractor, looking, out_h5)
+    return extract_each(videos, extractor, looking, out_h5, parts)
 
 
 @command_line

@@ -80,7 +80,12 @@ def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]
 
 
 def extract(
-    videos: Videos, model: I3DModel, out_h5: StrPath, looking: Looking = LOOKING, clip_length: float = 1.5
+    videos: Videos,
+    model: I3DModel,
+    out_h5: StrPath,
+    looking: Looking = LOOKING,
+    clip_length: float = 1.5,
+    parts: Sequence[StrPath] = (),
 ) -> Report:
     """Write `{name: (n, 1024)}`, see `extract_each`: row i belongs to clip i, of `clip_length` seconds.
 
@@ -106,7 +111,8 @@ def extract(
     def windows(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         return windows_of((centre_crop(frame, SIDE) for frame in frames), block)
 
-    return extract_each(videos, Extractor(SCRIPT, PACKAGES, properties, Resize(SIDE), windows, model), looking, out_h5)
+    extractor = Extractor(SCRIPT, PACKAGES, properties, Resize(SIDE), windows, model)
+    return extract_each(videos, extractor, looking, out_h5, parts)
 
 
 @command_line

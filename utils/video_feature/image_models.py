@@ -17,7 +17,7 @@ from torch import nn
 
 from utils.basic_utils import InputError, StrPath, first_few, first_line
 from utils.feature_files.provenance import weights_digest
-from utils.pretrained.names import PREFIX
+from utils.pretrained.names import PREFIX, PROJECTED
 from utils.video_feature.sampling import Preparation, Resize
 from utils.video_feature.weights_file import fill, read_state_dict, without_counters
 
@@ -114,7 +114,7 @@ def _joint_model(name: str, weights: StrPath | None, layer: str, device: torch.d
         raise InputError(f"--layer {layer}: {name} offers the vector that compares with text only: leave --layer out")
     # transformers takes seconds to import
     from utils.pretrained.joint_model import load_joint_model
-    from utils.video_feature.joint.image_tower import PROJECTED, ImageTower, preparation_of
+    from utils.video_feature.joint.image_tower import ImageTower, preparation_of
 
     joint = load_joint_model(name)
     preparation, record = preparation_of(joint), joint.record(bf16)

@@ -81,10 +81,12 @@ class Report:
     damaged: dict[str, str] = field(default_factory=dict)  # where, of those that are done
 
 
-def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
+def extract_each(
+    videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath, parts: Sequence[StrPath] = ()
+) -> Report:
     """Write `{name: (rows, D)}` float32 of all videos that can be read; the others are skipped, and say why.
 
-    Another run with the same extractor and rates goes on with the file.
+    Another run with the same extractor and rates goes on with the file. `parts`: see `Extraction`.
 
     Raises:
         InputError: nothing can be written there, or another process does.
@@ -94,7 +96,7 @@ def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5:
     attributes = made_with(extractor.script, "video", extractor.packages, **extractor.properties)
     report = Report()
     stamps = {name: _stamp(path) for name, path in videos.items()}
-    with Extraction(out_h5, recipe, attributes) as features:
+    with Extraction(out_h5, recipe, attributes, parts) as features:
         waiting = {name: Path(path) for name, path in videos.items() if not features.done(name, stamps[name])}
         report.durations = {name: features.about(name)["duration"] for name in videos if name not in waiting}
         damaged = {name: features.about(name).get("damage", "") for name in report.durations}

@@ -32,6 +32,7 @@ def open_text_encoder(
         return TextEncoder(name, DEFAULT_LAYER if layer is None else layer, max_length, device, batch_size, bf16)
     if layer is not None:
         raise InputError(
-            f"--layer {layer}: {name} is a model of images and text, whose last layer is read: leave it out"
+            f"--layer {layer}: {name} is a model of images and text, of which the last layer alone is read: leave it "
+            "out, or give another text model"
         )
     return JointTextEncoder(load_joint_model(name), max_length, device, batch_size, bf16)

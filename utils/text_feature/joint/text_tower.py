@@ -13,12 +13,12 @@ from torch.nn.functional import pad
 from utils.basic_utils import InputError
 from utils.feature_files.provenance import contradictions
 from utils.pretrained.joint_model import CLIP, JointModel, load_joint_model
+from utils.pretrained.names import PROJECTED
 from utils.text_feature.joint.neutral import NEUTRAL_SENTENCES
 from utils.text_feature.pretrained import Tokenizer, batches_by_length
 from utils.text_feature.text_encoder import TokenEncoder
 
 LAYER = "last_hidden_state"  # of tokens
-PROJECTED = "projected"  # of sentences
 
 
 class JointTextEncoder(TokenEncoder):
@@ -43,14 +43,12 @@ class JointTextEncoder(TokenEncoder):
         self._model.vision_model = None
         self._model.to(device)
         config = self._model.config.text_config
-        self.longest: int = config.max_position_embeddings
+        self.most: int = config.max_position_embeddings  # tokens of a sequence, with special ones
         tokenizer = Tokenizer(joint.source.place, **joint.source.options)
-        max_length = min(max_length, self.longest)
-        super().__init__(tokenizer, joint.name, config.hidden_size, self.longest, max_length, device, batch_size, bf16)
+        super().__init__(tokenizer, joint.name, config.hidden_size, self.most, max_length, device, batch_size, bf16)
 
-    def cut_to(self, max_length: int) -> JointTextEncoder:
-        """The same model for sequences of another length."""
-        return JointTextEncoder(self.joint, max_length, self.device, self.batch_size, self.bf16)
+    def _cut_to(self, max_length: int) -> None:
+        super()._cut_to(min(max_length, self.most))
 
     def sentences(self, texts: Sequence[str]) -> np.ndarray:
         """(n, 2, D) float32, unit vectors of sentences, zeros of blank ones.
@@ -67,7 +65,7 @@ class JointTextEncoder(TokenEncoder):
 
     def sentence_properties(self) -> dict[str, Any]:
         """What decides the vectors of `sentences`."""
-        return {**self.joint.record(self.bf16), "layer": PROJECTED, "max_length": self.longest, "normalised": "L2"}
+        return {**self.joint.record(self.bf16), "layer": PROJECTED, "max_length": self.most, "normalised": "L2"}
 
     @cached_property
     def _neutral(self) -> np.ndarray:
@@ -76,7 +74,7 @@ class JointTextEncoder(TokenEncoder):
 
     def _projected(self, texts: Sequence[str]) -> np.ndarray:
         """(n, D) float32 projected vectors of length 1, zeros of blank texts."""
-        most = self.longest - self.tokenizer.n_special
+        most = self.most - self.tokenizer.n_special
         ids = [found[:most] for found in self.tokenizer.ids(texts)]
         spoken = [i for i, found in enumerate(ids) if found]
         vectors: dict[int, np.ndarray] = {}
@@ -110,7 +108,7 @@ class JointTextEncoder(TokenEncoder):
             given = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         else:
             fill = self.tokenizer.transformers.pad_token_id or 0
-            given = {"input_ids": pad(ids, (0, self.longest - ids.shape[1]), value=fill).to(self.device)}
+            given = {"input_ids": pad(ids, (0, self.most - ids.shape[1]), value=fill).to(self.device)}
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             out = self._model.text_model(**given)
             projected = self._model.text_projection(out.pooler_output) if self._is_clip else out.pooler_output

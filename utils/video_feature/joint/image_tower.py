@@ -16,7 +16,6 @@ from utils.pretrained.loading import loaded
 from utils.video_feature import sampling
 from utils.video_feature.sampling import Interpolation, PatchResize, Preparation, Resize
 
-PROJECTED = "projected"  # layer: what is compared with text
 _INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # as PIL numbers them
 _NOT_OFFERED = "is not offered: give a model that resizes, rescales and, if at all, cuts out a square"
 

@@ -54,7 +54,7 @@ def test_sentences_are_those_of_transformers(folders, encoders, kind: str) -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_the_last_hidden_state_without_special_tokens(folders, encoders, kind: str) -> None:
     encoder = encoders[kind]
-    assert (encoder.size, encoder.max_length, encoder.longest) == (SIZE, LONGEST, LONGEST)
+    assert (encoder.size, encoder.max_length, encoder.most) == (SIZE, LONGEST, LONGEST)
     _, expected = theirs(folders[kind], kind, TEXTS)
     first = kind == "clip"  # of SigLIP, no token comes before
     lengths = [min(len(ids), encoder.max_tokens) for ids in encoder.tokenizer.ids(TEXTS)]
