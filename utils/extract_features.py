@@ -19,10 +19,12 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+import torch
+
 from utils.basic_utils import InputError, command_line, first_few, write_jsonl
 from utils.dataset_files import SUBTITLES, named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
-from utils.inventory.video_folder import take_inventory
+from utils.inventory.video_folder import Inventory, take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.own_corpus.clips import badly_timed, write_clips
 from utils.own_corpus.files import (
@@ -44,24 +46,33 @@ from utils.own_corpus.queries import (
     read_queries,
     with_known_names,
 )
+from utils.own_corpus.sentences import checked_sentences, extract_sentences, sentence_encoder, why_they_do_not_compare
 from utils.own_corpus.settings import MAX_CTX_L, write_settings
+from utils.own_corpus.shards import (
+    device_of,
+    extract_frames,
+    extract_shard,
+    extract_windows,
+    finished_parts,
+    shard_of,
+)
 from utils.own_corpus.splits import divide, in_both
 from utils.own_corpus.steps import Steps
 from utils.own_corpus.subtitle_queries import choose_lines
 from utils.own_corpus.summary import told
 from utils.own_corpus.unread_subtitles import files_beside, notes_on_tracks
+from utils.pretrained.names import PREFIX
 from utils.storage.whole_folder import file_digest
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
 from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
+from utils.text_feature.joint.open_encoder import open_text_encoder
 from utils.text_feature.preprocess_subtitles import preprocess
-from utils.text_feature.text_encoder import TextEncoder
 from utils.text_feature.text_rows import refuse_clashes, subtitle_lines
-from utils.video_feature import extract_frame_features, extract_i3d_features
 from utils.video_feature.convert_feature_frm_to_clip import POOLS
 from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
 from utils.video_feature.i3d_weights import load_i3d
-from utils.video_feature.image_models import load_image_model
-from utils.video_feature.pipeline import Looking, damage_note
+from utils.video_feature.image_models import ImageModel, load_image_model
+from utils.video_feature.pipeline import damage_note
 
 FEWEST_CLIPS = 3  # of a video in which a span can be found by default: two clips, and none reaches the video's end
 
@@ -71,21 +82,20 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
 
     `InputError` when something given is wrong, or no video can be used.
     """
-    _check_options(opt)
     queries = read_queries(opt.queries)
-    found = take_inventory(opt.videos, [opt.out], [*opt.queries, *([opt.subtitles] if opt.subtitles else [])])
-    print(found.summary(), file=sys.stderr, flush=True)
-    refuse_clashes(found.taken)
+    found = _find_videos(opt)
     queries = with_known_names(queries, [*found.taken, *found.failed])
-    out = named_folder(opt.out)
-    models = _load_models(opt)
-    image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
-    layout = Layout(out, image, text, models.i3d_name, opt.pool, opt.clip_length)
-    refuse_others_files(layout)
-    layout.intermediate.mkdir(exist_ok=True)
+    out, device = named_folder(opt.out), choose_device(opt.device)
+    text = open_text_encoder(opt.text_model, opt.layer, QUERY_LENGTH, device, opt.text_batch_size, opt.bf16)
+    models = Models(*_load_image_models(opt, device), text)
+    layout = _layout(opt, out, models.i3d_name)
     dataset = NewDataset(opt, layout, models, Steps(layout.steps), found, queries)
+    if reason := why_they_do_not_compare(models):
+        print(f"note: {reason}", file=sys.stderr, flush=True)
+        dataset.notes.append(reason)
+    left_out = {"I3D": models.i3d is None, "sentences": sentence_encoder(models) is None}
     for step, work in _STEPS.items():
-        if step != "I3D" or models.i3d is not None:
+        if not left_out.get(step):
             with dataset.steps.timed(step):
                 work(dataset)
     dataset.splits = divide(dataset.queries, dataset.durations, opt.val_share)
@@ -93,6 +103,37 @@ def make_dataset(opt: argparse.Namespace) -> NewDataset:
     if opt.remove_intermediate:
         shutil.rmtree(layout.intermediate)
     return dataset
+
+
+def make_shard(opt: argparse.Namespace) -> str:
+    """Extract the features of the videos of one shard, going on from what is there; returns what became of them.
+
+    `InputError` when something given is wrong.
+    """
+    if opt.remove_intermediate:
+        raise InputError("--remove_intermediate: a shard makes nothing else: give it to the run without --shard")
+    found, out = _find_videos(opt), named_folder(opt.out)
+    shard_of(opt.shard)  # before models are loaded
+    image, i3d, i3d_name = _load_image_models(opt, choose_device(device_of(opt)))
+    return extract_shard(opt, found.taken, _layout(opt, out, i3d_name), image, i3d)
+
+
+def _find_videos(opt: argparse.Namespace) -> Inventory:
+    _check_options(opt)
+    found = take_inventory(opt.videos, [opt.out], [*opt.queries, *([opt.subtitles] if opt.subtitles else [])])
+    print(found.summary(), file=sys.stderr, flush=True)
+    refuse_clashes(found.taken)
+    return found
+
+
+def _layout(opt: argparse.Namespace, out: Path, i3d_name: str) -> Layout:
+    """Where everything goes, which is looked at, and made where it is not there."""
+    opt.pool = opt.pool or ("avg" if opt.image_model.startswith(PREFIX) else "max")
+    image, text = name_in_files(opt.image_model), name_in_files(opt.text_model)
+    layout = Layout(out, image, text, i3d_name, opt.pool, opt.clip_length)
+    refuse_others_files(layout)
+    layout.intermediate.mkdir(exist_ok=True)
+    return layout
 
 
 def _check_options(opt: argparse.Namespace) -> None:
@@ -108,16 +149,18 @@ def _check_options(opt: argparse.Namespace) -> None:
         raise InputError(f"--val_share {opt.val_share}: must be at least 0 and below 1")
 
 
-def _load_models(opt: argparse.Namespace) -> Models:
-    """All models, so that one that is missing is told of before hours of work with the others."""
-    device = choose_device(opt.device)
-    text = TextEncoder(opt.text_model, opt.layer, QUERY_LENGTH, device, opt.text_batch_size, opt.bf16)
-    image = load_image_model(opt.image_model, opt.image_weights, device=device)
+def _load_image_models(opt: argparse.Namespace, device: torch.device) -> tuple[ImageModel, I3DModel | None, str]:
+    """The models of frames and of windows of frames, and what the latter is called.
+
+    All models are loaded at first, so that one that is missing is told of before hours of work with the others.
+    """
+    bf16 = opt.bf16 and opt.image_model.startswith(PREFIX)
+    image = load_image_model(opt.image_model, opt.image_weights, device=device, bf16=bf16)
     if opt.i3d_weights is None:
-        return Models(image, None, "", text)
+        return image, None, ""
     net, weights = load_i3d(opt.i3d_weights)
     name = f"i3d_rgb{weights.n_classes or ''}"  # of Kinetics-400 or 600, by their classifiers
-    return Models(image, I3DModel(net, device, opt.i3d_value_range), name, text)
+    return image, I3DModel(net, device, opt.i3d_value_range), name
 
 
 def _read_subtitles(dataset: NewDataset) -> None:
@@ -140,21 +183,21 @@ def _read_subtitles(dataset: NewDataset) -> None:
 
 def _extract_frames(dataset: NewDataset) -> None:
     opt = dataset.opt
-    looking = Looking(opt.frame_rate, opt.image_batch_size, opt.folder_rate, opt.decode_threads)
-    report = extract_frame_features.extract(dataset.videos, dataset.models.image, dataset.layout.frames, looking)
+    frames = dataset.layout.frames
+    parts = finished_parts(dataset.layout, frames)
+    report = extract_frames(opt, dataset.videos, dataset.models.image, frames, parts)
     dataset.durations = {name: round(seconds, 3) for name, seconds in report.durations.items()}
     dataset.notes += [damage_note(report.damaged)] if report.damaged else []
     dataset.fail(report.failed)
-    dataset.fail(badly_timed(dataset.layout.frames, dataset.durations, opt.frame_rate, opt.clip_length))
+    dataset.fail(badly_timed(frames, dataset.durations, opt.frame_rate, opt.clip_length))
 
 
 def _extract_i3d(dataset: NewDataset) -> None:
     opt, model = dataset.opt, dataset.models.i3d
     assert model is not None
     videos = {name: dataset.videos[name] for name in dataset.durations}
-    rate, folder_rate = extract_i3d_features.LOOKING.frame_rate, opt.folder_rate or opt.frame_rate
-    looking = Looking(rate, opt.i3d_batch_size, folder_rate, opt.decode_threads)
-    report = extract_i3d_features.extract(videos, model, dataset.layout.i3d_windows, looking, opt.clip_length)
+    windows = dataset.layout.i3d_windows
+    report = extract_windows(opt, videos, model, windows, finished_parts(dataset.layout, windows))
     dataset.fail(report.failed)
 
 
@@ -203,9 +246,9 @@ def _make_sub_clips(dataset: NewDataset) -> None:
     opt, layout, text = dataset.opt, dataset.layout, dataset.models.text
     # not a stamp of the subtitles, which are written anew in every run
     made_of: dict[str, Any] = {"subtitles": file_digest(layout.subtitles)[:16], "video": file_stamp(layout.video)}
-    made_of |= text.properties() | {"max_length": SUB_LENGTH}
+    encoder = text.cut_to(SUB_LENGTH)
+    made_of |= encoder.properties()
     if not dataset.steps.is_done(layout.sub, made_of):
-        encoder = TextEncoder(opt.text_model, opt.layer, SUB_LENGTH, text.device, opt.text_batch_size, opt.bf16)
         report = extract_subtitles(layout.subtitles, encoder, layout.sub_tokens)
         clips = convert(layout.sub_tokens, layout.subtitles, layout.video, layout.sub, opt.clip_length, opt.pool)
         for name, reason in clips.failed.items():
@@ -223,6 +266,7 @@ _STEPS = {
     "clips": _make_clips,
     "queries": _extract_queries,
     "subtitles": _make_sub_clips,
+    "sentences": extract_sentences,
 }
 
 
@@ -231,6 +275,7 @@ def _finish(dataset: NewDataset) -> None:
     layout, splits = dataset.layout, dataset.splits
     with dataset.steps.timed("check"):
         dataset.n_clips = check_agreement(layout, splits, dataset.durations)
+        sentences = checked_sentences(dataset)
         settings = write_settings(layout, splits, earlier_record(layout, "settings"))
         written = write_annotations(layout, splits, dataset.durations) + ([layout.settings] if settings else [])
     silent = [name for name in dataset.without_file if name in dataset.durations]
@@ -250,13 +295,14 @@ def _finish(dataset: NewDataset) -> None:
     # settings of the corpus' own let a single clip be a span
     short = [] if settings else [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
     dataset.note(f"videos too short to be found, as {least} ({remedies})", short)
-    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else [])]
+    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else []), *sentences]
     write_manifest(
         layout.out,
         layout.prefix,
         [*written, *features],
         made_by=SCRIPT,
         options=recorded_options(vars(dataset.opt)),
+        models=dataset.models.record(),
         failed=dataset.failed,
         inventory={"videos": dataset.found.record()},
         settings=settings,
@@ -289,28 +335,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")
     add("--folder_rate", type=float, help="pictures a second in folders; default: --frame_rate")
     add = parser.add_argument_group("models").add_argument
-    add("--image_model", default="resnet152", help="resnet152 (default), torchvision/NAME or timm/NAME")
+    joint = "hf/NAME for CLIP, SigLIP or SigLIP 2, a folder or a name on the hub"
+    add("--image_model", default="resnet152", help=f"resnet152 (default), torchvision/NAME, timm/NAME; {joint}")
     add("--image_weights", metavar="FILE", help="its state dict; by default the library downloads what it has")
     add("--i3d_weights", metavar="FILE", help="adds I3D features with these weights (.pt, .pth, or .npz)")
     add("--i3d_value_range", choices=VALUE_RANGES, default="[0,1]", help="of the pixels that I3D sees; default [0,1]")
-    add("--text_model", default="roberta-base", help="folder of a text encoder, or its name on the hub; %(default)s")
-    add("--layer", type=int, default=-2, help="of the text model: -2 (default) the second to last")
+    text_model = "folder of a text encoder, or its name on the hub; hf/NAME, too"
+    add("--text_model", default="roberta-base", help=f"{text_model}; %(default)s")
+    add(
+        "--layer",
+        type=int,
+        help="of the text model: -2 (default) the second to last; of CLIP and SigLIP the last alone",
+    )
     add = parser.add_argument_group("features").add_argument
     add("--frame_rate", type=float, default=3.0, help="frames a second for the image model; default 3")
     add("--clip_length", type=float, default=1.5, help="seconds of a clip; default 1.5")
-    add("--pool", choices=sorted(POOLS), default="max", help="how frames and tokens become clips; default max")
+    pool = "how frames and tokens become clips; default max, with hf/ image models avg, the mean of unit vectors"
+    add("--pool", choices=sorted(POOLS), help=pool)
     add = parser.add_argument_group("running").add_argument
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
     add("--image_batch_size", type=int, default=32, help="frames at a time; default 32")
     add("--i3d_batch_size", type=int, default=4, help="windows at a time; default 4")
     add("--text_batch_size", type=int, default=64, help="sentences at a time; default 64")
     add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
-    add("--bf16", action="store_true", help="the text model computes in bfloat16: faster, features are rounded")
+    bf16 = "the text model, and an hf/ image model, compute in bfloat16: faster, features are rounded"
+    add("--bf16", action="store_true", help=bf16)
+    shard = "I/N: extract only every N-th video, from the I-th on; auto: as torchrun numbers its processes"
+    add("--shard", metavar="I/N", help=f"{shard}; a run without it takes what all have extracted")
     remove = "remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning"
     add("--remove_intermediate", action="store_true", help=remove)
     opt = parser.parse_args(argv)
     with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
-        print(told(make_dataset(opt)))
+        print(make_shard(opt) if opt.shard else told(make_dataset(opt)))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from utils.mini_corpus.word_vectors import WordVectors, tokenise
 from utils.storage.own_folder import others_hand
 
 if TYPE_CHECKING:
-    from utils.text_feature.text_encoder import TextEncoder
+    from utils.text_feature.text_encoder import TokenEncoder
 
 COMPARED = ("weights", "layer")  # what has to be that of the record; a model may go by another name
 LAYER = re.compile(r"-?\d{1,3}")
@@ -167,17 +167,17 @@ def _agreed_name(suggested: Any, unknown: str) -> str:
     return suggested
 
 
-def _load(name: str, record: Mapping[str, Any], device: torch.device) -> TextEncoder:
+def _load(name: str, record: Mapping[str, Any], device: torch.device) -> TokenEncoder:
     """Load a language model as the features were made with it, and make sure that it is the one on record."""
     try:  # here, because transformers takes seconds to import, and few need it
-        from utils.text_feature.text_encoder import TextEncoder
+        from utils.text_feature.joint.open_encoder import open_text_encoder
     except ImportError as err:
         raise InputError(f"--text_model {name}: {err}: pip install -r requirements.txt -c constraints.txt") from err
     layer, max_length = str(record.get("layer", "")), record.get("max_length")
     known: dict[str, Any] = {"layer": int(layer)} if LAYER.fullmatch(layer) else {}
     if type(max_length) is int:
         known["max_length"] = max_length
-    encoder = TextEncoder(name, device=device, **known)
+    encoder = open_text_encoder(name, device=device, **known)
     compared = {key: record[key] for key in COMPARED if key in record}
     for key, here, there in contradictions(encoder.properties(), compared):
         raise InputError(

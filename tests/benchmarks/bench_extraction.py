@@ -30,9 +30,9 @@ from utils.video_feature.extract_frame_features import LOOKING, extract
 from utils.video_feature.extract_i3d_features import I3DModel
 from utils.video_feature.frames import open_video
 from utils.video_feature.i3d import I3D
-from utils.video_feature.image_models import ImageModel, centre_crop, load_image_model
+from utils.video_feature.image_models import ImageModel, load_image_model
 from utils.video_feature.pipeline import Looking
-from utils.video_feature.sampling import Resize
+from utils.video_feature.sampling import Resize, centre_crop
 
 SOURCES = ("bikes", "bigbuckbunny")  # 640 x 272 and 1280 x 720
 SAME_ROW = 1e-4  # of features, relative to the largest

@@ -34,7 +34,8 @@ from utils.feature_files.provenance import properties
 from utils.video_feature import pipeline
 from utils.video_feature.frames import open_video
 from utils.video_feature.i3d import I3D
-from utils.video_feature.image_models import centre_crop, load_image_model
+from utils.video_feature.image_models import load_image_model
+from utils.video_feature.sampling import centre_crop
 
 CLIP_LENGTH = 1.5
 SMALL = ["--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--bsz", "8", "--max_ctx_l", "10", "--device", "-1"]

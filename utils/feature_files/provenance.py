@@ -25,8 +25,8 @@ DECISIVE = {  # features that differ in one of these are not interchangeable
     "frame_rate": "frames a second that were looked at",
     "clip_length": "seconds a clip",
     "pooling": "how frames or tokens became clips: 'max', 'avg', 'max+avg'",
-    "normalised": "'none', 'L2' or 'L2 per half'",
-    "value_range": "of the pixels that the model saw: '[0,1]', '[-1,1]' or 'imagenet'",
+    "normalised": "'none', 'L2', 'L2 per half', or 'L2 of frames' before these were pooled",
+    "value_range": "of the pixels that the model saw: '[0,1]', '[-1,1]', 'imagenet' or 'clip'",
     "max_length": "tokens a sentence was cut to",
 }
 DIGEST_DIGITS = 16

@@ -11,7 +11,8 @@
 
 What has been put is kept in a folder beside the output, `video.h5.partial`, and survives a kill; only the item in
 progress is lost. When the block ends well, everything goes into `video.h5`, which appears whole, and the folder is
-removed. Starting again after that extracts what failed, what is new and what has changed, and nothing else.
+removed. Starting again after that extracts what failed, what is new and what has changed, and nothing else. What other
+processes have extracted into files of their own, `parts`, counts as done, and is copied from there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def file_stamp(path: StrPath) -> str:
 class _Kept:
     """What a finished file says of one item."""
 
+    file: FeatureFile
     keys: list[str]
     source: str
     about: dict[str, Any]
@@ -74,6 +76,7 @@ class Extraction:
         recipe: all that decides the values, such as model, layer and frame rate: strings and numbers. What was
             extracted with another recipe is discarded, with a note.
         attributes: of the finished file, see `utils.feature_files.provenance`; the recipe if None.
+        parts: finished files of other extractions; items of the same recipe in them are done. They stay as they are.
 
     Raises:
         InputError: another process is extracting into it, the folder beside it is something else, or nothing can be
@@ -81,7 +84,11 @@ class Extraction:
     """
 
     def __init__(
-        self, out_h5: StrPath, recipe: Mapping[str, Scalar], attributes: Mapping[str, Scalar] | None = None
+        self,
+        out_h5: StrPath,
+        recipe: Mapping[str, Scalar],
+        attributes: Mapping[str, Scalar] | None = None,
+        parts: Sequence[StrPath] = (),
     ) -> None:
         self.path = Path(out_h5)
         self.folder = self.path.with_name(self.path.name + FOLDER_SUFFIX)
@@ -89,14 +96,17 @@ class Extraction:
         self._recipe: dict[str, Any] = orjson.loads(orjson.dumps(dict(recipe)))  # as it is read back
         self._attributes = dict(recipe if attributes is None else attributes)
         self._asked: dict[str, str] = {}
-        self._kept: dict[str, _Kept] = {}  # of the earlier file, those that are not damaged
+        self._parts = [Path(path) for path in parts]
+        self._kept: dict[str, _Kept] = {}  # of finished files, those that are not damaged
+        self._in_parts: dict[str, list[_Kept]] = {}
 
     def __enter__(self) -> Extraction:
         with ExitStack() as opened:
             opened.enter_context(_locked(self.folder, self.path))
             self._discard_other_recipe()
             self._finished = self._earlier_file(opened)
-            self._in_file = sorted(self._kept)
+            self._earlier, self._in_file = dict(self._kept), sorted(self._kept)
+            self._open_parts(opened)
             self._log = ItemLog(self.folder / ITEMS)
             self._opened = opened.pop_all()
         self._tell_what_is_there()
@@ -121,6 +131,7 @@ class Extraction:
         """
         self._asked[name] = source
         self._forget_damaged(name)
+        self._take_from_part(name, source)
         theirs = self._source_of(name)
         if theirs not in {None, source}:
             _note(f"{name}: has changed since it was extracted, which is done anew")
@@ -165,18 +176,29 @@ class Extraction:
         return None if source == _UNREADABLE else source
 
     def _forget_damaged(self, name: str) -> None:
-        """Forget an item of the earlier file that is not there, or damaged in what the file says of it.
+        """Forget an item of a finished file that is not there, or damaged in what the file says of it.
 
         Its values, of which there may be many gigabytes, are not read.
         """
-        if self._finished is None or name in self._log.items or name not in self._kept:
+        if name in self._log.items or name not in self._kept:
             return
         try:
             for key in self._kept[name].keys:
-                self._finished.check_numbers(key)
+                self._kept[name].file.check_numbers(key)
         except InputError as err:
             _note(f"{err}; {name} is extracted anew")
             del self._kept[name]
+
+    def _take_from_part(self, name: str, source: str) -> None:
+        """Keep the item of a part if it is of this source, and no other is."""
+        if name in self._log.items or (name in self._kept and self._kept[name].source == source):
+            return
+        for item in self._in_parts.get(name, []):
+            if item.source == source:
+                self._kept[name] = item
+                self._forget_damaged(name)
+                if name in self._kept:
+                    return
 
     def _discard_other_recipe(self) -> None:
         """Begin the folder, or empty it when what it holds was made in another way."""
@@ -210,13 +232,32 @@ class Extraction:
             return None
         if ATTRIBUTE not in attributes:
             raise foreign
-        try:
-            content = orjson.loads(attributes[ATTRIBUTE])
-            if content.get("recipe") == self._recipe:
-                self._kept = {name: _Kept(**item) for name, item in content["items"].items()}
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-            pass  # what it says of its items is damaged: they are extracted anew
+        self._kept = self._items_of(finished) or {}
         return finished
+
+    def _items_of(self, file: FeatureFile) -> dict[str, _Kept] | None:
+        """The items of a finished file; None where they are of another recipe, or what it says of them is damaged."""
+        try:
+            content = orjson.loads(file.made_by()[ATTRIBUTE])
+            if content.get("recipe") == self._recipe:
+                return {name: _Kept(file, **item) for name, item in content["items"].items()}
+        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+            pass  # they are extracted anew
+        return None
+
+    def _open_parts(self, opened: ExitStack) -> None:
+        """Find what is in the parts; what cannot be used is said."""
+        for path in self._parts:
+            try:
+                items = self._items_of(opened.enter_context(FeatureFile(path)))
+            except InputError as err:
+                _note(f"{err} It is not used, and what was in it is extracted anew.")
+                continue
+            if items is None:
+                _note(f"{path}: was made in another way, and is not used")
+                continue
+            for name, item in items.items():
+                self._in_parts.setdefault(name, []).append(item)
 
     def _tell_what_is_there(self) -> None:
         if self._log.was_cut:
@@ -225,17 +266,18 @@ class Extraction:
             _note(f"{self.folder}: damaged, extracted anew: {first_few(self._log.damaged)}")
         if self._log.items:
             _note(f"{self.folder}: goes on, {len(self._log.items)} are done")
-        elif self._kept:
-            _note(f"{self.path}: is there with {len(self._kept)} items; only what is missing or new is extracted")
+        elif self._in_file:
+            _note(f"{self.path}: is there with {len(self._in_file)} items; only what is missing or new is extracted")
         elif self._finished is not None:
             _note(f"{self.path}: was made in another way, and will be replaced")
 
     def _finish(self) -> None:
         """Put all items into the feature file, unless it holds just these already."""
         names = sorted(name for name, source in self._asked.items() if self._source_of(name) == source)
-        if not names or (not self._log.items and names == self._in_file):
+        is_there = names == self._in_file and all(self._item(name) is self._earlier.get(name) for name in names)
+        if not names or is_there:
             return
-        if dropped := sorted(self._kept.keys() - self._asked.keys()):
+        if dropped := sorted(set(self._in_file) - self._asked.keys()):
             _note(f"{self.path}: leaves out what this run was not asked for: {first_few(dropped)}")
         in_order = {name: self._item(name) for name in names}
         items = {
@@ -267,12 +309,11 @@ class Extraction:
                 raise InputError(f"{err}: run the same command again, {name} is then extracted anew") from err
 
     def _kept_arrays(self, name: str) -> Iterator[tuple[str, np.ndarray]]:
-        assert self._finished is not None
         for key in self._kept[name].keys:
-            yield key, self._finished.numbers(key)
+            yield key, self._kept[name].file.numbers(key)
 
     def _give_up_unreadable(self, names: list[str]) -> None:
-        """Make the next run extract those anew whose values in the earlier file cannot be read."""
+        """Make the next run extract those anew whose values in a finished file cannot be read."""
         for name in names:
             if name not in self._log.items:
                 try:

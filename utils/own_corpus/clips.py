@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.basic_utils import progress
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 from utils.feature_files.provenance import Property, joined, made_from, properties
-from utils.video_feature.convert_feature_frm_to_clip import frame_times, frames_to_clips
+from utils.video_feature.convert_feature_frm_to_clip import as_pooled, frame_times, frames_to_clips, pooled_properties
 from utils.video_feature.merge_align_i3d import align
 from utils.video_feature.normalize_and_concat import concat
 
@@ -54,7 +54,7 @@ def write_clips(
         widths = [file.width() for file in (frames, *others)]
         out = opened.enter_context(new_feature_file(out_h5, **record))
         for name in progress(names, "clips"):
-            array = frames.read(name, widths[0])
+            array = as_pooled(frames.read(name, widths[0]), attributes[0], pool)
             clips = frames_to_clips(array, frame_times(len(array), rate), clip_length, pool)
             for i3d in others:
                 clips = concat(clips, align(i3d.read(name, widths[1]), len(clips)))
@@ -63,7 +63,7 @@ def write_clips(
 
 def _properties(attributes: Sequence[dict[str, Property]], clip_length: float, pool: str) -> dict[str, Property]:
     """The decisive properties of the clips."""
-    pooled = {**properties(attributes[0]), "clip_length": clip_length, "pooling": pool}
+    pooled = pooled_properties(attributes[0], clip_length, pool)
     if len(attributes) == 1:
         return pooled
     beside = {**properties(attributes[1]), "clip_length": clip_length}

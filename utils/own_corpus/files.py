@@ -12,6 +12,7 @@ from utils.feature_files.feature_file import FeatureFile
 from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
 from utils.own_corpus.queries import Query
 from utils.own_corpus.splits import Split
+from utils.pretrained.names import place_of
 from utils.text_feature.text_rows import MASK_SUFFIX
 
 PLACES = ("videos", "subtitles", "text_model", "image_weights", "i3d_weights")  # options that name files
@@ -21,10 +22,12 @@ UNTYPED = {"split", "type"}  # what a query's row leaves out where not all queri
 
 def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they go on record: folders and files that are there by their whole paths, to be found again."""
-    return {
-        name: os.path.abspath(value) if name in PLACES and value and os.path.exists(value) else value
-        for name, value in options.items()
-    }
+    return {name: _whole_path(value) if name in PLACES and value else value for name, value in options.items()}
+
+
+def _whole_path(value: str) -> str:
+    place = place_of(value)
+    return os.path.abspath(place) if os.path.exists(place) else value
 
 
 def refuse_others_files(layout: Layout) -> None:
@@ -107,6 +110,20 @@ def check_agreement(layout: Layout, splits: Mapping[str, Split], durations: Mapp
         with FeatureFile(layout.query) as query_file:
             _same_keys(query_file, ids)
     return n_clips
+
+
+def check_sentences(layout: Layout, n_clips: Mapping[str, int], desc_ids: Sequence[str]) -> list[Path]:
+    """The files of sentence vectors; `InputError` when they do not speak of the same clips and queries."""
+    with FeatureFile(layout.sub_sentences) as sub:
+        _same_keys(sub, sorted(n_clips))
+        for name, n in n_clips.items():
+            if (found := sub.form(name)[0]) != n:
+                raise InputError(f"{sub.path}: {name} has {found} clips, its video {n}: {AGAIN}")
+    if not desc_ids:
+        return [layout.sub_sentences]
+    with FeatureFile(layout.query_sentences) as queries:
+        _same_keys(queries, list(desc_ids))
+    return [layout.query_sentences, layout.sub_sentences]
 
 
 def _same_keys(file: FeatureFile, names: list[str]) -> None:

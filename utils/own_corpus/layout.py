@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from glob import escape
 from pathlib import Path
 
 from utils.dataset_files import durations_path, manifest_path, release_path, subtitles_path
+from utils.feature_files.resumable_features import FOLDER_SUFFIX
 
 SCRIPT = "utils/extract_features.py"  # what its files say that made them
 TRAIN, VAL, TEST, ALL = "train", "val", "test_public", "all"
@@ -51,6 +53,9 @@ class Layout:
         self.video = features / "video_feature" / f"{out.name}_{image}_rgb_{pool}{beside}_{clips}"
         self.sub = features / "bert_feature" / f"{out.name}_sub_{text}_{pool}_{clips}"
         self.query = features / "bert_feature" / f"{out.name}_query_{text}.h5"  # a row a token
+        # vectors of whole sentences, of models that compare them with images
+        self.query_sentences = features / "bert_feature" / f"{out.name}_query_{text}_sentences.h5"
+        self.sub_sentences = features / "bert_feature" / f"{out.name}_sub_{text}_sentences_{clips}"  # a row a clip
         self.settings = settings_path(out, out.name)
         self.subtitles = subtitles_path(out, out.name)
         self.intermediate = intermediate_folder(out, out.name)  # what only a continued or repeated run needs
@@ -59,6 +64,18 @@ class Layout:
         self.sub_tokens = self.intermediate / f"sub_tokens_{text}.h5"
         self.steps = self.intermediate / "steps.json"  # what the conversions were made of
         self.unfinished = self.intermediate / "unfinished"  # there while annotations are written
+
+    def part(self, features: Path, shard: str) -> Path:
+        """Where a shard, "2-of-8", keeps what goes into a file of features."""
+        return features.with_name(f"{features.stem}.shard-{shard}.h5")
+
+    def parts(self, features: Path) -> list[Path]:
+        """What shards have finished of a file of features."""
+        return sorted(self.intermediate.glob(f"{escape(features.stem)}.shard-*-of-*.h5"))
+
+    def unfinished_parts(self, features: Path) -> list[Path]:
+        """What shards are at, or were stopped at."""
+        return sorted(self.intermediate.glob(f"{escape(features.stem)}.shard-*-of-*.h5{FOLDER_SUFFIX}"))
 
     def release(self, split: str) -> Path:
         """The queries of a split."""

@@ -14,7 +14,7 @@ from utils.own_corpus.layout import Layout
 from utils.own_corpus.queries import LeftOut, Query
 from utils.own_corpus.splits import Split
 from utils.own_corpus.steps import Steps
-from utils.text_feature.text_encoder import TextEncoder
+from utils.text_feature.text_encoder import TokenEncoder
 from utils.video_feature.extract_i3d_features import I3DModel
 from utils.video_feature.image_models import ImageModel
 
@@ -28,7 +28,12 @@ class Models:
     image: ImageModel
     i3d: I3DModel | None
     i3d_name: str
-    text: TextEncoder
+    text: TokenEncoder
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """What is known of those of images and of text: names, digests of weights, revisions."""
+        image = {"model": self.image.name, "weights": self.image.weights, "layer": self.image.layer, **self.image.also}
+        return {"image": image, "text": self.text.properties()}
 
 
 @dataclass

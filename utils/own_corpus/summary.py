@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
 from utils.own_corpus.new_dataset import NewDataset
 from utils.own_corpus.settings import context_of
 from utils.own_corpus.splits import Split
+from utils.pretrained.names import place_of
 from utils.tables import aligned, file_size
 
 SHOWN = 20
@@ -80,7 +82,7 @@ def next_commands(made: NewDataset) -> str:
         search = f"bash method_tvr/scripts/inference.sh MODEL_DIR {TEST}"
         lines = [search, f"--eval_path {_shown(layout.release(TEST))}", *files, query_file]
         return _command("Search it with a model that was trained on such features:", lines)
-    asking = f'{ALL} --query "a sentence" --text_model {_shown(Path(made.opt.text_model))}'
+    asking = f'{ALL} --query "a sentence" --text_model {_shown_model(made.opt.text_model)}'
     asked = [f"bash method_tvr/scripts/inference.sh MODEL_DIR {asking}", *files]
     command = _command("Ask a model that was trained on such features:", asked)
     spoken = made.opt.subtitles is not None and made.opt.queries_from is None
@@ -95,3 +97,9 @@ def _shown(path: Path) -> str:
     """Relative to the project's folder where it is inside, from where commands find it; ready for a shell."""
     inside = path.is_relative_to(PROJECT_ROOT)
     return shlex.quote(str(path.relative_to(PROJECT_ROOT) if inside else path))
+
+
+def _shown_model(name: str) -> str:
+    """A model's name, or its folder as other paths are shown."""
+    place = place_of(name)
+    return _shown(Path(place)) if os.path.isdir(place) else shlex.quote(name)

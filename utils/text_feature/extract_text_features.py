@@ -11,7 +11,6 @@ A killed extraction goes on where it was when the same command is given again.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +35,9 @@ from utils.feature_files.provenance import made_with
 from utils.feature_files.resumable_features import Extraction
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
-from utils.text_feature.text_encoder import TextEncoder
-from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, query_texts, refuse_clashes, subtitle_lines
+from utils.text_feature.joint.open_encoder import open_text_encoder
+from utils.text_feature.text_encoder import TokenEncoder
+from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, query_texts, refuse_clashes, subtitle_lines, texts_digest
 
 SCRIPT = "utils/text_feature/extract_text_features.py"
 PACKAGES = ("torch", "transformers", "tokenizers")
@@ -55,7 +55,7 @@ class Report:
 
 
 def extract_queries(
-    queries: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_jsonl: StrPath | None = None
+    queries: Rows, encoder: TokenEncoder, out_h5: StrPath, tokens_jsonl: StrPath | None = None
 ) -> Report:
     """Write `{desc_id: (n_tokens, size)}` float32; whole or not at all, and resumable.
 
@@ -69,12 +69,12 @@ def extract_queries(
     """
     texts = query_texts(queries)
     with _extraction(out_h5, "query", encoder) as features:
-        todo = [name for name, text in texts.items() if not features.done(name, _digest(text))]
+        todo = [name for name, text in texts.items() if not features.done(name, texts_digest(text))]
         for group in _groups(todo, QUERIES_AT_A_TIME, "queries"):
             ids, cut = cut_lines(encoder.tokenizer.ids([texts[name] for name in group]), encoder.max_tokens)
             for i, (name, array) in enumerate(zip(group, encoder.encode_ids(ids), strict=True)):
                 if len(array):
-                    features.put(name, {name: array}, _digest(texts[name]), {"cut": int(i in cut)})
+                    features.put(name, {name: array}, texts_digest(texts[name]), {"cut": int(i in cut)})
                 else:
                     features.failed(name, "has no words: write the query, or remove it")
         report = _report(features, texts)
@@ -88,7 +88,9 @@ def extract_queries(
     return report
 
 
-def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_jsonl: StrPath | None = None) -> Report:
+def extract_subtitles(
+    subs: Rows, encoder: TokenEncoder, out_h5: StrPath, tokens_jsonl: StrPath | None = None
+) -> Report:
     """Write `{vid_name}: (n_tokens, size)` float32, the tokens of all its lines, and `{vid_name}-lengths` int16.
 
     A video's lines are put together into chunks of whole lines that the encoder takes in at once. A line longer than a
@@ -106,14 +108,14 @@ def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_
     texts_of = {name: [line["text"] for line in lines] for name, lines in subtitle_lines(subs).items()}
     refuse_clashes(texts_of)
     with _extraction(out_h5, "sub", encoder) as features:
-        todo = [name for name, texts in texts_of.items() if not features.done(name, _digest(*texts))]
+        todo = [name for name, texts in texts_of.items() if not features.done(name, texts_digest(*texts))]
         for group in _groups(todo, VIDEOS_AT_A_TIME, "subtitles"):
             cut_of = {name: _line_ids(texts_of[name], encoder) for name in group}
             for name, array in _encode_lines({name: ids for name, (ids, _) in cut_of.items()}, encoder).items():
                 ids, cut = cut_of[name]
                 lengths = np.array([len(line) for line in ids], np.int16)
                 arrays = {name: array, name + LENGTHS_SUFFIX: lengths}
-                features.put(name, arrays, _digest(*texts_of[name]), {"cut": len(cut)})
+                features.put(name, arrays, texts_digest(*texts_of[name]), {"cut": len(cut)})
         report = _report(features, texts_of)
     if tokens_jsonl is not None:
         lines_of = ((name, _line_ids(texts, encoder)[0]) for name, texts in texts_of.items())
@@ -123,12 +125,12 @@ def extract_subtitles(subs: Rows, encoder: TextEncoder, out_h5: StrPath, tokens_
     return report
 
 
-def _line_ids(texts: Sequence[str], encoder: TextEncoder) -> tuple[list[list[int]], list[int]]:
+def _line_ids(texts: Sequence[str], encoder: TokenEncoder) -> tuple[list[list[int]], list[int]]:
     """Token ids of each line of a video, and the positions of lines that were cut."""
     return cut_lines(encoder.tokenizer.line_ids(texts), encoder.max_tokens)
 
 
-def _encode_lines(ids_of: Mapping[str, list[list[int]]], encoder: TextEncoder) -> dict[str, np.ndarray]:
+def _encode_lines(ids_of: Mapping[str, list[list[int]]], encoder: TokenEncoder) -> dict[str, np.ndarray]:
     """Features (n_tokens, size) of all lines of some videos; the chunks of all of them are batched together."""
     chunks = [
         (name, [token for line in chunk for token in ids[line]])
@@ -147,19 +149,10 @@ def _report(features: Extraction, names: Iterable[str]) -> Report:
     return Report(done, failed, [name for name in done if features.about(name)["cut"]])
 
 
-def _extraction(out_h5: StrPath, kind: str, encoder: TextEncoder) -> Extraction:
+def _extraction(out_h5: StrPath, kind: str, encoder: TokenEncoder) -> Extraction:
     properties = encoder.properties()
     recipe = {"script": SCRIPT, "kind": kind, **properties}
     return Extraction(out_h5, recipe, made_with(SCRIPT, kind, PACKAGES, **properties))
-
-
-def _digest(*texts: str) -> str:
-    """What tells whether a query, or the lines of a video, have changed."""
-    sha = hashlib.sha256()
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        sha.update(f"{len(data)} ".encode() + data)
-    return sha.hexdigest()[:16]
 
 
 def _groups(names: Sequence[str], size: int, desc: str) -> Iterator[Sequence[str]]:
@@ -167,7 +160,7 @@ def _groups(names: Sequence[str], size: int, desc: str) -> Iterator[Sequence[str
     return (names[start : start + size] for start in progress(starts, desc, len(starts)))
 
 
-def _tell(report: Report, what: str, encoder: TextEncoder) -> None:
+def _tell(report: Report, what: str, encoder: TokenEncoder) -> None:
     for name, reason in report.failed.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
     if report.cut:
@@ -184,7 +177,7 @@ def _run(opt: argparse.Namespace) -> None:
         refuse_input_as_output("--tokens_jsonl", opt.tokens_jsonl, [*read, opt.tgt_h5_file])
     check_source = query_texts if opt.query_file else subtitle_lines
     check_source(opt.query_file or opt.sub_meta_path)  # before a model is loaded
-    encoder = TextEncoder(opt.model_name_or_path, opt.layer, max_length, device, opt.batch_size, opt.bf16)
+    encoder = open_text_encoder(opt.model_name_or_path, opt.layer, max_length, device, opt.batch_size, opt.bf16)
     if opt.query_file:
         _tell(extract_queries(opt.query_file, encoder, opt.tgt_h5_file, opt.tokens_jsonl), "queries", encoder)
     else:
@@ -201,7 +194,7 @@ def main() -> None:
     add("--tgt_h5_file", required=True, help="h5 file to write")
     add("--tokens_jsonl", help="jsonl to write the tokens to")
     add("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (%(default)s)")
-    add("--layer", type=int, default=-2, help="hidden layer (default %(default)s, second to last)")
+    add("--layer", type=int, help="hidden layer (default -2, second to last); of CLIP and SigLIP always the last")
     lengths = f"of a query (default {QUERY_LENGTH}), of a chunk of lines ({SUB_LENGTH})"
     add("--max_length", type=int, help=f"tokens with special ones: {lengths}")
     add("--batch_size", type=int, default=64, help="sequences at a time (default %(default)s)")

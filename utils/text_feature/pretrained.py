@@ -5,9 +5,7 @@ No code that comes with a model is ever run, and weights are loaded as tensors, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 
 import orjson
 import torch
-import transformers
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
@@ -23,6 +20,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, StrPath, first_line, named_when_full
 from utils.feature_files.provenance import weights_digest
+from utils.pretrained.loading import loaded, quiet
+from utils.pretrained.names import short_name
 from utils.storage.whole_folder import put_in_place
 
 UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it
@@ -31,11 +30,12 @@ UNTRAINED_PART = "pooler."  # of an encoder; no token feature passes through it
 class Tokenizer:
     """A tokenizer, reduced to what feature tools need; `InputError` when there is no such one.
 
-    It puts special tokens around those of a sentence, with the ids `before` and `after`, `n_special` in all.
+    It puts special tokens around those of a sentence, with the ids `before` and `after`, `n_special` in all. `options`
+    go to transformers, such as the `revision` on the hub.
     """
 
-    def __init__(self, model_name_or_path: str) -> None:
-        self.transformers = _loaded(AutoTokenizer.from_pretrained, model_name_or_path, "tokenizer")
+    def __init__(self, model_name_or_path: str, **options: str) -> None:
+        self.transformers = loaded(AutoTokenizer.from_pretrained, model_name_or_path, "tokenizer", **options)
         encoded = self.transformers("a", return_special_tokens_mask=True)
         ids, is_special = encoded["input_ids"], encoded["special_tokens_mask"]
         if 0 not in is_special:
@@ -131,7 +131,7 @@ def save_model(model: Any, tokenizer: Tokenizer, folder: StrPath, record: dict[s
     target = Path(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part_folder(target.parent, f".{target.name}.") as part, named_when_full(target), _quiet():
+        with part_folder(target.parent, f".{target.name}.") as part, named_when_full(target), quiet():
             _save_pretrained((model, tokenizer.transformers), part)
             (part / "fine_tuning.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
             put_in_place(part, target, gives_way=lambda: True)
@@ -151,44 +151,9 @@ def _save_pretrained(parts: Sequence[Any], folder: Path) -> None:
 
 
 def _load_model(kind: Any, model_name_or_path: str) -> Pretrained:
-    model, info = _loaded(kind.from_pretrained, model_name_or_path, "model", output_loading_info=True)
+    model, info = loaded(kind.from_pretrained, model_name_or_path, "model", output_loading_info=True)
     prefix = f"{model.base_model_prefix}."
     missing = {name.removeprefix(prefix) for name in info["missing_keys"]}
     untrained = {name for name, _ in model.named_parameters() if name.removeprefix(prefix) in missing}
-    name = Path(model_name_or_path).resolve().name if os.path.isdir(model_name_or_path) else model_name_or_path
     # files may hold half precision, which newer versions of transformers keep
-    return Pretrained(model.float().eval(), name, frozenset(untrained))
-
-
-def _loaded(load: Any, model_name_or_path: str, what: str, **options: Any) -> Any:
-    """What `load` makes of a folder or a name on the hub."""
-    is_folder = os.path.isdir(model_name_or_path)
-    if not is_folder and (Path(model_name_or_path).is_absolute() or model_name_or_path.startswith((".", "~"))):
-        raise InputError(f"{model_name_or_path}: no such folder: give the folder of a model, or its name on the hub")
-    if is_folder and not (Path(model_name_or_path) / "config.json").is_file():
-        raise InputError(f"{model_name_or_path}: has no config.json: give a folder that save_pretrained has written")
-    try:
-        with _quiet():
-            return load(model_name_or_path, trust_remote_code=False, **options)
-    except Exception as err:  # whatever transformers raises on a folder that is damaged or holds something else
-        remedy = (
-            "is it a whole text model? Models that bring code of their own are not run"
-            if is_folder
-            else "give a folder, or the name of a model that is on the hub and can be reached or was loaded before"
-        )
-        raise InputError(f"{model_name_or_path}: its {what} cannot be loaded ({first_line(err)}): {remedy}") from err
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the tables that transformers prints of weights a model has more or less; we look at those ourselves."""
-    logging = transformers.utils.logging
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
+    return Pretrained(model.float().eval(), short_name(model_name_or_path), frozenset(untrained))

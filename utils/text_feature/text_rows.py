@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -101,6 +102,15 @@ def subtitle_lines(subs: Rows) -> dict[str, list[dict[str, Any]]]:
             raise InputError(f"{where}: {name} is there twice: remove one")
         lines_of[name] = lines
     return lines_of
+
+
+def texts_digest(*texts: str) -> str:
+    """What tells whether a query, or the lines of a video, have changed."""
+    sha = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        sha.update(f"{len(data)} ".encode() + data)
+    return sha.hexdigest()[:16]
 
 
 def _is_line(line: Any) -> bool:

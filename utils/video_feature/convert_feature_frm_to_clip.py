@@ -3,7 +3,8 @@
     python utils/video_feature/convert_feature_frm_to_clip.py --src_h5_file frames.h5 --tgt_h5_file max_cl-1.5.h5 \\
         --pool_type max
 
-A frame belongs to the clip that it lies in; a clip pools its frames.
+A frame belongs to the clip that it lies in; a clip pools its frames. Vectors of models of images and text are made unit
+vectors before they are averaged, since their directions are what is compared.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from utils.basic_utils import (
     progress,
     refuse_input_as_output,
 )
+from utils.feature_files.feature_array import normalized
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
-from utils.feature_files.provenance import contradictions, joined, made_from, properties
+from utils.feature_files.provenance import Property, contradictions, joined, made_from, properties
 from utils.feature_files.several_files import file_of_each, refuse_different
+from utils.pretrained.names import PROJECTED
 from utils.video_feature.sampling import SAMPLE_OFFSET
 
 SCRIPT = "utils/video_feature/convert_feature_frm_to_clip.py"
@@ -80,6 +83,25 @@ def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
     return np.where(np.abs(times[later] - moments) < np.abs(times[earlier] - moments), later, earlier)
 
 
+def as_pooled(frames: np.ndarray, record: Mapping[str, Any], pool: str) -> np.ndarray:
+    """Frames (n_frames, D) whose file has `record`, as they go into `frames_to_clips`."""
+    return normalized(frames) if _counts_directions(record, pool) else frames
+
+
+def pooled_properties(record: Mapping[str, Any], clip_length: float, pool: str) -> dict[str, Property]:
+    """The decisive properties of clips out of frames whose file has `record`."""
+    pooled = {**properties(record), "clip_length": clip_length, "pooling": pool}
+    if _counts_directions(record, pool):
+        return {**pooled, "normalised": "L2 of frames"}
+    if pooled.get("normalised") != "none":
+        pooled.pop("normalised", None)  # pooled, normalised rows are not normalised any more
+    return pooled
+
+
+def _counts_directions(record: Mapping[str, Any], pool: str) -> bool:
+    return pool == "avg" and record.get("layer") == PROJECTED
+
+
 def convert(
     src_h5s: Sequence[StrPath],
     tgt_h5: StrPath,
@@ -111,14 +133,12 @@ def convert(
         rates = [_frame_rate(source, its, frame_rate) for source, its in zip(sources, attributes, strict=True)]
         if len(set(rates)) > 1:
             raise InputError(f"{first_few(src_h5s)}: only some say their frame_rate: give --frame_rate, if it is one")
-        known = functools.reduce(joined, attributes, properties(attributes[0]))
-        known |= {"frame_rate": rates[0], "clip_length": clip_length, "pooling": pool}
-        if known.get("normalised") != "none":
-            known.pop("normalised", None)  # pooled, normalised rows are not normalised any more
+        record = functools.reduce(joined, attributes, properties(attributes[0])) | {"frame_rate": rates[0]}
+        known = pooled_properties(record, clip_length, pool)
         width = sources[0].width()
         with new_feature_file(tgt_h5, **made_from(attributes, SCRIPT, "video", ["numpy"], **known)) as out:
             for name, source in progress(source_of.items(), "frames to clips", len(source_of)):
-                frames = source.read(name, width)
+                frames = as_pooled(source.read(name, width), record, pool)
                 out.put(name, frames_to_clips(frames, frame_times(len(frames), rates[0]), clip_length, pool))
     return len(source_of)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from utils.basic_utils import InputError, first_few, first_line, read_bytes
-from utils.video_feature.sampling import Resize
+from utils.video_feature.sampling import Sizing
 
 # None where it is not installed, which is said when a video is opened: not all who look for files need it
 av: Any = import_module("av") if find_spec("av") else None
@@ -304,7 +304,7 @@ class Picture:
     The scaler is made once for all frames of a size. `pixel_aspect` is the width of a pixel over its height.
     """
 
-    def __init__(self, resize: Resize | None, pixel_aspect: Any = None) -> None:
+    def __init__(self, resize: Sizing | None, pixel_aspect: Any = None) -> None:
         self._resize = resize
         self._pixel_aspect = float(pixel_aspect) if pixel_aspect and 0.1 < pixel_aspect < 10 else 1.0
         self._reformatter = av.video.reformatter.VideoReformatter()

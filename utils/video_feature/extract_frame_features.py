@@ -21,7 +21,7 @@ import numpy as np
 from utils.basic_utils import StrPath, command_line
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, centre_crop, load_image_model
+from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, load_image_model
 from utils.video_feature.pipeline import (
     Extractor,
     Looking,
@@ -34,11 +34,13 @@ from utils.video_feature.pipeline import (
 )
 
 SCRIPT = "utils/video_feature/extract_frame_features.py"
-PACKAGES = ("torch", "torchvision", "timm", "av", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "av", "numpy")
 LOOKING = Looking(frame_rate=3.0, batch_size=32)
 
 
-def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING) -> Report:
+def extract(
+    videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking = LOOKING, parts: Sequence[StrPath] = ()
+) -> Report:
     """Write `{name: (n, D)}`, see `extract_each`: row k belongs to the frame shown at (k + 0.3) / frame_rate seconds.
 
     An `InputError` if nothing can be written there. What is wrong with a video is in the report.
@@ -51,14 +53,15 @@ def extract(videos: Videos, model: ImageModel, out_h5: StrPath, looking: Looking
         "frame_rate": float(looking.frame_rate),
         "normalised": "none",
         "value_range": preparation.value_range,
+        **model.also,
     }
 
     def crops(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        return (centre_crop(frame, preparation.crop) for frame in frames)
+        return (preparation.cut(frame) for frame in frames)
 
     also = {"preparation": str(preparation)}
     extractor = Extractor(SCRIPT, PACKAGES, properties, preparation.resize, crops, model, also)
-    return extract_each(videos, extractor, looking, out_h5)
+    return extract_each(videos, extractor, looking, out_h5, parts)
 
 
 @command_line
@@ -66,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_video_options(parser, LOOKING, "frames that go through the model at once")
     add = parser.add_argument_group("model").add_argument
-    add("--model", default="resnet152", help="resnet152, torchvision/NAME or timm/NAME; default resnet152")
+    models = "resnet152 (default), torchvision/NAME, timm/NAME or hf/NAME (CLIP, SigLIP, SigLIP 2)"
+    add("--model", default="resnet152", help=models)
     add("--weights", help="file with its state dict; by default the library downloads what it has")
     add("--layer", default=POOLED, choices=LAYERS, help="pool5 goes into the classifier; others: ResNets' maps, flat")
+    add("--bf16", action="store_true", help="an hf/ model computes in bfloat16: faster, features are rounded")
     args = parser.parse_args(argv)
     looking, videos = Looking.of(args), videos_of(args)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
-        model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device))
+        model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device), args.bf16)
         report = extract(videos, model, args.out, looking)
     finish(report, args.out, args.durations)
 

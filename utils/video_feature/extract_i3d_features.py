@@ -27,7 +27,6 @@ from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.video_feature.i3d import I3D
 from utils.video_feature.i3d_weights import load_i3d
-from utils.video_feature.image_models import centre_crop
 from utils.video_feature.pipeline import (
     Extractor,
     Looking,
@@ -38,7 +37,7 @@ from utils.video_feature.pipeline import (
     finish,
     videos_of,
 )
-from utils.video_feature.sampling import Resize
+from utils.video_feature.sampling import Resize, centre_crop
 from utils.video_feature.weights_file import without_counters
 
 SCRIPT = "utils/video_feature/extract_i3d_features.py"
@@ -81,7 +80,12 @@ def windows_of(frames: Iterator[np.ndarray], block: int) -> Iterator[np.ndarray]
 
 
 def extract(
-    videos: Videos, model: I3DModel, out_h5: StrPath, looking: Looking = LOOKING, clip_length: float = 1.5
+    videos: Videos,
+    model: I3DModel,
+    out_h5: StrPath,
+    looking: Looking = LOOKING,
+    clip_length: float = 1.5,
+    parts: Sequence[StrPath] = (),
 ) -> Report:
     """Write `{name: (n, 1024)}`, see `extract_each`: row i belongs to clip i, of `clip_length` seconds.
 
@@ -107,7 +111,8 @@ def extract(
     def windows(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         return windows_of((centre_crop(frame, SIDE) for frame in frames), block)
 
-    return extract_each(videos, Extractor(SCRIPT, PACKAGES, properties, Resize(SIDE), windows, model), looking, out_h5)
+    extractor = Extractor(SCRIPT, PACKAGES, properties, Resize(SIDE), windows, model)
+    return extract_each(videos, extractor, looking, out_h5, parts)
 
 
 @command_line

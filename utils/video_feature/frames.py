@@ -32,7 +32,7 @@ from utils.video_feature.decoding import (
     read_picture,
     start_of,
 )
-from utils.video_feature.sampling import Resize, sample_times, shown_at
+from utils.video_feature.sampling import Sizing, sample_times, shown_at
 
 EARLY_END_S = 1.0
 LEAST_DECODED = 0.1  # of its pictures, without which a video is no use
@@ -93,7 +93,7 @@ class VideoFile:
         self._declared_whole = whole
         self.duration = float(whole or 0.0) if self._declared is None else self._declared
 
-    def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
+    def frames(self, at: float | Sequence[float], resize: Sizing | None = None) -> Frames:
         """Decode the frames that are shown at some times, turned as the file asks for.
 
         Args:
@@ -179,7 +179,7 @@ class FrameFolder:
         self._rate = rate
         self.duration, self.damage = len(self._pictures) / rate, ""
 
-    def frames(self, at: float | Sequence[float], resize: Resize | None = None) -> Frames:
+    def frames(self, at: float | Sequence[float], resize: Sizing | None = None) -> Frames:
         """As `VideoFile.frames`: picture k is shown from k / rate on."""
         times = sample_times(at) if isinstance(at, int | float) else at
         starts = ((number / self._rate, path) for number, path in enumerate(self._pictures))

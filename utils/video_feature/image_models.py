@@ -1,4 +1,4 @@
-"""Image models that turn frames into features: torchvision's and timm's, with their own preprocessing.
+"""Image models that turn frames into features: torchvision's, timm's and transformers', with their own preprocessing.
 
 model = load_image_model("resnet152", "resnet152.pth")
 features = model(frames)  # (B, 224, 224, 3) uint8, RGB -> (B, 2048) float32
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from torch import nn
 
 from utils.basic_utils import InputError, StrPath, first_few, first_line
 from utils.feature_files.provenance import weights_digest
-from utils.video_feature.sampling import Resize
+from utils.pretrained.names import PREFIX, PROJECTED
+from utils.video_feature.sampling import Preparation, Resize
 from utils.video_feature.weights_file import fill, read_state_dict, without_counters
 
 POOLED = "pool5"
@@ -26,30 +26,6 @@ POOLED = "pool5"
 # to C5 are the outputs of conv2_x to conv5_x: 512x28x28. Maps are flattened, channels first.
 MAPS = {"res5c": "layer4", "c3": "layer2"}
 LAYERS = (POOLED, *MAPS)
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What a model expects of a picture."""
-
-    resize: Resize
-    crop: int  # side of the square that is then cut out of its middle
-    mean: tuple[float, ...]  # of each channel, for values in [0, 1]
-    std: tuple[float, ...]
-
-    @property
-    def value_range(self) -> str:
-        """Its name in the record of a feature file."""
-        known: dict[object, str] = {_IMAGENET: "imagenet", _HALF: "[-1,1]", ((0.0,) * 3, (1.0,) * 3): "[0,1]"}
-        return known.get((self.mean, self.std), f"mean {self.mean} std {self.std}")
-
-
-def centre_crop(frame: np.ndarray, side: int) -> np.ndarray:
-    """(side, side, 3) view of the middle of a frame (H, W, 3), both sides of which are as long at least."""
-    top, left = (round((length - side) / 2) for length in frame.shape[:2])  # as torchvision does
-    return frame[top : top + side, left : left + side]
 
 
 class ImageModel:
@@ -57,21 +33,30 @@ class ImageModel:
 
     Args:
         name: as the record of its features has it.
-        net: takes (B, 3, side, side) float32, gives (B, D) or (B, C, H, W).
+        net: takes (B, 3, H, W) float32, gives (B, D) or (B, C, H, W).
         layer: which its output is.
         weights: digest of its weights.
+        also: what the record of its features says besides.
     """
 
     def __init__(
-        self, name: str, net: nn.Module, layer: str, preparation: Preparation, weights: str, device: torch.device
+        self,
+        name: str,
+        net: nn.Module,
+        layer: str,
+        preparation: Preparation,
+        weights: str,
+        device: torch.device,
+        also: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.layer, self.preparation, self.weights, self.device = name, layer, preparation, weights, device
+        self.also = dict(also or {})
         self._net = net.eval().to(device).to(memory_format=torch.channels_last)
         mean, std = torch.tensor((preparation.mean, preparation.std), device=device).view(2, 1, 3, 1, 1)
         self._scale, self._shift = 1 / (255 * std), mean / std
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """(B, crop, crop, 3) uint8, RGB, resized and cropped as `preparation` says -> (B, D) float32."""
+        """(B, H, W, 3) uint8, RGB, resized and cropped as `preparation` says -> (B, D) float32."""
         pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             found = self._net(pixels * self._scale - self._shift)
@@ -79,22 +64,33 @@ class ImageModel:
 
 
 def load_image_model(
-    name: str, weights: StrPath | None = None, layer: str = POOLED, device: torch.device | None = None
+    name: str,
+    weights: StrPath | None = None,
+    layer: str = POOLED,
+    device: torch.device | None = None,
+    bf16: bool = False,
 ) -> ImageModel:
     """A model without its classifier.
 
     Args:
-        name: "resnet152", "torchvision/NAME" or "timm/NAME".
+        name: "resnet152", "torchvision/NAME" or "timm/NAME"; "hf/NAME" for a folder, or a name on the hub, of CLIP,
+            SigLIP or SigLIP 2.
         weights: file with its state dict; None for those that the library downloads.
         layer: "pool5" for what goes into the classifier; see `MAPS` for others, of torchvision's ResNets.
         device: the CPU if None.
+        bf16: an "hf/" model computes in bfloat16.
 
     Raises:
         InputError: there is no such model or layer, or its weights cannot be had.
     """
     library, _, short_name = name.rpartition("/")
+    device = device or torch.device("cpu")
     if layer not in LAYERS:
         raise InputError(f"--layer {layer}: is none of {', '.join(LAYERS)}")
+    if name.startswith(PREFIX):
+        return _joint_model(name, weights, layer, device, bf16)
+    if bf16:
+        raise InputError(f"--bf16: {name} computes in float32, only hf/NAME models do otherwise: leave --bf16 out")
     if name == "resnet152" or library == "torchvision":
         net, preparation = _torchvision_model(short_name, weights)
     elif name.startswith("timm/"):
@@ -102,12 +98,30 @@ def load_image_model(
             raise InputError(f"--layer {layer}: {name} offers {POOLED} only, which is what goes into its classifier")
         net, preparation = _timm_model(name.removeprefix("timm/"), weights)
     else:
-        raise InputError(f"--model {name}: give resnet152, torchvision/NAME or timm/NAME")
+        raise InputError(f"--model {name}: give resnet152, torchvision/NAME, timm/NAME or hf/NAME")
     digest = weights_digest(without_counters(net.state_dict()))
     if layer != POOLED:
         net = _until(net, short_name, layer)
     name = short_name if library == "torchvision" else name
-    return ImageModel(name, net, layer, preparation, digest, device or torch.device("cpu"))
+    return ImageModel(name, net, layer, preparation, digest, device)
+
+
+def _joint_model(name: str, weights: StrPath | None, layer: str, device: torch.device, bf16: bool) -> ImageModel:
+    """The image tower of a model of images and text."""
+    if weights is not None:
+        raise InputError(f"{weights}: {name} brings its own weights: leave the file of weights out, or name its folder")
+    if layer != POOLED:
+        raise InputError(f"--layer {layer}: {name} offers the vector that compares with text only: leave --layer out")
+    # transformers takes seconds to import
+    from utils.pretrained.joint_model import load_joint_model
+    from utils.video_feature.joint.image_tower import ImageTower, preparation_of
+
+    joint = load_joint_model(name)
+    preparation, record = preparation_of(joint), joint.record(bf16)
+    also = {key: value for key, value in record.items() if key not in {"model", "weights"}}
+    return ImageModel(
+        joint.name, ImageTower(joint, preparation, bf16), PROJECTED, preparation, joint.digest, device, also
+    )
 
 
 def _torchvision_model(name: str, weights: StrPath | None) -> tuple[nn.Module, Preparation]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from utils.feature_files.resumable_features import FOLDER_SUFFIX, Extraction, Sc
 from utils.inventory.video_folder import find_videos
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
-from utils.video_feature.sampling import Resize
+from utils.video_feature.sampling import Sizing
 
 Videos: TypeAlias = Mapping[str, StrPath]  # {name: file, or folder of pictures}
 
@@ -65,7 +65,7 @@ class Extractor:
     script: str
     packages: Sequence[str]  # whose versions matter
     properties: Mapping[str, Scalar]  # that decide the features, for the file's record
-    resize: Resize
+    resize: Sizing
     pieces: Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
     encode: Callable[[np.ndarray], np.ndarray]
     also: Mapping[str, Scalar] = field(default_factory=dict)  # what decides them too, but is not in the record
@@ -81,10 +81,12 @@ class Report:
     damaged: dict[str, str] = field(default_factory=dict)  # where, of those that are done
 
 
-def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath) -> Report:
+def extract_each(
+    videos: Videos, extractor: Extractor, looking: Looking, out_h5: StrPath, parts: Sequence[StrPath] = ()
+) -> Report:
     """Write `{name: (rows, D)}` float32 of all videos that can be read; the others are skipped, and say why.
 
-    Another run with the same extractor and rates goes on with the file.
+    Another run with the same extractor and rates goes on with the file. `parts`: see `Extraction`.
 
     Raises:
         InputError: nothing can be written there, or another process does.
@@ -94,7 +96,7 @@ def extract_each(videos: Videos, extractor: Extractor, looking: Looking, out_h5:
     attributes = made_with(extractor.script, "video", extractor.packages, **extractor.properties)
     report = Report()
     stamps = {name: _stamp(path) for name, path in videos.items()}
-    with Extraction(out_h5, recipe, attributes) as features:
+    with Extraction(out_h5, recipe, attributes, parts) as features:
         waiting = {name: Path(path) for name, path in videos.items() if not features.done(name, stamps[name])}
         report.durations = {name: features.about(name)["duration"] for name in videos if name not in waiting}
         damaged = {name: features.about(name).get("damage", "") for name in report.durations}
@@ -163,7 +165,9 @@ def _decoded(
             ):
                 runs = _runs(extractor.pieces(_metered(frames, meter)))
                 while batch := list(islice(runs, looking.batch_size)):
-                    yield name, _Batch(np.stack([piece for piece, _ in batch]), [times for _, times in batch])
+                    for _, alike in groupby(batch, lambda run: np.shape(run[0])):
+                        pieces, times = zip(*alike, strict=True)
+                        yield name, _Batch(np.stack(pieces), list(times))
             yield name, {"duration": video.duration} | ({"damage": video.damage} if video.damage else {})
         except InputError as err:
             yield name, str(err)

@@ -15,17 +15,20 @@ import pytest
 import torch
 
 from method_tvr.ask.asking import run_asking
+from method_tvr.ask.text_models import _load
 from method_tvr.config import parse_inference_options, parse_train_options
 from method_tvr.inference import run_inference
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.options.saved import load_options, save_options
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.support.joint_models import tiny_joint_model
 from tests.support.runs.tiny_corpus import Corpus
 from tests.support.search.asking import answers_in, ask, options_of
 from tests.support.text_models import SIZE, build_model
 from utils.basic_utils import InputError
 from utils.mini_tvr import TINY
 from utils.text_feature.extract_text_features import extract_queries
+from utils.text_feature.joint.open_encoder import open_text_encoder
 from utils.text_feature.text_encoder import TextEncoder
 
 
@@ -249,3 +252,12 @@ def test_a_model_without_a_record_of_its_weights_is_used_with_a_note(asked_of_lm
     save_model(folder, {"query": {"model": "roberta-base"}})
     assert ask(folder, query="Nora", text_model=language_model, desc_bert_path=tmp_path / "none.h5")[0]["moments"]
     assert "no record of the weights that made the query features" in capsys.readouterr().err
+
+
+def test_a_model_of_images_and_text_is_opened_by_what_it_has_on_record(tmp_path: Path) -> None:
+    clip, other = tiny_joint_model(tmp_path / "clip", "clip"), tiny_joint_model(tmp_path / "other", "clip", seed=1)
+    record = open_text_encoder(f"hf/{clip}", max_length=12).properties()
+    encoder = _load(f"hf/{clip}", record, torch.device("cpu"))
+    assert (encoder.properties(), encoder.max_tokens) == (record, 10)
+    with pytest.raises(InputError, match=r"is not what made the query features: weights"):
+        _load(str(other), record, torch.device("cpu"))

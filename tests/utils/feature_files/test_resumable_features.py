@@ -14,7 +14,15 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.utils.feature_files.extractions import NAMES, RECIPE, assert_equal_files, extract, folder_of, interrupted
+from tests.utils.feature_files.extractions import (
+    NAMES,
+    RECIPE,
+    assert_equal_files,
+    extract,
+    features_of,
+    folder_of,
+    interrupted,
+)
 from utils.basic_utils import InputError
 from utils.feature_files import item_log
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
@@ -365,3 +373,33 @@ def test_a_missing_source_has_no_stamp(tmp_path: Path) -> None:
 def test_callers_errors_leave_what_was_done(tmp_path: Path, capsys) -> None:
     interrupted(tmp_path / "video.h5")
     assert "keeps the 4 done; the same command goes on from there" in capsys.readouterr().err
+
+
+def test_parts_count_as_done_and_the_one_of_the_right_source_is_taken(tmp_path: Path, capsys) -> None:
+    out, parts = tmp_path / "video.h5", [tmp_path / "part_1.h5", tmp_path / "part_2.h5"]
+    extract(out, NAMES[:2])
+    extract(parts[0], NAMES[1:4])
+    with Extraction(parts[1], RECIPE) as features:  # of a video that has changed since
+        features.put(NAMES[0], {NAMES[0]: np.ones((1, 4), np.float32)}, "newer", {"duration": 2.0})
+    before = [part.read_bytes() for part in parts]
+    with Extraction(out, RECIPE, parts=parts) as features:
+        assert features.done(NAMES[0], "newer")
+        assert [name for name in NAMES[1:] if not features.done(name, "source")] == NAMES[4:]
+        assert features.about(NAMES[0]) == {"duration": 2.0}
+    with FeatureFile(out) as file:
+        assert file.keys() == NAMES[:4]
+        np.testing.assert_array_equal(file.read(NAMES[0]), np.ones((1, 4)))
+        np.testing.assert_array_equal(file.read(NAMES[3]), features_of(NAMES[3]))
+    assert [part.read_bytes() for part in parts] == before
+
+
+def test_what_is_damaged_in_a_part_is_extracted_anew(tmp_path: Path, capsys) -> None:
+    out, part = tmp_path / "video.h5", tmp_path / "part.h5"
+    extract(part)
+    with h5py.File(part, "a") as file:
+        del file[NAMES[2]]
+    with Extraction(out, RECIPE, parts=[part]) as features:
+        assert [name for name in NAMES if not features.done(name, "source")] == [NAMES[2]]
+        features.put(NAMES[2], {NAMES[2]: features_of(NAMES[2])}, "source", {"duration": 1.5})
+    extract(tmp_path / "whole.h5")
+    assert_equal_files(out, tmp_path / "whole.h5")

@@ -33,9 +33,9 @@ from utils.video_feature.convert_feature_frm_to_clip import convert
 from utils.video_feature.extract_i3d_features import I3DModel, windows_of
 from utils.video_feature.frames import open_video
 from utils.video_feature.i3d import I3D
-from utils.video_feature.image_models import ImageModel, centre_crop, load_image_model
+from utils.video_feature.image_models import ImageModel, load_image_model
 from utils.video_feature.pipeline import Looking, extract_each
-from utils.video_feature.sampling import Resize
+from utils.video_feature.sampling import Resize, centre_crop
 
 TIMM = "timm/tf_efficientnet_lite0"
 BROKEN = ("cut", "empty", "noise")

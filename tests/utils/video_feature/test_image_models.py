@@ -21,7 +21,8 @@ from tests.support.video_files import efficientnet_weights, real_video
 from utils.basic_utils import InputError
 from utils.video_feature import image_models
 from utils.video_feature.frames import open_video
-from utils.video_feature.image_models import ImageModel, centre_crop, load_image_model
+from utils.video_feature.image_models import ImageModel, load_image_model
+from utils.video_feature.sampling import centre_crop
 from utils.video_feature.weights_file import read_state_dict
 
 NAME = "torchvision/resnet18"
@@ -176,7 +177,7 @@ def test_names_that_are_not_used_are_told(resnet, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("name", "layer", "why"),
     [
-        ("vgg16", "pool5", "give resnet152, torchvision/NAME or timm/NAME"),
+        ("vgg16", "pool5", "give resnet152, torchvision/NAME, timm/NAME or hf/NAME"),
         ("torchvision/nothing", "pool5", "torchvision has no such image model"),
         ("torchvision/r3d_18", "pool5", "torchvision has no such image model"),
         ("torchvision/squeezenet1_0", "pool5", "no linear classifier"),
