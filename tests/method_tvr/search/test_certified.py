@@ -212,6 +212,23 @@ def test_answers_are_the_exact_ones(tmp_path, queries, dtype, held, monkeypatch)
     assert_identical(corpus, index, queries, few)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_where_little_can_be_left_out_one_pass_scores_the_rest(tmp_path, queries, dtype, monkeypatch):
+    monkeypatch.setattr(certified_index, "A_PASS", 1 << 20)  # as if these few were most of the corpus
+    monkeypatch.setattr(certified_index, "SCORED_AT_A_TIME", 1)
+    monkeypatch.setattr(certified_files, "ROW_BYTES", (16, 32))
+    corpus, index = opened(written(tmp_path / "corpus", range(60), dtype))
+    passes = []
+    monkeypatch.setattr(
+        StoredCorpus, "blocks", lambda self, n, kept=StoredCorpus.blocks: passes.append(n) or kept(self, n)
+    )
+    index.find(corpus, queries.for_videos[:1], 5)
+    assert len(passes) == 1
+    allowed = np.arange(60) % 3 > 0
+    assert_identical(corpus, index, queries)
+    assert_identical(corpus, index, queries, allowed, np.arange(60) // 4)
+
+
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30)), min_size=1, max_size=30), st.integers(1, 200))
 def test_blocks_have_the_rows_of_each_entry(shapes, most):
     gaps, n_clips = np.array(shapes).T

@@ -4,7 +4,8 @@ A query's search goes through the corpus in two levels (`bounds` has the mathema
 every clip, and so knows what each video's score cannot be above. Of the most promising videos the second reads more,
 and the best of these are scored as an exact search scores them: the answer needs at least what the worst of them has.
 Videos that cannot reach it are left out. Of those that may, the second level is read, and what may reach it still is
-scored exactly, too: so the answer is that of an exact search.
+scored exactly, too: so the answer is that of an exact search. Where little can be left out, one pass over the corpus
+scores the rest, and the search takes longer than one without an index.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from method_tvr.search.index.certified.bounds import (
     weights,
 )
 from method_tvr.search.records import Shortlist
-from method_tvr.search.scoring import BestEntries, scores_as_among
+from method_tvr.search.scoring import BestEntries, scores_as_among, video_scores, way_on
 from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
@@ -44,6 +45,7 @@ GAP = 32  # rows that are read along rather than left out
 PROMISING = 3  # times as many videos as are kept are looked at closely before any is left out
 SCORED_AT_A_TIME = 64  # videos, after which it is known better what the answer needs
 FEW, CLIPS_A_QUERY = 4, 60_000  # an exact search serves many by one pass: more than 22 of 1.1 million clips
+A_PASS = 8  # as soon as more than a share of 1/8 of all entries is left, a pass over the corpus is faster
 ONE_LOOK = torch.ones(1, dtype=torch.int64)  # and an answer is proved
 BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
 
@@ -129,7 +131,9 @@ class _Scored:
 
     def add(self, entries: np.ndarray) -> None:
         """Score entries that have not been."""
-        scores = scores_as_among(self._corpus, entries, self._query, self._n_queries)
+        self._keep_best(entries, scores_as_among(self._corpus, entries, self._query, self._n_queries))
+
+    def _keep_best(self, entries: np.ndarray, scores: torch.Tensor) -> None:
         self.n_entries += len(entries)
         self.n_clips += int(self._corpus.n_clips[entries].sum())
         for best in {id(self._best): self._best, id(self._of_videos): self._of_videos}.values():
@@ -137,6 +141,17 @@ class _Scored:
         of_videos = self._of_videos.result()[1][0]
         if len(of_videos) >= self._keep:
             self.needed = float(of_videos[self._keep - 1])
+
+    def add_by_a_pass(self, entries: np.ndarray) -> None:
+        """The same for so many that one pass over the corpus is faster."""
+        asked = np.zeros(len(self._corpus), bool)
+        asked[entries] = True
+        query = self._query.expand(min(self._n_queries, 2), -1, -1).to(self._corpus.dtype)
+        for block in self._corpus.blocks(self._corpus.block_rows):
+            chosen = np.flatnonzero(asked[block.runs.entries])
+            if len(chosen):
+                scores = video_scores(query, block, way_on(self._corpus.device))[torch.from_numpy(chosen), :1]
+                self._keep_best(block.runs.entries[chosen], scores)
 
     def result(self) -> tuple[torch.Tensor, ...]:
         """Columns of a `Shortlist`."""
@@ -219,6 +234,9 @@ class CertifiedIndex(SearchIndex):
                 some = unread if known else np.sort(_largest(bound, unread, PROMISING * keep))
                 bound[some] = self._bounds(query, usable[some], 1)[0]
                 closely[some] = True
+            elif known and len(left) > max(len(usable) // A_PASS, at_a_time):
+                scored.add_by_a_pass(usable[left])
+                return
             else:
                 best = _largest(bound, left[closely[left]], at_a_time)
                 scored.add(usable[best])
