@@ -33,6 +33,7 @@ from method_tvr.web.answers import (
     refusal,
 )
 from method_tvr.web.batching import Busy
+from method_tvr.web.clips.cuts import Cuts
 from method_tvr.web.guards import (
     COOKIE,
     LOGIN_PATH,
@@ -84,6 +85,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # seconds in which a batch or two have been 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 ListPrefix = Annotated[str, Query(max_length=MAX_NAME, description="only videos whose names begin with this")]
 MediaName = Annotated[str, Path(max_length=MAX_NAME, description="the video's")]
+Second = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds from where the video begins")]
 ListLimit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="videos to list at most")]
 
 
@@ -121,6 +123,7 @@ def create_app(service: Service, known_session: Callable[[str], bool]) -> FastAP
     _add_search(app, service)
     _add_lists(app, service)
     _add_media(app, service)
+    _add_clips(app, service)
     _add_login(app, service.token)
     _add_unknown(app)
     return app
@@ -236,6 +239,20 @@ def _add_media(app: FastAPI, service: Service) -> None:
     )
     def media(vid_name: MediaName) -> Response:
         return service.media.response(vid_name)
+
+
+def _add_clips(app: FastAPI, service: Service) -> None:
+    cuts = Cuts(service.media, service.limits)
+
+    @app.get(
+        "/api/clips/{vid_name:path}",
+        response_class=Response,
+        responses=_problems(404, 422, 429, 503) | {200: {"content": {"video/*": {}}}},
+        summary="Some seconds of a video, cut out of its file: the first frame is the one shown at `start`, or up to "
+        "0.1 s before",
+    )
+    def clip(vid_name: MediaName, start: Second, end: Second) -> Response:
+        return cuts.response(vid_name, start, end)
 
 
 def _add_login(app: FastAPI, token: str | None) -> None:

@@ -47,7 +47,14 @@ class MediaFiles(dict[str, Path]):
         return files
 
     def _file(self, vid_name: str) -> Path | None:
-        path = self.get(vid_name)
+        return self._as_found(self.get(vid_name))
+
+    def file_to_cut(self, vid_name: str) -> Path | None:
+        """The file of a video, whether browsers play it or not; None without one."""
+        return self._as_found(self.get(vid_name) or self.unplayable.get(vid_name))
+
+    @staticmethod
+    def _as_found(path: Path | None) -> Path | None:
         if path is None or os.path.realpath(path) != str(path) or not path.is_file():  # a link may lie there since
             return None
         return path

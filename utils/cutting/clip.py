@@ -11,7 +11,7 @@ frame that is shown at the start.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,13 @@ class Clip:
     how: str
 
 
-def cut_clip(source: Path, start: float, end: float, stem: Path) -> Clip:
+def cut_clip(source: Path, start: float, end: float, stem: Path, check: Callable[[], None] = lambda: None) -> Clip:
     """Cut the seconds from `start` to `end` out of a video, with the sound that a player chooses.
 
     Args:
         source: the video's file.
         stem: where the clip goes, without a suffix: that follows from the source.
+        check: is called again and again; what it raises ends the work.
 
     Raises:
         InputError: the video cannot be read, or ends before the moment; the clip is there already, or cannot be
@@ -50,20 +51,20 @@ def cut_clip(source: Path, start: float, end: float, stem: Path) -> Clip:
     if os.path.isdir(source):
         raise InputError(f"{source}: is a folder of frames: clips are cut out of video files alone")
     declared = VideoFile(source, 1).duration
-    packets = look_at(source, start, end)
+    packets = look_at(source, start, end, check)
     _check_end(source, start, end, declared, packets)
     form = container_of(packets.container, source.suffix)
     target = stem.with_name(stem.name + form.suffix)
     if form.takes_copies and can_be_copied(packets, start, end):
         try:
             with _new(target) as part:
-                copy_packets(source, packets, part, form)
+                copy_packets(source, packets, part, form, check)
             return Clip(target, COPIED)
         except NotWrittenError:  # the file holds what PyAV's FFmpeg does not put there
             pass
     try:
         with _new(target) as part:
-            encode_frames(source, packets, start, end, part, form)
+            encode_frames(source, packets, (start, end), part, form, check)
     except NotWrittenError as err:
         raise InputError(f"{target}: cannot be written ({err}): is there room?") from err
     return Clip(target, ENCODED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from utils.cutting.containers import Container, written
@@ -25,8 +26,8 @@ def can_be_copied(packets: Packets, start: float, end: float) -> bool:
     )
 
 
-def copy_packets(source: Path, packets: Packets, out: Path, form: Container) -> None:
-    """Write the packets of a moment that `can_be_copied`.
+def copy_packets(source: Path, packets: Packets, out: Path, form: Container, check: Callable[[], None]) -> None:
+    """Write the packets of a moment that `can_be_copied`; `check` is called for each of the file.
 
     Left out are pictures that are shown before the key frame, which need those before it, and sound that begins before.
     """
@@ -42,6 +43,7 @@ def copy_packets(source: Path, packets: Packets, out: Path, form: Container) -> 
         zeros = {each.index: round(zero / each.time_base) for each in taken}
         unfinished, number = set(copies), -1
         for packet in held_packets(container, *taken):
+            check()
             index = packet.stream.index
             is_picture = index == stream.index
             number += is_picture

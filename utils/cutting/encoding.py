@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from heapq import merge
@@ -29,15 +29,18 @@ _OPTIONS: dict[str, dict[str, str]] = {
 }
 
 
-def encode_frames(source: Path, packets: Packets, start: float, end: float, out: Path, form: Container) -> None:
-    """Write what is shown and heard from `start` to `end`, seconds of the video.
+def encode_frames(
+    source: Path, packets: Packets, span: tuple[float, float], out: Path, form: Container, check: Callable[[], None]
+) -> None:
+    """Write what is shown and heard in a span of seconds of the video; `check` is called for each packet.
 
     Raises:
         InputError: nothing is shown there that can be decoded, or PyAV lacks the encoders.
     """
+    start, end = span
     with ExitStack() as files:
         container, stream = files.enter_context(opened(source, threads=0))
-        reader = _LateReader(source, container, stream, packets)
+        reader = _LateReader(source, container, stream, packets, check)
         rate = _rate(stream)
         shown = _shown(reader, start, end, float(1 / rate))
         first = next(shown, None)
@@ -59,13 +62,14 @@ def encode_frames(source: Path, packets: Packets, start: float, end: float, out:
 class _LateReader(Reader):
     """Begins to decode at the key frame of a moment; times are as if all before had been read."""
 
-    def __init__(self, path: Path, container: Any, stream: Any, packets: Packets) -> None:
+    def __init__(self, path: Path, container: Any, stream: Any, packets: Packets, check: Callable[[], None]) -> None:
         super().__init__(path, container, stream, packets.zero, 0.0)
-        self._n_before = packets.key
+        self._n_before, self._check = packets.key, check
 
     def _packets(self) -> Iterator[Any]:
         number = -1
         for packet in super()._packets():
+            self._check()
             ours = packet.stream.index == self._stream.index
             number += bool(ours and packet.size)
             if number >= self._n_before:

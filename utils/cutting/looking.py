@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import filterfalse
 from math import inf
@@ -40,8 +40,8 @@ class Packets:
     shifts: list[float] = field(default_factory=lambda: [0.0])
 
 
-def look_at(path: Path, start: float, end: float) -> Packets:
-    """Read a file up to the end of a moment.
+def look_at(path: Path, start: float, end: float, check: Callable[[], None]) -> Packets:
+    """Read a file up to the end of a moment; `check` is called for each packet.
 
     Raises:
         InputError: as for `opened`.
@@ -51,6 +51,7 @@ def look_at(path: Path, start: float, end: float) -> Packets:
         unit, period, clock, is_timed = float(stream.time_base), frame_period(stream), Clock(container, stream), True
         seen = latest = -inf  # when the last of the packets is shown, and of those up to `last`
         for number, packet in enumerate(held_packets(container, stream)):
+            check()
             raw, n_joins = packet.dts, clock.n_joins
             clock.follow(packet)
             if clock.n_joins > n_joins and raw is not None:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from method_tvr.ask.moments import Moment, clock, shares_of_best
 from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane, Timeline
 from method_tvr.search.answering import SpanCurves
+from method_tvr.web.clips.cuts import clip_url
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.page.rendering import render
 from standalone_eval.ground_truth import Span
@@ -99,6 +100,7 @@ class MomentView:
             has_subtitles=bool(self._subtitles),
             url=f"/media/{quote(moment.vid_name, safe='')}{fragment}" if playable else None,
             clock_start=clock_start,
+            clip_url=clip_url(self._media, moment),
             why_not=self._media.why_not(moment.vid_name),
             play=play,
             names=MODALITY_NAMES,
