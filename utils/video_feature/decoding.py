@@ -79,7 +79,8 @@ def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
+    flags = getattr(stream, "disposition", 0)
+    return bool(getattr(flags, "value", flags) & _ATTACHED_PICTURE)  # in PyAV 15 they are no number
 
 
 class Clock:
