@@ -60,7 +60,7 @@ def cut_clip(source: Path, start: float, end: float, stem: Path, check: Callable
             with _new(target) as part:
                 copy_packets(source, packets, part, form, check)
             return Clip(target, COPIED)
-        except NotWrittenError:  # the file holds what PyAV's FFmpeg does not put there
+        except NotWrittenError:  # then it can be encoded still
             pass
     try:
         with _new(target) as part:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
-from utils.cutting.containers import Container, written
+from utils.basic_utils import InputError
+from utils.cutting.containers import Container, NotWrittenError, written
 from utils.cutting.looking import Packets, held_packets, sound_of
-from utils.video_feature.decoding import opened
+from utils.video_feature.decoding import Reader, opened, start_of
 
 AROUND_S = 0.1  # by which a copied clip may begin or end beside the moment
 
@@ -30,7 +32,23 @@ def copy_packets(source: Path, packets: Packets, out: Path, form: Container, che
     """Write the packets of a moment that `can_be_copied`; `check` is called for each of the file.
 
     Left out are pictures that are shown before the key frame, which need those before it, and sound that begins before.
+
+    Raises:
+        NotWrittenError: the container does not take them, or what comes of it cannot be decoded from its first picture
+            on: not all that is called a key frame can be begun with, and PyAV before 15 spoils copies.
     """
+    _copy(source, packets, out, form, check)
+    try:
+        with opened(out, threads=1) as (container, stream):
+            reader = Reader(out, container, stream, start_of(container, stream), 0.0)
+            time, _ = next(reader.frames(), (inf, None))
+    except InputError as err:
+        raise NotWrittenError(str(err)) from err
+    if time > AROUND_S:
+        raise NotWrittenError("its first picture cannot be decoded")
+
+
+def _copy(source: Path, packets: Packets, out: Path, form: Container, check: Callable[[], None]) -> None:
     with (
         opened(source, threads=1) as (container, stream),
         written(out, form) as made,

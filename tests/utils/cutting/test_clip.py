@@ -23,7 +23,10 @@ from utils.cutting.containers import NotWrittenError
 from utils.video_feature.frames import open_video
 
 FRAME_S = 1 / RATE
-TRANSPORT_DELAY_S = 0.022  # by which pictures of a .ts begin after its sound, a packet of AAC
+TRANSPORT_DELAY_S = 0.022  # by which pictures may begin after sound in a file: a packet of AAC
+
+
+needs_copies = pytest.mark.skipif(int(av.__version__.split(".")[0]) < 15, reason="this PyAV spoils copies")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,8 @@ def test_a_moment_between_key_frames_is_encoded_anew_exactly(videos, tmp_path, c
     check(clip, videos[container], 0.52, 2.6)
 
 
-@pytest.mark.parametrize("container", ENCODERS.keys() - {"avi"})
+@needs_copies
+@pytest.mark.parametrize("container", sorted(ENCODERS.keys() - {"avi"}))
 def test_a_moment_at_a_key_frame_is_copied_packet_by_packet(videos, tmp_path, container):
     start = 2.0 + TRANSPORT_DELAY_S * (container == "ts")
     clip = cut_clip(videos[container], start, start + 2, tmp_path / "a")
@@ -84,6 +88,7 @@ def test_a_moment_at_a_key_frame_is_copied_packet_by_packet(videos, tmp_path, co
     assert abs(on - 1.0) < 0.015
 
 
+@needs_copies
 def test_a_key_frame_shortly_before_is_near_enough_and_others_are_not(videos, tmp_path):
     near = cut_clip(videos["mp4"], 2.08, 4.0, tmp_path / "near")
     assert (near.how, numbers_in(near.path)[0]) == (COPIED, 50)
@@ -91,6 +96,7 @@ def test_a_key_frame_shortly_before_is_near_enough_and_others_are_not(videos, tm
     assert (far.how, numbers_in(far.path)[0]) == (ENCODED, 53)
 
 
+@needs_copies
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
 def test_pictures_that_are_decoded_in_another_order_are_all_there(tmp_path, container):
     open_groups = {"preset": "medium", "g": "50", "bf": "3", "x264-params": "open-gop=1:scenecut=0"}
@@ -102,10 +108,11 @@ def test_pictures_that_are_decoded_in_another_order_are_all_there(tmp_path, cont
         assert abs(open_video(clip.path).duration - (end - start)) < 0.1 + FRAME_S + TRANSPORT_DELAY_S
 
 
-@pytest.mark.parametrize(("name", "first", "key"), [("late.mkv", 7.0, 2.0), ("late.ts", 72_000.0, 2.022)])
-def test_seconds_are_those_of_the_video_whatever_its_clock_says(tmp_path, name, first, key):
+@needs_copies
+@pytest.mark.parametrize(("name", "first"), [("late.mkv", 7.0), ("late.ts", 72_000.0)])
+def test_seconds_are_those_of_the_video_whatever_its_clock_says(tmp_path, name, first):
     source = write_sounding_video(tmp_path / name, first=first)
-    for start, how in ((1.52, ENCODED), (key, COPIED)):
+    for start, how in ((1.52, ENCODED), (2.0 + TRANSPORT_DELAY_S, COPIED)):
         clip = cut_clip(source, start, start + 2, tmp_path / how)
         assert clip.how == how
         check(clip, source, start, start + 2, within=0.1)
@@ -127,6 +134,7 @@ def test_a_moment_across_recordings_that_were_joined(tmp_path):
     assert abs(off - (6.06 + TRANSPORT_DELAY_S - 3.06)) < 2 * FRAME_S
 
 
+@needs_copies
 @pytest.mark.parametrize("how", ["quarter turn to the right", "mirrored", "transposed, half turn"])
 def test_a_clip_is_turned_as_its_video(tmp_path, how):
     source = write_video(tmp_path / "turned.mp4", 75)
@@ -184,6 +192,18 @@ def test_what_a_container_does_not_take_is_encoded(videos, tmp_path, monkeypatch
 
     monkeypatch.setattr(clip_module, "copy_packets", refuse)
     assert cut_clip(videos["mp4"], 2.0, 3.0, tmp_path / "clip").how == ENCODED
+
+
+def test_a_copy_that_cannot_be_decoded_is_encoded_instead(videos, tmp_path, monkeypatch):
+    damaged = tmp_path / "damaged.mkv"
+    content = videos["mkv"].read_bytes()
+    key = packets_of(videos["mkv"], "video")[50]
+    at = content.index(key)
+    damaged.write_bytes(content[:at] + bytes(len(key)) + content[at + len(key) :])
+    clip = cut_clip(damaged, 2.0, 4.6, tmp_path / "clip")
+    assert clip.how == ENCODED
+    assert open_video(clip.path).duration == pytest.approx(2.6, abs=0.1)
+    assert [path.name for path in tmp_path.iterdir() if "clip" in path.name] == ["clip.mkv"]
 
 
 def test_what_is_there_stays(videos, tmp_path):
