@@ -19,7 +19,7 @@ from utils.video_feature.decoding import Reader, opened
 from utils.video_feature.sampling import TOLERANCE_S
 
 _UNIT = Fraction(1, 60_000)  # of timestamps; MPEG-4 takes none that is much smaller
-_LEAST_RATE = 10
+_USUAL_RATES = range(10, 241)  # frames a second
 _OPTIONS: dict[str, dict[str, str]] = {
     # without bf times begin below 0, which few containers hold
     "libx264": {"crf": "18", "preset": "veryfast", "bf": "0"},
@@ -46,11 +46,11 @@ def encode_frames(
         first = next(shown, None)
         if first is None:
             raise InputError(f"{source}: holds no picture at {start:.2f} s that can be decoded: the file is damaged")
+        other, _ = files.enter_context(opened(source, threads=1))
         made = files.enter_context(written(out, form))
         upright = Upright(first[1], stream)
         pictures = _add_pictures(made, stream, upright, encoder_of(form.pictures), rate)
         streams = [_picture_packets(chain([first], shown), pictures, upright)]
-        other, _ = files.enter_context(opened(source, threads=1))
         if (sound := sound_of(other)) is not None:
             heard = add_sound(made, sound, encoder_of(form.sound))
             streams.append(sound_packets(other, sound, packets, start, end, heard))
@@ -100,9 +100,9 @@ def _shown(reader: Reader, start: float, end: float, period: float) -> Iterator[
 
 
 def _rate(stream: Any) -> Fraction:
-    """Frames a second, as the last one's duration needs it: of pictures that stand for seconds, a usual one."""
+    """Frames a second, for how long the last one is shown; a usual rate where pictures stand for seconds."""
     rate = stream.average_rate or stream.guessed_rate
-    return rate if rate and rate >= _LEAST_RATE else Fraction(25)
+    return rate if rate and int(rate) in _USUAL_RATES else Fraction(25)
 
 
 def _add_pictures(made: Any, stream: Any, upright: Upright, encoder: str, rate: Fraction) -> Any:

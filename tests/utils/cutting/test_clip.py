@@ -238,6 +238,31 @@ def test_what_cannot_be_cut_is_named_and_leaves_nothing(videos, tmp_path):
     assert not out.exists()
 
 
+FULL = """
+import resource
+from pathlib import Path
+from utils.cutting.clip import cut_clip
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for start in (0.52, 0.0):
+    try:
+        cut_clip(Path({!r}), start, start + 4, Path({!r}))
+    except BaseException as err:
+        print(type(err).__name__, err)
+"""
+
+
+def test_a_disk_without_room_is_named_and_nothing_is_left(videos, tmp_path):
+    stem = str(tmp_path / "clip")
+    code = FULL.format(str(videos["mkv"]), stem)
+    found = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    lines = found.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith(f"InputError {stem}.mkv: cannot be written (")
+        assert "too large" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 CUT = "from pathlib import Path; from utils.cutting.clip import cut_clip; cut_clip(Path({!r}), 0.2, 5.2, Path({!r}))"
 
 
