@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,20 @@ def rows_of(sentence: str, moments: Sequence[Moment], clips: Sequence[Path | Non
 
 
 def write_moments(rows: Sequence[Row], path: Path) -> None:
-    """Write rows, whole or not at all. Columns of what scores are made of are there where that is known."""
+    """Write rows, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_bytes(csv_bytes(rows))
+
+
+def csv_bytes(rows: Sequence[Row]) -> bytes:
+    """Rows as the content of a file. Columns of what scores are made of are there where that is known."""
     modalities = list(dict.fromkeys(modality for row in rows for modality in row.moment.match or ()))
     parts = [*(f"{modality}_match" for modality in modalities), "p_start", "p_end"] if modalities else []
-    head = ["sentence", "rank", "video", "start", "end", "share", "score", *parts, "clip"]
-    with whole_file(path) as part, open(part, "w", encoding="utf-8-sig", errors="backslashreplace", newline="") as out:
-        table = csv.writer(out)
-        table.writerow(head)
-        table.writerows(_cells(row, modalities) for row in rows)
+    out = io.StringIO(newline="")
+    table = csv.writer(out)
+    table.writerow(["sentence", "rank", "video", "start", "end", "share", "score", *parts, "clip"])
+    table.writerows(_cells(row, modalities) for row in rows)
+    return out.getvalue().encode("utf-8-sig", "backslashreplace")
 
 
 def _cells(row: Row, modalities: Sequence[str]) -> list[object]:

@@ -16,10 +16,10 @@ pytest.importorskip("fastapi_offline", reason=REASON)
 from fastapi.testclient import TestClient
 
 from method_tvr.ask.moments import Moment
-from method_tvr.web.clips import cuts
-from method_tvr.web.clips.cuts import clip_url
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
+from method_tvr.web.saving import cuts
+from method_tvr.web.saving.cuts import clip_url
 from tests.support.sounding_videos import tone_in, write_sounding_video
 from tests.support.video_files import number_of
 from tests.support.web_service import UNLIMITED, client_of
