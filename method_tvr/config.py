@@ -15,6 +15,7 @@ from easydict import EasyDict
 from method_tvr.dataset.clip_times import AUTO, AVERAGE, LABEL_RULES, LONG_VIDEOS
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
+from method_tvr.options.found import FOUND
 from method_tvr.options.models import MODELS, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
 from method_tvr.options.resumed import resumed_options
@@ -232,6 +233,7 @@ OPTIONS: Table = (
                "the one on record, once you have said yes to it; the mini corpus needs none)",
                metavar="NAME_OR_FOLDER"),
     )),
+    *FOUND,
     Group("search", (SEARCH,), (
         Option("sentences", [], "what to look for; without any, you are asked", metavar="SENTENCE", nargs="*"),
         Option("json", False, "for programs: print answers as JSON, with all overlapping moments unless --nms_thd is "
@@ -252,7 +254,6 @@ OPTIONS: Table = (
                metavar="NAME", repeatable=True),
         Option("token_file", None, "file with a token that page and API ask for: a line of 16 letters or more",
                metavar="FILE"),
-        Option("videos", None, "folder with the videos' files, such as NAME.mp4, to be shown", metavar="DIR"),
         Option("subtitles", None, "jsonl with the videos' subtitles, to be read (default: the dataset's, if any)",
                metavar="FILE"),
         Option("predictions", None,

@@ -21,6 +21,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
 import torch
 from easydict import EasyDict
 
+from method_tvr.ask.export import Export
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.ask.text_models import open_text_model
@@ -44,6 +45,7 @@ def run_asking(
     options say. Returns what answers more sentences, and what was found.
     """
     sentences = read_sentences(opt.query, opt.query_file)
+    export = Export(opt, several=len(sentences) > 1)
     opt.max_before_nms = max(opt.max_before_nms, opt.top_k)
     trained = open_model(opt, ranks, device)
     text_model = open_text_model(trained, opt.text_model) if ranks.is_main else None
@@ -72,6 +74,8 @@ def run_asking(
         for sentence, moments in zip(sentences, found, strict=True):
             print(f"\n{shortened(sentence)}\n{moments_table(moments)}")
         print(f"\n{len(sentences)} sentences over {len(videos)} videos: {path}")
+        export.add(sentences, found, (video.vid_name for video in videos))
+        export.finish()
     return searcher, found
 
 

@@ -20,6 +20,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
 import orjson
 from easydict import EasyDict
 
+from method_tvr.ask.export import Export
 from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher, shown_nms_thd
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
@@ -60,6 +61,7 @@ class Prompt:
         top_k, video, show: as the command line says, until a line that begins with a colon changes them.
         form: of the answers.
         read: reads a line.
+        export: keeps the answers.
     """
 
     def __init__(
@@ -70,8 +72,9 @@ class Prompt:
         show: str | None,
         form: Form,
         read: Callable[[str], str] = input,
+        export: Export | None = None,
     ) -> None:
-        self._searcher, self._form, self._read = searcher, form, read
+        self._searcher, self._form, self._read, self._export = searcher, form, read, export
         self.top_k, self.video, self.show = top_k, video, show
 
     def run(self) -> None:
@@ -94,6 +97,8 @@ class Prompt:
                     with redirect_stdout(sys.stderr):  # progress
                         found = self._searcher.search(line, self.top_k, self.video, self.show, self._form.nms_thd)
                     self._form.show([line], [found])
+                    if self._export is not None:
+                        self._export.add([line], [found], names_of(self._searcher))
             except InputError as err:
                 print(f"error: {err}", file=sys.stderr)
 
@@ -106,6 +111,11 @@ class Prompt:
             self.video = self.show = None
         else:
             print(HELP, file=sys.stderr)
+
+
+def names_of(searcher: MomentSearcher) -> list[str]:
+    """What the videos are called that are searched."""
+    return [video.vid_name for video in searcher.videos]
 
 
 def use_history() -> None:
@@ -133,6 +143,7 @@ def run(opt: EasyDict) -> None:
         print(recall)
         return
     check_asked(opt.sentences)  # before anything is loaded
+    export = Export(opt, several=len(opt.sentences) != 1)
     with redirect_stdout(sys.stderr):  # which is for answers
         searcher = open_searcher(opt)
     show_any_language()
@@ -141,13 +152,15 @@ def run(opt: EasyDict) -> None:
         with redirect_stdout(sys.stderr):  # progress
             found = searcher.search(opt.sentences, opt.top_k, opt.video, opt.show, form.nms_thd)
         form.show(opt.sentences, found)
+        export.add(opt.sentences, found, names_of(searcher))
     else:
         if sys.stdin.isatty():
             use_history()
-        Prompt(searcher, opt.top_k, opt.video, opt.show, form).run()
+        Prompt(searcher, opt.top_k, opt.video, opt.show, form, export=export).run()
     if searcher.proofs is not None:
         advice = "" if searcher.proofs.all_proved else "--prove looks further until all are"
         searcher.note("; ".join(filter(None, (str(searcher.proofs), advice, searcher.index_said()))))
+    export.finish()
 
 
 @command_line

@@ -11,8 +11,9 @@ from easydict import EasyDict
 
 from method_tvr.dataset.clip_times import AUTO, AVERAGE, CUT, WINDOWS
 from method_tvr.dset_configs import DATASETS, MODALITIES, DatasetConfig
+from method_tvr.options.found import EXPORTS
 from method_tvr.options.models import LABEL_RULES, LONG_VIDEOS, UNTRAINED, XML
-from method_tvr.options.row import INFERENCE, SERVE, Option
+from method_tvr.options.row import INFERENCE, SEARCH, SERVE, Option
 from method_tvr.options.saved import FILES
 from method_tvr.options.values import CERTIFIED, CTX_MODES, FAISS, KINDS, PROVING_KINDS, USUAL_KIND
 from standalone_eval.metrics import LEAST_RIGHT, Rule
@@ -165,7 +166,7 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             "split: ask inference.sh for these, and without --long_videos windows"
         )
     if program == INFERENCE:
-        for_asking = {"top_k", "text_model"} & set(typed)
+        for_asking = {"top_k", "text_model", "videos", *EXPORTS} & set(typed)
         if asked and "tasks" in typed:
             raise InputError(
                 "--tasks: are those of the split's queries, which --query is asked instead of: leave one out"
@@ -174,11 +175,23 @@ def check_program(opt: EasyDict, typed: Collection[str], program: str) -> None:
             raise InputError(f"--{min(for_asking)}: is for sentences that are asked: give --query or --query_file too")
     else:
         _check_index(opt)
+    if program == SERVE and asked:
+        raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
+    _check_found(opt, program)
+
+
+def _check_found(opt: EasyDict, program: str) -> None:
+    """Refuse to keep what is found where nothing is asked, and to cut videos that are nowhere."""
+    if opt.videos is not None and not Path(opt.videos).is_dir():
+        raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
     if program == SERVE:
-        if asked:
-            raise InputError("--query and --query_file are inference.sh's: ask the server once it runs")
-        if opt.videos is not None and not Path(opt.videos).is_dir():
-            raise InputError(f"--videos {opt.videos}: is no folder: name the one with the videos' files")
+        return
+    if opt.save_clips is not None and opt.videos is None:
+        raise InputError(f"--save_clips {opt.save_clips}: give --videos DIR too, the folder with the videos' files")
+    if opt.videos is not None and opt.save_clips is None:
+        raise InputError(f"--videos {opt.videos}: is what --save_clips DIR cuts: give that too, or leave it out")
+    if program == SEARCH and opt.measure_index is not None and (kept := [name for name in EXPORTS if opt[name]]):
+        raise InputError(f"--{kept[0]}: is of sentences that are asked, not of --measure_index: leave one of them out")
 
 
 def _check_index(opt: EasyDict) -> None:

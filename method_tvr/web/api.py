@@ -48,6 +48,8 @@ from method_tvr.web.guards import (
 )
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
+from method_tvr.web.saving.cuts import Cuts
+from method_tvr.web.saving.lists import PATH, list_response
 from method_tvr.web.service import Service
 from utils.basic_utils import InputError
 
@@ -84,6 +86,8 @@ RETRY_AFTER = {"Retry-After": "1"}  # seconds in which a batch or two have been 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 ListPrefix = Annotated[str, Query(max_length=MAX_NAME, description="only videos whose names begin with this")]
 MediaName = Annotated[str, Path(max_length=MAX_NAME, description="the video's")]
+OptionalName = Annotated[str | None, Query(max_length=MAX_NAME, description="where to look, as in /api/search")]
+Second = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds from where the video begins")]
 ListLimit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="videos to list at most")]
 
 
@@ -121,6 +125,8 @@ def create_app(service: Service, known_session: Callable[[str], bool]) -> FastAP
     _add_search(app, service)
     _add_lists(app, service)
     _add_media(app, service)
+    _add_clips(app, service)
+    _add_list(app, service)
     _add_login(app, service.token)
     _add_unknown(app)
     return app
@@ -236,6 +242,36 @@ def _add_media(app: FastAPI, service: Service) -> None:
     )
     def media(vid_name: MediaName) -> Response:
         return service.media.response(vid_name)
+
+
+def _add_clips(app: FastAPI, service: Service) -> None:
+    cuts = Cuts(service.media, service.limits)
+
+    @app.get(
+        "/api/clips/{vid_name:path}",
+        response_class=Response,
+        responses=_problems(404, 422, 429, 503) | {200: {"content": {"video/*": {}}}},
+        summary="Some seconds of a video, cut out of its file: the first frame is the one shown at `start`, or up to "
+        "0.1 s before",
+    )
+    def clip(vid_name: MediaName, start: Second, end: Second) -> Response:
+        return cuts.response(vid_name, start, end)
+
+
+def _add_list(app: FastAPI, service: Service) -> None:
+    @app.get(
+        PATH,
+        response_class=Response,
+        responses=_problems(422, 429, 503) | {200: {"content": {"text/csv": {}}}},
+        summary="The moments that the page shows for a sentence, for spreadsheets",
+    )
+    def moments_list(
+        sentence: Annotated[str, Query(min_length=1)],
+        top_k: Annotated[int, Query(ge=1)] = 10,
+        video: OptionalName = None,
+        show: OptionalName = None,
+    ) -> Response:
+        return list_response(service, sentence, top_k, video, show)
 
 
 def _add_login(app: FastAPI, token: str | None) -> None:

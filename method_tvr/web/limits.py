@@ -21,6 +21,8 @@ class Limits:
         rate: requests a second of one client in the long run; 0: any.
         burst: requests of one client at once, after it has been quiet for a while.
         max_queue: sentences that wait to be searched for.
+        max_cuts, max_clip_s, max_clip_bytes, clip_timeout: clips that are cut at a time; seconds of a video, and
+            bytes, of one; seconds that it may take.
         timeout: seconds that a request waits, for its own body to arrive and then for its answer.
     """
 
@@ -30,6 +32,10 @@ class Limits:
     rate: float = 20.0
     burst: float = 40.0
     max_queue: int = 256
+    max_cuts: int = 2
+    max_clip_s: float = 300.0
+    max_clip_bytes: int = 256 * 1024 * 1024
+    clip_timeout: float = 60.0
     timeout: float = 30.0
 
 

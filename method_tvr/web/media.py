@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,19 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
 from utils.basic_utils import InputError, first_few
-from utils.inventory.names import Names
-from utils.inventory.video_folder import VIDEO_SUFFIXES
-from utils.storage.folders import files_below
+from utils.inventory.video_files import MEDIA_TYPES, files_of_videos
 from utils.video_feature.frames import clock_start
-
-# by suffix, those first that more browsers play
-MEDIA_TYPES = {
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".m4v": "video/mp4",
-    ".mov": "video/quicktime",
-    ".mkv": "video/x-matroska",
-}
 
 CLOCK_START = "Clock-Start"  # header: seconds of the file's own clock at which second 0 of the video is shown
 
@@ -48,41 +36,25 @@ class MediaFiles(dict[str, Path]):
     def in_folder(cls, folder: str | Path, vid_names: Iterable[str]) -> MediaFiles:
         """The files of some videos in a folder or its subfolders, called as the videos, with or without a suffix more.
 
-        Of several for a video, that of the type that most browsers play is taken, and said if folders differ. A name
-        may differ in its Unicode form, case or kind of spaces alone. Links that lead out of the folder are passed over.
+        See `files_of_videos`.
 
         Raises:
             InputError: the folder cannot be listed.
         """
-        root, wanted, suffixes = Path(os.path.realpath(folder)), Names(vid_names), list(MEDIA_TYPES)
-        found: dict[str, Path] = {}
-        folders: dict[str, set[Path]] = {}
-        others: dict[str, Path] = {}
-
-        def order(path: Path) -> tuple[bool, int]:
-            suffix = path.suffix.lower()
-            place = suffixes.index(suffix) if suffix in MEDIA_TYPES else len(suffixes)
-            return path.stem not in wanted and path.name not in wanted, place
-
-        for path in sorted(files_below(root, _is_video, "--videos: name a folder that can be read"), key=order):
-            for name in filter(None, {wanted.known(path.stem), wanted.known(path.name)}):
-                target = Path(os.path.realpath(path))
-                if not target.is_relative_to(root) or not target.is_file():
-                    continue
-                if target.suffix.lower() not in MEDIA_TYPES:
-                    others.setdefault(name, target)
-                    continue
-                found.setdefault(name, target)
-                folders.setdefault(name, set()).add(path.parent)
-        if several := [name for name, places in folders.items() if len(places) > 1]:
-            told = "videos with files in several folders, one of which is shown"
-            print(f"note: {root}: {told}: {first_few(several)}", file=sys.stderr, flush=True)
-        files = cls(found)
-        files.unplayable = {name: others[name] for name in sorted(others.keys() - found.keys())}
+        all_files = files_of_videos(folder, vid_names)
+        files = cls({name: path for name, path in all_files.items() if path.suffix.lower() in MEDIA_TYPES})
+        files.unplayable = {name: all_files[name] for name in sorted(all_files.keys() - files.keys())}
         return files
 
     def _file(self, vid_name: str) -> Path | None:
-        path = self.get(vid_name)
+        return self._as_found(self.get(vid_name))
+
+    def file_to_cut(self, vid_name: str) -> Path | None:
+        """The file of a video, whether browsers play it or not; None without one."""
+        return self._as_found(self.get(vid_name) or self.unplayable.get(vid_name))
+
+    @staticmethod
+    def _as_found(path: Path | None) -> Path | None:
         if path is None or os.path.realpath(path) != str(path) or not path.is_file():  # a link may lie there since
             return None
         return path
@@ -200,10 +172,6 @@ def _boxes(file: BinaryIO, begin: int, end: int, within: Sequence[str]) -> Itera
         else:
             yield kind, begin + content
         begin += size
-
-
-def _is_video(name: str) -> bool:
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES | MEDIA_TYPES.keys()
 
 
 class _VideoResponse(FileResponse):

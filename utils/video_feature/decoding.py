@@ -1,4 +1,4 @@
-"""PyAV in between: from files to frames with their times, and from frames to RGB arrays. Nothing else uses it."""
+"""PyAV in between: from files to frames with their times, and from frames to RGB arrays. Only `cutting` uses it too."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
+    flags = getattr(stream, "disposition", 0)
+    return bool(getattr(flags, "value", flags) & _ATTACHED_PICTURE)  # in PyAV 15 they are no number
 
 
 class Clock:
@@ -231,7 +232,7 @@ class Reader:
         # sound is read too, but not decoded, where only the length of the whole is known
         streams = [] if self._stream.duration is None else [self._stream]
         try:
-            yield from filterfalse(_is_theora_header, self._container.demux(*streams))
+            yield from filterfalse(is_theora_header, self._container.demux(*streams))
         except av.FFmpegError as err:  # as FFmpeg itself, which ends there: where that is too early, the end is told
             self.damage.add(self.end, err.strerror or first_line(err))
 
@@ -245,7 +246,7 @@ class Reader:
         return found
 
 
-def _is_theora_header(packet: Any) -> bool:
+def is_theora_header(packet: Any) -> bool:
     """Whether it is what begins another recording in an .ogv: no picture."""
     context = packet.stream.codec_context
     return packet.size > 0 and context is not None and context.name == "theora" and bytes(packet)[0] >= 0x80
@@ -317,7 +318,7 @@ class Picture:
         return self._last[1]
 
     def _convert(self, frame: Any) -> np.ndarray:
-        matrix = _display_matrix(frame)
+        matrix = display_matrix(frame)
         transposed = matrix is not None and matrix[0, 0] == 0
         width, height = self._stored_size(frame, transposed)
         how = "BILINEAR" if self._resize is None else self._resize.interpolation.upper()
@@ -335,7 +336,7 @@ class Picture:
         return self._resize.size(seen_width, frame.height)
 
 
-def _display_matrix(frame: Any) -> np.ndarray | None:
+def display_matrix(frame: Any) -> np.ndarray | None:
     """How the file asks for frames to be turned, [[a, b], [c, d]]: (x, y) goes to (a·x + c·y, b·x + d·y).
 
     None for as they are, and for angles that are no multiple of 90 degrees.

@@ -14,6 +14,7 @@ from method_tvr.web.batching import Busy
 from method_tvr.web.page.chooser import Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import message, render
+from method_tvr.web.saving.lists import list_url
 from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError
@@ -80,7 +81,9 @@ class AskTab:
             LOG.error("%s", err)
             return message(LOST), "", "", []
         note = f"This is a query of the split; its moment is in {', '.join(truth)}."
-        return message(note, "note") if truth else "", *self.chooser.show(shown)
+        return message(note, "note") if truth else "", *self.chooser.show(
+            shown, list_url(asked, int(top_k), video or None, show or None)
+        )
 
     def _shown(self, sentence: str, found: Sequence[Moment], truth: Mapping[str, Sequence[Span]]) -> list[ShownMoment]:
         names = list(dict.fromkeys(moment.vid_name for moment in found))

@@ -41,10 +41,10 @@ class Chooser:
         self.outputs: list[Any] = [self.cards, self.details, self.state]  # what `show` fills
         self.cards.select(self._choose, self.state, self.details, api_visibility="private", show_progress="hidden")
 
-    def show(self, moments: Sequence[ShownMoment]) -> tuple[str, str, list[ShownMoment]]:
-        """The outputs that show moments; the first one is chosen, and does not play by itself."""
+    def show(self, moments: Sequence[ShownMoment], list_url: str | None = None) -> tuple[str, str, list[ShownMoment]]:
+        """The outputs that show moments; the first one is chosen, and does not play. `list_url`: see `cards`."""
         details = self._view.details(moments[0], play=False) if moments else ""
-        return self._view.cards(moments), details, list(moments)
+        return self._view.cards(moments, list_url), details, list(moments)
 
     def _choose(self, moments: list[ShownMoment], event: gr.EventData) -> str:
         if not moments:

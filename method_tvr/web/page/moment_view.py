@@ -15,6 +15,7 @@ from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.page.rendering import render
+from method_tvr.web.saving.cuts import clip_url
 from standalone_eval.ground_truth import Span
 
 AROUND = 3.0  # seconds before and after a moment whose subtitles are shown, dimmed
@@ -74,10 +75,10 @@ class MomentView:
     def __init__(self, subtitles: Mapping[str, Sequence[Mapping[str, Any]]], media: MediaFiles) -> None:
         self._subtitles, self._media = subtitles, media
 
-    def cards(self, shown: Sequence[ShownMoment]) -> str:
-        """All of them, to choose from; the first one is chosen."""
+    def cards(self, shown: Sequence[ShownMoment], list_url: str | None = None) -> str:
+        """All of them, to choose from; the first one is chosen. `list_url`: where they are to be saved from."""
         shares = shares_of_best([one.moment.score or 0.0 for one in shown])
-        return render("moments.html.j2", shown=shown, shares=shares)
+        return render("moments.html.j2", shown=shown, shares=shares, list_url=list_url)
 
     def details(self, shown: ShownMoment, play: bool) -> str:
         """One moment: its video from where it starts (by itself: `play`), its score's parts, and what is said in it."""
@@ -99,6 +100,7 @@ class MomentView:
             has_subtitles=bool(self._subtitles),
             url=f"/media/{quote(moment.vid_name, safe='')}{fragment}" if playable else None,
             clock_start=clock_start,
+            clip_url=clip_url(self._media, moment),
             why_not=self._media.why_not(moment.vid_name),
             play=play,
             names=MODALITY_NAMES,

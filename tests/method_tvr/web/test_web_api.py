@@ -381,7 +381,14 @@ def test_the_documentation_needs_no_other_machine(client):
 
 def test_the_openapi_document_says_what_is_asked_and_answered(client):
     document = client.get("/api/openapi.json").json()
-    assert set(document["paths"]) == {"/api/search", "/api/videos", "/api/health", "/media/{vid_name}"}
+    assert set(document["paths"]) == {
+        "/api/search",
+        "/api/videos",
+        "/api/health",
+        "/api/clips/{vid_name}",
+        "/api/moments.csv",
+        "/media/{vid_name}",
+    }
     search = document["paths"]["/api/search"]["post"]
     asked = search["requestBody"]["content"]["application/json"]["schema"]
     assert all(prop["description"] for prop in asked["properties"].values())

@@ -66,7 +66,7 @@ def test_files_of_one_name_in_several_folders_are_said(tmp_path, folder, capsys)
         (tmp_path / place).mkdir()
         (tmp_path / place / f"{NAME}.mp4").write_bytes(CONTENT)
     MediaFiles.in_folder(tmp_path, [NAME])
-    assert f"one of which is shown: {NAME}" in capsys.readouterr().err
+    assert f"one of which is taken: {NAME}" in capsys.readouterr().err
     MediaFiles.in_folder(folder, [NAME, THIRD])
     assert "several folders" not in capsys.readouterr().err
 
