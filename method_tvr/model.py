@@ -66,6 +66,7 @@ class ModelConfig(LossSettings):
 
     vectors_for: ClassVar[tuple[str, ...]] = ("videos and spans",)  # what an encoded clip has a vector for, a modality
     pads_to_batch: ClassVar[bool] = False  # whether batches of training are padded to their longest video
+    compares_sentences: ClassVar[bool] = False  # whether a query's features are vectors of it, not of its tokens
 
     @classmethod
     def from_dict(cls, model_cfg: Mapping[str, Any]) -> ModelConfig:

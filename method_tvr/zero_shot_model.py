@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ from method_tvr.model import ByModality, EncodedVideos, ModelConfig, ReLoCLNet
 from method_tvr.model_components import SpanPredictor
 
 SPARE = 8  # numbers, which keeps rows as wide as matrix products like them
-REST, SILENT = 0, 1  # of these: of queries, and of clips
+SILENT = 1  # of these, that of clips; that of queries is the first
 LEAST_DEVIATION = 1e-4  # of similarities, below which clips do not differ
 
 
@@ -46,6 +46,8 @@ class ZeroShotConfig(ModelConfig):
     sub_weight: float = 0.5
     span_margin: float = 1.0
     span_sharpness: float = 1.0
+
+    compares_sentences: ClassVar[bool] = True
 
     @classmethod
     def from_dict(cls, model_cfg: Mapping[str, Any]) -> ZeroShotConfig:
@@ -81,10 +83,9 @@ class ZeroShot(ReLoCLNet):
         """
         last = query_mask.sum(dim=1).long() - 1
         of_text = query_feat[torch.arange(len(query_feat), device=query_feat.device), last]
-        weight = self.config.sub_weight
-        vectors = {"video": _unit(query_feat[:, 0]), "sub": weight * _unit(of_text)}
-        vectors["sub"][:, REST - SPARE] = (1 - weight**2) ** 0.5
-        return {m: vectors[m] for m in self.modalities}
+        weights = {"video": 1.0, "sub": self.config.sub_weight}
+        vectors = {"video": query_feat[:, 0], "sub": of_text}
+        return {m: _of_query(vectors[m], weights[m]) for m in self.modalities}
 
     def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(query)
@@ -118,8 +119,15 @@ class StandingOut(SpanPredictor):
         return torch.stack([gain - up_to, up_to], dim=1)
 
 
+def _of_query(vectors: torch.Tensor, weight: float) -> torch.Tensor:
+    """(N, D) -> (N, D + SPARE) of length 1, of which the encoder's numbers have the length `weight`; zeros have none."""
+    own = weight * F.normalize(vectors.float(), dim=-1)
+    rest = (1 - own.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
+    return torch.cat([own, rest, own.new_zeros((len(own), SPARE - 1))], dim=-1)
+
+
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    """(…, D) -> (…, D + SPARE) of length 1; that of zeros is the one of silence."""
+    """Clips (…, D) -> (…, D + SPARE) of length 1; that of zeros is the one of silence."""
     lengths = torch.linalg.vector_norm(vectors.float(), dim=-1, keepdim=True)
     unit = F.pad(vectors.float() / lengths.clamp(min=1e-12), (0, SPARE))
     unit[..., SILENT - SPARE] = lengths[..., 0] == 0

@@ -313,8 +313,8 @@ def _finish(dataset: NewDataset) -> None:
     layout.unfinished.unlink()
 
 
-@command_line
-def main(argv: Sequence[str] | None = None) -> None:
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of `make_dataset` from a command line, by default the program's."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     add = parser.add_argument_group("what there is").add_argument
@@ -364,7 +364,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--shard", metavar="I/N", help=f"{shard}; a run without it takes what all have extracted")
     remove = "remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning"
     add("--remove_intermediate", action="store_true", help=remove)
-    opt = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+    opt = parse_options(argv)
     with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
         print(make_shard(opt) if opt.shard else told(make_dataset(opt)))
 

@@ -29,6 +29,7 @@ from utils.feature_files.provenance import contradictions, properties
 from utils.mini_corpus import files as mini_files
 from utils.mini_corpus.joint_space import JointSpace
 from utils.mini_corpus.word_vectors import WordVectors, tokenise
+from utils.pretrained.names import PROJECTED
 from utils.storage.own_folder import others_hand
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
     """
     size, queries = trained.checkpoint.config.query_input_size, trained.inputs.desc_bert_path
     record = trained.checkpoint.features.get("query") or properties(_said_by(queries))
+    if trained.checkpoint.config.compares_sentences:  # there may be no queries: it is the model of the pictures
+        record = record or trained.checkpoint.features.get("video", {})
     if name is None:
         seed = None if "model" in record else _mini_seed(trained.inputs)
         if seed is not None:
@@ -79,6 +82,8 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
         durations = trained.inputs.video_duration_idx_path
         suggested = _with_folder(record.get("model"), durations)
         name = suggested if _is_of_own_corpus(suggested, durations) else _agreed_name(suggested, unknown)
+    if trained.checkpoint.config.compares_sentences and record.get("layer") == PROJECTED:
+        return _sentence_model(name, record, trained.device)
     encoder = _load(name, record, trained.device)
     if encoder.size != size:
         raise InputError(
@@ -87,6 +92,21 @@ def open_text_model(trained: TrainedModel, name: str | None) -> TextModel:
         )
     ids = encoder.tokenizer.ids
     return TextModel(name, size, encoder.max_tokens, encoder.encode, lambda sentences: list(map(len, ids(sentences))))
+
+
+def _sentence_model(name: str, record: Mapping[str, Any], device: torch.device) -> TextModel:
+    """The model of images and text whose vectors of sentences are compared with those of pictures."""
+    from utils.text_feature.joint.text_tower import open_sentence_encoder
+
+    encoder = open_sentence_encoder(name, record, device)
+    ids = encoder.tokenizer.ids
+
+    def encode(sentences: Sequence[str]) -> list[np.ndarray]:
+        return [rows if rows.any() else rows[:0] for rows in encoder.sentences(sentences)]
+
+    longest = encoder.most - encoder.tokenizer.n_special
+    size = encoder.sentence_size
+    return TextModel(name, size, longest, encode, lambda sentences: list(map(len, ids(sentences))))
 
 
 def _said_by(path: str) -> dict[str, Any]:

@@ -12,7 +12,13 @@ TITLES = {RELOCLNET: "ReLoCLNet", XML: "XML", ZERO_SHOT: "zero-shot"}  # that pe
 STARTS: dict[str, dict[str, Any]] = {
     RELOCLNET: {},
     XML: {"hidden_size": 256, "n_heads": 4, "max_ctx_l": 100, "q2c_alpha": 20.0, "lw_fcl": 0.0, "lw_vcl": 0.0},
-    ZERO_SHOT: {"ctx_mode": "video_sub", "max_ctx_l": 1 << 13, "trim_padding": True, "q2c_alpha": 10.0},
+    ZERO_SHOT: {
+        "ctx_mode": "video_sub",
+        "max_ctx_l": 1 << 13,
+        "max_desc_l": 77,
+        "trim_padding": True,
+        "q2c_alpha": 10.0,
+    },
 }
 XML_SIGN = "span_predictor_type"  # what TVRetrieval's opt.json has, which names no model, and ReLoCLNet's does not
 LONG_VIDEOS = {RELOCLNET: AVERAGE, XML: CUT, ZERO_SHOT: AVERAGE}  # of clips of a fixed length; others are averaged

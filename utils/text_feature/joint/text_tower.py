@@ -81,11 +81,12 @@ class JointTextEncoder(TokenEncoder):
         for batch in batches_by_length([len(ids[i]) for i in spoken], self.batch_size):
             chosen = [spoken[i] for i in batch]
             vectors |= zip(chosen, self._run([ids[i] for i in chosen])[1], strict=True)
-        nothing = np.zeros(self._size_of_sentences, np.float32)
+        nothing = np.zeros(self.sentence_size, np.float32)
         return _unit(np.stack([vectors.get(i, nothing) for i in range(len(ids))])) if ids else nothing[None][:0]
 
     @property
-    def _size_of_sentences(self) -> int:
+    def sentence_size(self) -> int:
+        """Numbers of a sentence's vectors."""
         config = self._model.config
         return int(config.projection_dim if self._is_clip else config.text_config.projection_size)
 
