@@ -262,7 +262,7 @@ def _finish(dataset: NewDataset) -> None:
     layout, splits = dataset.layout, dataset.splits
     with dataset.steps.timed("check"):
         dataset.n_clips = check_agreement(layout, splits, dataset.durations)
-        sentences = checked_sentences(dataset)
+        dataset.sentences = checked_sentences(dataset)
         settings = write_settings(layout, splits, earlier_record(layout, "settings"))
         written = write_annotations(layout, splits, dataset.durations) + ([layout.settings] if settings else [])
     silent = [name for name in dataset.without_file if name in dataset.durations]
@@ -282,11 +282,11 @@ def _finish(dataset: NewDataset) -> None:
     # settings of the corpus' own let a single clip be a span
     short = [] if settings else [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
     dataset.note(f"videos too short to be found, as {least} ({remedies})", short)
-    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else []), *sentences]
+    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else [])]
     write_manifest(
         layout.out,
         layout.prefix,
-        [*written, *features],
+        [*written, *features, *dataset.sentences],
         made_by=SCRIPT,
         options=recorded_options(vars(dataset.opt)),
         models=dataset.models.record(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -125,6 +126,8 @@ def open_sentence_encoder(
     """
     encoder = JointTextEncoder(load_joint_model(name), device=device, batch_size=batch_size)
     theirs = {"weights": record["weights"]} if "weights" in record else {}
+    if not theirs:
+        print(f"note: the features do not say what made them: whether it was {name} cannot be told", file=sys.stderr)
     for _, here, there in contradictions(encoder.sentence_properties(), theirs):
         raise InputError(
             f"{name}: is not the model that made the features (weights {here}, theirs {there}): vectors of two models "
