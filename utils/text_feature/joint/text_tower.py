@@ -61,6 +61,11 @@ class JointTextEncoder(TokenEncoder):
         spoken = vectors.any(axis=1, keepdims=True)
         return np.stack([vectors, _unit((vectors - self._neutral) * spoken)], axis=1)
 
+    def longer(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts have more tokens than `sentences` takes in, and lose their ends."""
+        most = self.most - self.tokenizer.n_special
+        return [len(ids) > most for ids in self.tokenizer.ids(texts)]
+
     def properties(self) -> dict[str, Any]:
         return {**self.joint.record(self.bf16), "layer": LAYER, "max_length": self.max_length}
 

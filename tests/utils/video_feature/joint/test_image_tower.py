@@ -125,6 +125,8 @@ def test_what_makes_no_sense_with_such_a_model_is_refused(folders, tmp_path: Pat
         ({"rescale_factor": 1.0}, "not offered"),
         ({"image_mean": [0.5]}, "not three numbers"),
         ({"size": {}}, "cannot be understood"),
+        ({"image_std": [0.5, 0, 0.5]}, "not above 0"),
+        ({"size": {"shortest_edge": 40}, "crop_size": {"height": 40, "width": 40}}, "the model takes 32"),
         (None, "preparation of pictures cannot be loaded"),
     ],
 )
@@ -134,6 +136,15 @@ def test_preparations_that_are_not_offered_or_damaged_are_named(tmp_path: Path, 
     path.write_text(json.dumps({**said, **changed}) if changed is not None else "{")
     with pytest.raises(InputError, match=rf"clip.*{why}"):
         load_image_model(f"hf/{tmp_path / 'clip'}")
+
+
+@pytest.mark.skipif("siglip2" not in KINDS, reason="this transformers has no SigLIP 2")
+@pytest.mark.parametrize("changed", [{"patch_size": 0}, {"patch_size": 16}, {"max_num_patches": 0}])
+def test_patches_that_the_model_does_not_take_are_named(tmp_path: Path, changed: dict) -> None:
+    path = tiny_joint_model(tmp_path / "siglip2", "siglip2") / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(InputError, match=rf"the model takes patches of {PATCH}"):
+        load_image_model(f"hf/{tmp_path / 'siglip2'}")
 
 
 def test_older_forms_of_sizes_are_read(folders, tmp_path: Path) -> None:
