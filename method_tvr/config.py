@@ -310,7 +310,9 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     if opt.dset_name is None:
         raise InputError(f"--dset_name is missing: one of {', '.join(sorted(DATASETS))}")
     dataset = dataset_of(opt)
-    usual = {**STARTS[opt.model], **dataset.recipe, **read_settings(opt.settings, options)}
+    settings = read_settings(opt.settings, options)
+    model = given.get("model") or settings.get("model") or opt.model
+    usual = {**STARTS[model], **dataset.recipe, **settings}
     opt.update({name: value for name, value in usual.items() if name not in given})
     if dataset.recipe_note:
         values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)

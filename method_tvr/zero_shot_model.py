@@ -120,7 +120,7 @@ class StandingOut(SpanPredictor):
 
 
 def _of_query(vectors: torch.Tensor, weight: float) -> torch.Tensor:
-    """(N, D) -> (N, D + SPARE) of length 1, of which the encoder's numbers have the length `weight`; zeros have none."""
+    """(N, D) -> (N, D + SPARE) of length 1; the encoder's numbers have the length `weight`, or none of zeros."""
     own = weight * F.normalize(vectors.float(), dim=-1)
     rest = (1 - own.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
     return torch.cat([own, rest, own.new_zeros((len(own), SPARE - 1))], dim=-1)

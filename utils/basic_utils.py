@@ -236,7 +236,7 @@ def is_name(string: str) -> bool:
 
 def first_line(err: BaseException) -> str:
     """The first line of an error's message, or its kind when it has none."""
-    return (str(err).splitlines() or [type(err).__name__])[0]
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
 
 
 def first_few(names: Sequence[Any], limit: int = 5) -> str:

@@ -47,7 +47,7 @@ from utils.own_corpus.queries import (
     with_known_names,
 )
 from utils.own_corpus.sentences import checked_sentences, extract_sentences, sentence_encoder, why_they_do_not_compare
-from utils.own_corpus.settings import MAX_CTX_L, write_settings
+from utils.own_corpus.settings import MAX_CTX_L, write_settings, write_zero_shot
 from utils.own_corpus.shards import (
     device_of,
     extract_frames,
@@ -275,9 +275,13 @@ def _finish(dataset: NewDataset) -> None:
     layout, splits = dataset.layout, dataset.splits
     with dataset.steps.timed("check"):
         dataset.n_clips = check_agreement(layout, splits, dataset.durations)
-        sentences = checked_sentences(dataset)
+        dataset.sentences = checked_sentences(dataset)
         settings = write_settings(layout, splits, earlier_record(layout, "settings"))
         written = write_annotations(layout, splits, dataset.durations) + ([layout.settings] if settings else [])
+        if sentences:
+            written += write_zero_shot(layout, splits, dataset.opt.subtitles is not None)
+        else:
+            layout.zero_shot.unlink(missing_ok=True)
     silent = [name for name in dataset.without_file if name in dataset.durations]
     dataset.note("videos without a subtitle file, whose subtitle features are zero", silent)
     both = "videos both trained on and evaluated on, which makes the evaluation look better than it is"
@@ -295,11 +299,11 @@ def _finish(dataset: NewDataset) -> None:
     # settings of the corpus' own let a single clip be a span
     short = [] if settings else [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
     dataset.note(f"videos too short to be found, as {least} ({remedies})", short)
-    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else []), *sentences]
+    features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else [])]
     write_manifest(
         layout.out,
         layout.prefix,
-        [*written, *features],
+        [*written, *features, *dataset.sentences],
         made_by=SCRIPT,
         options=recorded_options(vars(dataset.opt)),
         models=dataset.models.record(),

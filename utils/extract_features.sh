@@ -7,6 +7,7 @@
 #                without "ts" for searching only
 #   --queries_from subtitles   subtitle lines are queries, too, where nobody has written sentences
 #   --out        the folder of the dataset; its name begins the names of all files
+# Several machines at once: --shard 1/4, 2/4, … each, then the same command without it.
 # All options: bash utils/extract_features.sh --help. The same command goes on after a kill, and takes in what is new or
 # has changed. Exit code 0: the dataset is there, what had to be left out is listed; 2: it is not.
 set -euo pipefail

@@ -14,10 +14,10 @@ STARTS: dict[str, dict[str, Any]] = {
     XML: {"hidden_size": 256, "n_heads": 4, "max_ctx_l": 100, "q2c_alpha": 20.0, "lw_fcl": 0.0, "lw_vcl": 0.0},
     ZERO_SHOT: {
         "ctx_mode": "video_sub",
-        "max_ctx_l": 1 << 13,
-        "max_desc_l": 77,
+        "max_ctx_l": 1 << 13,  # no positions limit it
+        "max_desc_l": 77,  # as CLIP
         "trim_padding": True,
-        "q2c_alpha": 10.0,
+        "q2c_alpha": 10.0,  # videos come in the order of their scores, whatever it is
     },
 }
 XML_SIGN = "span_predictor_type"  # what TVRetrieval's opt.json has, which names no model, and ReLoCLNet's does not

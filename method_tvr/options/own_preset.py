@@ -1,6 +1,6 @@
 """What `train.sh own DATA_DIR` stands for, by what extraction left in the folder: words of `train.sh`, one a line.
 
-python method_tvr/options/own_preset.py DATA_DIR
+python method_tvr/options/own_preset.py DATA_DIR [--zero_shot]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "easydict", "orjson", "tqdm"))
 from method_tvr.options.saved import find_path
 from utils.basic_utils import InputError, command_line, first_few, read_json
 from utils.dataset_files import MANIFEST
-from utils.own_corpus.layout import SCRIPT, settings_path
+from utils.own_corpus.layout import SCRIPT, settings_path, zero_shot_path
 from utils.own_corpus.settings import context_of
 from utils.storage.folders import files_in
 
@@ -29,8 +29,8 @@ FOLDER = "give the folder that utils/extract_features.sh made, its --out"
 AGAIN = "run the command of utils/extract_features.sh that made it again"
 
 
-def preset(folder: str) -> list[str]:
-    """The words of `train.sh custom` for a corpus' folder.
+def preset(folder: str, zero_shot: bool = False) -> list[str]:
+    """The words of `train.sh custom` for a corpus' folder, of a model that is trained or of `--model zero_shot`.
 
     Raises:
         InputError: it is not the folder of one corpus that extraction made and that can be trained on.
@@ -41,12 +41,30 @@ def preset(folder: str) -> list[str]:
     made_by = said.get("made_by") if isinstance(said, Mapping) else None
     if made_by != SCRIPT:
         raise InputError(f"{record}: says that {reprlib.repr(made_by)} made this corpus, not {SCRIPT}: {FOLDER}")
-    options, settings = said.get("options"), settings_path(place, record.name.removesuffix(MANIFEST))
+    options, prefix = said.get("options"), record.name.removesuffix(MANIFEST)
     if not isinstance(options, Mapping):
         raise InputError(f"{record}: does not say which options the corpus was made with: {AGAIN}")
+    if zero_shot:
+        return _without_training(zero_shot_path(place, prefix), record, options)
+    settings = settings_path(place, prefix)
     if not settings.is_file():
         raise InputError(_why_without(settings, record, said.get("settings")))
     return ["custom", *context_of(options), "--settings", str(settings)]
+
+
+def _without_training(settings: Path, record: Path, options: Mapping[str, Any]) -> list[str]:
+    if not settings.is_file():
+        raise InputError(
+            f"{record}: the corpus has no vectors of sentences: give utils/extract_features.sh one model of images and "
+            "text, --image_model hf/NAME and --text_model hf/NAME"
+        )
+    return [
+        "custom",
+        "video" if options.get("subtitles") is None else "video_sub",
+        "joint",
+        "--settings",
+        str(settings),
+    ]
 
 
 def _record_in(place: Path) -> Path:
@@ -81,7 +99,9 @@ def _why_without(settings: Path, record: Path, recorded: Any) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="DATA_DIR", help="of a corpus of one's own")
-    words = preset(parser.parse_args(argv).folder)
+    parser.add_argument("--zero_shot", action="store_true", help="of a model without training")
+    args = parser.parse_args(argv)
+    words = preset(args.folder, args.zero_shot)
     print(f"note: the same as train.sh {shlex.join(words)}", file=sys.stderr)
     print("\n".join(words))
 

@@ -23,7 +23,9 @@ fi
 usage="usage: train.sh DSET CTX_MODE VID_FEAT_TYPE --exp_id ID [options], or train.sh own DATA_DIR --exp_id ID [options], or train.sh --resume MODEL_DIR"
 if [ "${1:-}" = own ]; then
   [ $# -ge 2 ] || fail "$usage"
-  words="$(python "$root/method_tvr/options/own_preset.py" -- "$2")"
+  of_model=()
+  [[ " $* " != *" --model zero_shot "* ]] || of_model=(--zero_shot)
+  words="$(python "$root/method_tvr/options/own_preset.py" ${of_model[@]+"${of_model[@]}"} -- "$2")"
   shift 2
   preset=()
   while IFS= read -r word; do preset+=("$word"); done <<<"$words"

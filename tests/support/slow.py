@@ -24,6 +24,7 @@ SLOW = {  # module: what of it takes seconds
     "method_tvr.report.report": {"write_report"},
     "method_tvr.search.index.faiss_index": {"open_faiss_index"},
     "method_tvr.search.index.milvus_index": {"open_milvus_index"},
+    "utils.extract_features": {"main"},
     "utils.pretrained.joint_model": {"load_joint_model"},
     "utils.text_feature.text_encoder": {"TextEncoder"},
     "utils.video_feature.image_models": {"load_image_model"},

@@ -34,6 +34,11 @@ def settings_path(out: Path, prefix: str) -> Path:
     return out / f"{prefix}_training.json"
 
 
+def zero_shot_path(out: Path, prefix: str) -> Path:
+    """`P_zero_shot.json`, the same for a model without training."""
+    return out / f"{prefix}_zero_shot.json"
+
+
 class Layout:
     """Paths of the dataset in the folder `out`, whose name begins those of all files, by what made its features.
 
@@ -56,7 +61,7 @@ class Layout:
         # vectors of whole sentences, of models that compare them with images
         self.query_sentences = features / "bert_feature" / f"{out.name}_query_{text}_sentences.h5"
         self.sub_sentences = features / "bert_feature" / f"{out.name}_sub_{text}_sentences_{clips}"  # a row a clip
-        self.settings = settings_path(out, out.name)
+        self.settings, self.zero_shot = settings_path(out, out.name), zero_shot_path(out, out.name)
         self.subtitles = subtitles_path(out, out.name)
         self.intermediate = intermediate_folder(out, out.name)  # what only a continued or repeated run needs
         self.frames = self.intermediate / f"frames_{image}.h5"

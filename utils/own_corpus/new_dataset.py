@@ -54,6 +54,7 @@ class NewDataset:
     without_file: list[str] = field(default_factory=list)  # videos that have no subtitle file
     notes: list[str] = field(default_factory=list)  # sentences on what is worth knowing
     splits: dict[str, Split] = field(default_factory=dict)
+    sentences: list[Path] = field(default_factory=list)  # files of their vectors, where a model makes any
 
     def __post_init__(self) -> None:
         self.failed.update(self.found.failed)

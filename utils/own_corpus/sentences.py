@@ -32,10 +32,12 @@ def extract_sentences(dataset: NewDataset) -> None:
     assert encoder is not None
     with FeatureFile(layout.video) as video:
         n_clips = {name: video.form(name)[0] for name in sorted(dataset.durations)}
-    extract_clip_sentences(layout.subtitles, n_clips, layout.clip_length, encoder, layout.sub_sentences)
+    cut_to = f"cut to {encoder.most} tokens, special ones too, in the vectors of sentences"
+    cut = extract_clip_sentences(layout.subtitles, n_clips, layout.clip_length, encoder, layout.sub_sentences)
+    dataset.note(f"videos with clips whose subtitle lines together were {cut_to}", cut)
     if dataset.queries:
         rows = [{"desc_id": query.desc_id, "desc": query.desc} for query in dataset.queries]
-        extract_query_sentences(rows, encoder, layout.query_sentences)
+        dataset.note(f"queries {cut_to}", extract_query_sentences(rows, encoder, layout.query_sentences))
 
 
 def checked_sentences(dataset: NewDataset) -> list[Path]:

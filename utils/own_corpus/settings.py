@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from utils.basic_utils import read_json, write_json
@@ -31,6 +32,7 @@ from utils.own_corpus.splits import Split
 AS_TVR = 20_000  # queries
 LEAST_STEPS, LEAST_EPOCHS = 200, 30
 MAX_CTX_L = 128  # clips of a video that a model takes in by default
+ANY_MOMENT = {"label_rule": "best_iou", "min_pred_l": 1, "max_pred_l": MAX_CTX_L + 1}
 
 
 def fitted(n_queries: int) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def write_settings(layout: Layout, splits: Mapping[str, Split], earlier: object)
     }
     settings: dict[str, Any] = {option: str(path.relative_to(layout.out)) for option, path in files.items()}
     settings |= {"clip_length": layout.clip_length, "no_norm_vfeat": bool(layout.i3d)}  # I3D's are normalised already
-    settings |= {"label_rule": "best_iou", "min_pred_l": 1, "max_pred_l": MAX_CTX_L + 1}
+    settings |= ANY_MOMENT
     n_queries = len(splits[TRAIN].queries)
     settings |= {**fitted(n_queries), "trim_padding": n_queries < AS_TVR}
     if edited:
@@ -78,3 +80,21 @@ def write_settings(layout: Layout, splits: Mapping[str, Split], earlier: object)
     else:
         write_json(settings, layout.settings, indent=True)
     return settings
+
+
+def write_zero_shot(layout: Layout, splits: Mapping[str, Split], spoken: bool) -> list[Path]:
+    """Write the options of a model without training, which compares vectors of sentences; returns the file.
+
+    `spoken`: whether there are subtitles.
+    """
+    files = {
+        "video_duration_idx_path": layout.durations,
+        "vid_feat_path": layout.video,
+        "sub_bert_path": layout.sub_sentences,
+        "desc_bert_path": layout.query_sentences,  # there is none without queries
+        **({"eval_path": layout.release(VAL)} if VAL in splits and splits[VAL].queries else {}),
+    }
+    settings = {option: str(path.relative_to(layout.out)) for option, path in files.items()}
+    more = {"model": "zero_shot", "ctx_mode": "video_sub" if spoken else "video", "clip_length": layout.clip_length}
+    write_json({**settings, **more, **ANY_MOMENT}, layout.zero_shot, indent=True)
+    return [layout.zero_shot]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.basic_utils import PROJECT_ROOT
-from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL, Layout
+from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL
 from utils.own_corpus.new_dataset import NewDataset
+<<<<<<< HEAD
 from utils.own_corpus.settings import context_of
 from utils.own_corpus.splits import Split
+=======
+>>>>>>> wt1
 from utils.pretrained.names import place_of
 from utils.tables import aligned, file_size
 
@@ -23,7 +26,7 @@ NEW_LINE = " \\\n    "
 
 def told(made: NewDataset) -> str:
     """What became of a dataset, as text."""
-    parts = [_splits(made), _files(made.layout, made.splits)]
+    parts = [_splits(made), _files(made)]
     parts.append(
         aligned([["step", "seconds"], *([step, f"{taken:.1f}"] for step, taken in made.steps.seconds.items())])
     )
@@ -47,9 +50,10 @@ def _splits(made: NewDataset) -> str:
     return f"{title}\n{aligned(rows)}"
 
 
-def _files(layout: Layout, splits: Mapping[str, Split]) -> str:
+def _files(made: NewDataset) -> str:
+    layout, splits = made.layout, made.splits
     paths = [layout.release(name) for name, split in splits.items() if split.queries]
-    paths += [layout.durations, layout.video, layout.sub, *([layout.query] if paths else [])]
+    paths += [layout.durations, layout.video, layout.sub, *([layout.query] if paths else []), *made.sentences]
     return aligned([["file", "size"], *([str(path.relative_to(layout.out)), file_size(path)] for path in paths)])
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.basic_utils import InputError, first_few
-from utils.storage.folders import entries_of
+from utils.storage.folders import entries_of, files_below
 from utils.text_feature.subtitle_files import SUFFIXES
 from utils.video_feature.decoding import check_decoder, opened
 
@@ -32,8 +32,16 @@ def files_beside(videos: Iterable[Path]) -> list[str]:
     """The names of subtitle files in the folders of videos."""
     folders = sorted({path.parent for path in videos})
     found = [path.name for folder in folders for path in entries_of(folder, "give the folder with the videos")]
-    forms = tuple(suffix for suffix in SUFFIXES if suffix != ".json")  # which may be anything
-    return [name for name in found if name.lower().endswith(forms) and not name.startswith(".")]
+    return [name for name in found if _is_subtitles(name) and not name.startswith(".")]
+
+
+def subtitles_in(folder: Path) -> list[Path]:
+    """The subtitle files in a folder and those below it, but for such as may be anything."""
+    return files_below(folder, lambda name: _is_subtitles(name) and not name.startswith("."), "give another folder")
+
+
+def _is_subtitles(name: str) -> bool:
+    return name.lower().endswith(tuple(suffix for suffix in SUFFIXES if suffix != ".json"))  # which may be anything
 
 
 def _first_text_track(path: Path) -> int | None:

@@ -67,6 +67,8 @@ def source_of(name: str) -> Source:
         place, _, revision = place.partition("@")
     asked = {"revision": revision} if revision else {}
     config, _ = loaded(PretrainedConfig.get_config_dict, place, "configuration", **asked)
+    if not isinstance(config, dict):
+        raise InputError(f"{name}: its config.json holds a {type(config).__name__}, not an object: is it a model's?")
     if not os.path.isdir(place) and (path := loaded(_config_path, place, "configuration", **asked)):
         commit = _COMMIT.search(path)
         revision = commit[1] if commit else revision

@@ -26,6 +26,9 @@ def loaded(load: Any, model_name_or_path: str, what: str, **options: Any) -> Any
     try:
         with quiet():
             return load(model_name_or_path, trust_remote_code=False, **options)
+    except ImportError as err:  # names the package
+        install = "pip install -r utils/pretrained/requirements.txt -c constraints.txt"
+        raise InputError(f"{model_name_or_path}: its {what} needs a package ({first_line(err)}): {install}") from err
     except Exception as err:  # whatever transformers raises on a folder that is damaged or holds something else
         remedy = (
             "is it a whole model? Models that bring code of their own are not run"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.joint_corpus import LINES, SECONDS, extract, make_videos
-from tests.support.joint_models import PROJECTED, SIZE, tiny_joint_model
+from tests.support.joint_models import LONGEST, PROJECTED, SIZE, tiny_joint_model
 from utils.basic_utils import read_json
 from utils.feature_files.feature_file import FeatureFile
 from utils.feature_files.provenance import properties
@@ -100,9 +100,10 @@ def test_the_same_command_again_changes_nothing_and_changed_lines_are_done_anew(
     assert extract(copied, own, image_model=f"hf/{clip}", text_model=clip).code == 0
     assert {path: path.stat().st_mtime_ns for path in own.rglob("*.h5")} == before
     srt = copied / "subtitles" / "b.srt"
-    srt.write_text(srt.read_text().replace("red", "blue"))
+    srt.write_text(srt.read_text().replace("red", "blue " * 20))
     made = extract(copied, own, image_model=f"hf/{clip}", text_model=clip)
     assert made.code == 0, made.err
+    assert f"cut to {LONGEST} tokens, special ones too, in the vectors of sentences (1): b\n" in made.out
     old, new = (features(out)["sub_sentences"] for out in (corpus, own))
     assert [name for name in SECONDS if not np.array_equal(old.read(name), new.read(name))] == ["b"]
 

@@ -94,7 +94,13 @@ def config_cut_short(folder: Path) -> None:
     (folder / "config.json").write_text((folder / "config.json").read_text()[:40])
 
 
-@pytest.mark.parametrize("spoil", [cut_short, gone, pickled, incomplete, other_shape, no_config, config_cut_short])
+def config_of_another_form(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "spoil", [config_of_another_form, cut_short, gone, pickled, incomplete, other_shape, no_config, config_cut_short]
+)
 def test_a_checkpoint_that_is_not_whole_is_one_clear_error(
     clip: Path, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:

@@ -19,8 +19,10 @@ VIDEOS_AT_A_TIME = 16
 AGAINST_TEXT = 1  # row of `JointTextEncoder.sentences`
 
 
-def extract_query_sentences(queries: Rows, encoder: JointTextEncoder, out_h5: StrPath) -> None:
+def extract_query_sentences(queries: Rows, encoder: JointTextEncoder, out_h5: StrPath) -> list[str]:
     """Write `{desc_id: (2, D)}` float32, what `encoder.sentences` gives; whole or not at all, and resumable.
+
+    Returns the desc_ids of queries that were cut.
 
     `InputError` when a row lacks something, or two queries have one desc_id.
     """
@@ -29,16 +31,18 @@ def extract_query_sentences(queries: Rows, encoder: JointTextEncoder, out_h5: St
         todo = [name for name, text in texts.items() if not features.done(name, texts_digest(text))]
         for start in progress(range(0, len(todo), AT_A_TIME), "query sentences"):
             group = todo[start : start + AT_A_TIME]
-            for name, vectors in zip(group, encoder.sentences([texts[name] for name in group]), strict=True):
-                features.put(name, {name: vectors}, texts_digest(texts[name]))
+            given = [texts[name] for name in group]
+            for name, vectors, cut in zip(group, encoder.sentences(given), encoder.longer(given), strict=True):
+                features.put(name, {name: vectors}, texts_digest(texts[name]), {"cut": int(cut)})
+        return [name for name in texts if features.about(name)["cut"]]
 
 
 def extract_clip_sentences(
     subs: Rows, n_clips: Mapping[str, int], clip_length: float, encoder: JointTextEncoder, out_h5: StrPath
-) -> None:
+) -> list[str]:
     """Write `{vid_name: (n_clips, D)}` float32, of each clip the vector that compares with other text.
 
-    Whole or not at all, and resumable.
+    Whole or not at all, and resumable. Returns the videos that have clips whose lines were cut.
 
     Args:
         subs: see `subtitle_lines`; a video that is not in it is silent.
@@ -56,10 +60,12 @@ def extract_clip_sentences(
             group = todo[start : start + VIDEOS_AT_A_TIME]
             different = list(dict.fromkeys(text for name in group for text in said[name]))
             row_of = {text: row for row, text in enumerate(different)}
-            vectors = encoder.sentences(different)[:, AGAINST_TEXT]
+            vectors, longer = encoder.sentences(different)[:, AGAINST_TEXT], encoder.longer(different)
             for name in group:
-                rows = vectors[[row_of[text] for text in said[name]]]
-                features.put(name, {name: rows}, texts_digest(*said[name]))
+                rows = [row_of[text] for text in said[name]]
+                about = {"cut": sum(longer[row] for row in rows)}
+                features.put(name, {name: vectors[rows]}, texts_digest(*said[name]), about)
+        return [name for name in said if features.about(name)["cut"]]
 
 
 def clip_texts(lines: Sequence[Mapping[str, Any]], n_clips: int, clip_length: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -59,6 +60,11 @@ class JointTextEncoder(TokenEncoder):
         vectors = self._projected(texts)
         spoken = vectors.any(axis=1, keepdims=True)
         return np.stack([vectors, _unit((vectors - self._neutral) * spoken)], axis=1)
+
+    def longer(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts have more tokens than `sentences` takes in, and lose their ends."""
+        most = self.most - self.tokenizer.n_special
+        return [len(ids) > most for ids in self.tokenizer.ids(texts)]
 
     def properties(self) -> dict[str, Any]:
         return {**self.joint.record(self.bf16), "layer": LAYER, "max_length": self.max_length}
@@ -126,6 +132,8 @@ def open_sentence_encoder(
     """
     encoder = JointTextEncoder(load_joint_model(name), device=device, batch_size=batch_size)
     theirs = {"weights": record["weights"]} if "weights" in record else {}
+    if not theirs:
+        print(f"note: the features do not say what made them: whether it was {name} cannot be told", file=sys.stderr)
     for _, here, there in contradictions(encoder.sentence_properties(), theirs):
         raise InputError(
             f"{name}: is not the model that made the features (weights {here}, theirs {there}): vectors of two models "

@@ -67,7 +67,7 @@ def preparation_of(joint: JointModel) -> Preparation:
     said = loaded(_processor_dict, joint.source.place, "preparation of pictures", **joint.source.options)
     try:
         return _preparation(said, joint)
-    except (TypeError, ValueError, KeyError) as err:
+    except (TypeError, ValueError, KeyError, AttributeError) as err:
         raise InputError(f"{where}: cannot be understood ({type(err).__name__}: {err}): mend or download it") from err
     except InputError as err:
         raise InputError(f"{where}: {err}") from err
@@ -78,7 +78,7 @@ def _processor_dict(place: str, trust_remote_code: bool, **options: str) -> dict
 
 
 def _preparation(said: dict[str, Any], joint: JointModel) -> Preparation:
-    kind = joint.source.model_type
+    kind, config = joint.source.model_type, joint.model.config.vision_config
     if not said.get("do_resize", True) or not said.get("do_rescale", True):
         raise InputError(f"do_resize or do_rescale false {_NOT_OFFERED}")
     if not math.isclose(factor := float(said.get("rescale_factor", 1 / 255)), 1 / 255, rel_tol=1e-6):
@@ -87,15 +87,23 @@ def _preparation(said: dict[str, Any], joint: JointModel) -> Preparation:
     mean, std = _triple(said.get("image_mean", mean)), _triple(said.get("image_std", std))
     if not said.get("do_normalize", True):
         mean, std = _triple([0, 0, 0]), _triple([1, 1, 1])
+    if min(std) <= 0:
+        raise ValueError(f"image_std {std} is not above 0")
     interpolation = _INTERPOLATIONS.get(said.get("resample", 2 if kind == SIGLIP2 else 3), "bicubic")
     if kind == SIGLIP2:
-        patch = int(said.get("patch_size", joint.model.config.vision_config.patch_size))
-        return Preparation(PatchResize(patch, int(said.get("max_num_patches", 256)), interpolation), None, mean, std)
-    shorter, square = _size(said.get("size", joint.model.config.vision_config.image_size), kind == CLIP)
+        patch, most = said.get("patch_size", config.patch_size), int(said.get("max_num_patches", 256))
+        if patch != config.patch_size or most < 1:
+            raise InputError(f"{most} patches of {patch} pixels: the model takes patches of {config.patch_size}")
+        return Preparation(PatchResize(patch, most, interpolation), None, mean, std)
+    shorter, square = _size(said.get("size", config.image_size), kind == CLIP)
     crops = said.get("do_center_crop", kind == CLIP)
     crop = _size(said.get("crop_size", shorter), False)[0] if crops else shorter
     if crop > shorter or not (square or crops):
         raise InputError(f"a square of {crop} out of {said.get('size')} {_NOT_OFFERED}")
+    if crop != config.image_size:
+        raise InputError(
+            f"makes pictures of {crop} x {crop}, and the model takes {config.image_size}: is it of another?"
+        )
     return Preparation(Resize(shorter, interpolation, square), crop, mean, std, floors=True)
 
 

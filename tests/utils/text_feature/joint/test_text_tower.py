@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from tests.support.joint_models import KINDS, LONGEST, PROJECTED, SIZE, tiny_joint_model
-from tests.support.text_models import build_model
+from tests.support.text_models import build_model, sentences
 from utils.basic_utils import InputError
 from utils.pretrained.joint_model import load_joint_model
 from utils.text_feature.joint.neutral import NEUTRAL_SENTENCES
@@ -122,3 +124,30 @@ def test_only_the_model_on_record_is_opened_for_sentences(folders, encoders, tmp
     other = tiny_joint_model(tmp_path / "clip", "clip", seed=1)
     with pytest.raises(InputError, match=r"is not the model that made the features"):
         open_sentence_encoder(str(other), record)
+
+
+def test_siglips_own_tokenizer_is_read_as_transformers_reads_it(folders, tmp_path: Path) -> None:
+    """As on the hub: a sentencepiece model, and the padding of its class."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = Path(shutil.copytree(folders["siglip"], tmp_path / "siglip"))
+    (folder / "tokenizer.json").unlink()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    with open(folder / "spiece.model", "wb") as file:
+        lines = iter([sentence.lower() for sentence in sentences(24)])
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=file, vocab_size=90, hard_vocab_limit=False, minloglevel=2, **ids
+        )
+    about = {"tokenizer_class": "SiglipTokenizer", "model_max_length": LONGEST, "model_input_names": ["input_ids"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    expected, _ = theirs(folder, "siglip", TEXTS)
+    found = JointTextEncoder(load_joint_model(str(folder))).sentences(TEXTS)
+    np.testing.assert_allclose(found[:, 0], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_without_sentencepiece_the_remedy_is_named(folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_args: object, **_options: object) -> None:
+        raise ImportError("\n SiglipTokenizer requires the SentencePiece library but it was not found")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", load)
+    with pytest.raises(InputError, match=r"SentencePiece library .*pip install -r utils/pretrained/requirements"):
+        JointTextEncoder(load_joint_model(str(folders["siglip"])))

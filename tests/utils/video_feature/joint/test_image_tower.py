@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
-from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
 
 from tests.support.joint_models import KINDS, MOST_PATCHES, PATCH, PROJECTED, SIDE, tiny_joint_model
 from tests.support.video_files import real_video
@@ -70,6 +69,7 @@ def test_videos_give_nearly_what_their_stored_frames_give(folders, image_models,
     assert (record["layer"], record["precision"]) == ("projected", "float32")
 
 
+@pytest.mark.skipif("siglip2" not in KINDS, reason="this transformers has no SigLIP 2")
 def test_frames_of_several_shapes_in_one_video_are_not_mixed(image_models, tmp_path: Path) -> None:
     frames = np.random.default_rng(1).integers(0, 256, (4, 40, 40, 3), np.uint8)
     folder = tmp_path / "videos" / "shapes"
@@ -91,7 +91,8 @@ def test_frames_of_several_shapes_in_one_video_are_not_mixed(image_models, tmp_p
 @pytest.mark.parametrize(("width", "height"), [(640, 272), (272, 640), (32, 32), (1920, 1080), (31, 5000), (7, 7)])
 @pytest.mark.parametrize(("patch", "most"), [(16, 256), (PATCH, MOST_PATCHES), (14, 729)])
 def test_patches_are_as_many_as_transformers_takes(width: int, height: int, patch: int, most: int) -> None:
-    theirs = get_image_size_for_max_num_patches(height, width, patch, most)
+    siglip2 = pytest.importorskip("transformers.models.siglip2.image_processing_siglip2")
+    theirs = siglip2.get_image_size_for_max_num_patches(height, width, patch, most)
     assert PatchResize(patch, most).size(width, height) == theirs[::-1]
 
 
@@ -124,6 +125,8 @@ def test_what_makes_no_sense_with_such_a_model_is_refused(folders, tmp_path: Pat
         ({"rescale_factor": 1.0}, "not offered"),
         ({"image_mean": [0.5]}, "not three numbers"),
         ({"size": {}}, "cannot be understood"),
+        ({"image_std": [0.5, 0, 0.5]}, "not above 0"),
+        ({"size": {"shortest_edge": 40}, "crop_size": {"height": 40, "width": 40}}, "the model takes 32"),
         (None, "preparation of pictures cannot be loaded"),
     ],
 )
@@ -133,6 +136,15 @@ def test_preparations_that_are_not_offered_or_damaged_are_named(tmp_path: Path, 
     path.write_text(json.dumps({**said, **changed}) if changed is not None else "{")
     with pytest.raises(InputError, match=rf"clip.*{why}"):
         load_image_model(f"hf/{tmp_path / 'clip'}")
+
+
+@pytest.mark.skipif("siglip2" not in KINDS, reason="this transformers has no SigLIP 2")
+@pytest.mark.parametrize("changed", [{"patch_size": 0}, {"patch_size": 16}, {"max_num_patches": 0}])
+def test_patches_that_the_model_does_not_take_are_named(tmp_path: Path, changed: dict) -> None:
+    path = tiny_joint_model(tmp_path / "siglip2", "siglip2") / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(InputError, match=rf"the model takes patches of {PATCH}"):
+        load_image_model(f"hf/{tmp_path / 'siglip2'}")
 
 
 def test_older_forms_of_sizes_are_read(folders, tmp_path: Path) -> None:
