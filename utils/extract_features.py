@@ -278,7 +278,7 @@ def _finish(dataset: NewDataset) -> None:
         dataset.sentences = checked_sentences(dataset)
         settings = write_settings(layout, splits, earlier_record(layout, "settings"))
         written = write_annotations(layout, splits, dataset.durations) + ([layout.settings] if settings else [])
-        if sentences:
+        if dataset.sentences:
             written += write_zero_shot(layout, splits, dataset.opt.subtitles is not None)
         else:
             layout.zero_shot.unlink(missing_ok=True)

@@ -11,11 +11,7 @@ from pathlib import Path
 from utils.basic_utils import PROJECT_ROOT
 from utils.own_corpus.layout import ALL, TEST, TRAIN, VAL
 from utils.own_corpus.new_dataset import NewDataset
-<<<<<<< HEAD
 from utils.own_corpus.settings import context_of
-from utils.own_corpus.splits import Split
-=======
->>>>>>> wt1
 from utils.pretrained.names import place_of
 from utils.tables import aligned, file_size
 
