@@ -297,7 +297,7 @@ def _finish(dataset: NewDataset) -> None:
     remedies = "shorter spans: --min_pred_l 1; of a single clip: --label_rule best_iou in training as well"
     least = f"a span takes {FEWEST_CLIPS} clips, more than {(FEWEST_CLIPS - 1) * layout.clip_length:g} s"
     # settings of the corpus' own let a single clip be a span
-    short = [] if settings else [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
+    short = [] if settings or dataset.sentences else [name for name, n in dataset.n_clips.items() if n < FEWEST_CLIPS]
     dataset.note(f"videos too short to be found, as {least} ({remedies})", short)
     features = [layout.video, layout.sub, layout.subtitles, *([layout.query] if dataset.queries else [])]
     write_manifest(

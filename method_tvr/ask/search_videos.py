@@ -55,14 +55,16 @@ def run(own: argparse.Namespace, others: list[str]) -> None:
     """Take in what is new, and search it or open the page."""
     folder = Path(os.path.abspath(own.videos))
     corpus = VideoCorpus(folder, Path(own.out) if own.out else folder.with_name(folder.name + OWN_FOLDER), own)
-    words = ["--text_model", own.image_model, "--videos", own.videos, "--device", str(own.device), *others]
+    words = ["--text_model", own.image_model, "--device", str(own.device)]
+    if own.page or "--save_clips" in others:
+        words += ["--videos", own.videos]
     if own.page:
-        corpus.bring_up_to_date()
+        words += [*corpus.bring_up_to_date(), *others]
         program = str(PROJECT_ROOT / "method_tvr" / "web" / "serve.py")
         os.execv(sys.executable, [sys.executable, program, "--model_dir", str(corpus.model_dir), *words])
     asked = [word for word in others if not word.startswith("--")]
     check_asked(asked)  # before anything is made; values of options do no harm
-    corpus.bring_up_to_date()
+    words += [*corpus.bring_up_to_date(), *others]
     opt = parse_inference_options(["--model_dir", str(corpus.model_dir), *words], SEARCH)
     with named_when_out_of_memory(opt, SEARCH_MEMORY):
         search.run(opt)

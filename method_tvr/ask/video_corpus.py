@@ -8,8 +8,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from easydict import EasyDict
+
 from method_tvr.config import parse_train_options
 from method_tvr.options.models import ZERO_SHOT
+from method_tvr.options.saved import FILES
 from method_tvr.trained.untrained import make_untrained
 from utils.basic_utils import InputError, read_json, write_json
 from utils.own_corpus.layout import zero_shot_path
@@ -18,6 +21,7 @@ from utils.storage.folders import files_below
 DEFAULT_MODEL = "hf/openai/clip-vit-base-patch32"
 TAKEN_IN = "taken_in.json"  # what was there, and with which options, when all of it was extracted
 EXTRACTED_BY = ("image_model", "frame_rate", "clip_length", "subtitles")  # options
+READ_ONCE = {"feature_cache": "disk"}  # options: features are encoded, and then not needed any more
 ELSEWHERE = ("device", "results_dir")  # of the model's options, what may differ without another model
 
 
@@ -38,17 +42,21 @@ class VideoCorpus:
         self._videos, self._out, self._own = videos, out, own
         self.model_dir = out / ZERO_SHOT
 
-    def bring_up_to_date(self) -> None:
+    def bring_up_to_date(self) -> list[str]:
         """Extract what is new or has changed, and make the model if it is not there as the options ask.
 
-        An `InputError` where extraction finds no video, or a model cannot be loaded.
+        Returns the options of a search by it that name the files. An `InputError` where extraction finds no video, or a
+        model cannot be loaded.
         """
         there, path = self._what_is_there(), self._out / TAKEN_IN
         if not path.is_file() or read_json(path, "remove it, to have all looked at again") != there:
             with redirect_stdout(sys.stderr):  # which is for answers
                 self._extract()
             write_json(there, path)
-        self._make_model()
+        opt = self._options()
+        self._make_model(opt)
+        named = {name: opt[name] for name in FILES if opt.get(name)} | READ_ONCE
+        return [word for name, value in named.items() for word in (f"--{name}", str(value))]
 
     def _what_is_there(self) -> dict[str, Any]:
         """Names, sizes and times of all files, and the options that extraction depends on."""
@@ -76,11 +84,14 @@ class VideoCorpus:
         for note in (*made.notes, *(f"{name}: is left out: {reason}" for name, reason in made.failed.items())):
             print(f"note: {note}", file=sys.stderr)
 
-    def _make_model(self) -> None:
+    def _options(self) -> EasyDict:
+        settings = str(zero_shot_path(self._out, self._out.name))
+        given = {"dset_name": "custom", "exp_id": self._out.name, "settings": settings, **READ_ONCE}
+        given |= {name: getattr(self._own, name) for name in ("sub_weight", "device")}
+        return parse_train_options([word for name, value in given.items() for word in (f"--{name}", str(value))])
+
+    def _make_model(self, opt: EasyDict) -> None:
         """Make the model's folder if it is not there, or not as the options and the corpus ask for."""
-        settings = zero_shot_path(self._out, self._out.name)
-        argv = ["--dset_name", "custom", "--exp_id", self._out.name, "--settings", str(settings)]
-        opt = parse_train_options([*argv, "--sub_weight", str(self._own.sub_weight), "--device", str(self._own.device)])
         path = self.model_dir / "opt.json"
         if path.is_file():
             saved: Any = read_json(path, f"remove {self.model_dir}, to have it made again")
