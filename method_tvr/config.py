@@ -17,6 +17,7 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
 from method_tvr.options.models import MODELS, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
+from method_tvr.options.published import find_model
 from method_tvr.options.row import (
     ABOVE_0,
     ABOVE_0_AT_MOST_1,
@@ -207,7 +208,8 @@ OPTIONS: Table = (
                on_resume=True, memory=(SEARCH, 3)),
     )),
     Group("inference", (INFERENCE, SEARCH, SERVE), (
-        Option("model_dir", None, "results folder: a path, a name under results_root, or a pattern of either",
+        Option("model_dir", None, "results folder: a path, a name under results_root, or a pattern of either; or a "
+               "published model: its folder, or org/name[@revision] on the Hugging Face hub",
                required=True),
         Option("eval_id", None, "name of this evaluation, part of the file names (default: the model folder's exp_id)",
                check_name_part),
@@ -374,7 +376,7 @@ def _resumed_options(options: Mapping[str, Option], opt: EasyDict, given: Mappin
 def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     options = options_of(OPTIONS, program)
     opt = _with_defaults(options, given)
-    opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
+    opt.model_dir = find_model(opt.model_dir, opt.results_root)
     saved = BEFORE_RECORDED | load_known(opt.model_dir, options_of(OPTIONS, TRAIN))
     for name, value in saved.items():
         if options[name].inference in (SAVED, MOVABLE) and name not in given:
