@@ -17,7 +17,7 @@ from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
 from method_tvr.options.models import MODELS, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
-from method_tvr.options.published import find_model
+from method_tvr.options.published import find_corpus, find_model
 from method_tvr.options.row import (
     ABOVE_0,
     ABOVE_0_AT_MOST_1,
@@ -214,9 +214,8 @@ OPTIONS: Table = (
         Option("eval_id", None, "name of this evaluation, part of the file names (default: the model folder's exp_id)",
                check_name_part),
         Option("tasks", None, "what to predict (default: all that the split allows)", choices=TASKS, nargs="+"),
-        Option("encoded_corpus", None,
-               "search the split's videos in this folder, which encode.sh wrote, instead of encoding them",
-               metavar="CORPUS_DIR"),
+        Option("encoded_corpus", None, "search the split's videos in this folder, which encode.sh wrote, or in a data "
+               "repository on the hub, org/name[@revision], instead of encoding them", metavar="CORPUS_DIR"),
         Option("external_inference_vr_res_path", None, "look for moments in the videos that another system found: "
                "those of VR in this prediction file, in its order and with its scores", inference=UNSHARED,
                metavar="FILE.json"),
@@ -391,6 +390,7 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
         opt.eval_path = saved.get("eval_path") if len(splits) == 1 else None
     if program in (SEARCH, SERVE):
         look_everywhere(opt, saved, given)
+    opt.encoded_corpus = find_corpus(opt.encoded_corpus, opt.results_root)
     opt.eval_id = opt.eval_id or opt.exp_id
     rules.check_program(opt, given, program)
     rules.finish(opt, given)

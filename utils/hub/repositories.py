@@ -42,7 +42,7 @@ def fetched(name: HubName, files: Sequence[str], kind: str = MODEL, into: Path |
     except errors.RevisionNotFoundError as err:
         raise InputError(f"{name}: {name.repository} has no such revision: give a branch, a tag or a commit") from err
     except errors.LocalEntryNotFoundError as err:
-        raise _unreachable(name, hub, err) from err
+        raise _unreachable(name, err) from err
     except Exception as err:  # versions of huggingface_hub pass on those of different packages
         raise InputError(
             f"{name}: is no folder here, and could not be fetched whole from the hub ({_said(err)}): try again"
@@ -79,16 +79,17 @@ def hub_package() -> Any:
         ) from err
 
 
-def _unreachable(name: HubName, hub: Any, err: Exception) -> InputError:
+def _unreachable(name: HubName, err: Exception) -> InputError:
     """Why what is not in the cache could not be had either."""
-    if hub.constants.HF_HUB_OFFLINE:
+    constants = import_module("huggingface_hub.constants")
+    if constants.HF_HUB_OFFLINE:
         return InputError(
-            f"{name}: is no folder here, and not whole in the hub's cache {hub.constants.HF_HUB_CACHE}: "
+            f"{name}: is no folder here, and not whole in the hub's cache {constants.HF_HUB_CACHE}: "
             "HF_HUB_OFFLINE keeps it from being fetched: unset that, or give a folder"
         )
     why = _said(err.__cause__ or err)
     return InputError(
-        f"{name}: is no folder here, not whole in the hub's cache, and the hub at {hub.constants.ENDPOINT} cannot be "
+        f"{name}: is no folder here, not whole in the hub's cache, and the hub at {constants.ENDPOINT} cannot be "
         f"reached ({why}): check the network and HF_ENDPOINT, or give a folder"
     )
 

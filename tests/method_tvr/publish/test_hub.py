@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from method_tvr import inference
+from method_tvr.ask import encode_corpus
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.options.published import find_model
 from method_tvr.options.saved import load_options
@@ -20,6 +21,8 @@ from tests.support.hub_server import Hub, point_at, running_hub
 from tests.support.runs.commands import ON_THE_CPU, Finished
 from tests.support.runs.tiny_corpus import Corpus, as_argv
 from utils.basic_utils import PROJECT_ROOT, InputError, read_json, write_json
+from utils.hub.files import put
+from utils.hub.names import HubName
 from utils.storage.digests import DIGESTS, write_digests
 
 Run = Callable[..., Finished]
@@ -52,7 +55,7 @@ def test_a_model_of_the_hub_predicts_into_a_folder_of_its_own(
     hub, published, tiny_corpus: Corpus, tmp_path, run_main: Run
 ):
     commit = hub.put_folder(NAME, published)
-    folder = tmp_path / "results" / f"hub-some-lab--reloclnet.tiny-{commit[:12]}"
+    folder = tmp_path / "results" / f"hub-model-some-lab--reloclnet.tiny-{commit[:12]}"
     here = {"results_root": "results", "eval_id": "a", **tiny_corpus.paths, "train_path": None}
     assert run_main(inference.main, [*as_argv({"model_dir": published, **here}), *ON_THE_CPU]).code == 0
     assert find_model(NAME, "results") == str(folder.relative_to(tmp_path))
@@ -76,9 +79,9 @@ def test_a_searcher_is_opened_by_name_and_revision(hub, published, tiny_corpus: 
     options |= {name: str(path) for name, path in tiny_corpus.paths.items() if name != "train_path"}
     searcher = MomentSearcher.from_pretrained(NAME, revision="v1", **options)
     assert len(searcher.search("Omar laughs.", top_k=3)) == 3
-    assert (tmp_path / "results" / f"hub-some-lab--reloclnet.tiny-{first[:12]}" / "encoded_val").is_dir()
+    assert (tmp_path / "results" / f"hub-model-some-lab--reloclnet.tiny-{first[:12]}" / "encoded_val").is_dir()
     assert find_model(f"{NAME}@{first}", "results").endswith(first[:12])
-    with pytest.raises(InputError, match=rf"{NAME}: has no digests.json: give a model that publish.sh"):
+    with pytest.raises(InputError, match=rf"{NAME}: has no digests.json: the model of that name"):
         find_model(NAME, "results")
 
 
@@ -191,6 +194,34 @@ def test_a_model_is_uploaded_and_loaded_by_its_name(hub, tiny_model, published, 
     assert not Path("some-lab").exists()
 
 
+def test_encoded_videos_are_searched_where_they_were_put(
+    hub, published, tiny_model, tiny_corpus: Corpus, tmp_path, run_main: Run
+):
+    paths = {**tiny_corpus.paths, "train_path": None}
+    encode = as_argv({"model_dir": tiny_model, "out": "encoded", **paths})
+    assert run_main(encode_corpus.main, [*encode, *ON_THE_CPU]).code == 0
+    put(Path("encoded"), HubName("some-lab/encoded"))
+    here = {"model_dir": published, "results_root": "results", **paths}
+    wanted = run_main(inference.main, [*as_argv({**here, "eval_id": "w", "encoded_corpus": "encoded"}), *ON_THE_CPU])
+    assert wanted.code == 0, wanted.err
+    in_the_cache: set[str] = set()
+    for _ in range(2):  # the second time it is known that the features are those that were encoded
+        argv = [*as_argv({**here, "eval_id": "h", "encoded_corpus": "some-lab/encoded@main"}), *ON_THE_CPU]
+        found = run_main(inference.main, argv)
+        assert found.code == 0, found.err
+        assert in_the_cache in (set(), listed(tmp_path / "cache"))
+        in_the_cache = listed(tmp_path / "cache")
+    files = [published / f"inference_tvr_val_{name}_predictions_VCMR_SVMR_VR.json" for name in "wh"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    hub.put("some-lab/else", {"README.md": b""}, kind="datasets")
+    refused = run_main(inference.main, [*as_argv({**here, "encoded_corpus": "some-lab/else"}), *ON_THE_CPU])
+    assert refused.code == 2
+    assert (
+        "some-lab/else: has no corpus.json: the dataset of that name on the hub is none of this project's"
+        in refused.err
+    )
+
+
 def test_an_upload_that_fails_says_so(tmp_path, tiny_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
     point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
@@ -208,7 +239,7 @@ def test_the_hub_is_the_one_that_the_variables_name(hub, published, tmp_path):
     variables = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(PROJECT_ROOT)}
     command, env = [sys.executable, "-c", program], {**os.environ, **variables}
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert ended.stdout == f"results/hub-some-lab--reloclnet.tiny-{commit[:12]}\n", ended.stderr
+    assert ended.stdout == f"results/hub-model-some-lab--reloclnet.tiny-{commit[:12]}\n", ended.stderr
     assert f"{NAME}@v1: is {commit} on the hub" in ended.stderr
     assert (tmp_path / "home" / "hub").is_dir()
     offline = subprocess.run(
