@@ -14,9 +14,9 @@ from method_tvr.options.saved import OPTIONS_FILE, find_model_dir, find_path, lo
 from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.hub.names import HubName, hub_name
 from utils.hub.repositories import DATASET, MODEL, fetched
-from utils.storage.digests import DIGESTS, check_digests
+from utils.storage.digests import CARD, DIGESTS, check_digests
 
-WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "README.md"
+WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 # what is fetched, and nothing else; the first has to be there
 FILES = (DIGESTS, WEIGHTS, CONFIG, OPTIONS_FILE, METRICS, CARD)
 CORPUS_FILES = ("corpus.json", "part-*/index.json", "part-*/rows.npy", "part-*/norms.npy")

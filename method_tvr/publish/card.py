@@ -137,7 +137,7 @@ def _use(model: Published) -> str:
         "```python\nfrom method_tvr.ask.searcher import MomentSearcher\n\n"
         f'MomentSearcher.from_pretrained("{model.where}").search("a sentence")\n```\n\n'
         "`model.safetensors` and `config.json` are the model, `opt.json` the options of its training, `digests.json` "
-        "the SHA-256 of each file. Features of the videos have to be there: see below."
+        "their SHA-256. Features of the videos have to be there: see below."
     )
 
 

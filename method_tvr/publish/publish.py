@@ -20,7 +20,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
 
 from method_tvr.config import OPTIONS
 from method_tvr.dset_configs import DATASETS
-from method_tvr.options.published import CARD, METRICS, find_model
+from method_tvr.options.published import METRICS, find_model
 from method_tvr.options.row import TRAIN, UNSHARED, options_of
 from method_tvr.options.saved import FILES, load_known, save_options
 from method_tvr.publish.card import UNKNOWN_LICENCE, Published, card
@@ -29,7 +29,7 @@ from standalone_eval.files.parts import part_folder
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, named_when_full, read_json, write_json
 from utils.hub.names import HubName, hub_name
 from utils.hub.repositories import uploaded
-from utils.storage.digests import write_digests
+from utils.storage.digests import CARD, write_digests
 from utils.storage.folders import files_in
 from utils.storage.whole_folder import put_in_place
 
@@ -51,7 +51,7 @@ def publish(model_dir: str, out: str, license_id: str, private: bool, results_ro
     if name is not None and not folder.parent.exists():
         if name.revision is not None:
             raise InputError(f"{out}: a revision is named to load a model: leave out @{name.revision}")
-        with TemporaryDirectory() as made:
+        with TemporaryDirectory() as made, named_when_full(made):
             write_published(find_model(model_dir, results_root), Path(made), name.repository, license_id, name)
             return uploaded(made, name, f"Model {name.repository}", private=private)
     if private:

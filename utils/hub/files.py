@@ -23,7 +23,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "orjson", "tqdm"))):
 from utils.basic_utils import InputError, command_line
 from utils.hub.names import HubName, hub_name
 from utils.hub.repositories import DATASET, fetched, uploaded
-from utils.storage.digests import DIGESTS, check_digests, write_digests
+from utils.storage.digests import CARD, DIGESTS, check_digests, write_digests
 from utils.storage.folders import files_below
 from utils.storage.whole_folder import put_in_place
 
@@ -71,7 +71,7 @@ def get(name: HubName, folder: Path) -> list[str]:
         with _removed_if_empty(part):
             fetched(name, ["*"], DATASET, into=part)
         names = check_digests(part)
-        kept = {part / name for name in (*names, DIGESTS)}
+        kept = {part / name for name in (*names, CARD, DIGESTS)}
         for path in [path for path in part.rglob("*") if not path.is_dir() and path not in kept]:
             path.unlink()
         shutil.rmtree(part / ".cache", ignore_errors=True)  # of huggingface_hub

@@ -10,11 +10,13 @@ from utils.basic_utils import InputError, progress
 from utils.storage.whole_folder import file_digest, read_sealed, write_sealed
 
 DIGESTS = "digests.json"
+CARD = "README.md"  # of the folder, which may be edited afterwards and is read by people alone
 
 
 def write_digests(folder: Path) -> None:
-    """Write the sizes and digests of all files in a folder and below it, in place of former ones."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / DIGESTS)
+    """Write the sizes and digests of all files in a folder and below it but its card, in place of former ones."""
+    without = (folder / DIGESTS, folder / CARD)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in without)
     found = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in progress(paths, "computing digests")

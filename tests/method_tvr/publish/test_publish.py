@@ -226,6 +226,20 @@ def test_a_pickle_in_a_published_folder_is_never_read(published, tiny_model):
     assert load_model(published).epoch == 0  # what is left is a results folder
 
 
+def test_the_card_may_be_edited(published):
+    with open(published / "README.md", "a", encoding="utf-8") as card:
+        card.write("Thanks to all.\n")
+    assert find_model(str(published), "nowhere") == str(published)
+
+
+def test_a_checkpoint_of_the_published_code_is_published(golden_dir, tmp_path):
+    folder = as_published(golden_dir / "run", tmp_path / "published")
+    ours, theirs = load_model(golden_dir / "run"), load_model(folder)
+    assert not theirs.has_record
+    assert theirs.model_digest() == ours.model_digest()
+    assert "How they were made is not on record." in (folder / "README.md").read_text()
+
+
 def test_digests_name_no_file_outside(published):
     said = read_json(published / DIGESTS)["content"]["files"]["opt.json"]
     for name in ("../opt.json", "/etc/passwd", ""):
@@ -244,6 +258,7 @@ def test_a_missing_package_is_named(tiny_model, tmp_path, monkeypatch, package):
 
 
 def test_the_script_publishes(tiny_model, tmp_path):
+    (tmp_path / "out" / "mine").mkdir(parents=True)
     ended = bash(SCRIPTS / "publish.sh", tiny_model, "./out/mine", cwd=tmp_path)
     assert ended.stdout.endswith("published: ./out/mine\n")
     assert "the card says that the licence is unknown" in ended.stderr
