@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 Files = dict[str, bytes]
 API = re.compile(r"/api/(models|datasets)/([\w.-]+/[\w.-]+)/(revision|tree|preupload|commit)/([^/]+)/?")
 RESOLVE = re.compile(r"/(datasets/)?([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
+ABOUT = {"private": False, "downloads": 0, "likes": 0, "tags": []}  # of any repository
 
 
 @dataclass
@@ -129,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _describe(self, what: str, repository: str, commit: str, files: Files) -> None:
         if what == "revision":
-            self._json({"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]})
+            self._json({"id": repository, "sha": commit, **ABOUT, "siblings": [{"rfilename": name} for name in files]})
             return
         self._json(
             [
@@ -140,9 +142,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, name: str, commit: str, files: Files) -> None:
         content = files[name]
-        half = self.command == "GET" and name in self.hub.cut
         headers = {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": commit}
-        self._send(200, content[: len(content) // 2] if half else content, headers)
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        end = len(content) // 2 if self.command == "GET" and name in self.hub.cut else len(content)
+        if start is None:
+            self._send(200, content[:end], headers)
+            return
+        span = f"bytes {start[1]}-{len(content) - 1}/{len(content)}"
+        self._send(206, content[int(start[1]) : end], {**headers, "Content-Range": span})
 
     def _refuse(self, code: str) -> None:
         self._send(404, b"", {"X-Error-Code": code})
@@ -182,11 +189,17 @@ def running_hub() -> Iterator[Hub]:
 def point_at(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path, offline: bool = False) -> None:
     """Have huggingface_hub, in this process, ask that hub, and keep what it fetches in a folder.
 
-    It reads its variables when it is imported.
+    It reads its variables when it is imported; in its former versions each module has values of its own.
     """
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    for name in ("hf_api", "file_download", "_snapshot_download", "constants"):
+        pytest.importorskip(f"huggingface_hub.{name}")
+    values = {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": offline,
+    }
+    for module in [module for name, module in sys.modules.items() if name.startswith("huggingface_hub.")]:
+        for name in values.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, values[name])
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")

@@ -32,7 +32,11 @@ def fetched(name: HubName, files: Sequence[str], kind: str = MODEL, into: Path |
     errors = import_module("huggingface_hub.utils")
     try:
         folder = hub.snapshot_download(
-            name.repository, repo_type=kind, revision=name.revision, allow_patterns=list(files), local_dir=into
+            name.repository,
+            repo_type=kind,
+            revision=name.revision,
+            allow_patterns=list(files),
+            local_dir=None if into is None else into.resolve(),
         )
     except errors.RepositoryNotFoundError as err:
         raise InputError(
