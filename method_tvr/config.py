@@ -18,6 +18,7 @@ from method_tvr.options import rules
 from method_tvr.options.found import FOUND
 from method_tvr.options.models import MODELS, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
+from method_tvr.options.published import find_corpus, find_model
 from method_tvr.options.resumed import resumed_options
 from method_tvr.options.row import (
     ABOVE_0,
@@ -46,7 +47,7 @@ from method_tvr.options.row import (
     typed,
 )
 from method_tvr.options.rules import dataset_of
-from method_tvr.options.saved import check_name_part, find_model_dir, keep_to_known_places, load_known
+from method_tvr.options.saved import check_name_part, keep_to_known_places, load_known
 from method_tvr.options.settings_file import read_settings
 from method_tvr.options.values import CTX_MODES, INDEX_KINDS, INDEXES, NUMBERED, OFF, SHOWN_NMS_THD, TASKS
 from standalone_eval.check import MAX_PRED
@@ -214,14 +215,14 @@ OPTIONS: Table = (
                on_resume=True, memory=(SEARCH, 3)),
     )),
     Group("inference", (INFERENCE, SEARCH, SERVE), (
-        Option("model_dir", None, "results folder: a path, a name under results_root, or a pattern of either",
+        Option("model_dir", None, "results folder: a path, a name under results_root, or a pattern of either; or a "
+               "published model: its folder, or org/name[@revision] on the Hugging Face hub",
                required=True),
         Option("eval_id", None, "name of this evaluation, part of the file names (default: the model folder's exp_id)",
                check_name_part),
         Option("tasks", None, "what to predict (default: all that the split allows)", choices=TASKS, nargs="+"),
-        Option("encoded_corpus", None,
-               "search the split's videos in this folder, which encode.sh wrote, instead of encoding them",
-               metavar="CORPUS_DIR"),
+        Option("encoded_corpus", None, "search the split's videos in this folder, which encode.sh wrote, or in a data "
+               "repository on the hub, org/name[@revision], instead of encoding them", metavar="CORPUS_DIR"),
         Option("external_inference_vr_res_path", None, "look for moments in the videos that another system found: "
                "those of VR in this prediction file, in its order and with its scores", inference=UNSHARED,
                metavar="FILE.json"),
@@ -360,7 +361,7 @@ def _with_defaults(options: Mapping[str, Option], given: Mapping[str, Any]) -> E
 def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
     options = options_of(OPTIONS, program)
     opt = _with_defaults(options, given)
-    opt.model_dir = find_model_dir(opt.model_dir, opt.results_root)
+    opt.model_dir = find_model(opt.model_dir, opt.results_root)
     saved = BEFORE_RECORDED | load_known(opt.model_dir, options_of(OPTIONS, TRAIN))
     for name, value in saved.items():
         if options[name].inference in (SAVED, MOVABLE) and name not in given:
@@ -375,6 +376,7 @@ def _inference_options(program: str, given: Mapping[str, Any]) -> EasyDict:
         opt.eval_path = saved.get("eval_path") if len(splits) == 1 else None
     if program in (SEARCH, SERVE):
         look_everywhere(opt, saved, given)
+    opt.encoded_corpus = find_corpus(opt.encoded_corpus, opt.results_root)
     opt.eval_id = opt.eval_id or opt.exp_id
     rules.check_program(opt, given, program)
     rules.finish(opt, given)

@@ -93,7 +93,8 @@ class MomentSearcher:
         """Load a model and its encoded videos, which are encoded first where they are not.
 
         Args:
-            model_dir: results folder: a path, a name under `method_tvr/results`, or a pattern of either.
+            model_dir: results folder: a path, a name under `method_tvr/results`, or a pattern of either; or a published
+                model: its folder, or `org/name[@revision]` on the Hugging Face hub.
             split: whose videos are searched; by default those of val, and all of a corpus of one's own.
             **options: of `search.sh`, such as `index="faiss"`, `text_model="roberta-base"` or `device=-1`; True for
                 those that take no value.
@@ -102,6 +103,19 @@ class MomentSearcher:
             InputError: something is missing or does not fit.
         """
         return open_searcher(inference_options(model_dir, SEARCH, **{"eval_split_name": split, **options}))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: StrPath, split: str | None = None, revision: str | None = None, **options: object
+    ) -> MomentSearcher:
+        """As `open`, of a model that others have published.
+
+        Args:
+            name: `org/name` on the Hugging Face hub, or the folder of a model.
+            split, **options: see `open`.
+            revision: of a model on the hub: a branch, a tag or a commit; by default the newest.
+        """
+        return cls.open(name if revision is None else f"{name}@{revision}", split, **options)
 
     @overload
     def search(

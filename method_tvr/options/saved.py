@@ -21,6 +21,7 @@ from utils.basic_utils import PROJECT_ROOT, InputError, StrPath, first_few, read
 FEATURE_FILES = ("vid_feat_path", "sub_bert_path", "desc_bert_path")
 FILES = (*FEATURE_FILES, "video_duration_idx_path", "train_path", "eval_path")
 RECORDED_ONLY = frozenset({"results_dir"})  # training notes it down, here and in the original; nobody reads it back
+OPTIONS_FILE = "opt.json"
 MAX_NAME_BYTES = 100  # of a part of a file name, which may be 255 long
 
 
@@ -32,12 +33,22 @@ def find_path(path: str) -> Path:
 
 
 def find_model_dir(model_dir: str, results_root: str) -> str:
+    """The results folder that `model_dir` means, see `look_for_model_dir`; an `InputError` if there is none."""
+    found = look_for_model_dir(model_dir, results_root)
+    if found is None:
+        places = ", ".join(map(str, _bases(results_root)))
+        raise InputError(
+            f"{model_dir}: no such results folder (looked in {places}): give a path or a name that is there"
+        )
+    return found
+
+
+def look_for_model_dir(model_dir: str, results_root: str) -> str | None:
     """The results folder that `model_dir` means: a path, a name under `results_root`, or a pattern of either.
 
-    Of several matches the newest is taken, and said aloud; of none there is an `InputError`.
+    Of several matches the newest is taken, and said aloud.
     """
-    bases = list(dict.fromkeys((Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")))
-    for base in bases:
+    for base in _bases(results_root):
         if (base / model_dir).is_dir():
             return str(base / model_dir)
         pattern = model_dir if Path(model_dir).is_absolute() else f"{glob.escape(str(base))}/{model_dir}"
@@ -47,8 +58,12 @@ def find_model_dir(model_dir: str, results_root: str) -> str:
             if len(matches) > 1:
                 print(f"{len(matches)} results folders match {model_dir}: taking the newest, {newest}")
             return str(newest)
-    places = ", ".join(map(str, bases))
-    raise InputError(f"{model_dir}: no such results folder (looked in {places}): give a path or a name that is there")
+    return None
+
+
+def _bases(results_root: str) -> list[Path]:
+    """Where results folders are looked for."""
+    return list(dict.fromkeys((Path(), find_path(results_root), PROJECT_ROOT / "method_tvr" / "results")))
 
 
 def _started(results_dir: Path) -> tuple[str, float]:
@@ -59,12 +74,12 @@ def _started(results_dir: Path) -> tuple[str, float]:
 
 def save_options(opt: Mapping[str, Any], results_dir: StrPath) -> None:
     """Write opt.json into the results folder."""
-    write_json(dict(opt), Path(results_dir) / "opt.json", indent=True)
+    write_json(dict(opt), Path(results_dir) / OPTIONS_FILE, indent=True)
 
 
 def load_options(model_dir: str) -> dict[str, Any]:
     """Read a results folder's opt.json; an `InputError` where it is missing or not an object."""
-    path = Path(model_dir) / "opt.json"
+    path = Path(model_dir) / OPTIONS_FILE
     saved = read_json(path, "give a results folder that training made, with opt.json and model.ckpt in it")
     if not isinstance(saved, dict):
         raise InputError(f"{path}: expected an object of options, found {type(saved).__name__}")
@@ -76,7 +91,7 @@ def load_known(model_dir: str, known: Mapping[str, Option]) -> dict[str, Any]:
 
     An `InputError` if it cannot be read, or the command line would refuse a value, which is named.
     """
-    saved, path = load_options(model_dir), Path(model_dir) / "opt.json"
+    saved, path = load_options(model_dir), Path(model_dir) / OPTIONS_FILE
     names = {option.alias: name for name, option in known.items() if option.alias}
     saved = {names.get(name, name): value for name, value in saved.items() if names.get(name) not in saved}
     if "model" not in saved and XML_SIGN in saved:
@@ -107,7 +122,7 @@ def keep_to_known_places(opt: dict[str, Any], saved: Mapping[str, Any], typed: C
     already, or when it was asked for; elsewhere such features are read from disk item by item. `feature_cache` and
     `feature_cache_dir` of `opt` are changed to that end; `folder` is that of opt.json, and `saved` what it says.
     """
-    path = Path(folder) / "opt.json"
+    path = Path(folder) / OPTIONS_FILE
     taken = {name: opt[name] for name in FILES if name not in typed and opt.get(name) and opt[name] == saved.get(name)}
     far = [f"--{name} {file}" for name, file in taken.items() if _is_far(file, folder)]
     if far:

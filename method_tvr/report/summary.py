@@ -15,7 +15,7 @@ if not all(map(find_spec, ("method_tvr", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from method_tvr.options.saved import find_model_dir
+from method_tvr.options.published import find_model
 from utils.basic_utils import InputError, command_line, read_json
 from utils.storage.folders import files_in
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("model_dirs", nargs="+", help="results folders: paths, names or patterns")
     parser.add_argument("--results_root", default="method_tvr/results", help="where names and patterns are looked up")
     args = parser.parse_args()
-    model_dirs = [find_model_dir(name, args.results_root) for name in args.model_dirs]
+    model_dirs = [find_model(name, args.results_root) for name in args.model_dirs]
     for title, nms in (("without NMS", False), ("with NMS", True)):
         print(f"\n{len(model_dirs)} runs, {title}")
         print(summary_table([final_metrics(model_dir, nms) for model_dir in model_dirs]))

@@ -3,7 +3,8 @@
 #   bash method_tvr/scripts/inference.sh MODEL_DIR SPLIT_NAME [any option of method_tvr/config.py]
 # or ask in words, without a file of queries:
 #   bash method_tvr/scripts/inference.sh MODEL_DIR SPLIT_NAME --query "a sentence" [--query "another"] [--query_file FILE.txt]
-#   MODEL_DIR   a results folder: its path, its name, or a pattern such as 'tvr-video_sub_tef-reloclnet-*'
+#   MODEL_DIR   a results folder: its path, its name, or a pattern such as 'tvr-video_sub_tef-reloclnet-*'; or a published
+#               model: its folder, or org/name[@revision] on the Hugging Face hub
 #   SPLIT_NAME  val | test (of TVR and mini: test_public), or any that --video_duration_idx_path has
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

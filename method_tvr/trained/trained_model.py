@@ -30,7 +30,8 @@ from method_tvr.search.stored_corpus import open_corpus
 from method_tvr.search.windows import Windows
 from method_tvr.start_end_dataset import StartEndEvalDataset
 from method_tvr.trained.outdated_encodings import refuse_outdated
-from method_tvr.training.checkpoint import Checkpoint, load_checkpoint
+from method_tvr.trained.published_model import load_model
+from method_tvr.training.checkpoint import Checkpoint
 from utils.basic_utils import InputError, StrPath, progress
 from utils.model_utils import choose_device
 from utils.ranks import ALONE, Ranks
@@ -39,7 +40,7 @@ RETRIEVAL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch
 
 
 def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None) -> TrainedModel:
-    """Open the model in the results folder `opt.model_dir`, and generate its dataset if it is one that can be.
+    """Open the model in the folder `opt.model_dir`, and generate its dataset if it is one that can be.
 
     Args:
         opt: from `parse_inference_options`.
@@ -50,7 +51,7 @@ def open_model(opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None 
         InputError: it cannot be read, sees something else than the options' `ctx_mode`, takes less than they ask, or
             finds no spans as long as they ask in windows of long videos.
     """
-    checkpoint, inputs = load_checkpoint(Path(opt.model_dir) / "model.ckpt"), settings_of(Inputs, opt)
+    checkpoint, inputs = load_model(Path(opt.model_dir)), settings_of(Inputs, opt)
     checkpoint.note_if_unknown()
     trained_with = checkpoint.config.ctx_mode
     if set(trained_with.split("_")) != set(inputs.ctx_mode.split("_")):

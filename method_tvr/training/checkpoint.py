@@ -107,7 +107,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: checkpoint not found: give a results folder that training has saved a model in")
-    content = load_safely(path)
+    return checked_checkpoint(load_safely(path), path, os.path.getsize(path))
+
+
+def checked_checkpoint(content: Any, path: str | os.PathLike[str], n_bytes: int) -> Checkpoint:
+    """What content is as a checkpoint; an `InputError` where it is none, or does not have the digest that it names.
+
+    Args:
+        content: what `path` holds, of plain types and tensors; it may come from anyone.
+        n_bytes: how much its weights can be.
+    """
     try:
         if not isinstance(content, dict):
             raise TypeError(f"a {type(content).__name__}")
@@ -126,7 +135,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         with torch.device("meta"):  # shapes alone, no weights
             expected = {name: tensor.shape for name, tensor in config.build().state_dict().items()}
         found = {str(name): tensor.shape for name, tensor in state.items()}
-        if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > os.path.getsize(path):
+        if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > n_bytes:
             raise ValueError("its weights are more than the file can hold")
         made_by, features = str(content.get("made_by", UNKNOWN)), content.get("features", {})
         if not isinstance(features, dict) or not all(isinstance(record, dict) for record in features.values()):

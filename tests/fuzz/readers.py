@@ -304,6 +304,7 @@ READERS = {
     "features": Reader(_write_features, _read_features, memory=(320 * MIB, 300)),
     "feature_cache": Reader(_write_cache, _read_cache),
     "checkpoint": Reader(_write_checkpoint, _read_checkpoint),
+    "published_model": _of_module("hostile_published"),
     "training_state": _of_module("hostile_training_state"),
     "encoded_corpus": _of_module("hostile_corpus"),
     "faiss_index": _of_module("hostile_index"),

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from method_tvr.report.plots import Curve, draw_curves, read_curves
-from method_tvr.training.checkpoint import load_checkpoint
+from method_tvr.trained.published_model import load_model
 from method_tvr.web.outcomes.split_outcomes import SplitOutcomes
 from method_tvr.web.page.rendering import message, render
 from utils.basic_utils import InputError
@@ -27,7 +27,7 @@ def build_run_tab(model_dir: Path, outcomes: SplitOutcomes | None) -> None:
     except InputError:  # whose message says where the folder is
         gr.HTML(message(NO_CURVES, "note"), elem_id="curves")
     else:
-        kept = load_checkpoint(model_dir / "model.ckpt").epoch
+        kept = load_model(model_dir).epoch
         gr.HTML(curves_svg(curves, kept), elem_id="curves")
 
 

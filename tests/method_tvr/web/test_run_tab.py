@@ -61,7 +61,7 @@ def test_the_line_of_the_model_kept_is_at_the_epoch_of_the_checkpoint(monkeypatc
     drawn = []
     curves = {"Eval/VCMR-0.5/0.5-r1": Curve([0, 1, 2], [9.0, 1.0, 2.0])}
     monkeypatch.setattr(run_tab, "read_curves", lambda folder: curves)
-    monkeypatch.setattr(run_tab, "load_checkpoint", lambda path: SimpleNamespace(epoch=2))
+    monkeypatch.setattr(run_tab, "load_model", lambda path: SimpleNamespace(epoch=2))
     monkeypatch.setattr(run_tab, "draw_curves", lambda figure, curves, epoch: drawn.append(epoch))
     with gr.Blocks():
         run_tab.build_run_tab(tmp_path, None)
