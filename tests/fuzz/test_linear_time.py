@@ -26,7 +26,7 @@ from utils.mini_corpus.word_vectors import stem, tokenise
 from utils.model_utils import named_when_out_of_memory
 from utils.own_corpus.layout import name_in_files
 from utils.own_corpus.queries import read_queries
-from utils.own_corpus.query_keys import standard_keys
+from utils.own_corpus.reading.query_keys import standard_keys
 from utils.tables import aligned
 from utils.text_feature.decode_text import decode
 from utils.text_feature.preprocess_subtitles import _by_name_without_language, read_vid_names

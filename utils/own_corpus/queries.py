@@ -22,8 +22,8 @@ from standalone_eval.ground_truth import is_query_type
 from utils.basic_utils import InputError, first_few
 from utils.inventory.names import Names
 from utils.own_corpus.layout import ALL, LEARNT, TEST
-from utils.own_corpus.query_keys import splits_meant, standard_keys
-from utils.own_corpus.query_rows import read_rows
+from utils.own_corpus.reading.query_keys import splits_meant, standard_keys
+from utils.own_corpus.reading.query_rows import read_rows
 from utils.tables import indented
 
 LARGEST_ID = 2**53

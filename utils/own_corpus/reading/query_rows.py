@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from utils.basic_utils import InputError, StrPath
-from utils.own_corpus.query_keys import TEXT_KEYS, key_meant
+from utils.own_corpus.reading.query_keys import TEXT_KEYS, key_meant
 from utils.text_feature.decode_text import read_text
 from utils.text_feature.text_rows import json_lines, lines_of
 
