@@ -83,6 +83,8 @@ class VideoCorpus:
         made = make_dataset(parse_options([*argv, *(["--subtitles", subtitles] if subtitles else [])]))
         for note in (*made.notes, *(f"{name}: is left out: {reason}" for name, reason in made.failed.items())):
             print(f"note: {note}", file=sys.stderr)
+        taken = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in made.steps.seconds.items())
+        print(f"{len(made.durations)} videos taken in: {taken}", file=sys.stderr)
 
     def _options(self) -> EasyDict:
         settings = str(zero_shot_path(self._out, self._out.name))

@@ -46,6 +46,7 @@ PROMISING = 3  # times as many videos as are kept are looked at closely before a
 SCORED_AT_A_TIME = 64  # videos, after which it is known better what the answer needs
 FEW, CLIPS_A_QUERY = 4, 60_000  # an exact search serves many by one pass: more than 22 of 1.1 million clips
 A_PASS = 8  # as soon as more than a share of 1/8 of all entries is left, a pass over the corpus is faster
+WORTH_IT = 0.8  # of the corpus' bytes, beyond which an exact search is faster
 ONE_LOOK = torch.ones(1, dtype=torch.int64)  # and an answer is proved
 BOUNDS_AT_A_TIME = 1 << 25  # of entries and queries: 128 MB
 
@@ -218,9 +219,10 @@ class CertifiedIndex(SearchIndex):
     def said(self) -> str:
         n, corpus_bytes = max(1, self.work.queries), int(self._n_clips.sum()) * self._row_bytes
         read = (self.work.index_bytes + self.work.row_bytes) / n
+        advice = "; --index exact is faster on encodings such as these" if read > WORTH_IT * corpus_bytes else ""
         return (
             f"a query reads {read / 1e6:,.1f} MB, {100 * read / corpus_bytes:.3g} % of the corpus' "
-            f"{corpus_bytes / 1e6:,.1f} MB, and scores {self.work.scored / n:,.0f} of {len(self._n_clips):,}"
+            f"{corpus_bytes / 1e6:,.1f} MB, and scores {self.work.scored / n:,.0f} of {len(self._n_clips):,}{advice}"
         )
 
     def _find(self, scored: _Scored, query: list[Floats], usable: np.ndarray, bound: np.ndarray, keep: int) -> None:
