@@ -34,6 +34,7 @@ from method_tvr.search.index.recall import compare
 from method_tvr.search.records import EncodedQueries, Moments, Proofs, RankedVideos, SearchSettings, Shortlist
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
+from method_tvr.zero_shot_model import StandingOut
 from tests.benchmarks.common import AnswersDiffer, Report, Timing, benchmark_parser, measure_unit, start
 from tests.benchmarks.grown_corpus import load_queries
 from tests.benchmarks.peak_memory import PeakMemory
@@ -51,16 +52,20 @@ class GrownCorpus:
         folder: what `grown_corpus.py` wrote.
         n_queries: how many of the queries are asked, spread evenly.
         n_videos: the first of the corpus; None: all.
+        zero_shot: moments are found as a model without training finds them.
     """
 
-    def __init__(self, folder: Path, n_queries: int, n_videos: int | None = None) -> None:
+    def __init__(self, folder: Path, n_queries: int, n_videos: int | None = None, zero_shot: bool = False) -> None:
         self.store = CorpusStore(folder)
         self.corpus = StoredCorpus(self.store, list(self.store.where)[:n_videos], CPU)
-        queries, self.kernels = load_queries(folder)
+        queries, kernels = load_queries(folder)
+        self.predictors = [StandingOut(1.0, 1.0)] if zero_shot else conv_predictors(*kernels)
         asked = np.linspace(0, len(queries) - 1, n_queries).round().astype(np.int64)
         self.queries = queries.of(asked)
         self.others = np.delete(queries.for_videos.numpy(), asked, axis=0)  # such as a model was trained on
-        self.name = folder.name if n_videos is None else f"{folder.name}_{n_videos}"
+        self.name = "_".join(
+            [folder.name, *([str(n_videos)] if n_videos else []), *(["zero_shot"] if zero_shot else [])]
+        )
         self.exact_path = folder.with_name(f"{self.name}_exact_{n_queries}.pt")
 
     @property
@@ -75,7 +80,7 @@ class GrownCorpus:
 
     def searcher(self, index: SearchIndex | None) -> Searcher:
         """Searches by way of an index, or exactly."""
-        return Searcher(self.corpus, conv_predictors(*self.kernels), SearchSettings(), index=index)
+        return Searcher(self.corpus, self.predictors, SearchSettings(), index=index)
 
     def exact_answers(self) -> dict[str, Answers]:
         """Those of an earlier exact run to the queries together and alone, to compare with.
@@ -152,7 +157,7 @@ def bytes_on_disk(path: Path) -> int:
 
 def measure(report: Report, args: argparse.Namespace) -> None:
     """Lines of one way of searching: building, one query at a time, all at once."""
-    grown, memory = GrownCorpus(Path(args.corpus), args.queries, args.videos), PeakMemory()
+    grown, memory = GrownCorpus(Path(args.corpus), args.queries, args.videos, args.zero_shot), PeakMemory()
     unit, n_clips = measure_unit(CPU), grown.n_clips
     report.settings["clips"] = n_clips
     index, name = None, args.index
@@ -166,7 +171,7 @@ def measure(report: Report, args: argparse.Namespace) -> None:
         report.add(f"{name}: build or open", built, n_clips, "clips", note=f"{per_clip:.0f} bytes a clip; {building}")
     searcher = grown.searcher(index)
     if args.index == PLAIN:
-        searcher = PlainSearcher(grown.corpus, conv_predictors(*grown.kernels), SearchSettings())
+        searcher = PlainSearcher(grown.corpus, grown.predictors, SearchSettings())
     with memory.watched():
         next(searcher.search(grown.queries[:1]))  # files are compared with their digests
         begin = time.perf_counter()
@@ -241,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add("--candidate_videos", type=int, default=CandidateSettings.n_entries, help="videos scored")
     add("--probes", type=int, default=CandidateSettings.n_probes, help="cells looked into")
+    add("--zero_shot", action="store_true", help="find moments as a model without training does")
     add("--prove", action="store_true", help="have faiss look further until answers are proved complete")
     add("--queries", type=int, default=200, help="queries asked")
     add("--alone", type=int, default=100, help="queries asked one at a time")
