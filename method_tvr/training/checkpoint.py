@@ -143,7 +143,7 @@ def checked_checkpoint(content: Any, path: str | os.PathLike[str], n_bytes: int)
         records = {kind: properties(features[kind]) for kind in KINDS if kind in features}
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as err:
         raise InputError(
-            f"{path}: is not a ReLoCLNet or XML checkpoint ({type(err).__name__}: {err}): "
+            f"{path}: is no checkpoint of a model that is known ({type(err).__name__}: {err}): "
             'expected {"model": weights, "model_cfg": sizes, "epoch": number}'
         ) from err
     if not intact:

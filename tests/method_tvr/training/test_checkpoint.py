@@ -294,7 +294,7 @@ def test_content_that_does_not_fit_is_refused(tmp_path, spoil):
 def test_checkpoints_of_other_projects_are_refused(tmp_path, content):
     path = tmp_path / "model.ckpt"
     torch.save(content, path)
-    assert "not a ReLoCLNet or XML checkpoint" in refuse(path, tmp_path / "marker")
+    assert "no checkpoint of a model that is known" in refuse(path, tmp_path / "marker")
 
 
 def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path):
