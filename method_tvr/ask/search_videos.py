@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
@@ -47,27 +48,31 @@ def own_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--frame_rate", type=float, default=2.0, help="frames a second that are looked at; %(default)s")
     add("--clip_length", type=float, default=1.5, help="seconds of a clip; %(default)s")
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; 0")
-    add("--page", action="store_true", help="open the page that plays the videos; options of serve.sh go with it")
+    add("--page", action="store_true", help="also open the page that plays the videos; options of serve.sh go with it")
     return parser.parse_known_args(argv)
 
 
-def run(own: argparse.Namespace, others: list[str]) -> None:
-    """Take in what is new, and search it or open the page."""
+def run(own: argparse.Namespace, sentences: Sequence[str], others: Sequence[str]) -> None:
+    """Take in what is new, search it, and open the page if it is asked for; `others` are options of either."""
     folder = Path(os.path.abspath(own.videos))
     corpus = VideoCorpus(folder, Path(own.out) if own.out else folder.with_name(folder.name + OWN_FOLDER), own)
-    words = ["--text_model", own.image_model, "--device", str(own.device)]
-    if own.page or "--save_clips" in others:
-        words += ["--videos", own.videos]
+    check_asked(sentences)  # before anything is made
+    words = ["--text_model", own.image_model, "--device", str(own.device), *corpus.bring_up_to_date()]
+    words = ["--model_dir", str(corpus.model_dir), *words]
+    if sentences or not own.page:
+        opt = parse_inference_options([*words, *_of_search(own, others), *sentences], SEARCH)
+        with named_when_out_of_memory(opt, SEARCH_MEMORY):
+            search.run(opt)
     if own.page:
-        words += [*corpus.bring_up_to_date(), *others]
         program = str(PROJECT_ROOT / "method_tvr" / "web" / "serve.py")
-        os.execv(sys.executable, [sys.executable, program, "--model_dir", str(corpus.model_dir), *words])
-    asked = [word for word in others if not word.startswith("--")]
-    check_asked(asked)  # before anything is made; values of options do no harm
-    words += [*corpus.bring_up_to_date(), *others]
-    opt = parse_inference_options(["--model_dir", str(corpus.model_dir), *words], SEARCH)
-    with named_when_out_of_memory(opt, SEARCH_MEMORY):
-        search.run(opt)
+        os.execv(sys.executable, [sys.executable, program, *words, "--videos", own.videos, *others])
+
+
+def _of_search(own: argparse.Namespace, others: Sequence[str]) -> list[str]:
+    """The options of a search; with a page, they are the page's."""
+    if own.page:
+        return []
+    return [*(["--videos", own.videos] if "--save_clips" in others else []), *others]
 
 
 @command_line
@@ -75,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0].startswith("-") and given[0] not in ("-h", "--help"):
         raise InputError(f"{given[0]}: write the folder of videos first, then sentences and options")
-    run(*own_options(given))
+    sentences = list(takewhile(lambda word: not word.startswith("-"), given[1:]))
+    own, others = own_options([*given[:1], *given[1 + len(sentences) :]])
+    run(own, sentences, others)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 # --help, and those of search.sh. All that is made lies in VIDEOS_DIR_search.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-need torch h5py transformers av
+need torch h5py
 
 [ $# -ge 1 ] || fail "usage: search_videos.sh VIDEOS_DIR [SENTENCE ...] [options]"
 exec python "$root/method_tvr/ask/search_videos.py" "$@"

@@ -86,6 +86,9 @@ def test_the_page_is_opened_with_the_videos_and_the_model(videos, model, monkeyp
     assert words[words.index("--videos") + 1] == str(videos)
     assert words[words.index("--model_dir") + 1] == str(videos.with_name("videos_search") / "zero_shot")
     assert words[-2:] == ["--port", "7861"]
+    both = ask(videos, model, "A red bicycle.", "--page", "--port", 7861)
+    assert (both.code, "A red bicycle." in both.out) == (0, True)
+    assert started[1] == words
 
 
 def test_what_is_wrong_is_said_before_anything_is_made(videos, model, tmp_path):
