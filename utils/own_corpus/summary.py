@@ -33,6 +33,9 @@ def told(made: NewDataset) -> str:
     if made.failed:
         reasons = [f"{name}: {reason}" for name, reason in made.failed.items()]
         parts.append(_listed("Left out: videos, tried again by the same command", reasons))
+    if made.sentences:
+        command = f"bash method_tvr/scripts/train.sh own {_shown(made.layout.out)} --model zero_shot"
+        parts.append(_command("Search it without training:", [f"{command} --exp_id {made.layout.prefix}"]))
     return "\n\n".join([*parts, next_commands(made)])
 
 
