@@ -36,6 +36,7 @@ from method_tvr.web.batching import Busy
 from method_tvr.web.guards import (
     COOKIE,
     LOGIN_PATH,
+    THUMBNAILS,
     Guard,
     foreign_host,
     foreign_origin,
@@ -48,6 +49,7 @@ from method_tvr.web.guards import (
 )
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
+from method_tvr.web.pictures.thumbnails import Thumbnails
 from method_tvr.web.saving.cuts import Cuts
 from method_tvr.web.saving.lists import PATH, list_response
 from method_tvr.web.service import Service
@@ -116,7 +118,7 @@ def create_app(service: Service, known_session: Callable[[str], bool]) -> FastAP
             Middleware(Guard, refuse=foreign_host(names_of(service.host, service.allowed_hosts))),
             Middleware(Guard, refuse=needless_path),
             Middleware(Guard, refuse=foreign_origin),
-            Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst))),
+            Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst), _of_thumbnails(limits))),
             Middleware(Guard, refuse=without_token(service.token, lambda: HTMLResponse(LOGIN, 401))),
             Middleware(Guard, refuse=unknown_session(known_session)),
         ],
@@ -126,10 +128,15 @@ def create_app(service: Service, known_session: Callable[[str], bool]) -> FastAP
     _add_lists(app, service)
     _add_media(app, service)
     _add_clips(app, service)
+    _add_thumbnails(app, service)
     _add_list(app, service)
     _add_login(app, service.token)
     _add_unknown(app)
     return app
+
+
+def _of_thumbnails(limits: Limits) -> RateLimiter:
+    return RateLimiter(limits.thumbnail_rate * limits.rate, limits.thumbnail_rate * limits.burst)
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -256,6 +263,19 @@ def _add_clips(app: FastAPI, service: Service) -> None:
     )
     def clip(vid_name: MediaName, start: Second, end: Second) -> Response:
         return cuts.response(vid_name, start, end)
+
+
+def _add_thumbnails(app: FastAPI, service: Service) -> None:
+    thumbnails = Thumbnails(service.media, service.limits)
+
+    @app.get(
+        f"{THUMBNAILS}{{vid_name:path}}",
+        response_class=Response,
+        responses=_problems(404, 422, 429, 503) | {200: {"content": {"image/jpeg": {}}}},
+        summary="What is shown at a second of a video, as a picture of at most 320 x 180 pixels",
+    )
+    def thumbnail(vid_name: MediaName, time: Second) -> Response:
+        return thumbnails.response(vid_name, time)
 
 
 def _add_list(app: FastAPI, service: Service) -> None:

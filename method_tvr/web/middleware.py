@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
+from method_tvr.web.guards import THUMBNAILS
 
 LOG = logging.getLogger(__name__)
 # Gradio's page has scripts and styles in itself, makes functions of text, and shows pictures that it made
@@ -42,6 +43,7 @@ KEPT = {  # how long browsers may keep files, by their folder
     "/static/": "public, max-age=3600",
     "/api/docs/static/": "public, max-age=3600",
     "/media/": "private, max-age=3600",
+    THUMBNAILS: "private, max-age=3600",
 }
 NOT_KEPT = "no-store"
 

@@ -8,3 +8,5 @@ const chosen = (event) => {
 };
 element.addEventListener("click", chosen);
 element.addEventListener("keydown", chosen);
+// a picture that cannot be had shows nothing
+element.addEventListener("error", (event) => event.target.matches("img.thumbnail") && event.target.remove(), true);

@@ -386,6 +386,7 @@ def test_the_openapi_document_says_what_is_asked_and_answered(client):
         "/api/videos",
         "/api/health",
         "/api/clips/{vid_name}",
+        "/api/thumbnails/{vid_name}",
         "/api/moments.csv",
         "/media/{vid_name}",
     }
