@@ -27,6 +27,9 @@ class Limits:
             seconds that one may wait, and then take.
         max_thumbnails_kept: how many are kept in memory, of some 10 KiB each.
         thumbnail_rate: how many times as often a client may ask for one as for anything else: a page shows many.
+        max_picture, max_pictures, max_pictures_of_client: bytes of a picture that is asked with; how many are received
+            and looked at at a time, of all clients and of one.
+        max_pictures_kept: that are remembered, as some KiB of numbers each.
         timeout: seconds that a request waits, for its own body to arrive and then for its answer.
     """
 
@@ -45,6 +48,10 @@ class Limits:
     thumbnail_timeout: float = 10.0
     max_thumbnails_kept: int = 2000
     thumbnail_rate: float = 5.0
+    max_picture: int = 10 * 1024 * 1024
+    max_pictures: int = 8
+    max_pictures_of_client: int = 4
+    max_pictures_kept: int = 1000
     timeout: float = 30.0
 
 
