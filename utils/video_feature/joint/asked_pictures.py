@@ -28,7 +28,7 @@ MOST_PIXELS = 64_000_000  # of a picture, or of a frame
 LONGEST_CLIP_S = 120.0
 CLIP_RATE, MOST_FRAMES = 2.0, 64  # of a clip: so many a second are looked at, and of all so many, spread evenly
 THIS_PICTURE = "the picture"  # what messages call one without a file
-_WHITE = (255, 255, 255, 255)
+_WHITE = (255, 255, 255)
 
 
 class PictureError(InputError):
@@ -85,8 +85,8 @@ def _opened_picture(source: StrPath | bytes) -> Any:
     if not content:
         raise InputError(f"{name}: is empty (0 bytes): copy or download it again")
     try:
-        with warnings.catch_warnings():  # of large pictures, which are measured here
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with warnings.catch_warnings():  # of large pictures, which are measured here, and of what stands beside them
+            warnings.simplefilter("ignore")
             image = Image.open(BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         return None
@@ -114,13 +114,16 @@ def _decoded(image: Any, name: str) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        if image.mode.startswith("I;16"):  # of whose values PIL would cut off all above 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
-        return np.asarray(image.convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if image.mode.startswith("I;16"):  # of whose values PIL would cut off all above 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = ImageOps.exif_transpose(image)
+            if image.has_transparency_data:
+                shown, image = Image.new("RGB", image.size, _WHITE), image.convert("RGBA")
+                shown.paste(image, mask=image)
+                image = shown
+            return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as err:
         raise _damaged(name, err) from err
 
