@@ -237,6 +237,8 @@ OPTIONS: Table = (
     *FOUND,
     Group("search", (SEARCH,), (
         Option("sentences", [], "what to look for; without any, you are asked", metavar="SENTENCE", nargs="*"),
+        Option("query_image", None, "a picture, or a short clip, that what is looked for looks like; repeatable; of a "
+               "zero_shot model of images and text", metavar="FILE", repeatable=True),
         Option("json", False, "for programs: print answers as JSON, with all overlapping moments unless --nms_thd is "
                "typed"),
         Option("scores", False, "also print the numbers that moments are ranked by"),

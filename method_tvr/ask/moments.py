@@ -10,6 +10,7 @@ from typing import Any
 from standalone_eval.files.terminal import printable
 from utils.tables import aligned
 
+QUERY, QUERY_IMAGE = "query", "query_image"  # keys of JSON answers: a sentence, a picture
 MAX_SHOWN = 100  # characters of a sentence or of a video's name
 
 
@@ -30,9 +31,9 @@ class Moment:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def answer_json(sentence: str, moments: Sequence[Moment]) -> dict[str, Any]:
-    """A sentence and its moments, for a JSON object."""
-    return {"query": sentence, "moments": [moment.as_json() for moment in moments]}
+def answer_json(asked: str, moments: Sequence[Moment], key: str = QUERY) -> dict[str, Any]:
+    """What was asked, of the kind that `key` says, and its moments, for a JSON object."""
+    return {key: asked, "moments": [moment.as_json() for moment in moments]}
 
 
 def shares_of_best(scores: Sequence[float]) -> list[float | None]:

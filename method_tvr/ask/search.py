@@ -21,11 +21,22 @@ import orjson
 from easydict import EasyDict
 
 from method_tvr.ask.export import Export
-from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
+from method_tvr.ask.moments import (
+    QUERY,
+    QUERY_IMAGE,
+    Moment,
+    answer_json,
+    moments_table,
+    shortened,
+    show_any_language,
+)
+from method_tvr.ask.picture_models import require_compares_pictures
 from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher, shown_nms_thd
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
+from method_tvr.trained.trained_model import open_model
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory
+from utils.video_feature.joint.asked_pictures import check_picture
 
 HELP = "a sentence | :video NAME | :show NAME | :all | :top N | :help | :quit (or Ctrl-D)"
 HISTORY_LENGTH = 1000
@@ -44,13 +55,13 @@ class Form:
         """The form that options name: what people see has no overlapping moments unless they ask for them."""
         return cls(opt.json, opt.scores, None if opt.json else shown_nms_thd(opt))
 
-    def show(self, sentences: Sequence[str], found: Sequence[Sequence[Moment]]) -> None:
-        """Print answers."""
-        for sentence, moments in zip(sentences, found, strict=True):
+    def show(self, asked: Sequence[str], found: Sequence[Sequence[Moment]], key: str = QUERY) -> None:
+        """Print answers to sentences, or to pictures of these names: `key` is `QUERY_IMAGE` then."""
+        for one, moments in zip(asked, found, strict=True):
             if self.as_json:
-                print(orjson.dumps(answer_json(sentence, moments)).decode())
+                print(orjson.dumps(answer_json(one, moments, key)).decode())
             else:
-                print(f"\n{shortened(sentence)}\n{moments_table(moments, self.with_scores)}")
+                print(f"\n{shortened(one)}\n{moments_table(moments, self.with_scores)}")
 
 
 class Prompt:
@@ -135,24 +146,38 @@ def use_history() -> None:
         atexit.register(readline.write_history_file, path)
 
 
+def _answer(opt: EasyDict, searcher: MomentSearcher, form: Form, export: Export) -> None:
+    """Print and keep what is found for the sentences and pictures that were typed."""
+    pictures, where = opt.query_image or [], (opt.top_k, opt.video, opt.show, form.nms_thd)
+    with redirect_stdout(sys.stderr):  # progress
+        for_sentences = searcher.search(opt.sentences, *where)
+        for_pictures = searcher.search_pictures(pictures, *where)
+    form.show(opt.sentences, for_sentences)
+    form.show(pictures, for_pictures, QUERY_IMAGE)
+    export.add([*opt.sentences, *pictures], [*for_sentences, *for_pictures], names_of(searcher))
+
+
 def run(opt: EasyDict) -> None:
-    """Answer the sentences that were typed, or ask for some."""
+    """Answer the sentences and pictures that were typed, or ask for sentences."""
     if opt.measure_index is not None:
         with redirect_stdout(sys.stderr):
             recall = measure_index(opt)
         print(recall)
         return
     check_asked(opt.sentences)  # before anything is loaded
-    export = Export(opt, several=len(opt.sentences) != 1)
+    pictures = opt.query_image or []
+    for picture in pictures:
+        check_picture(picture)
+    export = Export(opt, several=len(opt.sentences) + len(pictures) != 1)
     with redirect_stdout(sys.stderr):  # which is for answers
-        searcher = open_searcher(opt)
+        trained = open_model(opt) if pictures else None
+        if trained is not None:  # before videos are encoded
+            require_compares_pictures(trained, pictures[0])
+        searcher = open_searcher(opt, trained)
     show_any_language()
     form = Form.of(opt)
-    if opt.sentences:
-        with redirect_stdout(sys.stderr):  # progress
-            found = searcher.search(opt.sentences, opt.top_k, opt.video, opt.show, form.nms_thd)
-        form.show(opt.sentences, found)
-        export.add(opt.sentences, found, names_of(searcher))
+    if opt.sentences or pictures:
+        _answer(opt, searcher, form, export)
     else:
         if sys.stdin.isatty():
             use_history()

@@ -25,6 +25,7 @@ from easydict import EasyDict
 from method_tvr.ask.encode_corpus import add_videos
 from method_tvr.ask.indexes import open_index
 from method_tvr.ask.moments import Moment, shortened
+from method_tvr.ask.picture_models import NOT_COMPARED, PictureModel, open_picture_model
 from method_tvr.ask.text_models import TextModel, open_text_model
 from method_tvr.config import SEARCH, inference_options
 from method_tvr.dataset.annotations import Video
@@ -44,9 +45,11 @@ from utils.basic_utils import InputError, StrPath, first_few, is_text
 from utils.feature_files.feature_file import FeatureFile
 from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks
+from utils.video_feature.joint.asked_pictures import PictureError
 
 SAMPLED_QUERIES = 2000
 MORE_ROWS = 4  # times as many are looked at where too few are left after NMS
+Picture = StrPath | bytes | np.ndarray  # a file of a picture or a clip, a picture's bytes, or what `of_picture` gave
 
 
 class QuestionError(InputError):
@@ -54,7 +57,7 @@ class QuestionError(InputError):
 
 
 class MomentSearcher:
-    """Finds moments for sentences. Threads may share it: their searches take turns, each with all cores.
+    """Finds moments for sentences, and pictures. Threads may share it: searches take turns, each with all cores.
 
     Args:
         model: in evaluation mode.
@@ -66,6 +69,7 @@ class MomentSearcher:
             another.
         ranks: the processes that ask together; all get the answers.
         facts: what is wrong with the videos.
+        picture_model: encodes pictures; None where they cannot be asked with.
     """
 
     def __init__(
@@ -78,9 +82,11 @@ class MomentSearcher:
         nms_thd: float = OFF,
         ranks: Ranks = ALONE,
         facts: Sequence[Fact] = (),
+        picture_model: PictureModel | None = None,
     ) -> None:
         self.answerer, self.videos, self.facts = answerer, list(videos), facts
         self._model, self._text_model, self._ranks = model, text_model, ranks
+        self._picture_model = picture_model
         self._name_of = {video.idx: video.vid_name for video in videos}
         self._prepare = Preparation(inputs.max_desc_l, average=False, normalize=not inputs.no_norm_tfeat)
         self._block, self._nms_thd = inputs.eval_query_bsz, nms_thd
@@ -159,25 +165,70 @@ class MomentSearcher:
         """
         asked = [sentences] if isinstance(sentences, str) else sentences
         check_asked(asked, top_k)
+        found = self._search(lambda: self.encode(asked), len(asked), top_k, video, show, nms_thd)
+        return found[0] if isinstance(sentences, str) else found
+
+    def search_pictures(
+        self,
+        pictures: Sequence[Picture],
+        top_k: int = 10,
+        video: str | None = None,
+        show: str | None = None,
+        nms_thd: float | None = None,
+    ) -> list[list[Moment]]:
+        """The best moments for each of some pictures or clips: what is seen is compared with them. See `search`.
+
+        Raises:
+            QuestionError: one cannot be read, the model compares none, or there is no such video or show.
+        """
+        check_asked([], top_k)
+        pictures = [pictures] if isinstance(pictures, str | bytes) else pictures
+        features = [one if isinstance(one, np.ndarray) else self.of_picture(one) for one in pictures]
+        return self._search(lambda: self.encode_features(features), len(features), top_k, video, show, nms_thd)
+
+    @property
+    def compares_pictures(self) -> bool:
+        """Whether pictures can be asked with."""
+        return self._picture_model is not None
+
+    def of_picture(self, source: StrPath | bytes) -> np.ndarray:
+        """(2, D) features of a picture or clip, for `search_pictures` and `curves`; errors as of `search_pictures`."""
+        if self._picture_model is None:
+            raise QuestionError(NOT_COMPARED)
+        try:
+            return self._prepare(self._picture_model(source))
+        except PictureError as err:
+            raise QuestionError(str(err)) from err
+
+    def _search(
+        self,
+        encode: Callable[[], EncodedQueries],
+        n_queries: int,
+        top_k: int,
+        video: str | None,
+        show: str | None,
+        nms_thd: float | None,
+    ) -> list[list[Moment]]:
         allowed = self._allowed(video, show)
-        if not asked:
+        if not n_queries:
             return []
         with self._lock:
-            found = self.find(self.encode(asked), top_k, allowed, with_parts=True, nms_thd=nms_thd)
-        return found[0] if isinstance(sentences, str) else found
+            return self.find(encode(), top_k, allowed, with_parts=True, nms_thd=nms_thd)
 
     def index_said(self) -> str:
         """See `SearchIndex.said`."""
         index = self.answerer.searcher.index
         return "" if index is None else index.said()
 
-    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
-        """Start and end probabilities of a sentence over each of some videos; errors as of `search`."""
-        check_asked([sentence])
+    def curves(self, asked: str | np.ndarray, vid_names: Sequence[str]) -> list[SpanCurves]:
+        """Start and end probabilities of a sentence, or of `of_picture`, over some videos; errors as of `search`."""
+        if isinstance(asked, str):
+            check_asked([asked])
         for name in vid_names:
             self._allowed(name, None)
         with self._lock:
-            return self.answerer.curves_of(self.encode([sentence]), vid_names)
+            queries = self.encode([asked]) if isinstance(asked, str) else self.encode_features([asked])
+            return self.answerer.curves_of(queries, vid_names)
 
     def encode(self, sentences: Sequence[str]) -> EncodedQueries:
         """Sentences as the model encodes them; a `QuestionError` where one has no words."""
@@ -313,7 +364,10 @@ def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentS
     source, settings = encoded_before(store, trained.device), search_settings(opt)
     answerer = open_answerer(trained.model, videos, source, trained.inputs.clip_times, settings, index_of=index_of)
     nms_thd = programs_nms_thd(opt)
-    return MomentSearcher(trained.model, answerer, videos, text_model, trained.inputs, nms_thd, facts=facts)
+    pictures = open_picture_model(trained, text_model.name)
+    return MomentSearcher(
+        trained.model, answerer, videos, text_model, trained.inputs, nms_thd, facts=facts, picture_model=pictures
+    )
 
 
 def sample_queries(trained: TrainedModel) -> np.ndarray:

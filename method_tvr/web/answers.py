@@ -26,8 +26,14 @@ class Question(BaseModel):
     )
 
     sentence: str = Field(
+        "",
         min_length=1,
         description="what happens in the moment, in a sentence; its length is limited, see above",
+    )
+    picture: str | None = Field(
+        None,
+        max_length=MAX_NAME,
+        description="in place of a sentence: what a moment looks like, by the name that POST /api/pictures gave",
     )
     top_k: int = Field(10, ge=1, description="moments to find at most; limited, see above")
     video: str | None = Field(None, max_length=MAX_NAME, description="look in the video of this name alone")
@@ -54,8 +60,15 @@ class Moment(BaseModel):
 class Found(BaseModel):
     """The answer to a question."""
 
-    query: str = Field(description="the sentence", examples=["Nora opens the drawer."])
+    query: str = Field("", description="the sentence", examples=["Nora opens the drawer."])
+    query_image: str = Field("", description="in place of `query`: the picture's name", examples=["9f86d081884c"])
     moments: list[Moment] = Field(description="best first; fewer than `top_k` where there are no more")
+
+
+class Taken(BaseModel):
+    """A picture that can be asked with."""
+
+    picture: str = Field(description="its name, for /api/search; the latest are remembered", examples=["9f86d081884c"])
 
 
 class ListedVideo(BaseModel):

@@ -13,11 +13,14 @@ from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as HTTPRefusal
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from method_tvr.ask.moments import QUERY_IMAGE, answer_json
+from method_tvr.ask.picture_models import NOT_COMPARED
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.web.answers import (
     LOST,
@@ -28,6 +31,7 @@ from method_tvr.web.answers import (
     ListedVideo,
     Problem,
     Question,
+    Taken,
     Videos,
     faults_text,
     refusal,
@@ -36,6 +40,7 @@ from method_tvr.web.batching import Busy
 from method_tvr.web.guards import (
     COOKIE,
     LOGIN_PATH,
+    THUMBNAILS,
     Guard,
     foreign_host,
     foreign_origin,
@@ -48,6 +53,8 @@ from method_tvr.web.guards import (
 )
 from method_tvr.web.limits import Limits, RateLimiter
 from method_tvr.web.middleware import BodyLimit, OwnErrors, SecurityHeaders
+from method_tvr.web.pictures.asked import PATH as PICTURES
+from method_tvr.web.pictures.thumbnails import Thumbnails
 from method_tvr.web.saving.cuts import Cuts
 from method_tvr.web.saving.lists import PATH, list_response
 from method_tvr.web.service import Service
@@ -77,7 +84,7 @@ PROBLEMS = {
     404: "no such video or show, or no file of it",
     408: "the body did not arrive in time",
     413: "the body is too large",
-    415: "the body is not said to be JSON",
+    415: "the body is not said to be JSON, or a picture",
     422: "a field is missing, unknown, or not as it should be",
     429: "too many requests of this client; Retry-After says when to come back",
     503: "too many requests of all clients; Retry-After says when to come back",
@@ -86,7 +93,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # seconds in which a batch or two have been 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 ListPrefix = Annotated[str, Query(max_length=MAX_NAME, description="only videos whose names begin with this")]
 MediaName = Annotated[str, Path(max_length=MAX_NAME, description="the video's")]
-OptionalName = Annotated[str | None, Query(max_length=MAX_NAME, description="where to look, as in /api/search")]
+OptionalName = Annotated[str | None, Query(max_length=MAX_NAME, description="as in /api/search")]
 Second = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds from where the video begins")]
 ListLimit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="videos to list at most")]
 
@@ -111,25 +118,36 @@ def create_app(service: Service, known_session: Callable[[str], bool]) -> FastAP
         swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
         middleware=[  # from the outside in
             Middleware(SecurityHeaders),
-            Middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout),
+            Middleware(
+                BodyLimit,
+                max_bytes=limits.max_body,
+                timeout=limits.timeout,
+                others={PICTURES: limits.max_picture},
+            ),
             Middleware(OwnErrors),
             Middleware(Guard, refuse=foreign_host(names_of(service.host, service.allowed_hosts))),
             Middleware(Guard, refuse=needless_path),
             Middleware(Guard, refuse=foreign_origin),
-            Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst))),
+            Middleware(Guard, refuse=too_often(RateLimiter(limits.rate, limits.burst), _of_thumbnails(limits))),
             Middleware(Guard, refuse=without_token(service.token, lambda: HTMLResponse(LOGIN, 401))),
             Middleware(Guard, refuse=unknown_session(known_session)),
         ],
     )
     _add_refusals(app)
     _add_search(app, service)
+    _add_pictures(app, service)
     _add_lists(app, service)
     _add_media(app, service)
     _add_clips(app, service)
+    _add_thumbnails(app, service)
     _add_list(app, service)
     _add_login(app, service.token)
     _add_unknown(app)
     return app
+
+
+def _of_thumbnails(limits: Limits) -> RateLimiter:
+    return RateLimiter(limits.thumbnail_rate * limits.rate, limits.thumbnail_rate * limits.burst)
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -183,7 +201,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
         response_model=Found,
         responses=_problems(400, 404, 408, 413, 415, 422, 429, 503),
         openapi_extra={"requestBody": body},
-        summary="The best moments for a sentence",
+        summary="The best moments for a sentence or a picture",
     )
     async def search(request: Request) -> Response:
         question = await _question(request, service.limits)
@@ -191,9 +209,13 @@ def _add_search(app: FastAPI, service: Service) -> None:
             raise HTTPException(404, "video: there is none of this name: GET /api/videos lists them")
         if question.show is not None and question.show not in shows:
             raise HTTPException(404, "show: no video's name begins with it and an underscore: see GET /api/videos")
-        asked = question.sentence, question.top_k, question.video, question.show
-        moments = await service.batched.search_async(*asked, timeout=service.limits.timeout)
-        answer = {"query": question.sentence, "moments": [moment.as_json() for moment in moments]}
+        asked = service.what_is_asked(question.sentence or None, question.picture)
+        where = question.top_k, question.video, question.show
+        moments = await service.batched.search_async(asked, *where, timeout=service.limits.timeout)
+        if question.picture is None:
+            answer = answer_json(question.sentence, moments)
+        else:
+            answer = answer_json(question.picture, moments, QUERY_IMAGE)
         return Response(orjson.dumps(answer), media_type="application/json")
 
 
@@ -216,6 +238,25 @@ async def _question(request: Request, limits: Limits) -> Question:
     if question.top_k > limits.max_top_k:
         raise HTTPException(422, f"top_k: must be at most {limits.max_top_k}")
     return question
+
+
+def _add_pictures(app: FastAPI, service: Service) -> None:
+    body = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+
+    @app.post(
+        PICTURES,
+        response_model=Taken,
+        responses=_problems(408, 413, 415, 422, 429, 503),
+        openapi_extra={"requestBody": body},
+        summary="Send a picture (JPEG, PNG, WebP, BMP or GIF) to ask with",
+    )
+    async def picture(request: Request) -> Taken:
+        if not service.searcher.compares_pictures:
+            raise QuestionError(NOT_COMPARED)
+        if not request.headers.get("content-type", "").strip().lower().startswith("image/"):
+            raise HTTPException(415, "Content-Type: must be that of a picture, such as image/jpeg")
+        with service.pictures.receiving(request.client.host if request.client else ""):
+            return Taken(picture=await run_in_threadpool(service.pictures.take, await request.body()))
 
 
 def _add_lists(app: FastAPI, service: Service) -> None:
@@ -258,20 +299,34 @@ def _add_clips(app: FastAPI, service: Service) -> None:
         return cuts.response(vid_name, start, end)
 
 
+def _add_thumbnails(app: FastAPI, service: Service) -> None:
+    thumbnails = Thumbnails(service.media, service.limits)
+
+    @app.get(
+        f"{THUMBNAILS}{{vid_name:path}}",
+        response_class=Response,
+        responses=_problems(404, 422, 429, 503) | {200: {"content": {"image/jpeg": {}}}},
+        summary="What is shown at a second of a video, as a picture of at most 320 x 180 pixels",
+    )
+    def thumbnail(vid_name: MediaName, time: Second) -> Response:
+        return thumbnails.response(vid_name, time)
+
+
 def _add_list(app: FastAPI, service: Service) -> None:
     @app.get(
         PATH,
         response_class=Response,
         responses=_problems(422, 429, 503) | {200: {"content": {"text/csv": {}}}},
-        summary="The moments that the page shows for a sentence, for spreadsheets",
+        summary="The moments that the page shows for a sentence or a picture, for spreadsheets",
     )
     def moments_list(
-        sentence: Annotated[str, Query(min_length=1)],
+        sentence: Annotated[str | None, Query(min_length=1)] = None,
+        picture: OptionalName = None,
         top_k: Annotated[int, Query(ge=1)] = 10,
         video: OptionalName = None,
         show: OptionalName = None,
     ) -> Response:
-        return list_response(service, sentence, top_k, video, show)
+        return list_response(service, sentence, picture, top_k, video, show)
 
 
 def _add_login(app: FastAPI, token: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Sentences of many users at once, searched for together: one pass over the corpus answers all that wait."""
+"""What many users ask at once, searched for together: one pass over the corpus answers all that wait."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import MomentSearcher, check_asked
+
+Asked = str | np.ndarray  # a sentence, or what `MomentSearcher.of_picture` made of a picture
 
 
 class Busy(Exception):  # noqa: N818 (a state, which passes)
@@ -19,7 +23,7 @@ class Busy(Exception):  # noqa: N818 (a state, which passes)
 
 @dataclass
 class _Request:
-    sentence: str
+    asked: Asked
     top_k: int
     video: str | None
     show: str | None
@@ -28,7 +32,7 @@ class _Request:
 
 
 class BatchedSearcher:
-    """Finds moments for sentences of many threads, which wait in a bounded queue for the one that searches.
+    """Finds moments for what many threads ask, which wait in a bounded queue for the one that searches.
 
     At most `max_queue` requests wait, and `max_batch` are searched for together; others may use the searcher meanwhile.
     """
@@ -48,28 +52,28 @@ class BatchedSearcher:
 
     def search(
         self,
-        sentence: str,
+        asked: Asked,
         top_k: int = 10,
         video: str | None = None,
         show: str | None = None,
         timeout: float | None = None,
         nms_thd: float | None = None,
     ) -> list[Moment]:
-        """The best moments for a sentence, as `MomentSearcher.search` finds them; waits `timeout` seconds at most.
+        """The best moments for what is asked, as the searcher finds them; waits `timeout` seconds at most.
 
         Raises:
             Busy: too many wait already, or it took too long.
             InputError: the sentence is blank, or there is no such video or show.
         """
-        answer = self.submit(sentence, top_k, video, show, nms_thd)
+        answer = self.submit(asked, top_k, video, show, nms_thd)
         wait([answer], timeout)
         return self._result(answer)
 
     async def search_async(
-        self, sentence: str, top_k: int, video: str | None, show: str | None, timeout: float
+        self, asked: Asked, top_k: int, video: str | None, show: str | None, timeout: float
     ) -> list[Moment]:
         """`search`, for callers that must not block a thread."""
-        answer = self.submit(sentence, top_k, video, show)
+        answer = self.submit(asked, top_k, video, show)
         awaited = asyncio.wrap_future(answer)
         try:
             await asyncio.wait([awaited], timeout=timeout)
@@ -91,20 +95,20 @@ class BatchedSearcher:
 
     def submit(
         self,
-        sentence: str,
+        asked: Asked,
         top_k: int = 10,
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
     ) -> Future[list[Moment]]:
-        """Have a sentence searched for: what will be found. Cancelled in time, it is not searched for.
+        """Have a sentence or picture searched for: what will be found. Cancelled in time, it is not searched for.
 
         Raises:
             Busy: too many wait already, or the search has ended.
             InputError: the sentence is blank.
         """
-        check_asked([sentence], top_k)
-        request = _Request(sentence, top_k, video, show, nms_thd)
+        check_asked([asked] if isinstance(asked, str) else [], top_k)
+        request = _Request(asked, top_k, video, show, nms_thd)
         with self._changed:
             if self._closed:
                 raise _ending()
@@ -126,9 +130,10 @@ class BatchedSearcher:
 
     def _work(self) -> None:
         while requests := self._take():
-            groups: dict[tuple[str | None, str | None, float | None], list[_Request]] = {}
+            groups: dict[tuple[bool, str | None, str | None, float | None], list[_Request]] = {}
             for request in requests:
-                groups.setdefault((request.video, request.show, request.nms_thd), []).append(request)
+                kind = isinstance(request.asked, str), request.video, request.show, request.nms_thd
+                groups.setdefault(kind, []).append(request)
             for group in groups.values():
                 self._answer([request for request in group if request.answer.set_running_or_notify_cancel()])
 
@@ -139,12 +144,15 @@ class BatchedSearcher:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
 
     def _answer(self, group: Sequence[_Request]) -> None:
-        """Search for sentences that are asked alike: together, or, when one of them spoils that, each alone."""
+        """Search for what is asked alike: together, or, when one of it spoils that, each alone."""
         if not group:
             return
-        sentences, top_k = [request.sentence for request in group], max(request.top_k for request in group)
+        where = max(request.top_k for request in group), group[0].video, group[0].show, group[0].nms_thd
+        sentences = [request.asked for request in group if isinstance(request.asked, str)]
+        pictures = [request.asked for request in group if not isinstance(request.asked, str)]
         try:
-            found = self._searcher.search(sentences, top_k, group[0].video, group[0].show, group[0].nms_thd)
+            search, search_pictures = self._searcher.search, self._searcher.search_pictures
+            found = search(sentences, *where) if sentences else search_pictures(pictures, *where)
         except Exception as err:  # it is the waiting one's, whatever it is
             if len(group) == 1:
                 group[0].answer.set_exception(err)

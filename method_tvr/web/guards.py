@@ -25,6 +25,7 @@ PAGE_FOLDERS = ("/api/", "/media/", "/assets/", "/static/", "/gradio_api/heartbe
 PAGE_PATHS = frozenset(
     {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/gradio_api/queue/join", SESSION_PATH, LOGIN_PATH}
 )
+THUMBNAILS = "/api/thumbnails/"
 COOKIE = "token"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -116,12 +117,18 @@ def same_token(shown: str, token: str) -> bool:
     return hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode())
 
 
-def too_often(limiter: RateLimiter) -> Refuse:
-    """Refuses clients, which are addresses that connect, that ask more often than they may."""
+def too_often(limiter: RateLimiter, thumbnails: RateLimiter) -> Refuse:
+    """Refuses clients, which are addresses that connect, that ask more often than they may.
+
+    Args:
+        limiter: of all that they ask.
+        thumbnails: of these in its place: a page asks for many at once.
+    """
 
     def refuse(scope: Scope, headers: Headers) -> Response | None:
         client = scope.get("client")
-        seconds = math.ceil(limiter.wait_s(client[0] if client else "")) if is_asking(scope) else 0
+        asked = thumbnails if scope["path"].startswith(THUMBNAILS) else limiter
+        seconds = math.ceil(asked.wait_s(client[0] if client else "")) if is_asking(scope) else 0
         if not seconds:
             return None
         return refusal(429, f"too many requests: ask again in {seconds} s", {"Retry-After": str(seconds)})

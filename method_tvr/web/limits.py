@@ -23,6 +23,13 @@ class Limits:
         max_queue: sentences that wait to be searched for.
         max_cuts, max_clip_s, max_clip_bytes, clip_timeout: clips that are cut at a time; seconds of a video, and
             bytes, of one; seconds that it may take.
+        max_thumbnails, max_thumbnail_queue, thumbnail_timeout: small pictures that are made at a time, and that wait;
+            seconds that one may wait, and then take.
+        max_thumbnails_kept: how many are kept in memory, of some 10 KiB each.
+        thumbnail_rate: how many times as often a client may ask for one as for anything else: a page shows many.
+        max_picture, max_pictures, max_pictures_of_client: bytes of a picture that is asked with; how many are received
+            and looked at at a time, of all clients and of one.
+        max_pictures_kept: that are remembered, as some KiB of numbers each.
         timeout: seconds that a request waits, for its own body to arrive and then for its answer.
     """
 
@@ -36,6 +43,15 @@ class Limits:
     max_clip_s: float = 300.0
     max_clip_bytes: int = 256 * 1024 * 1024
     clip_timeout: float = 60.0
+    max_thumbnails: int = 2
+    max_thumbnail_queue: int = 16
+    thumbnail_timeout: float = 10.0
+    max_thumbnails_kept: int = 2000
+    thumbnail_rate: float = 5.0
+    max_picture: int = 10 * 1024 * 1024
+    max_pictures: int = 8
+    max_pictures_of_client: int = 4
+    max_pictures_kept: int = 1000
     timeout: float = 30.0
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from method_tvr.web.answers import refusal
+from method_tvr.web.guards import THUMBNAILS
 
 LOG = logging.getLogger(__name__)
 # Gradio's page has scripts and styles in itself, makes functions of text, and shows pictures that it made
@@ -42,6 +44,7 @@ KEPT = {  # how long browsers may keep files, by their folder
     "/static/": "public, max-age=3600",
     "/api/docs/static/": "public, max-age=3600",
     "/media/": "private, max-age=3600",
+    THUMBNAILS: "private, max-age=3600",
 }
 NOT_KEPT = "no-store"
 
@@ -93,24 +96,26 @@ class BodyLimit:
     Who is answered before all of a body has arrived is disconnected, so that nobody reads the rest.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
-        self._app, self._max_bytes, self._timeout = app, max_bytes, timeout
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float, others: Mapping[str, int]) -> None:
+        """`max_bytes` may be sent to any path but those in `others`, which have their own limits."""
+        self._app, self._max_bytes, self._timeout, self._others = app, max_bytes, timeout, others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        max_bytes = self._others.get(scope["path"], self._max_bytes)
         headers = Headers(scope=scope)
         length = int(headers.get("content-length", 0))
         expected = length > 0 or "transfer-encoding" in headers or scope["method"] not in ("GET", "HEAD")
-        body = _Body(receive, expected, self._max_bytes, self._timeout)
+        body = _Body(receive, expected, max_bytes, self._timeout)
 
         async def send_and_part(message: Message) -> None:
             if message["type"] == "http.response.start" and body.expected:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        app = refusal(413, body.too_large) if length > self._max_bytes else self._app
+        app = refusal(413, body.too_large) if length > max_bytes else self._app
         await app(scope, body.receive, send_and_part)
 
 

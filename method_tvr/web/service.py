@@ -16,11 +16,12 @@ from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.split_facts import Fact
 from method_tvr.options.values import SHOWN_NMS_THD
-from method_tvr.web.batching import BatchedSearcher
+from method_tvr.web.batching import Asked, BatchedSearcher
 from method_tvr.web.limits import BURST_S, Limits
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.outcomes.split_outcomes import SplitOutcomes
 from method_tvr.web.page_files import default_subtitles, default_videos, open_outcomes, open_subtitles
+from method_tvr.web.pictures.asked import AskedPictures
 from standalone_eval.ground_truth import Span
 from utils.basic_utils import InputError, read_bytes
 
@@ -67,15 +68,26 @@ class Service:
         """{vid_name: seconds}."""
         return {video.vid_name: video.duration for video in self.videos}
 
-    def search(self, sentence: str, top_k: int, video: str | None, show: str | None) -> list[Moment]:
-        """The best moments to show for a sentence, within the limits.
+    @cached_property
+    def pictures(self) -> AskedPictures:
+        """Those that visitors ask with."""
+        return AskedPictures(self.searcher, self.limits)
+
+    def what_is_asked(self, sentence: str | None, picture: str | None) -> Asked:
+        """A sentence, or what the model made of a picture of this name; a `QuestionError` if it is not one of both."""
+        if (sentence is None) == (picture is None):
+            raise QuestionError("sentence: field required, or picture in its place, not both")
+        return self.pictures.features(picture) if sentence is None and picture is not None else str(sentence)
+
+    def search(self, asked: Asked, top_k: int, video: str | None, show: str | None) -> list[Moment]:
+        """The best moments to show for what is asked, within the limits.
 
         Raises `Busy`, or a `QuestionError` if the sentence has a fault.
         """
-        if len(sentence) > self.limits.max_sentence:
-            raise QuestionError(f"the sentence has {len(sentence)} characters: {self.limits.max_sentence} are allowed")
+        if isinstance(asked, str) and len(asked) > self.limits.max_sentence:
+            raise QuestionError(f"the sentence has {len(asked)} characters: {self.limits.max_sentence} are allowed")
         n = min(top_k, self.limits.max_top_k)
-        return self.batched.search(sentence, n, video, show, self.limits.timeout, self.nms_thd)
+        return self.batched.search(asked, n, video, show, self.limits.timeout, self.nms_thd)
 
     def annotated(self, sentence: str) -> dict[str, list[Span]]:
         """{vid_name: annotated moments} of the split's queries that say exactly this."""

@@ -34,7 +34,7 @@ from tests.fuzz.mutations import hostile_document, hostile_json, mutate_bytes
 from utils.basic_utils import InputError
 from utils.feature_files.feature_file import FeatureFile, new_feature_file
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -280,8 +280,8 @@ def _in_module(name: str, function: str) -> Callable[..., object]:
     return lambda *args: getattr(import_module(f"tests.fuzz.{name}"), function)(*args)
 
 
-def _of_module(name: str) -> Reader:
-    return Reader(_in_module(name, "write"), _in_module(name, "read"))
+def _of_module(name: str, **about: Any) -> Reader:
+    return Reader(_in_module(name, "write"), _in_module(name, "read"), **about)
 
 
 def _conversion(module: str, name: str, **about: Any) -> Reader:
@@ -309,6 +309,7 @@ READERS = {
     "encoded_corpus": _of_module("hostile_corpus"),
     "faiss_index": _of_module("hostile_index"),
     "subtitles": _of_module("hostile_subtitles"),
+    "pictures": _of_module("hostile_pictures", memory=(GIB, 0)),
     **{f"convert_{name}": _conversion("hostile_annotations", name) for name in ANNOTATIONS},
     **{f"convert_{name}": _conversion("hostile_features", name, memory=(320 * MIB, 300)) for name in FEATURE_FORMS},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,12 +34,15 @@ class StubSearcher:
     """Finds anything at once, unless its gate is closed; refuses `NO_WORDS`, fails for `BROKEN`.
 
     Attributes:
+        compares_pictures: then a file of digits is a picture, and n_encoded counts those that were looked at.
         calls, nms_thds: what each search was asked.
         gate: searches wait until it is set.
         entered: set when a search has begun.
     """
 
     videos: list[Video] = field(default_factory=lambda: list(VIDEOS))
+    compares_pictures: bool = False
+    n_encoded: int = 0
     calls: list[tuple[list[str], int, str | None, str | None]] = field(default_factory=list)
     nms_thds: list[float | None] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -65,8 +69,17 @@ class StubSearcher:
             raise RuntimeError("/secret/place: the corpus is gone")
         return [moments_for(sentence, top_k, video, show) for sentence in sentences]
 
-    def curves(self, sentence: str, vid_names: Sequence[str]) -> list[SpanCurves]:
-        check_asked([sentence])
+    def search_pictures(self, pictures: list[np.ndarray], *where: Any) -> list[list[Moment]]:
+        return self.search([f"picture {int(rows[0, 0])}" for rows in pictures], *where)
+
+    def of_picture(self, content: bytes) -> np.ndarray:
+        self.n_encoded += 1
+        if not content.isdigit():
+            raise QuestionError("the picture: is none that can be read")
+        return np.array([[float(content)], [0.0]])
+
+    def curves(self, asked: str | np.ndarray, vid_names: Sequence[str]) -> list[SpanCurves]:
+        check_asked([asked] if isinstance(asked, str) else [])
         known = {video.vid_name for video in self.videos}
         if not known.issuperset(vid_names):
             raise QuestionError(f"there is no video {vid_names}")

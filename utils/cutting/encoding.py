@@ -40,7 +40,7 @@ def encode_frames(
     start, end = span
     with ExitStack() as files:
         container, stream = files.enter_context(opened(source, threads=0))
-        reader = _LateReader(source, container, stream, packets, check)
+        reader = LateReader(source, container, stream, packets, check)
         rate = _rate(stream)
         shown = _shown(reader, start, end, float(1 / rate))
         first = next(shown, None)
@@ -59,7 +59,7 @@ def encode_frames(
                 made.mux(packet)
 
 
-class _LateReader(Reader):
+class LateReader(Reader):
     """Begins to decode at the key frame of a moment; times are as if all before had been read."""
 
     def __init__(self, path: Path, container: Any, stream: Any, packets: Packets, check: Callable[[], None]) -> None:

@@ -91,7 +91,21 @@ class PatchResize:
         return across * self.patch, down * self.patch
 
 
-Sizing = Resize | PatchResize
+@dataclass(frozen=True)
+class Within:
+    """Frames of their own shape that fit into a frame of so many pixels, and are made smaller alone."""
+
+    width: int
+    height: int
+    interpolation: Interpolation = "bilinear"
+
+    def size(self, width: float, height: float) -> tuple[int, int]:
+        """(width, height) of a frame that is meant to be seen as `width` x `height`."""
+        scale = min(self.width / width, self.height / height, 1.0)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+Sizing = Resize | PatchResize | Within
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""The tab on which a sentence is asked: ranked moments, and the chosen one to watch."""
+"""The tab on which a sentence or a picture is asked: ranked moments, and the chosen one to watch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import gradio as gr
 
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.searcher import QuestionError
 from method_tvr.web.answers import LOST
-from method_tvr.web.batching import Busy
+from method_tvr.web.batching import Asked, Busy
 from method_tvr.web.page.chooser import Chooser, choosable, number_of
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import message, render
+from method_tvr.web.pictures.asked import PATH as PICTURES
 from method_tvr.web.saving.lists import list_url
 from method_tvr.web.service import Service
 from standalone_eval.ground_truth import Span
@@ -21,6 +23,9 @@ from utils.basic_utils import InputError
 
 LOG = logging.getLogger(__name__)
 N_EXAMPLES = 6
+ON_LOAD = Path(__file__).with_name("picture.js").read_text()
+
+Answer = tuple[str, str, str, list[ShownMoment]]  # a message, cards, details, and what they show
 
 
 class AskTab:
@@ -44,6 +49,10 @@ class AskTab:
                     label="In this show alone (what video names begin with)", max_length=500, elem_id="in-show"
                 )
                 top_k = gr.Slider(1, min(50, limits.max_top_k), value=10, step=1, label="Moments", elem_id="top-k")
+        compares_pictures = service.searcher.compares_pictures
+        if compares_pictures:
+            template = render("picture.html.j2", path=PICTURES, most_bytes=limits.max_picture)
+            picture = gr.HTML(template, elem_id="ask-picture", js_on_load=ON_LOAD)
         self._sentences = service.example_sentences(N_EXAMPLES)
         if self._sentences:
             examples = choosable("examples", render("examples.html.j2", sentences=self._sentences))
@@ -56,24 +65,35 @@ class AskTab:
             )
         self.message = gr.HTML(elem_id="ask-message")
         self.chooser = Chooser(view, "asked")
+        where, outputs = [top_k, video, show], [self.message, *self.chooser.outputs]
         gr.on(
             [ask.click, self.sentence.submit],
             self._ask,
-            [self.sentence, top_k, video, show],
-            [self.message, *self.chooser.outputs],
+            [self.sentence, *where],
+            outputs,
             api_visibility="private",
         )
+        if compares_pictures:
+            picture.select(self._ask_picture, where, outputs, api_visibility="private")
 
     def _example(self, event: gr.EventData) -> str:
         return self._sentences[number_of(event, len(self._sentences))]
 
-    def _ask(
-        self, sentence: str | None, top_k: float, video: str | None, show: str | None
-    ) -> tuple[str, str, str, list[ShownMoment]]:
-        asked, video, show = ((text or "").strip() for text in (sentence, video, show))
+    def _ask(self, sentence: str | None, top_k: float, video: str | None, show: str | None) -> Answer:
+        return self._answer((sentence or "").strip(), None, int(top_k), video, show)
+
+    def _ask_picture(self, top_k: float, video: str | None, show: str | None, event: gr.EventData) -> Answer:
+        sent = event._data.get("picture") if isinstance(event._data, dict) else None
+        return self._answer(None, str(sent), int(top_k), video, show)
+
+    def _answer(
+        self, sentence: str | None, picture: str | None, top_k: int, video: str | None, show: str | None
+    ) -> Answer:
+        video, show = ((text or "").strip() or None for text in (video, show))
         try:
-            found = self._service.search(asked, int(top_k), video or None, show or None)
-            truth = self._service.annotated(asked)
+            asked = self._service.what_is_asked(sentence, picture)
+            found = self._service.search(asked, top_k, video, show)
+            truth = {} if sentence is None else self._service.annotated(sentence)
             shown = self._shown(asked, found, truth)
         except (QuestionError, Busy) as err:
             return message(str(err)), "", "", []
@@ -81,13 +101,12 @@ class AskTab:
             LOG.error("%s", err)
             return message(LOST), "", "", []
         note = f"This is a query of the split; its moment is in {', '.join(truth)}."
-        return message(note, "note") if truth else "", *self.chooser.show(
-            shown, list_url(asked, int(top_k), video or None, show or None)
-        )
+        saved_from = list_url(sentence, picture, top_k, video, show)
+        return message(note, "note") if truth else "", *self.chooser.show(shown, saved_from)
 
-    def _shown(self, sentence: str, found: Sequence[Moment], truth: Mapping[str, Sequence[Span]]) -> list[ShownMoment]:
+    def _shown(self, asked: Asked, found: Sequence[Moment], truth: Mapping[str, Sequence[Span]]) -> list[ShownMoment]:
         names = list(dict.fromkeys(moment.vid_name for moment in found))
-        curves = dict(zip(names, self._service.searcher.curves(sentence, names), strict=True))
+        curves = dict(zip(names, self._service.searcher.curves(asked, names), strict=True))
         durations = self._service.durations
         shown = []
         for rank, moment in enumerate(found, start=1):

@@ -8,3 +8,13 @@ const chosen = (event) => {
 };
 element.addEventListener("click", chosen);
 element.addEventListener("keydown", chosen);
+// A picture that cannot be had, because others are made or its video is damaged, is asked for once more, then left out.
+const AGAIN_MS = 2000;
+const ask_again = (event) => {
+  const picture = event.target;
+  if (!picture.matches("img.thumbnail")) return;
+  if (picture.dataset.again) return picture.remove();
+  picture.dataset.again = "yes";
+  setTimeout(() => { picture.src = picture.src; }, AGAIN_MS);
+};
+element.addEventListener("error", ask_again, true);

@@ -15,6 +15,7 @@ from method_tvr.report.timeline import ANNOTATED, PREDICTED, BoundaryCurve, Lane
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.page.rendering import render
+from method_tvr.web.pictures.thumbnails import thumbnail_url
 from method_tvr.web.saving.cuts import clip_url
 from standalone_eval.ground_truth import Span
 
@@ -78,7 +79,8 @@ class MomentView:
     def cards(self, shown: Sequence[ShownMoment], list_url: str | None = None) -> str:
         """All of them, to choose from; the first one is chosen. `list_url`: where they are to be saved from."""
         shares = shares_of_best([one.moment.score or 0.0 for one in shown])
-        return render("moments.html.j2", shown=shown, shares=shares, list_url=list_url)
+        thumbnails = [thumbnail_url(self._media, one.moment) for one in shown]
+        return render("moments.html.j2", shown=shown, shares=shares, thumbnails=thumbnails, list_url=list_url)
 
     def details(self, shown: ShownMoment, play: bool) -> str:
         """One moment: its video from where it starts (by itself: `play`), its score's parts, and what is said in it."""

@@ -383,9 +383,11 @@ def test_the_openapi_document_says_what_is_asked_and_answered(client):
     document = client.get("/api/openapi.json").json()
     assert set(document["paths"]) == {
         "/api/search",
+        "/api/pictures",
         "/api/videos",
         "/api/health",
         "/api/clips/{vid_name}",
+        "/api/thumbnails/{vid_name}",
         "/api/moments.csv",
         "/media/{vid_name}",
     }

@@ -21,7 +21,7 @@ from tests.support.web_service import client_of
 def test_the_list_has_what_the_page_shows():
     searcher = StubSearcher()
     with client_of(searcher) as client:
-        answer = client.get(list_url("=Omar & Nora, 100 %", 3, None, "friends"))
+        answer = client.get(list_url("=Omar & Nora, 100 %", None, 3, None, "friends"))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"] == 'attachment; filename="moments.csv"'
@@ -53,14 +53,14 @@ def test_what_cannot_be_asked_is_refused_in_the_form_of_all_refusals(query, stat
 
 def test_lists_are_limited_as_questions_are():
     with client_of(StubSearcher(), Limits(rate=0.001, burst=1.0, max_top_k=2)) as client:
-        answer = client.get(list_url("Omar laughs.", 50, None, None))
+        answer = client.get(list_url("Omar laughs.", None, 50, None, None))
         assert len(answer.content.decode().splitlines()) == 3
-        assert client.get(list_url("Omar laughs.", 50, None, None)).status_code == 429
+        assert client.get(list_url("Omar laughs.", None, 50, None, None)).status_code == 429
 
 
 def test_the_page_links_to_the_list_of_moments_that_were_asked_for():
     shown = [ShownMoment("1", moments_for("a", 1)[0], 60.0)]
     view = MomentView({}, MediaFiles({}))
-    url = list_url('a "b" <c>', 5, None, None)
+    url = list_url('a "b" <c>', None, 5, None, None)
     assert 'href="/api/moments.csv?sentence=a+%22b%22+%3Cc%3E&amp;top_k=5" download' in view.cards(shown, url)
     assert "moments.csv" not in view.cards(shown) + view.cards([], url)
