@@ -31,7 +31,8 @@ from method_tvr.ask.moments import (
     show_any_language,
 )
 from method_tvr.ask.picture_models import require_compares_pictures
-from method_tvr.ask.searcher import MomentSearcher, check_asked, measure_index, open_searcher, shown_nms_thd
+from method_tvr.ask.questions import check_asked
+from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher, shown_nms_thd
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from method_tvr.trained.trained_model import open_model
 from utils.basic_utils import InputError, command_line

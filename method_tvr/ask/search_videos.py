@@ -21,7 +21,7 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     sys.exit(2)
 
 from method_tvr.ask import search
-from method_tvr.ask.searcher import check_asked
+from method_tvr.ask.questions import check_asked
 from method_tvr.ask.video_corpus import DEFAULT_MODEL, VideoCorpus
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line

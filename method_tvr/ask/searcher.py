@@ -26,6 +26,7 @@ from method_tvr.ask.encode_corpus import add_videos
 from method_tvr.ask.indexes import open_index
 from method_tvr.ask.moments import Moment, shortened
 from method_tvr.ask.picture_models import NOT_COMPARED, PictureModel, open_picture_model
+from method_tvr.ask.questions import QuestionError, check_asked
 from method_tvr.ask.text_models import TextModel, open_text_model
 from method_tvr.config import SEARCH, inference_options
 from method_tvr.dataset.annotations import Video
@@ -41,7 +42,7 @@ from method_tvr.search.index.recall import IndexRecall, index_recall
 from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
 from method_tvr.search.records import EncodedQueries, Proofs
 from method_tvr.trained.trained_model import TrainedModel, encoded_before, open_model, search_settings
-from utils.basic_utils import InputError, StrPath, first_few, is_text
+from utils.basic_utils import InputError, StrPath, first_few
 from utils.feature_files.feature_file import FeatureFile
 from utils.inventory.names import Names
 from utils.ranks import ALONE, Ranks
@@ -50,10 +51,6 @@ from utils.video_feature.joint.asked_pictures import PictureError
 SAMPLED_QUERIES = 2000
 MORE_ROWS = 4  # times as many are looked at where too few are left after NMS
 Picture = StrPath | bytes | np.ndarray  # a file of a picture or a clip, a picture's bytes, or what `of_picture` gave
-
-
-class QuestionError(InputError):
-    """What was asked cannot be answered, whoever asked: files and options are all right."""
 
 
 class MomentSearcher:
@@ -324,17 +321,6 @@ def _distinct(rows_of: Callable[[Answerer], RankedRows], answerer: Answerer, nms
         if not ((kept.count < n) & (rows.count >= answerer.max_moments)).any():  # there are enough, or no more
             return kept
         answerer = answerer.keeping(MORE_ROWS * answerer.max_moments)
-
-
-def check_asked(sentences: Sequence[str], top_k: int = 1) -> None:
-    """Refuse what no search can answer, before anything is computed, by a `QuestionError`."""
-    if top_k < 1:
-        raise QuestionError(f"top_k {top_k} must be above 0")
-    if any(not sentence.strip() for sentence in sentences):
-        raise QuestionError("a sentence is blank: write what to look for")
-    for sentence in sentences:
-        if not is_text(sentence):
-            raise QuestionError(f"{sentence!r} is not UTF-8 text: write it as such")
 
 
 def open_searcher(opt: EasyDict, trained: TrainedModel | None = None) -> MomentSearcher:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from method_tvr.ask.moments import QUERY_IMAGE, answer_json
 from method_tvr.ask.picture_models import NOT_COMPARED
-from method_tvr.ask.searcher import QuestionError
+from method_tvr.ask.questions import QuestionError
 from method_tvr.web.answers import (
     LOST,
     MAX_LISTED,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from method_tvr.ask.moments import Moment
-from method_tvr.ask.searcher import MomentSearcher, check_asked
+from method_tvr.ask.questions import check_asked
+from method_tvr.ask.searcher import MomentSearcher
 
 Asked = str | np.ndarray  # a sentence, or what `MomentSearcher.of_picture` made of a picture
 

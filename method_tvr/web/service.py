@@ -12,7 +12,8 @@ from typing import Any
 from easydict import EasyDict
 
 from method_tvr.ask.moments import Moment
-from method_tvr.ask.searcher import MomentSearcher, QuestionError, open_searcher, shown_nms_thd
+from method_tvr.ask.questions import QuestionError
+from method_tvr.ask.searcher import MomentSearcher, open_searcher, shown_nms_thd
 from method_tvr.dataset.annotations import Video
 from method_tvr.dataset.split_facts import Fact
 from method_tvr.options.values import SHOWN_NMS_THD

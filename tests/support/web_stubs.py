@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from method_tvr.ask.moments import Moment
-from method_tvr.ask.searcher import QuestionError, check_asked
+from method_tvr.ask.questions import QuestionError, check_asked
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.answering import SpanCurves
 

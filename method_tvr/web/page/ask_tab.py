@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from method_tvr.ask.moments import Moment
-from method_tvr.ask.searcher import QuestionError
+from method_tvr.ask.questions import QuestionError
 from method_tvr.web.answers import LOST
 from method_tvr.web.batching import Asked, Busy
 from method_tvr.web.page.chooser import Chooser, choosable, number_of

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from method_tvr.ask.moments import Moment
-from method_tvr.ask.searcher import QuestionError
+from method_tvr.ask.questions import QuestionError
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.outcomes.split_outcomes import ANY, NamedMoment, SplitOutcomes, Wanted
 from method_tvr.web.page.chooser import FORGOTTEN, KEPT_S, Chooser, choosable, number_of

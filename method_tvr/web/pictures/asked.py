@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from method_tvr.ask.searcher import MomentSearcher, QuestionError
+from method_tvr.ask.questions import QuestionError
+from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.web.batching import Busy
 from method_tvr.web.limits import Limits
 

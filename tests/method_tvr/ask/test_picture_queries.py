@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from method_tvr.ask import search
-from method_tvr.ask.searcher import MomentSearcher, QuestionError
+from method_tvr.ask.questions import QuestionError
+from method_tvr.ask.searcher import MomentSearcher
 from tests.support.joint_models import PROJECTED, tiny_joint_model
 from tests.support.runs.tiny_corpus import as_argv
 from tests.support.scenes import N_SCENES, NAMES, RATE, SCENE_S, make_corpus, make_model, scene

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from method_tvr.ask.searcher import QuestionError
+from method_tvr.ask.questions import QuestionError
 from method_tvr.web.batching import BatchedSearcher, Busy
 from tests.support.web_stubs import BROKEN, NO_WORDS, StubSearcher, moments_for
 

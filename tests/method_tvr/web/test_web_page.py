@@ -20,7 +20,7 @@ pytest.importorskip("gradio", reason=REASON)
 
 from fastapi.testclient import TestClient
 
-from method_tvr.ask.searcher import QuestionError
+from method_tvr.ask.questions import QuestionError
 from method_tvr.dataset.split_facts import Fact
 from method_tvr.web.limits import Limits
 from method_tvr.web.outcomes.query_outcomes import QueryOutcomes

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi_offline", reason=REASON)
 
 from fastapi.testclient import TestClient
 
-from method_tvr.ask.searcher import QuestionError
+from method_tvr.ask.questions import QuestionError
 from method_tvr.web.batching import BatchedSearcher, Busy
 from method_tvr.web.pictures.asked import AskedPictures
 from method_tvr.web.saving.lists import list_url
