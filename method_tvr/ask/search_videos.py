@@ -26,6 +26,7 @@ from method_tvr.ask.video_corpus import DEFAULT_MODEL, VideoCorpus
 from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line
 from utils.model_utils import named_when_out_of_memory
+from utils.pretrained.names import PREFIX
 
 OWN_FOLDER = "_search"  # of videos in a folder without it
 
@@ -49,7 +50,9 @@ def own_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--clip_length", type=float, default=1.5, help="seconds of a clip; %(default)s")
     add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; 0")
     add("--page", action="store_true", help="also open the page that plays the videos; options of serve.sh go with it")
-    return parser.parse_known_args(argv)
+    own, others = parser.parse_known_args(argv)
+    own.image_model = PREFIX + own.image_model.removeprefix(PREFIX)  # no other models compare with sentences
+    return own, others
 
 
 def run(own: argparse.Namespace, sentences: Sequence[str], others: Sequence[str]) -> None:

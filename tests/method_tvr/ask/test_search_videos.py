@@ -27,7 +27,7 @@ def videos(tmp_path: Path) -> Path:
 
 
 def ask(videos: Path, model: Path, *words: object) -> Finished:
-    return run_command(search_videos.main, [videos, *words, "--image_model", f"hf/{model}", "--device", -1])
+    return run_command(search_videos.main, [videos, *words, "--image_model", model, "--device", -1])
 
 
 def answers(finished: Finished) -> list[dict]:
