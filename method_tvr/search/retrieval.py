@@ -249,7 +249,7 @@ class Searcher:
             logits.append(predictor(similarity, n_clips.flatten()))
         together = logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0)  # (Nq * V, 2, L)
         missing = torch.arange(together.shape[2], device=together.device) >= n_clips.reshape(-1, 1, 1)
-        return together.masked_fill(missing, -torch.inf).view(*entries.shape, 2, -1)
+        return together.masked_fill_(missing, -torch.inf).view(*entries.shape, 2, -1)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

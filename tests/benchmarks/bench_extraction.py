@@ -92,7 +92,7 @@ class Colours:
     name, layer, weights, size = "colours", "pool5", "none", MEMORY_SIZE
 
     def __init__(self, model: ImageModel) -> None:
-        self.preparation = model.preparation
+        self.preparation, self.also = model.preparation, model.also
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         colour = frames.mean((1, 2, 3), dtype=np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from method_tvr.models import CONFIGS, NAME, config_of
+from method_tvr.options.models import UNTRAINED
 from method_tvr.search.encoding import encode_corpus, encode_queries
 from method_tvr.search.records import SearchSettings
 from method_tvr.search.retrieval import Searcher
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report, stopwatch = start("models", f"models side by side, batch {args.batch}", args)
     torch.manual_seed(args.seed)
-    for name in CONFIGS:
+    for name in (name for name in CONFIGS if name not in UNTRAINED):
         measure(name, args, report, stopwatch)
     report.finish(args.json)
 

@@ -116,7 +116,7 @@ def measure_size(n_videos: int, args: argparse.Namespace, report: Report, stopwa
     dtype = RETRIEVAL_DTYPES[args.retrieval_dtype]
     corpus = EncodedCorpus([rows.to(device) for rows in data.rows], data.n_clips.tolist(), dtype)
     data.rows.clear()
-    searcher = Searcher(corpus, data.st_kernel.to(device), data.ed_kernel.to(device), settings)
+    searcher = Searcher(corpus, conv_predictors(data.st_kernel.to(device), data.ed_kernel.to(device)), settings)
     timing, _ = stopwatch.time(lambda: answer_all(searcher, queries, own))
     note = f"peak {peak_memory_gb(device):.1f} GiB"
     shares = []

@@ -34,7 +34,7 @@ from utils.model_utils import named_generator
 SAMPLED = 500  # queries whose tokens are counted
 STAGES: Stages = {
     "open features, read annotations": ((Inputs, "open_features"), (Inputs, "eval_split")),
-    "load the model": ((trained_model, "load_checkpoint"),),
+    "load the model": ((trained_model, "load_model"),),
     "load and encode videos": ((trained_model, "encode_corpus"),),
     "answer queries": ((inference, "answer_tasks"),),
     "load and encode queries": ((inference, "predict"),),
