@@ -7,7 +7,7 @@ mean over what is seen and said, as with the other models. The query's vector fo
 A moment is where the similarity s_t of the query with clip t stands out. With mean m and deviation d of s over the
 clips of the video, the span of the clips i to j scores
 
-    exp(a * sum of (s_t - m) / d - b, over t from i to j)
+    exp(a * sum of ((s_t - m) / d - b), over t from i to j)
 
 and so gains by each clip that lies more than b deviations (`--span_margin`) above the video's mean, and loses by each
 that does not; a (`--span_sharpness`) says how much. That is the likelihood ratio of "about the query" against "not" for
