@@ -218,7 +218,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(json_values, json_values, json_values)
 def test_any_json_document_is_checked_without_a_crash(anything, rows, entries):
     video2idx = {"a": 1}

@@ -30,7 +30,7 @@ def assert_best(found: Moments, row: int, everything: dict[tuple[int, int, int],
     np.testing.assert_allclose(score, best, rtol=1e-4, atol=1e-30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_search_finds_what_scoring_everything_finds(case):
     searcher, queries, scores = case.searcher(), case.queries(), case.video_scores()
@@ -48,7 +48,7 @@ def test_search_finds_what_scoring_everything_finds(case):
             assert_best(moments, row, everything[query], case.search.max_moments)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.data())
 def test_moments_of_a_given_video_are_found_without_its_score(case, data):
     queries = case.queries()

@@ -43,7 +43,7 @@ def assert_same_answers(found: Searcher, wanted: Searcher, queries: EncodedQueri
         np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cases(), st.integers(1, 5), st.sampled_from([1, 2000, 1 << 30]), st.data())
 def test_clip_similarities_at_once_are_those_of_one_video_after_another(case, width, product_bytes, data):
     corpus, longest = case.corpus(), max(case.n_clips) + case.kernels.shape[1]

@@ -25,7 +25,7 @@ def shards_of(bounds: list[int]) -> list[range]:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_merged_videos_are_the_best_of_all_whatever_the_shards(data):
     n, keep = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 14))
     scores = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))).float().expand(2, -1)
@@ -42,7 +42,7 @@ def test_merged_videos_are_the_best_of_all_whatever_the_shards(data):
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_merged_moments_are_the_best_of_all_and_missing_ones_come_last(data):
     moment = st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3), st.integers(0, 2))
     rows = data.draw(st.lists(st.lists(moment, max_size=4), min_size=1, max_size=3))

@@ -32,7 +32,7 @@ ON_THE_CPU = ["--device", "-1", "--num_workers", "0"]
 
 
 @given(st.integers(1, 60), st.integers(0, 3), st.integers(0, 700), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_some_window_holds_each_allowed_span_with_what_the_predictors_see_around_it(max_pred_l, reach, more, data):
     size = max(2, max_pred_l + 2 * reach) + data.draw(st.integers(0, 40))
     n_clips = data.draw(st.integers(1, size + more))

@@ -107,7 +107,7 @@ spans = st.tuples(times, times).map(sorted)
 moments = st.lists(st.tuples(st.integers(0, 2), spans, st.integers(0, 4)), max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(moments, st.lists(st.tuples(st.integers(0, 2), spans), max_size=7)), min_size=1, max_size=4))
 def test_many_queries_at_once_get_what_each_gets_alone(queries):
     width, longest = (max(len(query[i]) for query in queries) for i in (0, 1))
