@@ -16,7 +16,7 @@ from hypothesis import settings
 from tests.support.slow import is_slow
 from tests.support.versions import version_lines
 
-settings.register_profile("tests", deadline=None, max_examples=40)  # a busy machine is no fault
+settings.register_profile("tests", deadline=None, max_examples=25)  # a busy machine is no fault
 settings.load_profile("tests")
 
 
