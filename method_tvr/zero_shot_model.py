@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from method_tvr.model import ByModality, EncodedVideos, ModelConfig, ReLoCLNet
 from method_tvr.model_components import SpanPredictor
@@ -72,7 +71,7 @@ class ZeroShot(ReLoCLNet):
     config: ZeroShotConfig
 
     def add_layers(self, config: ModelConfig) -> None:
-        self.device_is = nn.Buffer(torch.empty(0), persistent=False)
+        """There are none."""
 
     def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """{modality: (N, D)} of length 1.

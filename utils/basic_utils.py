@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -33,6 +34,14 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a full disk, a
 
 class InputError(Exception):
     """Something the user gave is wrong. The message names the file, the key and the remedy."""
+
+
+def needed(package: str, what: str, install: str) -> Any:
+    """A package that few need, or an `InputError` that says `what` needs it, and the command that installs it."""
+    try:
+        return import_module(package)
+    except ImportError as err:
+        raise InputError(f"{what}: needs {package} ({err}): {install}") from err
 
 
 class Closing:

@@ -11,13 +11,12 @@ none of them would change the answer: it is *proved* complete.
 
 from __future__ import annotations
 
-import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from utils.basic_utils import InputError
 from utils.tensor_utils import to_device
 
 ROWS_AT_A_TIME = 1 << 15
+INSTALL = "pip install -r method_tvr/search/index/requirements.txt -c constraints.txt"  # what indexes need
 ROUNDING = 4 * 2.0**-24  # for each number of a vector: twice what scores of it in two orders differ by at most
 
 
@@ -268,17 +268,6 @@ def _sums_of_nearest(entries: np.ndarray, found: list[tuple[np.ndarray, np.ndarr
         np.maximum.at(nearest, np.searchsorted(entries, named[there]), scores[there])
         total += nearest
     return total
-
-
-def import_backend(index: str, package: str) -> Any:
-    """The package that an `--index` needs, or an InputError that says how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as err:
-        raise InputError(
-            f"--index {index}: needs {package} ({err}): "
-            "pip install -r method_tvr/search/index/requirements.txt -c constraints.txt"
-        ) from err
 
 
 def n_cells(n_clips: int) -> int:

@@ -26,7 +26,7 @@ from method_tvr.search.records import (
     SearchSettings,
     Shortlist,
 )
-from method_tvr.search.scoring import BestEntries, concatenated, video_scores, way_on
+from method_tvr.search.scoring import BestEntries, concatenated, scores_by_a_pass, way_on
 from method_tvr.search.sharding import Shard, videos_of_shard
 from method_tvr.search.spans.best_spans import SUMS, best_spans
 from method_tvr.search.spans.whole_spans import best_through, relative_to_best
@@ -142,18 +142,10 @@ class Searcher:
         if self._videos is not None:
             n_videos = len(np.unique(self._videos if allowed is None else self._videos[allowed]))
             of_each = [BestEntries(keep, self._video_of_entry, n_videos) for _ in blocks]
-        for block in self.corpus.blocks(self.settings.clip_block or self.corpus.block_rows):
-            entries = block.runs.on(self.corpus.device).entries
-            chosen: slice | torch.Tensor = slice(None)
-            if allowed is not None:
-                inside = np.flatnonzero(allowed[block.runs.entries])
-                if not len(inside):
-                    continue
-                chosen = to_device(inside, self.corpus.device)
-            for number, video_queries in enumerate(blocks):
-                scores = video_scores(video_queries, block, self._way)[chosen]
-                for kept in (best, of_each) if of_each else (best,):
-                    kept[number].add(entries[chosen], scores)
+        max_rows = self.settings.clip_block or self.corpus.block_rows
+        for number, entries, scores in scores_by_a_pass(self.corpus, blocks, max_rows, self._way, allowed):
+            for kept in (best, of_each) if of_each else (best,):
+                kept[number].add(entries, scores)
         return concatenated(best), concatenated(of_each) if of_each else None
 
     @torch.inference_mode()
@@ -195,14 +187,15 @@ class Searcher:
         """The columns of `Moments`, on the device."""
         n_clips = self._n_clips[entries]
         logits = self._span_logits(queries, entries, n_clips)
-        p_st, p_ed = self._curves(logits, one_video)
         if self._by_sums:
             starts, ends = relative_to_best(logits, one_video)
+            p_st, p_ed = best_through(starts, ends)
             if video_weights is not None:
                 starts = starts + video_weights.clamp(min=0).log().unsqueeze(2)
             score, video, st, ed = best_spans(starts, ends, n_clips, self.settings, SUMS)
             score = score.exp().masked_fill_(score == -torch.inf, IMPOSSIBLE)
         else:
+            p_st, p_ed = self._curves(logits, one_video)
             weighted = p_st if video_weights is None else p_st * video_weights.unsqueeze(2)
             score, video, st, ed = best_spans(weighted, p_ed, n_clips, self.settings)
         start = video * p_st.shape[2]  # of each moment's entry, in all of a query's clips

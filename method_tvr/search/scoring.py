@@ -79,7 +79,31 @@ def scores_as_among(corpus: Corpus, entries: np.ndarray, query: torch.Tensor, n_
 
     One alone is multiplied otherwise than several, whose products do not depend on what the others are.
     """
-    return scores_of_entries(corpus, entries, query.expand(min(n_queries, 2), -1, -1))[:, :1]
+    return scores_of_entries(corpus, entries, as_among(query, n_queries))[:, :1]
+
+
+def as_among(query: torch.Tensor, n_queries: int) -> torch.Tensor:
+    """A query (1, M, D), repeated so that its products are those in a search of so many; see `scores_as_among`."""
+    return query.expand(min(n_queries, 2), -1, -1)
+
+
+def scores_by_a_pass(
+    corpus: Corpus, queries: Sequence[torch.Tensor], max_rows: int, way: Way, allowed: np.ndarray | None = None
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Number of some queries (Nq, M, D), entries (n,), and their scores (n, Nq), as the whole corpus goes by.
+
+    `allowed` (Nv,) bool: entries that are asked for; None: all.
+    """
+    for block in corpus.blocks(max_rows):
+        entries = block.runs.on(corpus.device).entries
+        chosen: slice | torch.Tensor = slice(None)
+        if allowed is not None:
+            inside = np.flatnonzero(allowed[block.runs.entries])
+            if not len(inside):
+                continue
+            chosen = to_device(inside, corpus.device)
+        for number, of_these in enumerate(queries):
+            yield number, entries[chosen], video_scores(of_these, block, way)[chosen]
 
 
 def products_alike(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:

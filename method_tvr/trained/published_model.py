@@ -17,10 +17,11 @@ from method_tvr.models import NAME, name_of
 from method_tvr.options.published import CONFIG, WEIGHTS, is_published
 from method_tvr.training.checkpoint import FORMAT_VERSION, Checkpoint, checked_checkpoint, load_checkpoint
 from standalone_eval.files.parts import make_ordinary
-from utils.basic_utils import InputError, first_line, read_json, write_json
+from utils.basic_utils import InputError, first_line, needed, read_json, write_json
 from utils.content_digest import content_digest
 
 REMEDY = "get the model again, or publish it again"
+PACKAGE, INSTALL = "safetensors.torch", "pip install safetensors"
 FIELDS = ("model_cfg", "epoch", "format_version", "made_by", "features", "digest")  # of config.json
 
 
@@ -40,7 +41,7 @@ def write_model(checkpoint: Checkpoint, folder: Path) -> None:
         **({"features": checkpoint.features} if checkpoint.features else {}),
     }
     digest = content_digest({**content, "model": state})
-    _safetensors().save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    needed(PACKAGE, "a published model", INSTALL).save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     make_ordinary(folder / WEIGHTS, 0o666)
     write_json({**content, "digest": digest}, folder / CONFIG, indent=True)
 
@@ -55,19 +56,10 @@ def _load_published(folder: Path) -> Checkpoint:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    package = _safetensors()
+    package = needed(PACKAGE, "a published model", INSTALL)
     if not path.is_file():
         raise InputError(f"{path}: is missing: {REMEDY}")
     try:
         return package.load_file(path)
     except (import_module("safetensors").SafetensorError, OSError, KeyError, ValueError) as err:
         raise InputError(f"{path}: cannot be read as weights ({first_line(err)}): {REMEDY}") from err
-
-
-def _safetensors() -> Any:
-    try:
-        return import_module("safetensors.torch")
-    except ImportError as err:
-        raise InputError(
-            "the package safetensors is missing, which published models are kept in: pip install safetensors"
-        ) from err

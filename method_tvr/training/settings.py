@@ -103,15 +103,8 @@ def model_config(opt: EasyDict, features: FeatureStore) -> ModelConfig:
     sizes = {m: features.sizes[m] + tef for m in features.modalities}
     inputs = {"visual_input_size": sizes.get("video"), "sub_input_size": sizes.get("sub")}
     switches = {"merge_two_stream": not opt.no_merge_two_stream, "cross_att": not opt.no_cross_att}
-    return config_of(
-        {
-            **opt,
-            **switches,
-            **inputs,
-            NAME: opt.model,
-            "query_input_size": features.sizes.get("query", max(sizes.values())),
-        }
-    )
+    of_query = features.sizes.get("query", max(sizes.values()))  # a corpus without queries is searched without training
+    return config_of({**opt, **switches, **inputs, NAME: opt.model, "query_input_size": of_query})
 
 
 def stop_score(recalls: Mapping[str, float]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ from method_tvr.web.limits import Limits
 from method_tvr.web.media import MediaFiles
 from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
 from method_tvr.web.service import Service
-from tests.support.web_stubs import StubSearcher
+from tests.support.web_stubs import VIDEOS, StubSearcher
 
 UNLIMITED = Limits(rate=0)
+
+
+def media_folder(folder: Path, write: Callable[[Path, int], object]) -> Path:
+    """A folder of two videos of 100 frames, as `write` makes them; one that is none; and one that nobody asks for."""
+    name, other, third = (video.vid_name for video in VIDEOS)
+    write(folder / f"{name}.mp4", 100)
+    write(folder / f"{other}.ts", 100)
+    (folder / f"{third}.mp4").write_bytes(b"no video")
+    os.link(folder / f"{name}.mp4", folder / "of nobody.mp4")
+    return folder
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from utils.basic_utils import InputError, first_line
+from utils.basic_utils import InputError, first_line, needed
 from utils.feature_files.feature_file import FeatureError
 from utils.feature_forms.lmdb_process import LmdbProcess
 from utils.feature_forms.msgpack_arrays import unpack
 from utils.feature_forms.named_arrays import features_among
 from utils.feature_forms.npz_folder import find_in_npz
-from utils.feature_forms.source import ArraySource, Stored, needed
+from utils.feature_forms.source import INSTALL, ArraySource, Stored
 
 FILE = "data.mdb"
 ABOUT = b"__"  # what the names of entries about the others begin with, such as __keys__
@@ -23,8 +23,8 @@ class LmdbFolder(ArraySource):
 
     def __init__(self, path: Path, dataset: str | None = None) -> None:
         super().__init__(path, dataset)
-        needed("lmdb", f"{path} (an LMDB)")
-        self._msgpack, self._process = needed("msgpack", f"{path} (an LMDB)"), LmdbProcess(path)
+        needed("lmdb", f"{path} (an LMDB)", INSTALL)
+        self._msgpack, self._process = needed("msgpack", f"{path} (an LMDB)", INSTALL), LmdbProcess(path)
         try:
             wanted = self._process.n_bytes()
         except OSError as err:

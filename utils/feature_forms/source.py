@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import struct
 import zipfile
 import zlib
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from utils.basic_utils import Closing, InputError, first_line
+from utils.basic_utils import Closing, first_line
 from utils.feature_files.feature_array import as_features, rows_and_width, tell_left_out, why_not_features
 from utils.feature_files.feature_file import FeatureError, expands_too_much
 
@@ -139,11 +138,3 @@ def refuse_claims(n_bytes: int, stored: int) -> None:
     """A `ValueError` if so few stored bytes can hardly hold an array of `n_bytes`, see `expands_too_much`."""
     if expands_too_much(n_bytes, stored):
         raise ValueError(f"claims {n_bytes / 2**20:,.0f} MiB, but {stored / 2**20:,.1f} MiB are stored")
-
-
-def needed(package: str, what: str) -> Any:
-    """A package that one form alone needs, or an `InputError` that says `what` needs it and how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as err:
-        raise InputError(f"{what}: needs {package} ({err}): {INSTALL}") from err

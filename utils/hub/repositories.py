@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from utils.basic_utils import InputError, StrPath, first_line
+from utils.basic_utils import InputError, StrPath, first_line, needed
 from utils.hub.names import HubName
 
 MODEL, DATASET = "model", "dataset"  # kinds of repositories
@@ -75,12 +75,7 @@ def uploaded(folder: StrPath, name: HubName, message: str, kind: str = MODEL, pr
 
 def hub_package() -> Any:
     """The package `huggingface_hub`; an `InputError` if it is not there."""
-    try:
-        return import_module("huggingface_hub")
-    except ImportError as err:
-        raise InputError(
-            "the package huggingface_hub is missing, which the hub is reached by: pip install huggingface_hub"
-        ) from err
+    return needed("huggingface_hub", "the hub", "pip install huggingface_hub")
 
 
 def _unreachable(name: HubName, err: Exception) -> InputError:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from method_tvr.search.candidates import (
+    INSTALL,
     CandidateIndex,
     CandidateSettings,
     Nearest,
     clip_vectors,
-    import_backend,
     n_cells,
 )
 from method_tvr.search.corpus import Corpus
@@ -33,7 +33,7 @@ from method_tvr.search.index.certified.bounds import slack
 from method_tvr.search.index.faiss_cells import Cells, Measured
 from method_tvr.search.records import NO_ENTRY
 from standalone_eval.files.parts import part_folder
-from utils.basic_utils import InputError, first_line, progress, read_bytes
+from utils.basic_utils import InputError, first_line, needed, progress, read_bytes
 from utils.storage.array_file import open_regular
 from utils.storage.own_folder import refuse_unless_own
 from utils.storage.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
@@ -160,7 +160,7 @@ def _search_cells(
 
 def import_faiss() -> Any:
     """The faiss package."""
-    return import_backend("faiss", "faiss")
+    return needed("faiss", "--index faiss", INSTALL)
 
 
 def open_faiss_index(

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from method_tvr.search.candidates import import_backend
-from utils.basic_utils import InputError, first_line
+from method_tvr.search.candidates import INSTALL
+from utils.basic_utils import InputError, first_line, needed
 
 CONNECT_S = 5.0  # for a server to be there at the start
 PATIENCE_S = 60.0  # for one that has answered to come back: a node that starts again took 35 s
@@ -104,7 +104,7 @@ class Milvus:
 
 def import_milvus() -> Any:
     """The pymilvus package, silenced: of what users can do something about, an error speaks."""
-    pymilvus = import_backend("milvus", "pymilvus")
+    pymilvus = needed("pymilvus", "--index milvus", INSTALL)
     for name in ("pymilvus", "milvus_lite", "grpc"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus

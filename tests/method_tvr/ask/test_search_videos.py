@@ -62,11 +62,11 @@ def test_a_folder_is_searched_and_only_what_is_new_is_taken_in(videos, model, mo
 
 def test_what_is_said_counts_where_subtitle_files_lie(videos, model):
     shutil.copytree(videos.with_name("subtitles"), videos, dirs_exist_ok=True)
-    said = answers(ask(videos, model, "A red bicycle.", "--json"))[0]["moments"]
+    said = answers(ask(videos, model, "A red bicycle.", "--json", "--top_k", 50))[0]["moments"]
     match = {moment["vid_name"]: moment["match"] for moment in said}
     assert match["b"]["sub"] > 0.1  # half of what the sentences have in common
     assert match["c"]["sub"] == 0  # nobody speaks
-    weighed = answers(ask(videos, model, "A red bicycle.", "--json", "--sub_weight", 0.25))[0]["moments"]
+    weighed = answers(ask(videos, model, "A red bicycle.", "--json", "--top_k", 50, "--sub_weight", 0.25))[0]["moments"]
     quarter = {moment["vid_name"]: moment["match"] for moment in weighed}
     assert quarter["b"]["sub"] == pytest.approx(match["b"]["sub"] / 2, abs=1e-3)
     assert quarter["b"]["video"] == pytest.approx(match["b"]["video"], abs=1e-3)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import whole_file
+from utils.basic_utils import needed, whole_file
 from utils.feature_files.provenance import Plain
-from utils.feature_forms.source import needed
+from utils.feature_forms.source import INSTALL
 
 GROUP_BYTES = 1 << 24  # of features in a row group, as far as one video is not larger
 
@@ -49,7 +49,7 @@ class ParquetWriter:
 @contextmanager
 def new_parquet(path: Path, record: Mapping[str, Plain]) -> Iterator[ParquetWriter]:
     """Write a Parquet file whole or not at all; the record of what made it is the metadata of its schema."""
-    arrow, parquet = needed("pyarrow", "--to parquet"), needed("pyarrow.parquet", "--to parquet")
+    arrow, parquet = (needed(name, "--to parquet", INSTALL) for name in ("pyarrow", "pyarrow.parquet"))
     columns = [("name", arrow.string()), ("features", arrow.list_(arrow.list_(arrow.float32())))]
     schema = arrow.schema(columns, metadata={name: str(value) for name, value in record.items()})
     with whole_file(path) as part, parquet.ParquetWriter(part, schema) as file:

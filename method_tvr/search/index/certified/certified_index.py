@@ -35,7 +35,7 @@ from method_tvr.search.index.certified.bounds import (
     weights,
 )
 from method_tvr.search.records import Shortlist
-from method_tvr.search.scoring import BestEntries, scores_as_among, video_scores, way_on
+from method_tvr.search.scoring import BestEntries, as_among, scores_as_among, scores_by_a_pass, way_on
 from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
@@ -147,12 +147,10 @@ class _Scored:
         """The same for so many that one pass over the corpus is faster."""
         asked = np.zeros(len(self._corpus), bool)
         asked[entries] = True
-        query = self._query.expand(min(self._n_queries, 2), -1, -1).to(self._corpus.dtype)
-        for block in self._corpus.blocks(self._corpus.block_rows):
-            chosen = np.flatnonzero(asked[block.runs.entries])
-            if len(chosen):
-                scores = video_scores(query, block, way_on(self._corpus.device))[torch.from_numpy(chosen), :1]
-                self._keep_best(block.runs.entries[chosen], scores)
+        query = as_among(self._query, self._n_queries).to(self._corpus.dtype)
+        way, max_rows = way_on(self._corpus.device), self._corpus.block_rows
+        for _, some, scores in scores_by_a_pass(self._corpus, [query], max_rows, way, asked):
+            self._keep_best(some.numpy(), scores[:, :1])
 
     def result(self) -> tuple[torch.Tensor, ...]:
         """Columns of a `Shortlist`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -25,7 +24,7 @@ from method_tvr.web.media import MediaFiles
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.pictures import thumbnails
 from tests.support.video_files import number_of, write_video
-from tests.support.web_service import UNLIMITED, client_of
+from tests.support.web_service import UNLIMITED, client_of, media_folder
 from utils.basic_utils import InputError
 
 NAME, OTHER, THIRD = (video.vid_name for video in VIDEOS)
@@ -33,12 +32,7 @@ NAME, OTHER, THIRD = (video.vid_name for video in VIDEOS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    write_video(folder / f"{NAME}.mp4", 100)
-    write_video(folder / f"{OTHER}.ts", 100)
-    (folder / f"{THIRD}.mp4").write_bytes(b"no video")
-    os.link(folder / f"{NAME}.mp4", folder / "of nobody.mp4")
-    return folder
+    return media_folder(tmp_path_factory.mktemp("media"), write_video)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from method_tvr.web.saving import cuts
 from method_tvr.web.saving.cuts import clip_url
 from tests.support.sounding_videos import tone_in, write_sounding_video
 from tests.support.video_files import number_of
-from tests.support.web_service import UNLIMITED, client_of
+from tests.support.web_service import UNLIMITED, client_of, media_folder
 from utils.video_feature.frames import open_video
 
 NAME, OTHER, THIRD = (video.vid_name for video in VIDEOS)
@@ -30,12 +29,7 @@ NAME, OTHER, THIRD = (video.vid_name for video in VIDEOS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    write_sounding_video(folder / f"{NAME}.mp4", 100)
-    write_sounding_video(folder / f"{OTHER}.ts", 100)
-    (folder / f"{THIRD}.mp4").write_bytes(b"no video")
-    os.link(folder / f"{NAME}.mp4", folder / "of nobody.mp4")
-    return folder
+    return media_folder(tmp_path_factory.mktemp("media"), write_sounding_video)
 
 
 @pytest.fixture(scope="module")
