@@ -16,7 +16,7 @@ from method_tvr.dataset.clip_times import AUTO, AVERAGE, LABEL_RULES, LONG_VIDEO
 from method_tvr.dset_configs import DATASETS, VID_FEAT_TYPES
 from method_tvr.options import rules
 from method_tvr.options.found import FOUND
-from method_tvr.options.models import MODELS, RELOCLNET, STARTS
+from method_tvr.options.models import MODELS, RECIPES, RELOCLNET, STARTS
 from method_tvr.options.own_corpus import look_everywhere
 from method_tvr.options.published import find_corpus, find_model
 from method_tvr.options.resumed import resumed_options
@@ -49,7 +49,7 @@ from method_tvr.options.row import (
 from method_tvr.options.rules import dataset_of
 from method_tvr.options.saved import check_name_part, keep_to_known_places, load_known
 from method_tvr.options.settings_file import read_settings
-from method_tvr.options.values import CTX_MODES, INDEX_KINDS, INDEXES, NUMBERED, OFF, SHOWN_NMS_THD, TASKS
+from method_tvr.options.values import CTX_MODES, INDEX_KINDS, INDEXES, NUMBERED, OFF, SHOWN_NMS_THD, SPAN_INITS, TASKS
 from standalone_eval.check import MAX_PRED
 from standalone_eval.metrics import AGREE, SEVERAL
 from standalone_eval.ranking.ndcg import NDCG
@@ -88,9 +88,12 @@ OPTIONS: Table = (
     Group("training", ALL_PROGRAMS, (
         Option("settings", None, "json of options, as utils/extract_features.sh writes it; what is typed wins",
                inference=UNSHARED, metavar="FILE"),
+        Option("recipe", None, "options by one name; steady: learns from the first epoch whatever the seed "
+               "(--span_init edge --all_negatives --bias_correction)", choices=sorted(RECIPES)),
         Option("lr", 1e-4, "peak learning rate", NOT_NEGATIVE),
         Option("lr_warmup_proportion", 0.01, "share of all steps over which lr grows", NOT_NEGATIVE),
         Option("wd", 0.01, "weight decay", NOT_NEGATIVE),
+        Option("bias_correction", False, "Adam's, which the published optimiser lacks: first steps are shorter"),
         Option("n_epoch", 100, "most epochs", ABOVE_0),
         Option("max_es_cnt", 10, "stop after more than this many epochs without a better one, -1: never",
                NOT_NEGATIVE_OR_OFF),
@@ -123,6 +126,7 @@ OPTIONS: Table = (
         Option("hard_negative_start_epoch", 20, "epoch from which negatives are hard, -1: never", NOT_NEGATIVE_OR_OFF,
                alias="hard_negtiave_start_epoch"),
         Option("hard_pool_size", 20, "hard negatives are drawn among this many best-scored ones", ABOVE_0),
+        Option("all_negatives", False, "ranking loss with all negatives of the batch, not with one drawn, hard or not"),
         Option("mask_same_query", False, "TVR-Ranking's pairs: those of one query are not each other's negatives"),
         Option("clamp_similarity", False, "TVR-Ranking's pairs: a similarity below 0 counts as 0"),
     )),
@@ -175,6 +179,8 @@ OPTIONS: Table = (
         Option("conv_kernel_size", 5, "kernel of the start and end predictors, odd", ABOVE_0),
         Option("conv_stride", 1, "must be 1"),
         Option("initializer_range", 0.02, "standard deviation of initial weights", NOT_NEGATIVE),
+        Option("span_init", SPAN_INITS[0], "what the kernels of the start and end predictors begin as: drawn, an "
+               "impulse on the clip itself, or a detector of edges", choices=SPAN_INITS),
     )),
     Group("prediction", ALL_PROGRAMS, (
         Option("min_pred_l", None, "fewest clips from start to end boundary (default: the dataset's, 2 for TVR)",
@@ -315,7 +321,8 @@ def parse_train_options(argv: Sequence[str] | None = None) -> EasyDict:
     dataset = dataset_of(opt)
     settings = read_settings(opt.settings, options)
     model = given.get("model") or settings.get("model") or opt.model
-    usual = {**STARTS[model], **dataset.recipe, **settings}
+    opt.recipe = given.get("recipe") or settings.get("recipe")
+    usual = {**STARTS[model], **dataset.recipe, **RECIPES.get(opt.recipe, {}), **settings}
     opt.update({name: value for name, value in usual.items() if name not in given})
     if dataset.recipe_note:
         values = " ".join(f"--{name} {opt[name]}" for name in dataset.recipe)

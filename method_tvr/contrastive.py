@@ -30,6 +30,7 @@ class LossSettings:
     hard_pool_size: int = 20
     mask_same_query: bool = False
     clamp_similarity: bool = False
+    all_negatives: bool = False
 
 
 def _dv_negative(r: torch.Tensor) -> torch.Tensor:
@@ -199,8 +200,27 @@ def ranking_loss(
         ranking_loss_type: `hinge`, mean max(0, margin + neg - pos), or `lse`, mean log(1 + exp(neg - pos)).
     """
     gap = scores.gather(-1, negatives.unsqueeze(-1)).squeeze(-1) - scores.diagonal(dim1=-2, dim2=-1)
-    loss = (margin + gap).clamp(min=0) if ranking_loss_type == "hinge" else F.softplus(gap)
-    return loss.mean(dim=-1)
+    return _of_gap(gap, margin, ranking_loss_type).mean(dim=-1)
+
+
+def _of_gap(gap: torch.Tensor, margin: float, ranking_loss_type: str) -> torch.Tensor:
+    """Loss of a negative whose score is so much above the positive's."""
+    return (margin + gap).clamp(min=0) if ranking_loss_type == "hinge" else F.softplus(gap)
+
+
+def ranking_loss_of_all(
+    scores: torch.Tensor, margin: float, ranking_loss_type: str = "hinge", same_query: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What `ranking_loss` is on average over all draws of negatives: (…). No chance is in it.
+
+    For the arguments see there; `same_query` (N, N) are columns that are no negatives, see `of_pairs`.
+    """
+    negative = ~torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    if same_query is not None:
+        negative = negative & ~same_query
+    gap = scores - scores.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    loss = _of_gap(gap, margin, ranking_loss_type) * negative
+    return (loss.sum(dim=-1) / negative.sum(dim=-1).clamp(min=1)).mean(dim=-1)
 
 
 def ranking_losses(
@@ -217,12 +237,15 @@ def ranking_losses(
     }
     weights = {name: weight for name, (weight, _) in directions.items() if weight}
     directed = torch.stack([directions[name][1] for name in weights])  # (1 or 2, N, N)
-    negatives = draw_negatives(directed, pool_size, generator, same_query)
-    losses = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type).unbind()
+    if settings.all_negatives:
+        both = ranking_loss_of_all(directed, settings.margin, settings.ranking_loss_type, same_query)
+    else:
+        negatives = draw_negatives(directed, pool_size, generator, same_query)
+        both = ranking_loss(directed, negatives, settings.margin, settings.ranking_loss_type)
     # a weight of 1 is left out: one kernel less
     return {
         name: loss if weight == 1 else weight * loss
-        for (name, weight), loss in zip(weights.items(), losses, strict=True)
+        for (name, weight), loss in zip(weights.items(), both.unbind(), strict=True)
     }
 
 

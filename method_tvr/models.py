@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from method_tvr import xml_model
@@ -12,6 +13,7 @@ from method_tvr.xml_model import XMLConfig
 from method_tvr.zero_shot_model import ZeroShotConfig
 
 CONFIGS: dict[str, type[ModelConfig]] = {RELOCLNET: ModelConfig, XML: XMLConfig, ZERO_SHOT: ZeroShotConfig}
+LATER = {"all_negatives": False}  # left out of files where it is so, which are what they were before there was one
 NAME = "name"  # of the model, in a `model_cfg` of ours; published checkpoints have none
 
 
@@ -28,3 +30,8 @@ def config_of(model_cfg: Mapping[str, Any]) -> ModelConfig:
 def name_of(config: ModelConfig) -> str:
     """The name of the model that a config is of."""
     return next(name for name, kind in CONFIGS.items() if type(config) is kind)
+
+
+def model_cfg_of(config: ModelConfig) -> dict[str, Any]:
+    """The `model_cfg` of a config, without its name."""
+    return {name: value for name, value in asdict(config).items() if name not in LATER or value != LATER[name]}

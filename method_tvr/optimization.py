@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ def warmup_linear(p: float, warmup: float) -> float:
 
 
 class BertAdam(Optimizer):
-    """Adam without bias correction, with decoupled weight decay and each tensor's gradient clipped on its own.
+    """Adam with decoupled weight decay and each tensor's gradient clipped on its own.
 
     Args:
         params: parameters or groups; a group may have its own `weight_decay`.
@@ -28,6 +29,8 @@ class BertAdam(Optimizer):
         warmup: proportion of `t_total`, the number of steps planned, that the learning rate grows over.
         b1, b2, eps: Adam's; eps is added outside the root.
         weight_decay: added to the update before the learning rate is applied.
+        bias_correction: Adam's, for moments that begin at 0. Without it step t is (1 - b1^t) / sqrt(1 - b2^t) times as
+            long as lr says where gradients agree: the first 3.2 times, the 12th 6.6 times, the 100th 3.2 times.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class BertAdam(Optimizer):
         b2: float = 0.999,
         eps: float = 1e-6,
         weight_decay: float = 0.01,
+        bias_correction: bool = False,
     ) -> None:
+        self.bias_correction = bias_correction
         self.warmup, self.t_total, self.steps_done = warmup, t_total, 0
         self._multiplier = 0.0
         self._norms: torch.Tensor | None = None  # of the gradients there are, once somebody has asked
@@ -78,9 +83,12 @@ class BertAdam(Optimizer):
     def advance(self) -> None:
         """Take the learning rate of the next step, which `update` does. The host's part of a step."""
         self._multiplier = self.lr_multiplier()
+        self.steps_done += 1
+        if self.bias_correction:
+            b1, b2 = self.defaults["b1"], self.defaults["b2"]
+            self._multiplier *= math.sqrt(1 - b2**self.steps_done) / (1 - b1**self.steps_done)
         for multiplier in self._on_device.values():
             multiplier.fill_(self._multiplier)
-        self.steps_done += 1
 
     @torch.no_grad()
     def update(self) -> None:

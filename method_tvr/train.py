@@ -41,6 +41,7 @@ from method_tvr.runs.learnt import Material, warn_if_unlearnt, warn_of_few_steps
 from method_tvr.runs.untrained import run_untrained
 from method_tvr.start_end_dataset import StartEndDataset
 from method_tvr.training.checkpoint import save_checkpoint
+from method_tvr.training.initial_model import initial_model
 from method_tvr.training.launch import launch, naming_lost_processes, processes_to_launch, started
 from method_tvr.training.loss_meter import LossMeter
 from method_tvr.training.run_files import RunFiles, RunLog, hand_on, held
@@ -139,7 +140,7 @@ class Trainer(Closing):
     def _set_up(self, config: ModelConfig, saved: SavedRun | None) -> None:
         """Model and optimiser, as they are at the beginning or where a saved run goes on."""
         settings = self.settings
-        self.model = config.build(named_generator(settings.seed, "initialisation")).to(self.device)
+        self.model = initial_model(config, settings.seed, settings.span_init).to(self.device)
         self.guard = StepGuard.on(self.device, at_once=settings.detect_anomaly)
         self.steps_per_epoch = math.ceil(len(self.train_set) / settings.bsz)
         self.optimizer = settings.optimizer(self.model, self.steps_per_epoch * settings.n_epoch)
@@ -208,8 +209,7 @@ class Trainer(Closing):
         for _, batch in progress(copied_ahead(loader, self.device), f"epoch {epoch:03d}", total=len(loader)):
             if self.guard.checks_before_update:
                 before = RandomStates.take(self.device), self.negatives.get_state()
-            first = self.place.step * bsz
-            whole = [self.train_set.queries[i] for i in order[first : first + bsz]]
+            whole = [self.train_set.queries[i] for i in order[self.place.step * bsz :][:bsz]]
             try:
                 self._step(whole, batch, weights)
             except NotFiniteError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TASKS = ("VCMR", "SVMR", "VR")
 CTX_MODES = ("video_sub_tef", "video_sub", "video_tef", "video", "sub_tef", "sub")  # parts may come in any order
+SPAN_INITS = ("drawn", "impulse", "edge")  # what kernels of start and end predictors begin as
 OFF = -1  # value that switches an epoch, count or threshold off
 SHOWN_NMS_THD = 0.5  # IoU above which of two moments of a video people are shown the better alone
 NUMBERED = [0]  # --device_ids that name no device in particular: several processes take them in order

@@ -27,8 +27,9 @@ from method_tvr.report.chance import chance_level
 from method_tvr.report.examples import choose_examples
 from method_tvr.report.plots import draw_run, read_curves
 from method_tvr.trained.trained_model import TrainedModel, open_model
+from method_tvr.training.initial_model import initial_model
 from utils.basic_utils import command_line, read_json, whole_file, write_json
-from utils.model_utils import named_generator, named_when_out_of_memory
+from utils.model_utils import named_when_out_of_memory
 
 UNTRAINED_SEEDS = (1, 2, 3, 4, 5)
 N_MOMENTS = 5  # predictions shown in a timeline
@@ -36,11 +37,11 @@ N_MOMENTS = 5  # predictions shown in a timeline
 Recalls = Mapping[str, Mapping[str, float]]  # {task: {"{iou_thd}-r{k}" or "r{k}": percentage}}
 
 
-def untrained_recalls(config: ModelConfig, evaluation: Evaluation) -> Sequence[Recalls]:
-    """Recalls of models that were initialised and never trained, one for each of `UNTRAINED_SEEDS`."""
+def untrained_recalls(config: ModelConfig, evaluation: Evaluation, span_init: str) -> Sequence[Recalls]:
+    """Recalls of models as training begins with them, for `initial_model`, one for each of `UNTRAINED_SEEDS`."""
     runs = []
     for seed in UNTRAINED_SEEDS:
-        model = config.build(named_generator(seed, "initialisation")).to(evaluation.device).eval()
+        model = initial_model(config, seed, span_init).to(evaluation.device).eval()
         metrics = evaluate_rows(predict(model, evaluation, TASKS), evaluation)
         runs.append({task: metrics[task] for task in TASKS})
     return runs
@@ -103,7 +104,7 @@ def main() -> None:
         evaluation = evaluation_of(opt, split, features, trained.device)
 
         print(f"answering with {len(UNTRAINED_SEEDS)} untrained models")
-        untrained = untrained_recalls(trained.checkpoint.config, evaluation)
+        untrained = untrained_recalls(trained.checkpoint.config, evaluation, opt.span_init)
         n_clips = {video.vid_name: features.n_clips(video.vid_name) for video in split.videos}
         band = opt.min_pred_l, opt.max_pred_l
         columns = {

@@ -6,14 +6,13 @@ Neither can hold code. A folder has the one form or the other: of a published on
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from method_tvr.models import NAME, name_of
+from method_tvr.models import NAME, model_cfg_of, name_of
 from method_tvr.options.published import CONFIG, WEIGHTS, is_published
 from method_tvr.training.checkpoint import FORMAT_VERSION, Checkpoint, checked_checkpoint, load_checkpoint
 from standalone_eval.files.parts import make_ordinary
@@ -34,7 +33,7 @@ def write_model(checkpoint: Checkpoint, folder: Path) -> None:
     """Write both files of a model into a folder."""
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.state.items()}
     content: dict[str, Any] = {
-        "model_cfg": {NAME: name_of(checkpoint.config), **asdict(checkpoint.config)},
+        "model_cfg": {NAME: name_of(checkpoint.config), **model_cfg_of(checkpoint.config)},
         "epoch": checkpoint.epoch,
         "format_version": FORMAT_VERSION,
         **({"made_by": checkpoint.made_by} if checkpoint.has_record else {}),

@@ -9,13 +9,13 @@ import io
 import os
 import reprlib
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from method_tvr.model import ModelConfig, ReLoCLNet
-from method_tvr.models import NAME, config_of, name_of
+from method_tvr.models import NAME, config_of, model_cfg_of, name_of
 from method_tvr.options.models import RELOCLNET
 from utils.basic_utils import InputError, whole_file
 from utils.content_digest import content_digest
@@ -85,7 +85,7 @@ def checkpoint_content(model: ReLoCLNet, epoch: int, features: FeatureRecords | 
 def _content(config: ModelConfig) -> dict[str, Any]:
     """The `model_cfg` of a config, with the model's name; ReLoCLNet's has had none from the beginning."""
     name = name_of(config)
-    return asdict(config) if name == RELOCLNET else {NAME: name, **asdict(config)}
+    return model_cfg_of(config) if name == RELOCLNET else {NAME: name, **model_cfg_of(config)}
 
 
 def write_content(

@@ -29,10 +29,12 @@ class TrainSettings:
     """How a run trains: the options of these names."""
 
     seed: int
+    span_init: str
     several: str
     lr: float
     lr_warmup_proportion: float
     wd: float
+    bias_correction: bool
     n_epoch: int
     bsz: int
     max_ctx_l: int
@@ -78,7 +80,7 @@ class TrainSettings:
     def optimizer(self, model: ReLoCLNet, t_total: int) -> BertAdam:
         """The optimiser of a run of `t_total` steps."""
         groups = parameter_groups(model, self.wd)
-        return BertAdam(groups, lr=self.lr, warmup=self.lr_warmup_proportion, t_total=t_total)
+        return BertAdam(groups, self.lr, self.lr_warmup_proportion, t_total, bias_correction=self.bias_correction)
 
     def uses_graphs(self, device: torch.device, ranks: Ranks) -> bool:
         """Whether steps are CUDA graphs: where nothing in a step is the host's, and its sizes come back.

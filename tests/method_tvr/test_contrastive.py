@@ -8,10 +8,13 @@ import torch
 
 from method_tvr.contrastive import (
     MEASURES,
+    LossSettings,
     draw_negatives,
     frame_cl,
     frame_cl_video_to_video,
     ranking_loss,
+    ranking_loss_of_all,
+    ranking_losses,
     span_loss,
     video_cl,
 )
@@ -196,6 +199,30 @@ def test_ranking_losses_agree_with_their_formulas():
     lse = np.mean([math.log(1 + math.exp(gap)) for gap in gaps])
     assert float(ranking_loss(scores, negatives, 0.1, "hinge")) == pytest.approx(hinge)
     assert float(ranking_loss(scores, negatives, 0.1, "lse")) == pytest.approx(lse)
+
+
+@pytest.mark.parametrize("kind", ["hinge", "lse"])
+def test_the_loss_of_all_negatives_is_the_mean_over_draws(kind):
+    scores = torch.rand((2, 4, 4), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    shifts = [(torch.arange(4) + shift) % 4 for shift in (1, 2, 3)]
+    drawn = [ranking_loss(scores, negatives.expand(2, 4), 0.1, kind) for negatives in shifts]
+    torch.testing.assert_close(ranking_loss_of_all(scores, 0.1, kind), torch.stack(drawn).mean(dim=0))
+
+
+def test_the_loss_of_all_negatives_leaves_out_those_of_the_same_query():
+    scores = torch.tensor([[0.5, 9.0, 0.45], [9.0, 0.2, 0.9], [0.0, 0.3, 0.3]])
+    same = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    wanted = np.mean([0.1 + 0.45 - 0.5, 0.1 + 0.9 - 0.2, (0.0 + 0.1) / 2])
+    assert float(ranking_loss_of_all(scores, 0.1, "hinge", same)) == pytest.approx(wanted)
+    assert float(ranking_loss_of_all(scores, 0.1, "hinge", torch.ones(3, 3, dtype=torch.bool))) == 0  # none is left
+
+
+def test_with_all_negatives_nothing_is_drawn():
+    settings, generator = LossSettings(all_negatives=True), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    found = ranking_losses(torch.rand(4, 4), settings, generator)
+    assert list(found) == ["loss_neg_ctx", "loss_neg_q"]
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_ranking_gradient_reaches_the_pair_and_nothing_else():

@@ -117,6 +117,30 @@ def test_the_first_update_has_learning_rate_zero():
     assert not torch.equal(p.detach(), torch.ones(3))
 
 
+def test_corrected_steps_are_those_of_adam():
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(5, dtype=torch.float64)) for _ in range(2))
+    optimizer = BertAdam([ours], lr=0.01, warmup=0.0, t_total=10**9, eps=0.0, weight_decay=0.0, bias_correction=True)
+    adam = torch.optim.Adam([theirs], lr=0.01, eps=0.0)
+    for _ in range(20):
+        ours.grad = torch.randn(5, dtype=torch.float64) / 10  # shorter than what is clipped
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        adam.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+
+
+def test_without_correction_the_first_step_is_longer_than_the_learning_rate():
+    lengths = []
+    for corrected in (False, True):
+        p = nn.Parameter(torch.zeros(1))
+        optimizer = BertAdam([p], lr=0.01, warmup=0.0, t_total=10**6, weight_decay=0.0, bias_correction=corrected)
+        p.grad = torch.full((1,), 0.5)
+        optimizer.step()
+        lengths.append(abs(p.item()) / 0.01)
+    assert lengths == pytest.approx([0.1 / 0.001**0.5, 1.0], rel=1e-3)
+
+
 def test_a_restored_optimizer_goes_on_as_if_it_had_never_stopped():
     generator = torch.Generator().manual_seed(0)
     grads = torch.randn(6, 4, generator=generator)

@@ -6,7 +6,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -45,6 +45,13 @@ def test_ours_holds_plain_types_only(saved):
     assert content["epoch"] == 3
     assert content["format_version"] == 1
     assert "made_by" in content
+
+
+def test_files_say_nothing_of_later_settings_but_where_they_are_used(saved, tmp_path):
+    assert "all_negatives" not in torch.load(saved, weights_only=True)["model_cfg"]
+    config = replace(SMALL, all_negatives=True)
+    save_checkpoint(tmp_path / "other.ckpt", small_model(config), epoch=1)
+    assert load_checkpoint(tmp_path / "other.ckpt").config == config
 
 
 def test_the_references_checkpoint_loads_unchanged(golden_checkpoint, tmp_path):
