@@ -159,9 +159,8 @@ def _sentence(value: Any, language: str) -> tuple[Any, str | None]:
     if not isinstance(value, list | dict):
         return value, None
     entries = [{"lang": lang, "desc": desc} for lang, desc in value.items()] if isinstance(value, dict) else value
-    spoken = {
-        entry.get("lang", entry.get("language")): entry.get("desc") for entry in entries if isinstance(entry, dict)
-    }
+    named = [(entry.get("lang", entry.get("language")), entry) for entry in entries if isinstance(entry, dict)]
+    spoken = {name: entry.get("desc") for name, entry in named if isinstance(name, str)}
     if language in spoken:
         return spoken[language], None
     there = ", ".join(map(str, spoken)) or reprlib.repr(value)

@@ -134,6 +134,13 @@ def test_of_mtvrs_sentences_one_language_is_taken(run, descs):
     assert (code, "line 1: has no sentence in fr, but en, zh: give --language" in said) == (2, True)
 
 
+def test_a_language_that_is_no_word_is_passed_over(run):
+    descs = [{"lang": {"of": "it"}, "desc": "They walk."}, {"lang": "en", "desc": "They talk."}]
+    code, said, out = run("tvr", {"mtvr_train_release.jsonl": [{**MTVR, "descs": descs}]}, "--language", "en")
+    assert code == 0, said
+    assert [row["desc"] for row in read_jsonl(out / "out_train_release.jsonl")] == ["They talk."]
+
+
 def test_training_videos_of_a_dataset_without_val_become_it(run):
     rows = [qid_row(number, vid=f"v{number}") for number in range(20)]
     assert sorted(path.name for path in run("custom", {"train.jsonl": rows})[2].glob("*_release.jsonl")) == [
