@@ -142,11 +142,13 @@ def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray)
     return np.stack(bases)
 
 
-def _unit(opened: OpenPart, first: int, n: int) -> np.ndarray:
-    """(V, n, D) float64 rows of a part of unit length, as a search takes them."""
+def _unit(opened: OpenPart, first: int, n: int, vectors: slice = slice(None)) -> np.ndarray:
+    """(V, n, D) float64 rows of a part of unit length, as a search takes them; V those of their vectors."""
     rows, norms = opened.rows[first : first + n], np.empty((len(opened.norms), n), np.float32)
     opened.norms_into(norms, first)
-    return rows.swapaxes(0, 1).astype(np.float32) / norms.astype(np.float64)[:, :, None]
+    unit = rows[:, vectors].swapaxes(0, 1).astype(np.float64)
+    unit /= norms[vectors, :, None]
+    return unit
 
 
 def _write_part(
@@ -187,8 +189,9 @@ def _coordinates(
     """Of the rows of a part, for each layout, their first coordinates (R, B) and lengths (R, S) of the others."""
     numbers = np.empty((n_rows, max(layout.n_directions for layout in layouts)))
     lengths = [np.empty((n_rows, len(layout.stretches))) for layout in layouts]
+    own = slice(modality, modality + 1)
     for first in range(0, n_rows, ROWS_AT_A_TIME):
-        z = basis.coordinates(_unit(opened, first, min(ROWS_AT_A_TIME, n_rows - first))[modality])
+        z = basis.coordinates(_unit(opened, first, min(ROWS_AT_A_TIME, n_rows - first), own)[0])
         some = slice(first, first + len(z))
         numbers[some] = z[:, : numbers.shape[1]]
         for layout, of_layout in zip(layouts, lengths, strict=True):
