@@ -368,6 +368,8 @@ def mean_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
     """Fresh weights: Linear and Embedding normal(0, std), biases 0, LayerNorm 1/0, Conv1d torch's default law."""
+    if next(module.parameters()).is_meta:  # shapes alone, and drawing nothing takes torch ten times as long there
+        return
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, 0.0, std, generator=generator)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import shutil
 import signal
-import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-START_S = 120.0  # for a process to import what it needs
+from tests.fuzz.worker import keep, read_inputs
+from tests.support.fork_server import fork_server
+
+START_S = 120.0  # for the server of processes to import what they need
 
 
 @dataclass
@@ -51,15 +48,6 @@ class Report:
             (kept / "what_happened.txt").write_text(detail)
 
 
-def keep(folder: Path, copy: Path) -> None:
-    """Copy an input, but for pipes: reading them never ends."""
-
-    def pipes(parent: str, names: list[str]) -> list[str]:
-        return [name for name in names if stat.S_ISFIFO(os.lstat(os.path.join(parent, name)).st_mode)]
-
-    shutil.copytree(folder, copy, symlinks=True, ignore=pipes)
-
-
 def fuzz(
     name: str,
     first: int,
@@ -88,27 +76,19 @@ def _one_process(
     name: str, count: int, folder: Path, report: Report, end: float, limit_s: float, save_dir: Path | None
 ) -> None:
     """Go on until all is done, time is up, or the process did not survive an input."""
-    command = [
-        sys.executable,
-        "-X",
-        "faulthandler",
-        "-m",
-        "tests.fuzz.worker",
-        name,
-        str(report.next),
-        str(count),
-        folder,
-    ]
-    with open(folder / "errors", "wb") as errors:
-        worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
-    assert worker.stdout is not None
+    context = fork_server()
+    messages, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=read_inputs, args=(name, report.next, count, folder, sender))
+    worker.start()
+    sender.close()  # so that the worker's is the only one, and its death the end of the messages
     patience, hangs = START_S, False
     try:
-        while select.select([worker.stdout], [], [], patience)[0]:
-            line = worker.stdout.readline()
-            if not line:
+        while messages.poll(patience):
+            try:
+                message = messages.recv()
+            except EOFError:
                 break
-            patience, message = limit_s, json.loads(line)
+            patience = limit_s
             if "end" in message:
                 report.note(
                     message["end"], message["outcome"], message["detail"], folder / str(report.next), save_dir, name
@@ -118,14 +98,16 @@ def _one_process(
                 return
         else:
             hangs = True
-            worker.send_signal(signal.SIGABRT)  # faulthandler then says where it was
-        code = worker.wait(START_S)
-        if code:
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGABRT)  # faulthandler then says where it was
+        worker.join(START_S)
+        code = worker.exitcode
+        if code != 0:
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
             said = (folder / "errors").read_text(errors="replace")[-3000:]
             report.note(report.next, "hang" if hangs else "crash", f"{how}\n{said}", folder / "in", save_dir, name)
             report.next += 1
     finally:
         worker.kill()
-        worker.wait()
-        worker.stdout.close()
+        worker.join()
+        messages.close()

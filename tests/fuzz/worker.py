@@ -1,23 +1,24 @@
-"""The process in which hostile inputs are read: `python -m tests.fuzz.worker READER FIRST COUNT FOLDER`.
+"""The process in which hostile inputs are read.
 
-It prints a line of JSON before and after each input. What it does not survive, whoever started it notices.
+It sends a message before and after each input. What it does not survive, whoever started it notices.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import faulthandler
 import os
 import resource
 import shutil
+import stat
 import sys
 import tempfile
 import traceback
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
-from tests.fuzz.harness import keep
 from tests.fuzz.readers import READERS, Reader, quiet
 
 ADDRESS_SPACE = 3 << 30  # on top of what the libraries take
@@ -69,6 +70,15 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def keep(folder: Path, copy: Path) -> None:
+    """Copy an input, but for pipes: reading them never ends."""
+
+    def pipes(parent: str, names: list[str]) -> list[str]:
+        return [name for name in names if stat.S_ISFIFO(os.lstat(os.path.join(parent, name)).st_mode)]
+
+    shutil.copytree(folder, copy, symlinks=True, ignore=pipes)
+
+
 def attempt(reader: Reader, name: str, number: int, folder: Path) -> tuple[str, str]:
     """Make input `number` in `folder` and read it: ("refused" or "used" or "finding", what was found)."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,22 +114,19 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main() -> None:
-    """Read `COUNT` inputs of a reader from number `FIRST` on, each in FOLDER."""
-    name, first, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    out, reader = sys.stdout, READERS[name]
+def read_inputs(name: str, first: int, count: int, folder: Path, messages: Connection) -> None:
+    """Read `count` inputs of a reader from number `first` on, each in a folder; what goes wrong is said in `errors`."""
+    os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    faulthandler.enable()
+    reader = READERS[name]
     warnings.simplefilter("ignore")
-    tempfile.gettempdir()  # writes a file to find out
+    tempfile.tempdir = str(folder)  # which outlives the process, and goes when whoever started it is done
     attempt(reader, name, first, folder / "in")  # imports what it needs, before limits and counting
     _limit_memory()
     sys.addaudithook(_audit)
     for number in range(first, first + count):
-        print(json.dumps({"begin": number}), file=out, flush=True)
+        messages.send({"begin": number})
         outcome, detail = attempt(reader, name, number, folder / "in")
         if outcome == "finding":  # kept for whoever started this, out of the way of the next input
             keep(folder / "in", folder / str(number))
-        print(json.dumps({"end": number, "outcome": outcome, "detail": detail}), file=out, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        messages.send({"end": number, "outcome": outcome, "detail": detail})

@@ -18,12 +18,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_map
 
 from method_tvr.dataset import loading
 from method_tvr.training import training_step
 
-ROOT = Path(__file__).resolve().parents[2]
+METHOD = str(Path(training_step.__file__).parents[1])
 REAL = torch.cuda.is_available() and "FAKE_CUDA" not in os.environ
 PLAIN_GENERATOR = torch.Generator
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
@@ -59,7 +59,7 @@ class FakeCuda(TorchFunctionMode):
     """Within it there is a CUDA device.
 
     Attributes:
-        waits: {(what, file:line): how often the host waited for the device}.
+        waits: {(what, file:line of the method): how often the host waited for the device}.
         copies: {(pinned or pageable, blocking or not): bytes from host to device}.
     """
 
@@ -96,7 +96,7 @@ class FakeCuda(TorchFunctionMode):
 
     def _checked(self, func, args, kwargs) -> bool:
         """Whether the result is on the GPU; raises what torch raises there."""
-        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)]
+        tensors = _tensors(args, kwargs)
         there = [x for x in tensors if isinstance(x, OnCuda)]
         if not there:
             if isinstance(kwargs.get("device"), torch.device) and kwargs["device"].type == "cuda":
@@ -107,12 +107,12 @@ class FakeCuda(TorchFunctionMode):
         if func in INDEXING:
             if not isinstance(args[0], OnCuda):
                 raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-            for index in tree_iter(args[1]):
-                if isinstance(index, torch.Tensor) and not isinstance(index, OnCuda):
+            for index in _tensors(args[1]):
+                if not isinstance(index, OnCuda):
                     self._wait("index from the host")
-                if isinstance(index, torch.Tensor) and index.dtype == torch.bool and func is T.__getitem__:
+                if index.dtype == torch.bool and func is T.__getitem__:
                     self._wait("boolean index")
-            here = [x for x in tree_iter(args[2:]) if isinstance(x, torch.Tensor) and not isinstance(x, OnCuda)]
+            here = [x for x in _tensors(args[2:]) if not isinstance(x, OnCuda)]
         if func not in MIXING and any(x.dim() or func in ZERO_DIM_TOO for x in here):
             raise RuntimeError(f"{name}: Expected all tensors to be on the same device, found cuda:0 and cpu")
         if func in (T.numpy, T.__array__):
@@ -176,9 +176,23 @@ class FakeCuda(TorchFunctionMode):
             assert torch.equal(source, then), f"written to while it was being copied: {line}"
 
 
+def _tensors(*trees) -> list[torch.Tensor]:
+    """All tensors in nested arguments; torch's own walk takes most of the time that a step takes here."""
+    found, left = [], list(trees)
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            left += value
+        elif isinstance(value, dict):
+            left += value.values()
+    return found
+
+
 def _put(found, args, kwargs):
     """The tensors of a result on the GPU; what an operation gave back of its own arguments stays the same object."""
-    own = {id(x) for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)}
+    own = {id(x) for x in _tensors(args, kwargs)}
 
     def put(x):
         return x.as_subclass(OnCuda) if isinstance(x, torch.Tensor) and id(x) not in own else x
@@ -189,10 +203,11 @@ def _put(found, args, kwargs):
 
 
 def _line() -> str:
-    for frame in reversed(traceback.extract_stack()):
-        if frame.filename.startswith(str(ROOT)):
-            return f"{Path(frame.filename).name}:{frame.lineno}"
-    return "here"
+    """Where in the method's code this was asked for."""
+    for frame, number in traceback.walk_stack(None):
+        if frame.f_code.co_filename.startswith(METHOD):
+            return f"{Path(frame.f_code.co_filename).name}:{number}"
+    return "a test"
 
 
 class _Generator(torch.Generator):
@@ -222,6 +237,16 @@ def _recorded(self: training_step.GraphedStep, step):
     return lambda: found.update(values=step()), SimpleNamespace(clone=lambda: found["values"].clone())
 
 
+def _grouped(groups):
+    """torch's grouping of tensors by their device, which looks past what they say."""
+
+    def grouped(tensors, *options):
+        found = groups(tensors, *options)
+        return {(CUDA if isinstance(g[0][0][0], OnCuda) else key[0], *key[1:]): g for key, g in found.items()}
+
+    return grouped
+
+
 @contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     """The device as `FakeCuda`, unless there is a real one; yields what has been recorded."""
@@ -248,6 +273,9 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
         "cuda.current_stream": lambda device=None: nothing,
         "cuda.Event": _Event,
         "Tensor.record_stream": lambda self, stream: None,
+        "nn.utils.clip_grad._group_tensors_by_device_and_dtype": _grouped(
+            torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype
+        ),
     }
     for name, value in replaced.items():
         monkeypatch.setattr(f"torch.{name}", value)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from method_tvr import inference
 from tests.support.runs.commands import SCRIPTS, bash
+from tests.support.runs.tiny_corpus import as_argv
 from utils.mini_tvr import TINY
 
 
@@ -87,9 +89,10 @@ def test_the_standalone_evaluation_of_the_file_gives_the_same_metrics(inferred, 
     assert load(saved) == load(predictions.with_name(f"{predictions.stem}_metrics.json"))
 
 
-def test_inference_on_test_writes_a_submission_without_svmr(results, tiny_corpus, home):
-    public = ["--eval_path", tiny_corpus.annotations("test_public"), "--results_root", home / "my results"]
-    bash(SCRIPTS / "inference.sh", results.name, "test", *public, "--device", "-1", cwd=home)
+def test_inference_on_test_writes_a_submission_without_svmr(results, tiny_corpus, home, run_main):
+    public = as_argv({"eval_path": tiny_corpus.annotations("test_public"), "results_root": home / "my results"})
+    argv = ["--model_dir", results.name, "--eval_split_name", "test", *public, "--device", "-1"]
+    assert run_main(inference.main, argv).code == 0
     found = load(results / "inference_tvr_test_public_e2e_predictions_VCMR_VR.json")
     assert list(found) == ["video2idx", "VCMR", "VR"]
     assert len(found["VCMR"]) == TINY.n_test * TINY.queries_per_video
@@ -110,8 +113,6 @@ def test_scripts_say_how_they_are_used(script, tmp_path):
 
 
 def test_a_results_folder_that_was_moved_still_works(results, tiny_corpus, home, run_main, monkeypatch):
-    from method_tvr import inference
-
     moved = Path(shutil.copytree(results, home / "moved"))
     monkeypatch.chdir(home)
     finished = run_main(inference.main, ["--model_dir", "moved", "--tasks", "SVMR", "--eval_id", "m", "--device", "-1"])

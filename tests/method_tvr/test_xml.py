@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from method_tvr import xml_model
 from method_tvr.config import parse_inference_options
@@ -77,8 +78,13 @@ def check_outputs(model: xml_model.XML, batch: dict[str, torch.Tensor], expected
             np.testing.assert_allclose(found.numpy()[there], wanted[there], atol=EXISTING, rtol=0)
             np.testing.assert_allclose(found, wanted, atol=PADDED, rtol=0)
     np.testing.assert_allclose(scores, expected["q2ctx_scores"], atol=SCORES, rtol=0)
+    # a clip's convolution sees its neighbours, too: near the end of a video padded clips, which may differ more
+    kernel = model.config.conv_kernel_size
+    blind = F.max_pool1d(1 - batch["ctx_mask"].float(), kernel, stride=1, padding=kernel // 2).numpy() == 0
+    assert blind.any()
     for found, name in zip(logits, ("st_logits", "ed_logits"), strict=True):
-        np.testing.assert_allclose(found, expected[name], atol=LOGITS, rtol=0)
+        np.testing.assert_allclose(found.numpy()[blind], expected[name][blind], atol=LOGITS, rtol=0)
+        np.testing.assert_allclose(found, expected[name], atol=PADDED, rtol=0)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,4 +1,4 @@
-"""Several processes in a test, forked from a server that has imported everything, so that a start takes no time.
+"""Several processes in a test, each in the environment that torchrun would give it.
 
 What they print goes to files in a folder: `out_{rank}` and `err_{rank}`.
 """
@@ -6,7 +6,6 @@ What they print goes to files in a folder: `out_{rank}` and `err_{rank}`.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import socket
 import sys
@@ -21,17 +20,15 @@ import pytest
 import torch
 
 from method_tvr.training.launch import started
+from tests.support.fork_server import fork_server
 
 LIMIT_S = 120
-# an optimiser's first step imports torch._dynamo
-PRELOADED = ["torch._dynamo", "pytest", "method_tvr.train", "tests.support.runs.tiny_corpus"]
 
 
 def start_ranks(n: int, folder: Path, work: Callable[[], object]) -> list[BaseProcess]:
     """Let `n` processes do `work`, each in the environment that torchrun would give it."""
     folder.mkdir(exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = fork_server()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     processes: list[BaseProcess] = []

@@ -82,7 +82,7 @@ def end_all(step: int) -> None:
             assert loading
             # not os.kill: loading processes take the signal for a quiet end when it comes from their parent
             subprocess.run(["kill", *(str(child.pid) for child in loading)], check=True)
-            loading[0].join(1)
+            loading[0].join(0.3)
             assert all(child.is_alive() for child in loading)
             os.kill(os.getpid(), signal.SIGTERM)
         begin(self, *args)
@@ -304,25 +304,25 @@ def test_the_command_of_inference_runs_in_two_processes(inferred, trained, tmp_p
 # ---------------------------------------------------------------- stopping and going on
 
 
-def test_a_run_that_lost_a_process_ends_and_goes_on_with_any_number(runs, trained):
+def test_a_run_that_lost_a_process_ends_and_goes_on_with_more(runs, trained):
     codes = runs.do(2, "lost", partial(hit, 1, signal.SIGKILL, Trainer, "_step", 5), **NO_DROPOUT)
     assert codes == [2, -signal.SIGKILL]
     assert "lost another process" in runs.said(2, "lost")
     assert runs.said(2, "lost").count(f"train.sh --resume {runs.folder('lost')}") == 1
     assert load_saved_run(runs.folder("lost")).state.optimizer["steps_done"] == 4
-    for n in (1, 3):
-        assert_same_parameters(runs.resume(n, runs.folder("lost")), trained[3])
+    assert_same_parameters(runs.resume(3, runs.folder("lost")), trained[3])
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_run_that_waits_in_c_for_a_lost_process_ends_and_goes_on(runs, trained, victim):
+def test_a_run_that_waits_in_c_for_a_lost_process_ends_and_goes_on_alone(runs, trained, victim):
     run = f"stuck_{victim}"
     codes = runs.do(2, run, partial(stick_without, victim, 5), **NO_DROPOUT)
     assert (codes[victim], codes[1 - victim]) == (-signal.SIGKILL, 2)
     if victim:  # else what decides who speaks went with process 0, which torchrun keeps elsewhere
         assert runs.said(2, run).count("error: lost another process") == 1
         assert runs.said(2, run).count(f"train.sh --resume {runs.folder(run)}") == 1
-    assert_same_parameters(runs.resume(1, runs.folder(run)), trained[3])
+    else:
+        assert_same_parameters(runs.resume(1, runs.folder(run)), trained[3])
 
 
 def test_resumed_with_the_number_it_had_a_run_is_the_uninterrupted_one(runs, with_dropout):

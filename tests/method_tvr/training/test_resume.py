@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from method_tvr.training.run_files import RunFiles
 from method_tvr.training.saved_run import BEST, LAST, PREVIOUS, Phase, load_saved_run
 from tests.support.runs.commands import Finished
 from tests.support.runs.disk import largest_file
+from tests.support.runs.moments import Moment, looking_at
 from tests.support.runs.results import logged, losses_of, metrics_of
 from utils.basic_utils import PROJECT_ROOT
 from utils.content_digest import content_digest
@@ -39,6 +41,23 @@ def _no_power_cuts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
+
+
+FIVE_STEPS, SEVEN_STEPS = Moment(BertAdam, "step", 5), Moment(BertAdam, "step", 7)
+IN_STEPS = [Moment(BertAdam, "step", 0), Moment(BertAdam, "step", 3, done=True), Moment(BertAdam, "step", 6)]
+SEVERAL = Moment(BertAdam, "step", 4)
+SAVES = [Moment(Path, "replace", save, to=LAST) for save in (0, 1, 7)]  # untrained; in an epoch; all done
+OUTSIDE_STEPS = [
+    Moment(train, "evaluate_split", 0, done=True),  # before training
+    Moment(train, "evaluate_split", 2),
+    Moment(train, "save_checkpoint", 0, done=True),  # of the best epoch
+    Moment(RunFiles, "log_losses", 2, done=True),
+    Moment(RunFiles, "log_metrics", 1, done=True),
+    Moment(RunFiles, "save_code", 0),
+    Moment(train, "run_inference", 0),
+    Moment(train, "mark_finished", 0),
+]
+MOMENTS = [FIVE_STEPS, SEVEN_STEPS, SEVERAL, *IN_STEPS, *SAVES, *OUTSIDE_STEPS]
 
 
 class Killed(BaseException):
@@ -64,30 +83,6 @@ def resume(run_main) -> Callable[..., Finished]:
     return lambda folder, *typed: run_main(train.main, ["--resume", str(folder), *typed])
 
 
-@pytest.fixture
-def kill(start, tmp_path, monkeypatch) -> Callable[..., Path]:
-    """Start a run that ends at a point, and take the folder away from all that may still hold on to it."""
-
-    def kill(target: object, name: str, replacement: Callable[..., object], **typed: object) -> Path:
-        with monkeypatch.context() as patch:
-            patch.setattr(target, name, replacement)
-            with pytest.raises(Killed):
-                start(**typed)
-        (folder,) = (tmp_path / "results").iterdir()
-        return Path(shutil.copytree(folder, tmp_path / "killed"))
-
-    return kill
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_corpus, tmp_path_factory) -> Path:
-    """The folder of a run that nothing happened to."""
-    root = tmp_path_factory.mktemp("whole")
-    train_to_the_end(tiny_corpus.options(**RUN, results_root=root))
-    (folder,) = root.iterdir()
-    return folder
-
-
 def train_to_the_end(argv: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py", *argv])
@@ -95,34 +90,49 @@ def train_to_the_end(argv: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def killed_after_five_steps(tiny_corpus, tmp_path_factory) -> Path:
-    """The folder of a run with two saved states."""
-    root = tmp_path_factory.mktemp("five_steps")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BertAdam, "step", after(5, BertAdam.step))
-        with pytest.raises(Killed):
-            train_to_the_end(tiny_corpus.options(**RUN, results_root=root))
+def seen(tiny_corpus, tmp_path_factory) -> tuple[Path, dict[Moment, Path]]:
+    """The folder of a run that nothing happened to, and what a kill would have left of it at each moment."""
+    root, left = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("left")
+    copies: dict[Moment, Path] = {}
+
+    def copy(moment: Moment) -> None:
+        (folder,) = root.iterdir()
+        copies[moment] = Path(shutil.copytree(folder, left / str(len(copies))))
+
+    with looking_at(MOMENTS, copy):
+        train_to_the_end(tiny_corpus.options(**RUN, results_root=root))
     (folder,) = root.iterdir()
-    return folder
+    assert copies.keys() == set(MOMENTS)
+    return folder, copies
+
+
+@pytest.fixture(scope="module")
+def whole(seen) -> Path:
+    """The folder of a run that nothing happened to."""
+    return seen[0]
 
 
 @pytest.fixture
-def killed(killed_after_five_steps, tmp_path) -> Path:
-    """A copy of it to go on with."""
-    return Path(shutil.copytree(killed_after_five_steps, tmp_path / "killed"))
+def killed_at(seen, tmp_path) -> Callable[[Moment], Path]:
+    """A copy of what a kill leaves at a moment, to go on with."""
+    return lambda moment: Path(shutil.copytree(seen[1][moment], tmp_path / "killed"))
 
 
-def after(calls: int, function: Callable[..., object], do_it: bool = False) -> Callable[..., object]:
-    """`function`, but that its call number `calls` (from 0) ends in a kill, before or after doing its work."""
+@pytest.fixture
+def killed(killed_at) -> Path:
+    """A folder with two saved states."""
+    return killed_at(FIVE_STEPS)
+
+
+def until(calls: int, function: Callable[..., object]) -> Callable[..., object]:
+    """`function`, but that its call number `calls` (from 0) is a kill."""
     made = []
 
-    def called(*args: object, **kwargs: object) -> object:
+    def called(*args: object) -> object:
         made.append(1)
-        if len(made) <= calls:
-            return function(*args, **kwargs)
-        if do_it:
-            function(*args, **kwargs)
-        raise Killed
+        if len(made) > calls:
+            raise Killed
+        return function(*args)
 
     return called
 
@@ -133,66 +143,53 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: sorted(zip(curve.epochs, curve.values, strict=True)) for tag, curve in found.items()}
 
 
+def left_by(folder: Path) -> dict[str, object]:
+    """All that a run leaves, but for times and what the options say about places."""
+    last = load_checkpoint(folder / LAST)
+    return {
+        "best": (folder / BEST).read_bytes(),
+        "weights": content_digest(last.state),
+        **{name: content_digest(value) for name, value in last.training.items() if name != "log_lengths"},
+        **{name: logged(folder, name) for name in ("train.log.txt", "eval.log.txt")},
+        "curves": curves(folder),
+        "predictions": {path.name: path.read_bytes() for path in folder.glob("*_predictions_*")},
+        "files": {path.name for path in folder.iterdir()},
+    }
+
+
+left_by_whole = cache(left_by)
+
+
 def assert_same_run(folder: Path, whole: Path) -> None:
-    """All that a run leaves is that of another, but for times and what the options say about places."""
-    assert (folder / BEST).read_bytes() == (whole / BEST).read_bytes()
-    last, expected = (load_checkpoint(path / LAST) for path in (folder, whole))
-    assert content_digest(last.state) == content_digest(expected.state)
-    for name in set(expected.training) - {"log_lengths"}:
-        assert content_digest(last.training[name]) == content_digest(expected.training[name]), name
-    for name in ("train.log.txt", "eval.log.txt"):
-        assert logged(folder, name) == logged(whole, name)
-    assert curves(folder) == curves(whole)
-    predictions = {path.name: path.read_bytes() for path in whole.glob("*_predictions_*")}
-    assert {path.name: path.read_bytes() for path in folder.glob("*_predictions_*")} == predictions
-    kept = {path.name for path in whole.iterdir()}
-    assert {path.name for path in folder.iterdir()} == kept
+    found, expected = left_by(folder), left_by_whole(whole)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == value, name
 
 
-@pytest.mark.parametrize(("step", "do_it"), [(0, False), (3, True), (6, False)])
-def test_a_run_killed_in_a_step_goes_on_as_if_it_had_not_been(kill, resume, whole, step, do_it):
-    folder = kill(BertAdam, "step", after(step, BertAdam.step, do_it))
+@pytest.mark.parametrize("moment", IN_STEPS, ids=str)
+def test_a_run_killed_in_a_step_goes_on_as_if_it_had_not_been(killed_at, resume, whole, moment):
+    folder = killed_at(moment)
     finished = resume(folder)
     assert finished.code == 0, finished.err
     assert "going on with" in finished.out
     assert_same_run(folder, whole)
 
 
-@pytest.mark.parametrize("save", [0, 1, 7])  # untrained; in an epoch; all done
-def test_a_run_killed_between_the_renamings_of_a_save_goes_on(kill, resume, whole, save):
-    rename, made = Path.replace, []
-
-    def replace(self: Path, target: Path) -> Path:
-        if Path(target).name == LAST:
-            made.append(1)
-            if len(made) > save:
-                raise Killed
-        return rename(self, target)
-
-    folder = kill(Path, "replace", replace)
+@pytest.mark.parametrize("moment", SAVES, ids=str)
+def test_a_run_killed_between_the_renamings_of_a_save_goes_on(killed_at, resume, whole, moment):
+    folder = killed_at(moment)
     assert not (folder / LAST).exists()
-    assert (folder / PREVIOUS).exists() == (save > 0)
+    assert (folder / PREVIOUS).exists() == (moment.call > 0)
     assert resume(folder).code == 0
     assert_same_run(folder, whole)
 
 
-@pytest.mark.parametrize(
-    ("target", "name", "calls", "do_it"),
-    [
-        (train, "evaluate_split", 0, True),  # before training
-        (train, "evaluate_split", 2, False),
-        (train, "save_checkpoint", 0, True),  # of the best epoch
-        (RunFiles, "log_losses", 2, True),
-        (RunFiles, "log_metrics", 1, True),
-        (RunFiles, "save_code", 0, False),
-        (train, "run_inference", 0, False),
-        (train, "mark_finished", 0, False),
-    ],
-)
-def test_a_run_killed_outside_its_steps_goes_on(kill, resume, whole, target, name, calls, do_it):
-    folder = kill(target, name, after(calls, getattr(target, name), do_it))
+@pytest.mark.parametrize("moment", OUTSIDE_STEPS, ids=str)
+def test_a_run_killed_outside_its_steps_goes_on(killed_at, resume, whole, moment):
+    folder = killed_at(moment)
     assert resume(folder).code == 0
-    if name == "save_code":
+    if moment.name == "save_code":
         shutil.copy(whole / "code.zip", folder / "code.zip")
     assert_same_run(folder, whole)
 
@@ -220,11 +217,11 @@ def test_half_written_files_are_removed_and_other_ways_of_running_change_nothing
     assert_same_run(killed, whole)
 
 
-def test_the_last_of_several_stops_is_gone_on_from(kill, resume, whole, monkeypatch):
-    folder = kill(BertAdam, "step", after(4, BertAdam.step))
+def test_the_last_of_several_stops_is_gone_on_from(killed_at, resume, whole, monkeypatch):
+    folder = killed_at(SEVERAL)
     for steps in (0, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(BertAdam, "step", after(steps, BertAdam.step))
+            patch.setattr(BertAdam, "step", until(steps, BertAdam.step))
             with pytest.raises(Killed):
                 resume(folder)
         folder = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}_")))
@@ -299,8 +296,8 @@ def damage(path: Path) -> None:
     path.write_bytes(content[:middle] + bytes(2000) + content[middle + 2000 :])
 
 
-def test_a_damaged_state_falls_back_to_the_one_before(kill, resume, whole):
-    folder = kill(BertAdam, "step", after(7, BertAdam.step))
+def test_a_damaged_state_falls_back_to_the_one_before(killed_at, resume, whole):
+    folder = killed_at(SEVEN_STEPS)
     damage(folder / LAST)
     finished = resume(folder)
     assert finished.code == 0
