@@ -130,7 +130,8 @@ class Searcher:
             found = self._shard.merged_videos(*found, self.settings.max_vcmr_video)
             if of_videos is not None:
                 of_videos = self._shard.merged_videos(*of_videos, self.settings.max_vcmr_video)
-        return Shortlist(*found, *(of_videos or found))
+        looks = None if self.index is None else torch.ones(len(queries), dtype=torch.int64)  # all videos were scored
+        return Shortlist(*found, *(of_videos or found), looks)
 
     def _best_entries(
         self, queries: EncodedQueries, allowed: np.ndarray | None

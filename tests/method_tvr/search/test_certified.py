@@ -246,6 +246,16 @@ def test_blocks_have_the_rows_of_each_entry(shapes, most):
             assert rows[begin:end].tolist() == list(range(first[entry], first[entry] + n_clips[entry]))
 
 
+def test_many_at_once_are_searched_exactly_and_said_to_be_proved(tmp_path, queries):
+    corpus, index = opened(written(tmp_path / "corpus", range(30)))
+    index.most_at_once = len(queries) - 1
+    searcher = Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=index)
+    assert searcher.shortlist(queries).looks.tolist() == [1] * len(queries)
+    assert index.said() == "that many at once were searched exactly, by one pass over the corpus"
+    assert searcher.shortlist(queries[:1]).looks.tolist() == [1]
+    assert "a query reads" in index.said()
+
+
 def test_equal_videos_come_in_the_order_of_their_numbers(tmp_path, queries):
     corpus, index = opened(written(tmp_path / "corpus", range(60)), [f"v{number}" for number in range(60)])
     found = Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=index).find(queries[4:5])

@@ -215,7 +215,9 @@ class CertifiedIndex(SearchIndex):
         return Shortlist(*(torch.cat(column) for column in zip(*found, strict=True)))
 
     def said(self) -> str:
-        n, corpus_bytes = max(1, self.work.queries), int(self._n_clips.sum()) * self._row_bytes
+        if not self.work.queries:
+            return "that many at once were searched exactly, by one pass over the corpus"
+        n, corpus_bytes = self.work.queries, int(self._n_clips.sum()) * self._row_bytes
         read = (self.work.index_bytes + self.work.row_bytes) / n
         advice = "; --index exact is faster on encodings such as these" if read > WORTH_IT * corpus_bytes else ""
         return (
