@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -33,6 +34,7 @@ from tests.benchmarks import (
     bench_visitors,
     blind_ranking,
     common,
+    drawn_tvr_train,
     fit_search,
     generated_anet,
     grown_corpus,
@@ -303,6 +305,34 @@ def test_captions_of_anets_size_have_its_statistics(tmp_path):
     assert ((st >= 0) & (st < ed) & (ed <= duration)).all()
     assert (ed - st).mean() == pytest.approx(36, abs=1)
     assert ((ed - st) / duration > 0.9).mean() == pytest.approx(0.12, abs=0.02)
+
+
+def test_training_queries_are_drawn_after_those_of_val(tmp_path, capsys):
+    rng, words = np.random.default_rng(0), ["Castle", "Beckett", "opens", "the", "door", "slowly", "and", "smiles"]
+    val = [
+        {
+            "vid_name": f"castle_s01e01_seg02_clip_{i // 5:02d}",
+            "duration": 60.0 + i // 5,
+            "ts": [1.5, 9.0],
+            "desc": " ".join(rng.choice(words, rng.integers(3, 9))) + ".",
+            "type": "v" if i % 5 else "t",
+            "desc_id": 100 + i,
+        }
+        for i in range(100)
+    ]
+    table = {
+        "train": {f"castle_s02e01_seg02_clip_{i:02d}": [50.0 + i, i] for i in range(40)},
+        "val": {row["vid_name"]: [row["duration"], 40 + row["desc_id"]] for row in val},
+    }
+    (tmp_path / "tvr_val_release.jsonl").write_text("".join(json.dumps(row) + "\n" for row in val))
+    (tmp_path / "tvr_video2dur_idx.json").write_text(json.dumps(table))
+    drawn_tvr_train.main(["--tvr", str(tmp_path), "--out", str(tmp_path / "out"), "--share", "0.5"])
+    assert "drawn: 20 videos, 100 queries, t 20.0 %, v 80.0 %" in capsys.readouterr().out
+    drawn = [json.loads(line) for line in (tmp_path / "out" / "tvr_train_release.jsonl").read_text().splitlines()]
+    assert [row["desc_id"] for row in drawn] == list(range(200, 300))
+    assert all(0 <= row["ts"][0] < row["ts"][1] <= row["duration"] for row in drawn)
+    following = {pair for row in val for pair in itertools.pairwise(row["desc"].split())}
+    assert all(pair in following for row in drawn for pair in itertools.pairwise(row["desc"].split()))
 
 
 def test_extraction_agrees_with_decoding_first(figures):
