@@ -89,7 +89,7 @@ OPTIONS: Table = (
         Option("settings", None, "json of options, as utils/extract_features.sh writes it; what is typed wins",
                inference=UNSHARED, metavar="FILE"),
         Option("recipe", None, "options by one name; steady: learns from the first epoch whatever the seed "
-               "(--span_init edge --all_negatives)", choices=sorted(RECIPES)),
+               "(--span_init edge --all_negatives --bias_correction)", choices=sorted(RECIPES)),
         Option("lr", 1e-4, "peak learning rate", NOT_NEGATIVE),
         Option("lr_warmup_proportion", 0.01, "share of all steps over which lr grows", NOT_NEGATIVE),
         Option("wd", 0.01, "weight decay", NOT_NEGATIVE),

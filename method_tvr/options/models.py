@@ -22,7 +22,7 @@ STARTS: dict[str, dict[str, Any]] = {
 }
 # sets of options that go together: --recipe NAME; what is typed wins
 RECIPES: dict[str, dict[str, Any]] = {
-    "steady": {"span_init": "edge", "all_negatives": True},
+    "steady": {"span_init": "edge", "all_negatives": True, "bias_correction": True},
 }
 XML_SIGN = "span_predictor_type"  # what TVRetrieval's opt.json has, which names no model, and ReLoCLNet's does not
 LONG_VIDEOS = {RELOCLNET: AVERAGE, XML: CUT, ZERO_SHOT: AVERAGE}  # of clips of a fixed length; others are averaged

@@ -76,7 +76,12 @@ def test_a_typed_value_goes_before_the_recipe(capsys):
 def test_a_recipe_names_a_set_of_options_before_which_typed_ones_go(tmp_path):
     assert (parsed("tvr").recipe, parsed("tvr").span_init, parsed("tvr").all_negatives) == (None, "drawn", False)
     steady = parsed("tvr", "--recipe", "steady")
-    assert (steady.recipe, steady.span_init, steady.all_negatives) == ("steady", "edge", True)
+    assert (steady.recipe, steady.span_init, steady.all_negatives, steady.bias_correction) == (
+        "steady",
+        "edge",
+        True,
+        True,
+    )
     assert parsed("tvr", "--recipe", "steady", "--span_init", "drawn").span_init == "drawn"
     (tmp_path / "s.json").write_text('{"recipe": "steady", "all_negatives": false}')
     opt = parsed("tvr", "--settings", str(tmp_path / "s.json"))
