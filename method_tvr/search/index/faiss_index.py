@@ -323,7 +323,9 @@ def _train(index: Any, sample: np.ndarray) -> None:
         reduction.train(sample)
         reduction.have_bias = False  # products of vectors less their mean are not in the order of products of vectors
         sample = reduction.apply(sample)
-    cells = faiss.extract_index_ivf(index)
+    cells = faiss.downcast_index(faiss.extract_index_ivf(index))
+    if isinstance(cells, faiss.IndexIVFPQ):
+        cells.do_polysemous_training = False  # seconds a byte, for codes in the order of a filter that is not used
     cells.cp.min_points_per_centroid = 1  # of small corpora faiss would complain at length
     if cells.nlist >= GRAPH_FROM:
         cells.quantizer.add(two_level_centres(sample, cells.nlist))

@@ -97,7 +97,7 @@ def index(request: pytest.FixtureRequest, case: Case, tmp_path_factory: pytest.T
         return open_milvus_index(str(folder / "clips.db"), None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)
     pytest.importorskip("faiss", reason="faiss is not installed (index_requirements.txt)")
     kind = request.param.removeprefix("large ")
-    recipe = FaissRecipe(kind, "seal", pq_bytes=1)  # training takes seconds for each byte
+    recipe = FaissRecipe(kind, "seal", pq_bytes=1)
     with pytest.MonkeyPatch.context() as patch:
         if kind != request.param:
             patch.setattr(faiss_index, "GRAPH_FROM", 1)  # as if it had millions of clips
