@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from method_tvr.dataset.clip_times import AUTO, BEST_IOU, FLOOR_CEIL
 from standalone_eval.metrics import AGREE, ANY
 from standalone_eval.ranking.ndcg import NDCG
-from utils import mini_tvr
 from utils.basic_utils import PROJECT_ROOT
+from utils.mini_corpus.settings import MiniSettings, generating_command
 from utils.mini_corpus.word_vectors import LATENT_SIZE
 
 MODALITIES = ("video", "sub")  # of context, in the model's order
@@ -140,21 +139,33 @@ class RankedDatasetConfig(DatasetConfig):
 
 def _generated(name: str, **properties: Any) -> DatasetConfig:
     """A corpus that `utils/mini_tvr.py` makes; its word table is the same with and without subtitles."""
-    settings = mini_tvr.MiniSettings(prefix=name, subtitles=properties.get("subtitles", True))
+    settings = MiniSettings(prefix=name, subtitles=properties.get("subtitles", True))
     if properties.get("video_files") == JOINT_FILES:
         settings = replace(settings, vid_feat_types=("joint",), vid_feat_size=LATENT_SIZE, text_feat_size=LATENT_SIZE)
-    command = mini_tvr.generating_command(f"data/{name}", name, asdict(settings))
+    command = generating_command(f"data/{name}", name, asdict(settings))
     remedy = f"make the corpus again: {command}"
+
+    def generate(root: Path) -> None:
+        from utils.mini_tvr import ensure  # here: most runs make no corpus, and it writes h5 files
+
+        ensure(root, settings)
+
     return DatasetConfig(
         name,
         f"data/{name}",
         name,
         query_only_features=False,
-        generate=partial(mini_tvr.ensure, settings=settings),
+        generate=generate,
         annotation_remedy=remedy,
         feature_remedy=remedy,
         **properties,
     )
+
+
+def _generate_ranking(root: Path) -> None:
+    from utils.mini_tvr import ensure_ranking  # see `_generated`
+
+    ensure_ranking(root, root.parent / "mini")
 
 
 def _converted(name: str, **properties: Any) -> DatasetConfig:
@@ -244,7 +255,7 @@ DATASETS = {
             final_nms_thd=-1,
             test_split="test",
             recipe={"ctx_mode": "video_sub", "max_es_cnt": -1, "stop_task": NDCG},
-            generate=lambda root: mini_tvr.ensure_ranking(root, root.parent / "mini"),
+            generate=_generate_ranking,
             annotation_remedy="remove the folder, and have it made again",
             feature_remedy="remove data/mini and data/mini_ranking, and have them made again",
         ),

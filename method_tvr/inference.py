@@ -14,6 +14,15 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.config import INFERENCE, OPTIONS, typed
+from utils.basic_utils import PROJECT_ROOT, parse_first
+
+if __name__ == "__main__":
+    if {"--query", "--query_file"} & {word.partition("=")[0] for word in sys.argv}:  # sentences of the user's own
+        program = PROJECT_ROOT / "method_tvr" / "ask" / "asking.py"
+        os.execv(sys.executable, [sys.executable, str(program), *sys.argv[1:]])
+    parse_first(typed, OPTIONS, INFERENCE)
+
 import numpy as np
 import torch
 from easydict import EasyDict
@@ -47,7 +56,7 @@ from method_tvr.training.loss_meter import LossMeter
 from standalone_eval.eval import metrics_table
 from standalone_eval.metrics import Rule, hits_at_k, recalls, recalls_by_type
 from standalone_eval.ranking.ndcg import NDCG, ndcg_of_queries
-from utils.basic_utils import PROJECT_ROOT, InputError, command_line, progress, write_json
+from utils.basic_utils import InputError, command_line, progress, write_json
 from utils.model_utils import named_when_out_of_memory
 from utils.ranks import ALONE, Ranks
 
@@ -300,7 +309,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if {"--query", "--query_file"} & {word.partition("=")[0] for word in sys.argv}:  # sentences of the user's own
-        program = PROJECT_ROOT / "method_tvr" / "ask" / "asking.py"
-        os.execv(sys.executable, [sys.executable, str(program), *sys.argv[1:]])
     main()

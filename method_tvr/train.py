@@ -21,6 +21,12 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.config import OPTIONS, TRAIN, typed
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(typed, OPTIONS, TRAIN)
+
 import torch
 from easydict import EasyDict
 from torch.utils.data import RandomSampler
@@ -189,7 +195,9 @@ class Trainer(Closing):
                     with self.signals.postponed(), torch.autograd.set_detect_anomaly(self.settings.detect_anomaly):
                         self._train_epoch()
                 except NotFiniteError as err:
-                    raise self._reported(err) from err
+                    path = self.files.write_not_finite(err.report)
+                    self.ranks.barrier()  # the first to end ends all
+                    raise err.kept_in(path) from err
             else:
                 self._end_epoch()
 
@@ -240,15 +248,6 @@ class Trainer(Closing):
             raise not_finite(f"a gradient ({err})", place.epoch, place.step, queries, err.losses) from err
         self.meter.add(values.losses)
         place.step += 1
-
-    def _reported(self, err: NotFiniteError) -> InputError:
-        """Write all about a step that is not finite to a file, for the error that ends the run."""
-        path = self.files.write_not_finite(err.report)
-        self.ranks.barrier()  # the first to end ends all
-        return InputError(
-            f"{err}; all of it is in {path}. What was saved is from before it. Check the features of this batch, "
-            "start a new run with a lower --lr, or resume with --detect_anomaly to see which operation it comes from"
-        )
 
     def _end_epoch(self) -> None:
         """Evaluate the epoch that was trained, keep it if it is the best, and say what comes next."""

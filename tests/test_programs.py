@@ -22,6 +22,23 @@ GUARD = re.compile(
 """,
     re.MULTILINE,
 )
+HEAVY = ("torch", "torchvision", "transformers", "matplotlib", "av", "PIL", "gradio", "huggingface_hub", "sympy")
+ASKED = """
+import contextlib, io, runpy, sys
+
+for program in sys.argv[1:]:
+    for option, code in (("--help", 0), ("--no_such_option", 2)):
+        sys.argv = [program, option]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                runpy.run_path(program, run_name="__main__")
+            except SystemExit as stop:
+                assert stop.code == code, (program, option, stop.code)
+    if loaded := sorted(set(HEAVY) & sys.modules.keys()):
+        sys.exit(f"{program} imports {', '.join(loaded)} before it reads its command line")
+print("none of them")
+"""
+WITH_PROJECT = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
 PACKAGES = re.findall(r"^([a-z0-9]+)", (PROJECT_ROOT / "requirements.txt").read_text(), re.MULTILINE)
 
 
@@ -67,3 +84,26 @@ def test_every_program_asks_before_it_imports_from_the_project_and_its_packages(
     assert found
     assert guard.start() < min(match.start() for match in found)
     assert {match[1] for match in found} & set(PACKAGES) <= set(re.findall(r"\w+", guard[1]))
+
+
+def test_no_program_imports_what_takes_seconds_before_it_has_read_its_command_line():
+    command = [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{ASKED}", *PROGRAMS]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, env=WITH_PROJECT, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.returncode) == ("none of them\n", 0), ended.stderr
+
+
+def test_a_search_and_a_model_that_is_read_need_neither_a_compiler_nor_models_of_language(tmp_path):
+    code = f"""
+import sys
+import method_tvr.ask.search
+from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.support.runs.small_models import small_model
+
+path = {str(tmp_path / "model.ckpt")!r}
+save_checkpoint(path, small_model(), 3)
+load_checkpoint(path)
+print(sorted({{"torch._dynamo", *{HEAVY!r}}} & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, env=WITH_PROJECT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "['torch']\n"

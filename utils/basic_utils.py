@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import orjson
-from tqdm import tqdm
 
 from standalone_eval.files.parts import make_ordinary, part_file
 from standalone_eval.files.terminal import escaped_output, printable
@@ -72,7 +71,7 @@ class RefusedOption(argparse.Action):
         raise InputError(f"{option_string}: {self._why}")
 
 
-def command_line(main: Callable[..., None]) -> Callable[..., None]:
+def command_line(main: Callable[..., object]) -> Callable[..., None]:
     """Make `main` report an `InputError` as one clear message with exit code 2 instead of a traceback.
 
     What is printed meanwhile is `printable`: no name from a file is obeyed by the terminal.
@@ -94,6 +93,16 @@ def command_line(main: Callable[..., None]) -> Callable[..., None]:
             sys.exit(141)
 
     return wrapped
+
+
+def parse_first(parse: Callable[..., object], *args: Any) -> None:
+    """Let --help and mistyped options end a program before it imports what takes seconds, such as torch.
+
+    Args:
+        parse: reads the program's command line and prints nothing else, as `main` has it read again.
+        *args: what `parse` takes.
+    """
+    command_line(parse)(*args)
 
 
 def end_at_once(code: int) -> NoReturn:
@@ -260,6 +269,13 @@ def note_once(text: str) -> None:
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
+def _bar(*args: Any, **options: Any) -> Any:
+    """A progress bar, see `tqdm`, which is imported for terminals alone: that takes as long as all else here."""
+    from tqdm import tqdm
+
+    return tqdm(*args, **options)
+
+
 def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: float = 15.0) -> Iterator[T]:
     """Iterate with a progress bar on a terminal, and with a plain line every `every_s` seconds elsewhere."""
     if total is None and isinstance(items, Sized):
@@ -268,7 +284,7 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, every_s: f
         yield from items
         return
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=desc, total=total, dynamic_ncols=True)
+        yield from _bar(items, desc=desc, total=total, dynamic_ncols=True)
         return
     start = last = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -288,7 +304,7 @@ class Meter:
     def __init__(self, desc: str, total: float, unit: str, every_s: float = 15.0) -> None:
         self._desc, self._total, self._unit, self._every_s = printable(desc), total, unit, every_s
         self._start = self._last = time.monotonic()
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
 
     def reach(self, done: float) -> None:
         """Say that `done` of the total is done."""
@@ -301,7 +317,7 @@ class Meter:
         self._last = now
         if sys.stderr.isatty():
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
-            self._bar = tqdm(desc=self._desc, total=self._total, unit=self._unit, bar_format=form, leave=False)
+            self._bar = _bar(desc=self._desc, total=self._total, unit=self._unit, bar_format=form, leave=False)
             self._bar.start_t -= now - self._start
             self._bar.update(done)
             return

@@ -14,6 +14,7 @@ from standalone_eval.files.reading import refuse_others, why_no_rows
 from utils.basic_utils import InputError, StrPath, read_bytes, read_json, read_jsonl, write_json
 
 DURATIONS, MANIFEST = "_video2dur_idx.json", "_made_by.json"
+FOLDER_SUFFIX = ".partial"  # of the folder beside a feature file, in which what is extracted lies until all is
 MADE_FROM, SUBTITLES = "made_from", "subtitles"  # key and value of a query that nobody wrote: a subtitle line
 
 

@@ -19,10 +19,16 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from utils.basic_utils import parse_first
+from utils.own_corpus.command_line import options
+
+if __name__ == "__main__":
+    parse_first(options, __doc__)
+
 import torch
 
 from utils.basic_utils import InputError, command_line, first_few, write_jsonl
-from utils.dataset_files import SUBTITLES, named_folder, write_manifest
+from utils.dataset_files import named_folder, write_manifest
 from utils.feature_files.resumable_features import file_stamp
 from utils.inventory.video_folder import Inventory, take_inventory
 from utils.model_utils import choose_device, named_when_out_of_memory
@@ -63,13 +69,13 @@ from utils.own_corpus.summary import told
 from utils.own_corpus.unread_subtitles import files_beside, notes_on_tracks
 from utils.pretrained.names import PREFIX
 from utils.storage.whole_folder import file_digest
+from utils.text_feature.command_lines.text_features import QUERY_LENGTH, SUB_LENGTH
 from utils.text_feature.convert_sub_feature_word_to_clip import convert
-from utils.text_feature.extract_text_features import QUERY_LENGTH, SUB_LENGTH, extract_queries, extract_subtitles
+from utils.text_feature.extract_text_features import extract_queries, extract_subtitles
 from utils.text_feature.joint.open_encoder import open_text_encoder
 from utils.text_feature.preprocess_subtitles import preprocess
 from utils.text_feature.text_rows import refuse_clashes, subtitle_lines
-from utils.video_feature.convert_feature_frm_to_clip import POOLS
-from utils.video_feature.extract_i3d_features import VALUE_RANGES, I3DModel
+from utils.video_feature.extract_i3d_features import I3DModel
 from utils.video_feature.i3d_weights import load_i3d
 from utils.video_feature.image_models import ImageModel, load_image_model
 from utils.video_feature.pipeline import damage_note
@@ -317,63 +323,9 @@ def _finish(dataset: NewDataset) -> None:
     layout.unfinished.unlink()
 
 
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of `make_dataset` from a command line, by default the program's."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
-    add = parser.add_argument_group("what there is").add_argument
-    add("--videos", required=True, metavar="DIR", help="video files, or folders of frames; its subfolders too")
-    add(
-        "--subtitles",
-        metavar="DIR",
-        help=".srt, .vtt, .ass or .json (whisper) files called as the videos; without it all is silent",
-    )
-    add("--queries", nargs="+", default=[], metavar="FILE", help="jsonl, csv or tsv of desc, vid_name, ts; README.md")
-    add(
-        "--queries_from",
-        choices=[SUBTITLES],
-        help="subtitle lines are queries, too; README.md",
-    )
-    add("--out", required=True, metavar="DIR", help="folder of the corpus; its name begins the names of all files")
-    add("--val_share", type=float, default=0.2, help="of the videos with moments, for evaluation; default 0.2")
-    add("--encoding", help="of subtitle files; default: UTF-8, byte order mark, else a guess for each")
-    add("--folder_rate", type=float, help="pictures a second in folders; default: --frame_rate")
-    add = parser.add_argument_group("models").add_argument
-    joint = "hf/NAME for CLIP, SigLIP or SigLIP 2, a folder or a name on the hub"
-    add("--image_model", default="resnet152", help=f"resnet152 (default), torchvision/NAME, timm/NAME; {joint}")
-    add("--image_weights", metavar="FILE", help="its state dict; by default the library downloads what it has")
-    add("--i3d_weights", metavar="FILE", help="adds I3D features with these weights (.pt, .pth, or .npz)")
-    add("--i3d_value_range", choices=VALUE_RANGES, default="[0,1]", help="of the pixels that I3D sees; default [0,1]")
-    text_model = "folder of a text encoder, or its name on the hub; hf/NAME, too"
-    add("--text_model", default="roberta-base", help=f"{text_model}; %(default)s")
-    add(
-        "--layer",
-        type=int,
-        help="of the text model: -2 (default) the second to last; of CLIP and SigLIP the last alone",
-    )
-    add = parser.add_argument_group("features").add_argument
-    add("--frame_rate", type=float, default=3.0, help="frames a second for the image model; default 3")
-    add("--clip_length", type=float, default=1.5, help="seconds of a clip; default 1.5")
-    pool = "how frames and tokens become clips; default max, with hf/ image models avg, the mean of unit vectors"
-    add("--pool", choices=sorted(POOLS), help=pool)
-    add = parser.add_argument_group("running").add_argument
-    add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
-    add("--image_batch_size", type=int, default=32, help="frames at a time; default 32")
-    add("--i3d_batch_size", type=int, default=4, help="windows at a time; default 4")
-    add("--text_batch_size", type=int, default=64, help="sentences at a time; default 64")
-    add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
-    bf16 = "the text model, and an hf/ image model, compute in bfloat16: faster, features are rounded"
-    add("--bf16", action="store_true", help=bf16)
-    shard = "I/N: extract only every N-th video, from the I-th on; auto: as torchrun numbers its processes"
-    add("--shard", metavar="I/N", help=f"{shard}; a run without it takes what all have extracted")
-    remove = "remove NAME_intermediate at the end: saves disk, but a later run begins at the beginning"
-    add("--remove_intermediate", action="store_true", help=remove)
-    return parser.parse_args(argv)
-
-
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    opt = parse_options(argv)
+    opt = options(__doc__, argv)
     with named_when_out_of_memory(vars(opt), ("image_batch_size", "i3d_batch_size", "text_batch_size", "bf16")):
         print(make_shard(opt) if opt.shard else told(make_dataset(opt)))
 

@@ -20,10 +20,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,9 +57,6 @@ from utils.dataset_files import (
 from utils.mini_corpus.annotations import ANNOTATED_SPLITS, generate_for_annotations
 from utils.mini_corpus.features import VideoSpace, n_clips, overlap, scene_latents, subtitle_features
 from utils.mini_corpus.files import (
-    JOINT,
-    VID_FEAT_TYPES,
-    FeatureSettings,
     Standing,
     count_split,
     feature_paths,
@@ -73,33 +69,13 @@ from utils.mini_corpus.files import (
 )
 from utils.mini_corpus.joint_space import JointSpace
 from utils.mini_corpus.ranking import RANKING, write_ranking
+from utils.mini_corpus.settings import JOINT, VID_FEAT_TYPES, FeatureSettings, MiniSettings, generating_command
 from utils.mini_corpus.word_vectors import LATENT_SIZE, WordVectors, named_seed
 from utils.mini_corpus.world import QUERY_TYPES, SPLITS, Video, make_queries, make_video
 from utils.storage.whole_folder import put_in_place
 
 N_TEST_CHALLENGE = 5  # TVR has a fourth split of videos without queries; a few keep readers honest
 DEFAULT_OUT = PROJECT_ROOT / "data" / "mini"
-
-
-@dataclass(frozen=True)
-class MiniSettings(FeatureSettings):
-    """What decides a corpus: the same settings give the same text, byte for byte, and the same arrays, bit for bit."""
-
-    n_train: int = 800
-    n_val: int = 250
-    n_test: int = 100
-    queries_per_video: int = 5
-    prefix: str = "mini"
-    subtitles: bool = True
-
-    def check(self) -> None:
-        """Raise `InputError` when no corpus can be made with these settings."""
-        super().check()
-        for name in ("n_train", "n_val", "n_test", "queries_per_video"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: needs at least 1")
-        if not self.prefix or Path(self.prefix).name != self.prefix:
-            raise InputError(f"--prefix {self.prefix!r}: must be the beginning of a file name")
 
 
 # For tests: all of the corpus' forms in about a second.
@@ -204,21 +180,6 @@ def _ensured(out: StrPath, prefix: str, write: Callable[[Path], object]) -> Stan
 
 def _lacking(out: StrPath, found: Standing) -> str:
     return f"{out}: is not replaced, and lacks {first_few(found.missing)}"
-
-
-def generating_command(out: StrPath, prefix: str, settings: Mapping[str, Any]) -> str:
-    """The command that makes a corpus with these settings, as one would type it in the project's folder."""
-    folder = Path(out)
-    words = ["python", "utils/mini_tvr.py", "--out"]
-    words.append(str(folder.relative_to(PROJECT_ROOT)) if folder.is_relative_to(PROJECT_ROOT) else str(folder))
-    words += ["--prefix", prefix]
-    for name, default in asdict(MiniSettings()).items():
-        value = settings.get(name, default)
-        if name == "subtitles":
-            words += [] if value else ["--no_subtitles"]
-        elif name != "prefix" and value != default and value != list(default if name == "vid_feat_types" else ()):
-            words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    return shlex.join(words)
 
 
 def _query_rows(settings: MiniSettings, videos: Sequence[Video]) -> dict[str, list[dict[str, Any]]]:

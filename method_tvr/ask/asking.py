@@ -18,6 +18,12 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.config import INFERENCE, OPTIONS, typed
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(typed, OPTIONS, INFERENCE)
+
 import torch
 from easydict import EasyDict
 

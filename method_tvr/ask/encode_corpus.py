@@ -9,7 +9,6 @@ same command goes on after a run that was stopped, and another split or list add
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -18,6 +17,12 @@ from pathlib import Path
 if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
+
+from method_tvr.command_lines.encode_corpus import own_options
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(own_options, __doc__)
 
 from method_tvr.config import parse_inference_options
 from method_tvr.dataset.annotations import Entry
@@ -80,17 +85,11 @@ def add_videos(trained: TrainedModel, out: str, renew: bool = False, told: bool 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    description, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=description, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--model_dir", required=True, help="results folder, as for inference")
-    parser.add_argument("--out", metavar="CORPUS_DIR", required=True, help="folder of the corpus; made, or added to")
-    args, others = parser.parse_known_args(argv)
+    own, words = own_options(__doc__, argv)
     # each video is read once: packing them all into a cache first, as inference does by default, would gain nothing
-    opt = parse_inference_options(["--model_dir", args.model_dir, *others], feature_cache="disk")
+    opt = parse_inference_options(words, feature_cache="disk")
     with named_when_out_of_memory(opt, ("eval_context_bsz", "feature_cache", "trim_padding")):
-        add_videos(open_model(opt), args.out)
+        add_videos(open_model(opt), own.out)
 
 
 if __name__ == "__main__":

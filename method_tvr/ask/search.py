@@ -17,6 +17,12 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.config import OPTIONS, SEARCH, typed
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(typed, OPTIONS, SEARCH)
+
 import orjson
 from easydict import EasyDict
 
@@ -33,7 +39,7 @@ from method_tvr.ask.moments import (
 from method_tvr.ask.picture_models import require_compares_pictures
 from method_tvr.ask.questions import check_asked
 from method_tvr.ask.searcher import MomentSearcher, measure_index, open_searcher, shown_nms_thd
-from method_tvr.config import SEARCH, SEARCH_MEMORY, parse_inference_options
+from method_tvr.config import SEARCH_MEMORY, parse_inference_options
 from method_tvr.trained.trained_model import open_model
 from utils.basic_utils import InputError, command_line
 from utils.model_utils import named_when_out_of_memory

@@ -18,7 +18,6 @@ from utils.basic_utils import InputError, read_json, write_json
 from utils.own_corpus.layout import zero_shot_path
 from utils.storage.folders import files_below
 
-DEFAULT_MODEL = "hf/openai/clip-vit-base-patch32"
 TAKEN_IN = "taken_in.json"  # what was there, and with which options, when all of it was extracted
 EXTRACTED_BY = ("image_model", "frame_rate", "clip_length", "subtitles")  # options
 READ_ONCE = {"feature_cache": "disk"}  # options: features are encoded, and then not needed any more
@@ -72,7 +71,8 @@ class VideoCorpus:
 
     def _extract(self) -> None:
         # here: most searches have nothing to extract
-        from utils.extract_features import make_dataset, parse_options
+        from utils.extract_features import make_dataset
+        from utils.own_corpus.command_line import options
         from utils.own_corpus.unread_subtitles import subtitles_in
 
         own = self._own
@@ -80,7 +80,7 @@ class VideoCorpus:
         argv = ["--videos", str(self._videos), "--out", str(self._out), "--device", str(own.device)]
         argv += ["--image_model", own.image_model, "--text_model", own.image_model]
         argv += ["--frame_rate", str(own.frame_rate), "--clip_length", str(own.clip_length)]
-        made = make_dataset(parse_options([*argv, *(["--subtitles", subtitles] if subtitles else [])]))
+        made = make_dataset(options(None, [*argv, *(["--subtitles", subtitles] if subtitles else [])]))
         for note in (*made.notes, *(f"{name}: is left out: {reason}" for name, reason in made.failed.items())):
             print(f"note: {note}", file=sys.stderr)
         taken = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in made.steps.seconds.items())

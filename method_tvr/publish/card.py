@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from method_tvr.command_lines.publish import UNKNOWN_LICENCE
 from method_tvr.dset_configs import DATASETS, DatasetConfig
 from method_tvr.models import name_of
 from method_tvr.options.models import TITLES
 from method_tvr.training.checkpoint import Checkpoint
 from utils.hub.repositories import hub_package
 
-UNKNOWN_LICENCE = "unknown"  # as the hub names it
 Metrics = Mapping[str, Mapping[str, Any]]  # {task: {recall: percent}}
 KINDS = {"video": "clips", "sub": "subtitles", "query": "queries"}
 FEATURES_HEAD = ("features of", "", "")

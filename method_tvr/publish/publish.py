@@ -5,7 +5,6 @@ python method_tvr/publish/publish.py MODEL_DIR OUT [--license ID] [--private] [-
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from fnmatch import fnmatchcase
@@ -18,12 +17,18 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from method_tvr.command_lines.publish import UNKNOWN_LICENCE, options
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(options, __doc__)
+
 from method_tvr.config import OPTIONS
 from method_tvr.dset_configs import DATASETS
 from method_tvr.options.published import METRICS, find_model
 from method_tvr.options.row import TRAIN, UNSHARED, options_of
 from method_tvr.options.saved import FILES, load_known, save_options
-from method_tvr.publish.card import UNKNOWN_LICENCE, Published, card
+from method_tvr.publish.card import Published, card
 from method_tvr.trained.published_model import load_model, write_model
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import PROJECT_ROOT, InputError, command_line, named_when_full, read_json, write_json
@@ -127,18 +132,7 @@ def _is_metrics(content: Any) -> bool:
 
 @command_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="results folder, as for inference")
-    parser.add_argument("out", metavar="OUT", help="a new folder, or org/name on the Hugging Face hub")
-    parser.add_argument(
-        "--license",
-        default=UNKNOWN_LICENCE,
-        metavar="ID",
-        help="the model's licence as the hub calls it, such as mit or cc-by-4.0 (default: %(default)s)",
-    )
-    parser.add_argument("--private", action="store_true", help="make the repository on the hub private")
-    parser.add_argument("--results_root", default="method_tvr/results", help="where names and patterns are looked up")
-    args = parser.parse_args()
+    args = options(__doc__)
     where = publish(args.model_dir, args.out, args.license, args.private, args.results_root)
     print(f"published: {where}")
     if args.license == UNKNOWN_LICENCE:

@@ -5,7 +5,6 @@ python method_tvr/report/quickstart.py --model_dir DIR --metrics M --nms_metrics
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -14,6 +13,12 @@ from typing import Any
 if not all(map(find_spec, ("method_tvr", "numpy", "torch", "matplotlib", "easydict", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
+
+from method_tvr.command_lines.quickstart import options
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(options)
 
 import numpy as np
 
@@ -87,13 +92,7 @@ def recall_table(columns: Mapping[str, Recalls], baseline: str, compared: str) -
 @command_line
 @named_when_out_of_memory({}, ())
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare a trained model with untrained ones and with chance")
-    parser.add_argument("--model_dir", required=True, help="results folder of the training run")
-    parser.add_argument("--metrics", required=True, help="its recalls on val, as standalone_eval saved them")
-    parser.add_argument("--nms_metrics", required=True, help="the same after NMS")
-    parser.add_argument("--nms_predictions", required=True, help="its predictions on val after NMS, VCMR and SVMR")
-    parser.add_argument("--device", type=int, default=0, help="CUDA device, -1 for the CPU")
-    args = parser.parse_args()
+    args = options()
     metrics, nms_metrics = read_json(args.metrics), read_json(args.nms_metrics)
     predictions = read_json(args.nms_predictions)
     opt = inference_options(args.model_dir, device=args.device)

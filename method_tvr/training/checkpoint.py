@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.models import NAME, config_of, model_cfg_of, name_of
@@ -132,7 +134,7 @@ def checked_checkpoint(content: Any, path: str | os.PathLike[str], n_bytes: int)
         config = config_of(model_cfg)
         if not all(_is_plain(name, value) for name, value in vars(config).items()):
             raise TypeError("its model_cfg holds something other than numbers and names")
-        with torch.device("meta"):  # shapes alone, no weights
+        with torch.device("meta"), _NothingDrawn():  # shapes alone, no weights
             expected = {name: tensor.shape for name, tensor in config.build().state_dict().items()}
         found = {str(name): tensor.shape for name, tensor in state.items()}
         if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > n_bytes:
@@ -155,6 +157,15 @@ def checked_checkpoint(content: Any, path: str | os.PathLike[str], n_bytes: int)
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
     return Checkpoint(state, config, epoch, made_by, content.get("training"), records)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Has layers made without drawing their weights: for those of "meta", torch would import its compiler first."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (nn.init.normal_, torch.Tensor.normal_):
+            return None
+        return func(*args, **(kwargs or {}))
 
 
 def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,13 @@ class NotFiniteError(InputError):
     def __init__(self, message: str, report: dict[str, Any]) -> None:
         super().__init__(message)
         self.report = report
+
+    def kept_in(self, path: Path) -> InputError:
+        """The error that ends a run, once the report is in a file."""
+        return InputError(
+            f"{self}; all of it is in {path}. What was saved is from before it. Check the features of this batch, "
+            "start a new run with a lower --lr, or resume with --detect_anomaly to see which operation it comes from"
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "easydict", "h5py", "
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from method_tvr.config import SEARCH_MEMORY, SERVE, parse_inference_options
+from method_tvr.config import OPTIONS, SERVE, typed
+from utils.basic_utils import parse_first
+
+if __name__ == "__main__":
+    parse_first(typed, OPTIONS, SERVE)
+
+from method_tvr.config import SEARCH_MEMORY, parse_inference_options
 from utils.basic_utils import InputError, command_line, end_at_once
 from utils.model_utils import named_when_out_of_memory
 

@@ -16,12 +16,12 @@ from utils.basic_utils import InputError, read_json, read_jsonl
 from utils.feature_files.feature_file import FeatureFile
 from utils.mini_corpus.features import CLIP_LENGTH, n_clips, overlap, subtitle_features
 from utils.mini_corpus.files import (
-    VID_FEAT_TYPES,
     query_feature_path,
     standing,
     sub_feature_path,
     video_feature_path,
 )
+from utils.mini_corpus.settings import VID_FEAT_TYPES
 from utils.mini_corpus.word_vectors import WordVectors
 from utils.mini_corpus.world import Line
 from utils.mini_tvr import TINY, MiniSettings, generate, generating_command, main

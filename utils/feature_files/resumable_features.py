@@ -31,11 +31,11 @@ import numpy as np
 import orjson
 
 from utils.basic_utils import InputError, StrPath, first_few, is_name, named_when_full, read_json, write_json
+from utils.dataset_files import FOLDER_SUFFIX
 from utils.feature_files.feature_file import FeatureError, FeatureFile, new_feature_file
 from utils.feature_files.item_log import Item, ItemLog
 from utils.storage.whole_folder import lock
 
-FOLDER_SUFFIX = ".partial"
 RECIPE, ITEMS = "recipe.json", "items"
 ATTRIBUTE = "extraction"  # of the finished file: recipe, items and failures as JSON
 H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # what every h5 file begins with

@@ -15,49 +15,10 @@ from utils.basic_utils import InputError, StrPath, first_few, read_json
 from utils.dataset_files import manifest_path
 from utils.feature_files.feature_file import FeatureFile, FeatureWriter, new_feature_file
 from utils.mini_corpus.features import CLIP_LENGTH, half_sizes, n_clips
-from utils.mini_corpus.word_vectors import LATENT_SIZE
+from utils.mini_corpus.settings import JOINT, VIDEO_FILES, FeatureSettings
 
 MADE_BY = "utils/mini_tvr.py"
 GENERATOR_VERSION = 1  # raised when the same settings give another corpus, so that old ones are told apart
-VID_FEAT_TYPES = ("resnet_i3d", "resnet", "i3d")
-JOINT = "joint"  # vectors in one space with those of sentences and of subtitles, all of one size
-VIDEO_FILES = {
-    "resnet_i3d": "{}_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5",
-    "resnet": "{}_resnet152_rgb_max_cl-1.5.h5",
-    "i3d": "{}_i3d_rgb600_avg_cl-1.5.h5",
-    JOINT: "{}_joint_cl-1.5.h5",
-}
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """What decides the features: all sizes in dimensions."""
-
-    seed: int = 2018
-    vid_feat_size: int = 256
-    text_feat_size: int = 128
-    vid_feat_types: tuple[str, ...] = VID_FEAT_TYPES
-
-    def check(self) -> None:
-        """Raise `InputError` when no corpus can be made with these settings."""
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: must not be negative")
-        if self.vid_feat_size < 3:
-            raise InputError(f"--vid_feat_size {self.vid_feat_size}: needs at least 3 (appearance and motion, 2 : 1)")
-        if self.text_feat_size < 1:
-            raise InputError(f"--text_feat_size {self.text_feat_size}: needs at least 1")
-        unknown = [name for name in self.vid_feat_types if name not in VIDEO_FILES]
-        if unknown or not self.vid_feat_types:
-            raise InputError(f"--vid_feat_types {unknown or 'is empty'}: choose from {', '.join(VIDEO_FILES)}")
-        if JOINT in self.vid_feat_types and not self.joint:
-            raise InputError(f"--vid_feat_types {JOINT}: goes alone, with vectors of sentences of its own")
-        if self.joint and (self.vid_feat_size, self.text_feat_size) != (LATENT_SIZE, LATENT_SIZE):
-            raise InputError(f"--vid_feat_types {JOINT}: its vectors have {LATENT_SIZE} numbers: leave sizes out")
-
-    @property
-    def joint(self) -> bool:
-        """Whether features are vectors of one space."""
-        return self.vid_feat_types == (JOINT,)
 
 
 def video_feature_path(out: Path, prefix: str, vid_feat_type: str) -> Path:

@@ -6,8 +6,7 @@ import re
 from glob import escape
 from pathlib import Path
 
-from utils.dataset_files import durations_path, manifest_path, release_path, subtitles_path
-from utils.feature_files.resumable_features import FOLDER_SUFFIX
+from utils.dataset_files import FOLDER_SUFFIX, durations_path, manifest_path, release_path, subtitles_path
 
 SCRIPT = "utils/extract_features.py"  # what its files say that made them
 TRAIN, VAL, TEST, ALL = "train", "val", "test_public", "all"

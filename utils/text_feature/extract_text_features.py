@@ -20,6 +20,12 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "h5py
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from utils.basic_utils import parse_first
+from utils.text_feature.command_lines.text_features import QUERY_LENGTH, SUB_LENGTH, options
+
+if __name__ == "__main__":
+    parse_first(options)
+
 import numpy as np
 
 from utils.basic_utils import (
@@ -41,7 +47,6 @@ from utils.text_feature.text_rows import LENGTHS_SUFFIX, Rows, query_texts, refu
 
 SCRIPT = "utils/text_feature/extract_text_features.py"
 PACKAGES = ("torch", "transformers", "tokenizers")
-QUERY_LENGTH, SUB_LENGTH = 32, 256  # with special tokens, as in TVRetrieval
 QUERIES_AT_A_TIME, VIDEOS_AT_A_TIME = 512, 16  # enough to sort by length, few enough to lose to a kill
 
 
@@ -186,21 +191,7 @@ def _run(opt: argparse.Namespace) -> None:
 
 @command_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Token features of queries or subtitles")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--query_file", nargs="+", help="jsonl files with desc_id and desc; all go into one h5 file")
-    source.add_argument("--sub_meta_path", help="jsonl of preprocess_subtitles.py")
-    add = parser.add_argument
-    add("--tgt_h5_file", required=True, help="h5 file to write")
-    add("--tokens_jsonl", help="jsonl to write the tokens to")
-    add("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (%(default)s)")
-    add("--layer", type=int, help="hidden layer (default -2, second to last); of CLIP and SigLIP always the last")
-    lengths = f"of a query (default {QUERY_LENGTH}), of a chunk of lines ({SUB_LENGTH})"
-    add("--max_length", type=int, help=f"tokens with special ones: {lengths}")
-    add("--batch_size", type=int, default=64, help="sequences at a time (default %(default)s)")
-    add("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
-    add("--bf16", action="store_true", help="compute in bfloat16: faster, features are rounded")
-    opt = parser.parse_args()
+    opt = options()
     with named_when_out_of_memory(vars(opt), ("batch_size", "bf16")):
         _run(opt)
 

@@ -13,7 +13,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
@@ -24,26 +24,20 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "transformers", "orjs
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
-from utils.basic_utils import InputError, RefusedOption, command_line
+from utils.basic_utils import parse_first
+from utils.text_feature.command_lines.fine_tuning import MODES, Mode, Settings, options
+
+if __name__ == "__main__":
+    parse_first(options)
+
+from utils.basic_utils import InputError, command_line
 from utils.model_utils import choose_device, named_when_out_of_memory
 from utils.text_feature.chunks import chunk_lines, cut_lines
-from utils.text_feature.masked_lm import Settings, fine_tune, held_out_loss
+from utils.text_feature.masked_lm import fine_tune, held_out_loss
 from utils.text_feature.pretrained import Tokenizer, load_masked_lm, longest_sequence, save_model
 from utils.text_feature.text_rows import named_rows, query_texts, subtitle_lines
 
 SCRIPT = "utils/text_feature/lm_finetuning_on_single_sentences.py"
-
-
-@dataclass(frozen=True)
-class Mode:
-    """What a mode sets unless options say otherwise."""
-
-    block_size: int
-    accumulation_steps: int
-    subtitles: bool
-
-
-MODES = {"query_only": Mode(32, 1, subtitles=False), "sub_query": Mode(256, 4, subtitles=True)}
 
 
 def query_examples(queries: str, tokenizer: Tokenizer, block_size: int) -> list[list[int]]:
@@ -172,68 +166,9 @@ def _settings(opt: argparse.Namespace, mode: Mode) -> Settings:
     )
 
 
-_OF_THE_MODEL = "comes with the model: give --model_name_or_path"
-_ONE_MODEL = "one model is written, at the end: leave it out"
-_EVALUATION = "the loss on --eval_data_file is printed before and after training: leave it out"
-REFUSED = {  # of the published command
-    "do_extract": "features are extracted by a command of its own: utils/text_feature/extract_text_features.py",
-    "config_name": _OF_THE_MODEL,
-    "tokenizer_name": _OF_THE_MODEL,
-    "do_lower_case": _OF_THE_MODEL,
-    "cache_dir": "set the environment variable HF_HOME instead",
-    "overwrite_cache": "no cache is made: leave it out",
-    "max_steps": "give --num_train_epochs",
-    "fp16": "give --bf16",
-    "fp16_opt_level": "give --bf16",
-    "per_gpu_eval_batch_size": _EVALUATION,
-    "evaluate_during_training": _EVALUATION,
-    "eval_all_checkpoints": _EVALUATION,
-    "logging_steps": "progress is printed as time goes: leave it out",
-    "save_steps": _ONE_MODEL,
-    "save_total_limit": _ONE_MODEL,
-    "should_continue": f"nothing is kept of a run that is stopped, and {_ONE_MODEL}",
-    "local_rank": "one process trains: leave it out",
-}
-
-
-def _parser() -> argparse.ArgumentParser:
-    default = Settings()
-    parser = argparse.ArgumentParser(description="Masked-LM fine-tuning on queries and subtitles")
-    add = parser.add_argument
-    add("--train_data_file", required=True, help="jsonl of the training queries: desc_id, desc, and vid_name")
-    add("--output_dir", required=True, help="folder for the model: written whole, or not at all")
-    add("--mode", choices=MODES, default="query_only", help="(default %(default)s)")
-    add("--sub_meta_path", help="jsonl of preprocess_subtitles.py, for sub_query")
-    add("--eval_data_file", help="jsonl of held-out queries: their loss before and after is printed")
-    add("--model_name_or_path", default="roberta-base", help="folder, or name on the hub (default %(default)s)")
-    add("--overwrite_output_dir", action="store_true", help="replace the model that is in --output_dir")
-    add("--block_size", type=int, help="tokens of an example, with special ones: default 32, in sub_query 256")
-    add("--mlm_probability", type=float, default=default.mlm_probability, help="(default %(default)s)")
-    add("--num_train_epochs", type=int, default=default.n_epochs, help="(default %(default)s)")
-    add("--per_gpu_train_batch_size", type=int, default=default.batch_size, help="examples (default %(default)s)")
-    add("--gradient_accumulation_steps", type=int, help="batches a step: default 1, in sub_query 4")
-    add("--learning_rate", type=float, default=default.learning_rate, help="(default %(default)s)")
-    add("--weight_decay", type=float, default=default.weight_decay, help="(default %(default)s)")
-    add("--adam_epsilon", type=float, default=default.adam_epsilon, help="(default %(default)s)")
-    add("--max_grad_norm", type=float, default=default.max_grad_norm, help="(default %(default)s)")
-    add("--warmup_steps", type=int, default=default.warmup_steps, help="(default %(default)s)")
-    add("--seed", type=int, default=default.seed, help="(default %(default)s)")
-    add("--device", type=int, default=0, help="CUDA device (default 0), -1 for the CPU")
-    add("--no_cuda", action="store_true", help="the same as --device -1")
-    add("--bf16", action="store_true", help="compute in bfloat16; weights and losses stay in float32")
-    old = parser.add_argument_group("accepted for older commands", "they ask for what is done anyway")
-    old.add_argument("--model_type", help="checked against the model")
-    old.add_argument("--do_train", action="store_true", help=argparse.SUPPRESS)
-    old.add_argument("--do_eval", action="store_true", help=argparse.SUPPRESS)
-    old.add_argument("--mlm", action="store_true", help=argparse.SUPPRESS)
-    for name, why in REFUSED.items():
-        old.add_argument(f"--{name}", action=RefusedOption, why=why)
-    return parser
-
-
 @command_line
 def main() -> None:
-    opt = _parser().parse_args()
+    opt = options()
     with named_when_out_of_memory(vars(opt), ("per_gpu_train_batch_size", "block_size", "bf16")):
         _run(opt)
 

@@ -16,39 +16,12 @@ from transformers import get_linear_schedule_with_warmup
 
 from utils.basic_utils import InputError, progress
 from utils.model_utils import named_generator, seed_everything
+from utils.text_feature.command_lines.fine_tuning import Settings
 from utils.text_feature.pretrained import Tokenizer, batches_by_length
 
 IGNORED = -100  # label of a token that need not be guessed
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the tokens to be guessed; the rest stay as they are
 NOT_DECAYED = ("bias", "LayerNorm.weight", "layer_norm.weight")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to fine-tune; the defaults are those of run_lm_finetuning.py."""
-
-    n_epochs: int = 1
-    batch_size: int = 4
-    accumulation_steps: int = 1
-    learning_rate: float = 5e-5
-    adam_epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    max_grad_norm: float = 1.0
-    mlm_probability: float = 0.15
-    seed: int = 42
-    bf16: bool = False
-
-    def check(self) -> None:
-        """Raise `InputError` when nothing can be trained with these settings."""
-        for name in ("n_epochs", "batch_size", "accumulation_steps", "learning_rate", "adam_epsilon", "max_grad_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} {value}: expected a number above 0")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0 and self.warmup_steps >= 0):
-            raise InputError("weight_decay and warmup_steps: expected 0 or more")
-        if not 0 < self.mlm_probability < 1:
-            raise InputError(f"mlm_probability {self.mlm_probability}: expected a number between 0 and 1")
 
 
 def mask_tokens(

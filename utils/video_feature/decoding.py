@@ -19,8 +19,16 @@ import numpy as np
 from utils.basic_utils import InputError, first_few, first_line, read_bytes
 from utils.video_feature.sampling import Sizing
 
-# None where it is not installed, which is said when a video is opened: not all who look for files need it
-av: Any = import_module("av") if find_spec("av") else None
+
+class _PyAV:
+    """PyAV, imported when something of it is first asked for: not all who look for files need it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module("av"), name)
+
+
+# None where it is not installed, which is said when a video is opened
+av: Any = _PyAV() if find_spec("av") else None
 
 _PICTURES = {b"\xff\xd8": "jpeg_pipe", b"\x89PNG": "png_pipe"}  # how they begin, and what the decoder calls them
 # containers that hold a video themselves: playlists and scripts, which name other files and addresses, are not among

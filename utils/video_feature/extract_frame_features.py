@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -16,18 +15,23 @@ if not all(map(find_spec, ("method_tvr", "numpy", "torch", "h5py", "orjson", "tq
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
 
+from utils.basic_utils import parse_first
+from utils.video_feature.command_lines.frame_features import BATCH_SIZE, FRAME_RATE, options
+
+if __name__ == "__main__":
+    parse_first(options, __doc__)
+
 import numpy as np
 
 from utils.basic_utils import StrPath, command_line
 from utils.feature_files.resumable_features import Scalar
 from utils.model_utils import choose_device, named_when_out_of_memory
-from utils.video_feature.image_models import LAYERS, POOLED, ImageModel, load_image_model
+from utils.video_feature.image_models import ImageModel, load_image_model
 from utils.video_feature.pipeline import (
     Extractor,
     Looking,
     Report,
     Videos,
-    add_video_options,
     extract_each,
     finish,
     videos_of,
@@ -35,7 +39,7 @@ from utils.video_feature.pipeline import (
 
 SCRIPT = "utils/video_feature/extract_frame_features.py"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "av", "numpy")
-LOOKING = Looking(frame_rate=3.0, batch_size=32)
+LOOKING = Looking(FRAME_RATE, BATCH_SIZE)
 
 
 def extract(
@@ -66,15 +70,7 @@ def extract(
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_video_options(parser, LOOKING, "frames that go through the model at once")
-    add = parser.add_argument_group("model").add_argument
-    models = "resnet152 (default), torchvision/NAME, timm/NAME or hf/NAME (CLIP, SigLIP, SigLIP 2)"
-    add("--model", default="resnet152", help=models)
-    add("--weights", help="file with its state dict; by default the library downloads what it has")
-    add("--layer", default=POOLED, choices=LAYERS, help="pool5 goes into the classifier; others: ResNets' maps, flat")
-    add("--bf16", action="store_true", help="an hf/ model computes in bfloat16: faster, features are rounded")
-    args = parser.parse_args(argv)
+    args = options(__doc__, argv)
     looking, videos = Looking.of(args), videos_of(args)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = load_image_model(args.model, args.weights, args.layer, choose_device(args.device), args.bf16)

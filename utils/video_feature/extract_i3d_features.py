@@ -8,7 +8,6 @@ forms of weights that are understood are described in `i3d_weights.py`. Stopped 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -17,6 +16,12 @@ from itertools import islice
 if not all(map(find_spec, ("method_tvr", "numpy", "torch", "h5py", "orjson", "tqdm"))):
     print("error: the project or its packages are missing: type `source setup.sh` in its folder first", file=sys.stderr)
     sys.exit(2)
+
+from utils.basic_utils import parse_first
+from utils.video_feature.command_lines.i3d_features import BATCH_SIZE, FRAME_RATE, VALUE_RANGES, options
+
+if __name__ == "__main__":
+    parse_first(options, __doc__)
 
 import numpy as np
 import torch
@@ -32,7 +37,6 @@ from utils.video_feature.pipeline import (
     Looking,
     Report,
     Videos,
-    add_video_options,
     extract_each,
     finish,
     videos_of,
@@ -42,9 +46,8 @@ from utils.video_feature.weights_file import without_counters
 
 SCRIPT = "utils/video_feature/extract_i3d_features.py"
 PACKAGES = ("torch", "av", "numpy")
-LOOKING = Looking(frame_rate=15.0, batch_size=4)
+LOOKING = Looking(FRAME_RATE, BATCH_SIZE)
 SIDE = 224
-VALUE_RANGES = {"[0,1]": (1 / 255, 0.0), "[-1,1]": (2 / 255, -1.0)}  # (scale, shift) of bytes
 
 
 class I3DModel:
@@ -117,18 +120,7 @@ def extract(
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_video_options(parser, LOOKING, "windows that go through the model at once")
-    add = parser.add_argument_group("model").add_argument
-    add("--weights", required=True, help="state dict (.pt, .pth), or TensorFlow's variables (.npz)")
-    add("--clip_length", type=float, default=1.5, help="seconds a clip; default %(default)s")
-    add(
-        "--value_range",
-        default="[0,1]",
-        choices=VALUE_RANGES,
-        help="of pixels; default [0,1] as for TVR's features, although the public weights were trained on [-1,1]",
-    )
-    args = parser.parse_args(argv)
+    args = options(__doc__, argv)
     looking, videos = Looking.of(args), videos_of(args)
     with named_when_out_of_memory(vars(args), ("batch_size",)):
         model = I3DModel(load_i3d(args.weights)[0], choose_device(args.device), args.value_range)

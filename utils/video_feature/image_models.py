@@ -18,14 +18,9 @@ from torch import nn
 from utils.basic_utils import InputError, StrPath, first_few, first_line
 from utils.feature_files.provenance import weights_digest
 from utils.pretrained.names import PREFIX, PROJECTED
+from utils.video_feature.command_lines.frame_features import LAYERS, MAPS, POOLED
 from utils.video_feature.sampling import Preparation, Resize
 from utils.video_feature.weights_file import fill, read_state_dict, without_counters
-
-POOLED = "pool5"
-# of torchvision's ResNets. res5c is the output of the last block, 2048x7x7. c3 is read as in feature pyramids, where C2
-# to C5 are the outputs of conv2_x to conv5_x: 512x28x28. Maps are flattened, channels first.
-MAPS = {"res5c": "layer4", "c3": "layer2"}
-LAYERS = (POOLED, *MAPS)
 
 
 class ImageModel:

@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from utils.basic_utils import InputError, Meter, StrPath, first_few, progress, write_json
+from utils.dataset_files import FOLDER_SUFFIX
 from utils.feature_files.provenance import made_with
-from utils.feature_files.resumable_features import FOLDER_SUFFIX, Extraction, Scalar, file_stamp
+from utils.feature_files.resumable_features import Extraction, Scalar, file_stamp
 from utils.inventory.video_folder import find_videos
 from utils.video_feature.ahead import ahead
 from utils.video_feature.frames import open_video
@@ -191,23 +192,6 @@ def _runs(pieces: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
         last, times = piece, 1
     if last is not None:
         yield last, times
-
-
-def add_video_options(parser: argparse.ArgumentParser, default: Looking, batch: str) -> None:
-    """Add the options that say which videos, how they are looked at, and where features go.
-
-    `batch` says what a batch is made of.
-    """
-    add = parser.add_argument_group("videos").add_argument
-    add("--videos", required=True, metavar="DIR", help="folder with video files, or with folders of frames (jpg, png)")
-    add("--out", required=True, metavar="FILE.h5", help="feature file; what is done lies in FILE.h5.partial until then")
-    add("--durations", metavar="FILE.json", help="also write {video: seconds}")
-    rate = default.frame_rate
-    add("--frame_rate", type=float, default=rate, help=f"frames a second to look at; default {rate:g}")
-    add("--folder_rate", type=float, help="pictures a second in folders of frames; default: --frame_rate")
-    add("--decode_threads", type=int, default=0, help="threads that decode; default 0: as many as there are cores")
-    add("--batch_size", type=int, default=default.batch_size, help=f"{batch}; default {default.batch_size}")
-    add("--device", type=int, default=0, help="CUDA device, -1 for the CPU; default 0")
 
 
 def videos_of(args: argparse.Namespace) -> dict[str, Path]:
