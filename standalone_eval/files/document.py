@@ -6,9 +6,11 @@ it as well: it is given what is left of the text, behind a beginning that stands
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from .command import BadInput
@@ -60,17 +62,29 @@ def read_document(path: str | os.PathLike[str], new_sink: NewSink | None = None)
     """
     window = Window(path)
     try:
-        return _document(window, new_sink or (lambda key, content: None))
-    except (ValueError, RecursionError) as err:  # ValueError also covers integers too long for Python
+        with _uncollected():
+            return _document(window, new_sink or (lambda key, content: None))
+    except _MalformedError as err:
         window.drain()
-        first = err.first if isinstance(err, _ExtraError) else None
-        raise NotJson(f"{path}: is not valid JSON ({err}): was it written whole?", first) from err
+        raise NotJson(f"{path}: is not valid JSON ({err}): was it written whole?", err.first) from err
 
 
-class _ExtraError(ValueError):
-    """More follows after the document; see `NotJson`."""
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for circles of objects, which JSON has none of: it would go through all queries again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
-    def __init__(self, message: str, first: Any) -> None:
+
+class _MalformedError(Exception):
+    """What the decoder has said, with the place in the file; `first` is that of `NotJson`."""
+
+    def __init__(self, message: str, first: Any = None) -> None:
         super().__init__(message)
         self.first = first
 
@@ -84,7 +98,7 @@ def _document(window: Window, new_sink: NewSink) -> Any:
     end_line, window.at = window.line(window.at), window.ahead()
     if window.at < len(window.text):
         alone = line == end_line < window.line(window.at)
-        raise _ExtraError(str(_malformed(window, "0 ")), content if alone else None)
+        raise _malformed(window, "0 ", content if alone else None)
     return content
 
 
@@ -179,9 +193,9 @@ def _value(window: Window) -> Any:
     while True:
         try:
             value, end = _DECODER.raw_decode(window.text, window.at)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             if window.ended or not _may_be_cut(window.text, err):
-                raise _located(window, err, 0) from None
+                raise _MalformedError(_message(window, err)) from err
         else:
             if window.ended or end < len(window.text) - len("e+"):  # else a number may go on
                 window.at = end
@@ -189,24 +203,25 @@ def _value(window: Window) -> Any:
         window.grow()
 
 
-def _may_be_cut(text: str, err: ValueError) -> bool:
+def _may_be_cut(text: str, err: Exception) -> bool:
     """Whether a value may be malformed only because the text ends too early."""
-    if not isinstance(err, json.JSONDecodeError):  # an integer too long for Python, or a number of which it is a part
-        return text[-1] in _NUMBER
-    return err.msg.startswith("Unterminated string") or err.pos > len(text) - _LONGEST_MARK
+    if isinstance(err, json.JSONDecodeError):
+        return err.msg.startswith("Unterminated string") or err.pos > len(text) - _LONGEST_MARK
+    # else it is too deep, or an integer is too long for Python, which may be the beginning of another number
+    return isinstance(err, ValueError) and text[-1] in _NUMBER
 
 
-def _malformed(window: Window, before: str) -> ValueError:
+def _malformed(window: Window, before: str, first: Any = None) -> _MalformedError:
     """What the decoder says of the text from where the window stands, with `before` in place of all before it."""
     try:
         json.loads(before + window.text[window.at :])
     except ValueError as err:
-        return _located(window, err, window.at - len(before))
+        return _MalformedError(_message(window, err, window.at - len(before)), first)
     raise AssertionError(f"the decoder takes what was taken for malformed after {before}")
 
 
-def _located(window: Window, err: ValueError, offset: int) -> ValueError:
-    """An error of the decoder, with the place in the file instead of that in a text which lies `offset` behind it."""
-    if not isinstance(err, json.JSONDecodeError):
-        return err
-    return ValueError(f"{err.msg}: {window.locate(err.pos + offset)}")
+def _message(window: Window, err: Exception, offset: int = 0) -> str:
+    """An error of the decoder, whose text began at index `offset` of the window's, with the place in the file."""
+    if isinstance(err, json.JSONDecodeError):
+        return f"{err.msg}: {window.locate(err.pos + offset)}"
+    return str(err)
