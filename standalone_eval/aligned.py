@@ -60,6 +60,11 @@ def align(submission: Any, ground_truth: Sequence[dict[str, Any]]) -> Aligned:
     desc_ids, vid_names = (truth.desc_ids, truth.vid_names) if truth else (None, ())
     video2idx, predictions = read_submission(submission, desc_ids, findings, vid_names=vid_names)
     if findings.errors or truth is None:
-        raise BadInput("\n".join([f"cannot evaluate: {findings.summary()}", *findings.lines()]))
+        raise cannot_evaluate(findings)
     video_idx = np.array([video2idx[name] for name in truth.vid_names], dtype=np.float64)
     return Aligned(truth, {idx: name for name, idx in video2idx.items()}, video_idx, predictions)
+
+
+def cannot_evaluate(findings: Findings) -> BadInput:
+    """What is to be raised for a submission and annotations with these errors."""
+    return BadInput("\n".join([f"cannot evaluate: {findings.summary()}", *findings.lines()]))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 MAX_PRED = 10  # predictions of a query that count
 IOU_THDS = tuple(float(f"{iou_thd:.2f}") for iou_thd in np.linspace(0.5, 0.95, 10))
+_BLOCK = 4096  # queries whose predictions are compared with their windows at a time
 LENGTHS = {  # annotated windows that count: those above the first and up to the second number of seconds
     "full": (-np.inf, np.inf),
     "short": (0, 10),
@@ -21,6 +22,20 @@ LENGTHS = {  # annotated windows that count: those above the first and up to the
     "long": (30, 150),
 }
 Floats = npt.NDArray[np.float64]
+
+
+def windows_in_video(rows: Floats, video_idx: Floats, n: int) -> Floats:
+    """(Nq, n, 3) [st, ed, score] of each query's first predictions in its video, NaN after the last one.
+
+    Args:
+        rows: (Nq, K, 4) [video_idx, st, ed, score], NaN after a query's last prediction.
+        video_idx: (Nq,) the video of each query.
+        n: predictions of a query that are wanted; at least one, and at most K, is returned.
+    """
+    in_video = rows[..., 0] == video_idx[:, None]
+    order = np.argsort(~in_video, axis=1, kind="stable")[:, :n]  # others go to the end
+    windows = np.where(in_video[..., None], rows[..., 1:], np.nan)
+    return np.take_along_axis(windows, order[..., None], axis=1)
 
 
 def window_metrics(
@@ -45,8 +60,13 @@ def window_metrics(
         counted = np.where(((above < length) & (length <= up_to))[..., None], windows, np.nan)
         asked = ~np.isnan(counted[..., 0]).all(axis=1)
         if asked.any():
-            mean_ap = average_precision(predictions[asked, :max_pred], counted[asked], iou_thds).mean(axis=0)
-            iou = iou_of_first(predictions[asked], counted[asked])
+            of_class, windows_of_class = predictions[asked, :max_pred], counted[asked]
+            by_query = [
+                average_precision(of_class[i : i + _BLOCK], windows_of_class[i : i + _BLOCK], iou_thds)
+                for i in range(0, len(of_class), _BLOCK)
+            ]
+            mean_ap = np.concatenate(by_query).mean(axis=0)
+            iou = iou_of_first(of_class, windows_of_class)
             metrics[f"{name}-mAP"] = _as_percentage(float(np.mean(mean_ap)))
             metrics |= {f"{name}-mAP@{thd}": _as_percentage(ap) for thd, ap in zip(iou_thds, mean_ap, strict=True)}
             metrics |= {f"{name}-R1@{thd}": _as_percentage(float(np.mean(iou >= thd))) for thd in iou_thds}

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import chain, islice
+from typing import Any, TypeGuard
 
 if not __package__:  # run as a file, wherever this folder was copied
     import as_package
@@ -19,16 +20,17 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 import numpy as np
 
+from .checking.tasks import MAX_PRED, CheckedTask, NewTaker, compare_desc_ids
 from .files.command import BadInput, command_line, positive_int
-from .files.forms import ANNOTATIONS, MOMENT_DETR, MOMENT_DETR_PREDICTIONS, PREDICTIONS, form_of
+from .files.forms import ANNOTATIONS, LOOKED_AT, MOMENT_DETR, MOMENT_DETR_PREDICTIONS, PREDICTIONS, form_of
 from .files.moment_detr import own_annotations, own_submission
-from .files.reading import Lines, read_json, read_lines, refuse_others
+from .files.reading import Lines, placed_rows, read_json, read_json_by_piece, read_lines, refuse_others
 from .findings import Findings, query_name, shorten
-from .ground_truth import has_moments, read_desc_ids, read_ground_truth
+from .ground_truth import GroundTruth, has_moments, read_desc_ids, read_ground_truth
 from .metrics import AGREE, ANY, LEAST_RIGHT, SEVERAL, Rule, exclusive
-from .submission import MOMENT_TASKS, TASKS, TaskPredictions, read_predictions, read_video2idx
+from .submission import TASKS, TaskPredictions, known_videos, read_predictions, read_video2idx
 
-MAX_PRED = 100  # predictions of a query that count
+EVALUATED = ("desc_id", "qid", "vid_name", "ts", "type")  # keys of annotations that evaluation looks at
 PREDICTIONS_HELP = "prediction file, JSON, or jsonl in Moment-DETR's form"
 GT_HELP = "annotations with vid_name and ts, jsonl, or those in Moment-DETR's form"
 
@@ -40,25 +42,33 @@ def check_submission(
     has_ground_truth: bool = True,
     vid_names: Iterable[str] = (),
     max_lines: int = 10,
+    new_taker: NewTaker | None = None,
 ) -> Findings:
     """List every defect of a submission.
 
     Args:
-        submission: what its JSON file holds.
+        submission: what its JSON file holds; in place of a task's list may stand the `CheckedTask` that has taken it.
         desc_ids: the queries that must be answered, each of them and no others; None leaves that unchecked.
         tasks: tasks it must hold; None asks for at least one.
         has_ground_truth: whether the split's answers are public (test_public's are not).
         vid_names: videos that its video2idx must hold, those of the ground truth.
         max_lines: at most so many examples are kept of each kind of defect (0: all).
+        new_taker: see `CheckedTask`, for tasks that are still lists.
     """
     findings = Findings(max_lines)
-    _, predictions = read_submission(submission, desc_ids, findings, tasks, vid_names)
-    for task_predictions in predictions.values():
-        _warn_about_rows(task_predictions, findings)
-    if isinstance(submission, dict):
-        surplus = [shorten(key) for key in submission if key not in (*TASKS, "video2idx")]
-        findings.warn(f"keys other than video2idx, {', '.join(TASKS)} are ignored", surplus)
-    if not has_ground_truth and "SVMR" in predictions:
+    if not _is_object(submission, findings):
+        return findings
+    _read_video2idx(submission, findings, tasks, vid_names)
+    asked = None if desc_ids is None else dict.fromkeys(desc_ids)
+    for task in TASKS:
+        if task in submission:
+            checked = submission[task]
+            if not isinstance(checked, CheckedTask):
+                checked = CheckedTask.of(task, submission, max_lines, new_taker)
+            findings.add(checked.findings(asked))
+    surplus = [shorten(key) for key in submission if key not in (*TASKS, "video2idx")]
+    findings.warn(f"keys other than video2idx, {', '.join(TASKS)} are ignored", surplus)
+    if not has_ground_truth and "SVMR" in submission:
         findings.warn("SVMR cannot be evaluated on a split without ground truth (test_public): leave it out")
     return findings
 
@@ -71,10 +81,30 @@ def read_submission(
     vid_names: Iterable[str] = (),
 ) -> tuple[dict[str, int], dict[str, TaskPredictions]]:
     """The submission's video2idx and its tasks' predictions as arrays; with any error noted they are incomplete."""
-    if not isinstance(submission, dict):
-        kind = 'submission is not an object {"video2idx", "VCMR", "SVMR", "VR"}'
-        findings.error(kind, [f"found {shorten(submission)}"])
+    if not _is_object(submission, findings):
         return {}, {}
+    video2idx = _read_video2idx(submission, findings, tasks, vid_names)
+    known, asked = known_videos(video2idx), None if desc_ids is None else dict.fromkeys(desc_ids)
+    predictions = {}
+    for task in TASKS:
+        if task in submission:
+            predictions[task] = read_predictions(task, submission[task], known, findings)
+            compare_desc_ids(task, predictions[task].desc_ids, asked, findings)
+    return video2idx or {}, predictions
+
+
+def _is_object(submission: Any, findings: Findings) -> TypeGuard[dict[str, Any]]:
+    if isinstance(submission, dict):
+        return True
+    kind = 'submission is not an object {"video2idx", "VCMR", "SVMR", "VR"}'
+    findings.error(kind, [f"found {shorten(submission)}"])
+    return False
+
+
+def _read_video2idx(
+    submission: Mapping[str, Any], findings: Findings, tasks: Sequence[str] | None, vid_names: Iterable[str]
+) -> dict[str, int] | None:
+    """The submission's video2idx, None if it cannot be used; notes tasks and videos that are not there."""
     for task in tasks or ():
         if task not in submission:
             why = ["the file of an inference with NMS has no VR"] if task == "VR" else None
@@ -85,55 +115,24 @@ def read_submission(
     if video2idx is not None:
         without_idx = sorted(set(vid_names) - video2idx.keys())
         findings.error("video2idx has no entry for a video of the ground truth", without_idx)
-    asked = None if desc_ids is None else dict.fromkeys(desc_ids)
-    predictions = {}
-    for task in TASKS:
-        if task in submission:
-            predictions[task] = read_predictions(task, submission[task], video2idx, findings)
-            _compare_desc_ids(predictions[task], asked, findings)
-    return video2idx or {}, predictions
+    return video2idx
 
 
-def _compare_desc_ids(predictions: TaskPredictions, asked: Mapping[int, None] | None, findings: Findings) -> None:
-    """Note queries answered twice, not at all, or not asked."""
-    task, counts = predictions.task, Counter(predictions.desc_ids)
-    twice = [f"{desc_id} ({count} times)" for desc_id, count in counts.items() if count > 1]
-    findings.error(f"{task}: desc_id appears more than once", twice)
-    if asked is not None:
-        missing = [str(desc_id) for desc_id in asked if desc_id not in counts]
-        surplus = [str(desc_id) for desc_id in counts if desc_id not in asked]
-        findings.error(f"{task}: desc_id of the annotations has no entry", missing)
-        findings.error(f"{task}: desc_id is not in the annotations (of another split?)", surplus)
+@dataclass(frozen=True)
+class Asked:
+    """What annotations ask of a submission.
 
+    Attributes:
+        truth: the queries with their answers; None where they have none, or cannot be used.
+        desc_ids: the queries.
+        may_be_answered: whether the split's answers may be public.
+        findings: what is wrong with the annotations.
+    """
 
-def _warn_about_rows(predictions: TaskPredictions, findings: Findings) -> None:
-    """Note what a prediction list may hold but hardly means to."""
-    task, names, counts, rows = predictions.task, predictions.names, predictions.counts, predictions.rows
-    long = np.flatnonzero(counts > MAX_PRED)
-    examples = [f"{names[query]}: {counts[query]} rows" for query in long]
-    findings.warn(f"{task}: more than {MAX_PRED} rows, the rest does not count", examples)
-    findings.warn(f"{task}: no predictions", [names[query] for query in np.flatnonzero(counts == 0)])
-    st, ed = rows[:, 1], rows[:, 2]
-    suspicious = {f"{'span' if task in MOMENT_TASKS else 'video'} appears more than once": _repeated(predictions)}
-    if task in MOMENT_TASKS:
-        suspicious["empty span (st = ed), never right"] = st == ed
-        suspicious["reversed span (st > ed), never right"] = st > ed
-        suspicious["span starts before 0 s"] = st < 0
-    for kind, mask in suspicious.items():
-        findings.warn(f"{task}: {kind}", predictions.places(mask), int(mask.sum()))
-
-
-def _repeated(predictions: TaskPredictions) -> np.ndarray:
-    """(R,) bool: rows whose video and times an earlier row of the same query has."""
-    query = np.repeat(np.arange(len(predictions.counts)), predictions.counts)
-    video_idx, st, ed = predictions.rows[:, :3].T
-    order = np.lexsort((ed, st, video_idx, query))  # stable: of equal rows the first stays first
-    same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for column in (query, video_idx, st, ed):
-        same &= column[order][1:] == column[order][:-1]
-    repeated = np.zeros(len(order), dtype=bool)
-    repeated[order[1:]] = same
-    return repeated
+    truth: GroundTruth | None
+    desc_ids: list[int]
+    may_be_answered: bool
+    findings: Findings
 
 
 @dataclass(frozen=True)
@@ -155,14 +154,34 @@ class Annotations:
     converting: bool
 
     @classmethod
-    def read(cls, path: str, max_lines: int = 10, converting: bool = True) -> Annotations:
-        """Read a file; a `BadInput` if it cannot be, or is of a form that is known and another one."""
-        findings = Findings(max_lines)
-        lines = read_lines(path)
-        if converting and form_of(lines.rows) is MOMENT_DETR:
-            return cls(path, own_annotations(lines, findings), findings, ANY, converting)
-        refuse_others(lines.rows, ANNOTATIONS, path)
-        return cls(path, lines.rows, findings, AGREE, converting)
+    def read(
+        cls, path: str, max_lines: int = 10, converting: bool = True, kept: Sequence[str] | None = None
+    ) -> Annotations:
+        """Read a file; a `BadInput` if it cannot be, or is of a form that is known and another one.
+
+        `kept` are the keys of rows that are wanted, of a file in this evaluator's own form; by default all are.
+        """
+        findings, placed = Findings(max_lines), placed_rows(path)
+        rows = [row for _, row in islice(placed, LOOKED_AT)]
+        form = form_of(rows)
+        if converting and form is MOMENT_DETR:
+            return cls(path, own_annotations(read_lines(path), findings), findings, ANY, converting)
+        rows = [_some(row, kept) for row in chain(rows, (row for _, row in placed))]
+        if form not in (None, ANNOTATIONS):
+            raise BadInput(f"{path}: {form}")
+        return cls(path, rows, findings, AGREE, converting)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What a submission has to fit."""
+        findings = Findings(self.findings.max_lines)
+        findings.errors |= self.findings.errors
+        answered = has_moments(self.rows)
+        truth = read_ground_truth(self.rows, findings) if answered else None
+        desc_ids = truth.desc_ids if truth else read_desc_ids(self.rows, Findings() if answered else findings)
+        # of test_public videos are secret as well; and of what is no annotation, who knows
+        has_videos = any(isinstance(row.get("vid_name"), str) for row in self.rows)
+        return Asked(truth, desc_ids, answered or has_videos or bool(findings.errors), findings)
 
     def least_right(self, several: str | None) -> int:
         """`Rule.least_right` by the option `--several`; what it is without the option is said where it is unusual."""
@@ -170,6 +189,13 @@ class Annotations:
             why = "in Moment-DETR's form, where an answer may be several separate windows"
             print(f"note: {self.path} is {why}: --several {self.several}", file=sys.stderr)
         return LEAST_RIGHT[several or self.several]
+
+
+def _some(row: dict[str, Any], kept: Sequence[str] | None) -> dict[str, Any]:
+    """A row with these of its keys; names that many rows have are in memory once."""
+    if kept is None:
+        return row
+    return {key: sys.intern(row[key]) if type(row[key]) is str else row[key] for key in kept if key in row}
 
 
 def check_file(
@@ -185,27 +211,65 @@ def check_file(
     read, is not JSON, or is of a form that is known and another one.
     """
     content = read_json(submission_path, MOMENT_DETR_PREDICTIONS if annotations.converting else None)
+    return _check_content(content, submission_path, annotations, tasks, max_lines, rule)
+
+
+def check_by_piece(
+    submission_path: str,
+    annotations: Annotations,
+    tasks: Sequence[str] | None = None,
+    max_lines: int = 10,
+    rule: Rule | None = None,
+    new_taker: NewTaker | None = None,
+) -> Findings:
+    """The findings of `check_file`, of a submission that need not fit into memory (in Moment-DETR's form it has to).
+
+    What `new_taker` gives takes the predictions as they are read; see `CheckedTask`. Of a task that is begun anew,
+    all that it has taken before is void.
+    """
+
+    def read(known: Mapping[str, Any]) -> Any:
+        def new_task(key: str, content: Mapping[str, Any]) -> CheckedTask | None:
+            return CheckedTask(key, known or content, max_lines, new_taker) if key in TASKS else None
+
+        return read_json_by_piece(
+            submission_path, new_task, MOMENT_DETR_PREDICTIONS if annotations.converting else None
+        )
+
+    content = read({})
+    if isinstance(content, dict):
+        video2idx = content.get("video2idx")
+        if any(isinstance(task, CheckedTask) and task.video2idx is not video2idx for task in content.values()):
+            content = read({"video2idx": video2idx})  # which stood behind a task
+    return _check_content(content, submission_path, annotations, tasks, max_lines, rule, new_taker)[1]
+
+
+def _check_content(
+    content: Any,
+    submission_path: str,
+    annotations: Annotations,
+    tasks: Sequence[str] | None,
+    max_lines: int,
+    rule: Rule | None,
+    new_taker: NewTaker | None = None,
+) -> tuple[Any, Findings]:
+    """A submission in the evaluator's own form, and the findings about what was read and the annotations."""
     if not isinstance(content, Lines):
         refuse_others(content, PREDICTIONS, submission_path)
-    rows, noted = annotations.rows, Findings(max_lines)
-    noted.errors |= annotations.findings.errors
-    answered = has_moments(rows)
-    truth = read_ground_truth(rows, noted) if answered else None
-    desc_ids = truth.desc_ids if truth else read_desc_ids(rows, Findings() if answered else noted)
+    rows, asked, noted = annotations.rows, annotations.asked, Findings(max_lines)
+    noted.errors |= asked.findings.errors
     if isinstance(content, Lines):
         content = None if noted.errors else own_submission(content, rows, noted)
         if noted.errors:
             return content, noted
-    vid_names = truth.vid_names if truth else ()
-    has_videos = any(isinstance(row.get("vid_name"), str) for row in rows)  # those of test_public are secret as well
-    may_be_answered = answered or has_videos or bool(noted.errors)  # of what is no annotation, who knows
-    findings = check_submission(content, desc_ids or None, tasks, may_be_answered, vid_names, max_lines)
+    truth = asked.truth
+    vid_names, desc_ids = truth.vid_names if truth else (), asked.desc_ids or None
+    found = check_submission(content, desc_ids, tasks, asked.may_be_answered, vid_names, max_lines, new_taker)
     if truth and rule:
         impossible = [query_name(rows[query]) for query in np.flatnonzero(exclusive(truth.spans, rule))]
         noted.warn(f"ground truth: {about_exclusive(rule)}", impossible)
-    findings.errors = noted.errors | findings.errors
-    findings.warnings = noted.warnings | findings.warnings
-    return content, findings
+    noted.add(found)
+    return content, noted
 
 
 def check_files(
@@ -265,9 +329,9 @@ def main() -> None:
     parser.add_argument("--max_lines", type=int, default=10, help="examples shown of each kind of defect; 0: all")
     add_several_option(parser)
     args = parser.parse_args()
-    annotations = Annotations.read(args.gt_path, args.max_lines)
+    annotations = Annotations.read(args.gt_path, args.max_lines, kept=EVALUATED)
     rule = Rule(least_right=annotations.least_right(args.several))
-    _, findings = check_file(args.submission_path, annotations, args.tasks, args.max_lines, rule)
+    findings = check_by_piece(args.submission_path, annotations, args.tasks, args.max_lines, rule)
     refuse_errors(findings, args.submission_path, brief_warnings=False)
     print(f"{args.submission_path}: fits the {len(annotations.rows)} queries of {args.gt_path} ({findings.summary()})")
 

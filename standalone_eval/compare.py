@@ -18,12 +18,11 @@ if not __package__:  # run as a file, wherever this folder was copied
 
 import numpy as np
 
-from .aligned import align
-from .check import GT_HELP, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
+from .check import EVALUATED, GT_HELP, PREDICTIONS_HELP, Annotations, add_recall_options
 from .files.command import BadInput, command_line, positive_int
 from .files.writing import refuse_input_as_output, write_json
 from .metrics import Rule, as_percentage, recalls
-from .outcomes import Outcomes, all_outcomes
+from .outcomes import Outcomes, read_outcomes
 from .ranking.evaluation import RankedResults, ranked_truth, ranking_of_file
 from .ranking.ndcg import IOU_THDS, KS, NDCG
 from .significance import LEVEL, N_RESAMPLES, SEED, Difference, holm, is_significant, paired_bootstrap
@@ -134,18 +133,6 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def read_outcomes(
-    submission_path: str, annotations: Annotations, rule: Rule, max_pred: int, first: bool = True
-) -> dict[str, Outcomes]:
-    """The outcomes of a submission's tasks; errors are printed and raise `BadInput`.
-
-    What is to be said of the annotations is said with the `first` submission.
-    """
-    submission, findings = check_file(submission_path, annotations, rule=rule if first else None)
-    refuse_errors(findings, submission_path)
-    return all_outcomes(align(submission, annotations.rows), rule, max_pred=max_pred)
-
-
 @command_line
 def main() -> None:
     """Compare the two submissions named on the command line, and print what was found."""
@@ -173,9 +160,12 @@ def main() -> None:
         (comparisons,) = compare_rankings(one, [other], args.n_resamples, args.seed)
         report(args, comparisons, n_queries)
         return
-    annotations = Annotations.read(args.gt_path)
+    annotations = Annotations.read(args.gt_path, kept=EVALUATED)
     rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))
-    a, b = (read_outcomes(path, annotations, rule, args.max_pred, first=path is args.a) for path in (args.a, args.b))
+    a, b = (
+        read_outcomes(path, annotations, rule, args.max_pred, first=path is args.a).by_task()
+        for path in (args.a, args.b)
+    )
     n_queries = len(annotations.rows)
     if not a.keys() & b.keys():
         raise BadInput(f"{args.a} has {', '.join(a)}, and {args.b} has {', '.join(b)}: no task is in both")

@@ -7,7 +7,7 @@ VCMR (the moment in the whole corpus), SVMR (the moment in the given video) and 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 if not __package__:  # run as a file, wherever this folder was copied
@@ -16,14 +16,17 @@ if not __package__:  # run as a file, wherever this folder was copied
     __spec__ = as_package.SCRIPT
 
 import numpy as np
+import numpy.typing as npt
 
-from .aligned import Aligned, align
-from .average_precision import LENGTHS, window_metrics
-from .check import GT_HELP, MAX_PRED, PREDICTIONS_HELP, Annotations, add_recall_options, check_file, refuse_errors
+from .aligned import align
+from .average_precision import LENGTHS, window_metrics, windows_in_video
+from .average_precision import MAX_PRED as N_WINDOWS
+from .check import EVALUATED, GT_HELP, MAX_PRED, PREDICTIONS_HELP, Annotations, add_recall_options
 from .files.command import BadInput, command_line
 from .files.writing import refuse_input_as_output, write_json
-from .metrics import Rule, as_percentage, hits_at_k, recalls, recalls_by_type
-from .outcomes import Outcomes
+from .ground_truth import GroundTruth
+from .metrics import Rule, as_percentage, recalls, recalls_by_type
+from .outcomes import Outcomes, all_outcomes, read_outcomes
 from .ranking.evaluation import about_queries, ranked_truth, ranking_of_file, ranking_table
 from .ranking.ndcg import IOU_THDS, KS, NDCG
 
@@ -63,38 +66,42 @@ def eval_retrieval(
     Raises:
         BadInput: the submission or the ground truth is malformed, or they do not fit; the message lists how.
     """
-    aligned = align(submission, ground_truth)
-    truth = aligned.truth
-    rule = Rule(iou_thds, ks, several_from, least_right)
+    aligned, rule = align(submission, ground_truth), Rule(iou_thds, ks, several_from, least_right)
+    outcomes = all_outcomes(aligned, rule, max_pred)
+    windows = None
+    if mean_ap and "SVMR" in outcomes:
+        windows = windows_in_video(aligned.rows("SVMR", max_pred), aligned.video_idx, N_WINDOWS)
+    return metrics_of(outcomes, aligned.truth, rule, miou, mean_ap, windows)
+
+
+def metrics_of(
+    outcomes: Mapping[str, Outcomes],
+    truth: GroundTruth,
+    rule: Rule,
+    miou: bool,
+    mean_ap: bool,
+    windows: npt.NDArray[np.float64] | None,
+) -> dict[str, dict[str, Any]]:
+    """What `eval_retrieval` returns, from each task's outcomes and, where `mean_ap` asks for it, SVMR's windows."""
     metrics: dict[str, dict[str, Any]] = {}
     by_type: dict[str, dict[str, Any]] = {}
-    for task in aligned.predictions:
-        hits = hits_at_k(task, aligned.rows(task, max_pred), aligned.video_idx, truth.spans, rule)
+    for task, outcome in outcomes.items():
+        hits = outcome.hits_at_k(rule)
         metrics[task] = recalls(hits)
         if truth.types is not None:
             by_type[f"{task}_by_type"] = recalls_by_type(hits, truth.types)
     if (miou or mean_ap) and "SVMR" not in metrics:
         raise BadInput("mIoU and mAP are of SVMR, which the submission does not have: evaluate it without them")
     if miou:
-        metrics["SVMR"]["mIoU"] = mean_iou(aligned, max_pred)
-    if mean_ap:
-        by_type[BY_LENGTH] = window_metrics(svmr_windows(aligned, max_pred), truth.spans)
+        metrics["SVMR"]["mIoU"] = mean_iou(outcomes["SVMR"])
+    if windows is not None:
+        by_type[BY_LENGTH] = window_metrics(windows, truth.spans)
     return metrics | by_type
 
 
-def mean_iou(aligned: Aligned, max_pred: int = MAX_PRED) -> float:
+def mean_iou(outcomes: Outcomes) -> float:
     """Mean over queries of the IoU of SVMR's first prediction with the moment that it fits best, in %."""
-    first_iou = Outcomes.of(aligned, "SVMR", Rule(), max_pred).first_iou
-    return as_percentage(first_iou.mean(dtype=np.float64))
-
-
-def svmr_windows(aligned: Aligned, max_pred: int = MAX_PRED) -> np.ndarray:
-    """(Nq, max_pred, 3) float64 [st, ed, score] of SVMR's predictions in the right video, NaN after the last one."""
-    rows = aligned.rows("SVMR", max_pred)
-    in_video = rows[..., 0] == aligned.video_idx[:, None]
-    order = np.argsort(~in_video, axis=1, kind="stable")  # others go to the end
-    windows = np.where(in_video[..., None], rows[..., 1:], np.nan)
-    return np.take_along_axis(windows, order[..., None], axis=1)
+    return as_percentage(outcomes.first_iou.mean(dtype=np.float64))
 
 
 def metrics_table(metrics: dict[str, dict[str, Any]]) -> str:
@@ -166,20 +173,12 @@ def main() -> None:
     if (truth := ranked_truth(args.gt_path)) is not None:
         evaluate_ranked(args, truth)
         return
-    annotations = Annotations.read(args.gt_path)
+    annotations = Annotations.read(args.gt_path, kept=EVALUATED)
     rule = Rule.typed(args.iou_thds, args.ks, annotations.least_right(args.several))
-    submission, findings = check_file(args.submission_path, annotations, rule=rule)
-    refuse_errors(findings, args.submission_path)
-    metrics = eval_retrieval(
-        submission,
-        annotations.rows,
-        rule.iou_thds,
-        rule.ks,
-        args.max_pred,
-        least_right=rule.least_right,
-        miou=args.miou,
-        mean_ap=args.map,
-    )
+    n_windows = N_WINDOWS if args.map else 0
+    collected = read_outcomes(args.submission_path, annotations, rule, args.max_pred, n_windows)
+    windows = collected.windows.get("SVMR")
+    metrics = metrics_of(collected.by_task(), collected.truth, rule, args.miou, args.map, windows)
     write_json(metrics, args.save_path)
     if not args.not_verbose:
         print(metrics_table(metrics))

@@ -43,6 +43,18 @@ class Findings:
             room = self.max_lines - len(finding.examples) if self.max_lines > 0 else None
             finding.examples.extend(islice(examples or (), room))
 
+    def add(self, others: Findings) -> None:
+        """Take in findings about something else, which are of other kinds."""
+        self.errors |= others.errors
+        self.warnings |= others.warnings
+
+    def put_last(self, kinds: Iterable[str]) -> None:
+        """Of the kinds that were found, put these behind the others, in this order."""
+        for kind in kinds:
+            for where in (self.errors, self.warnings):
+                if kind in where:
+                    where[kind] = where.pop(kind)
+
     def lines(self, brief_warnings: bool = False) -> list[str]:
         """The report: a line for each kind, its examples indented below (`brief_warnings`: those of errors alone)."""
         lines = []

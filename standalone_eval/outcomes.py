@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from .aligned import Aligned
-from .check import MAX_PRED
+from .aligned import Aligned, cannot_evaluate
+from .average_precision import windows_in_video
+from .check import Annotations, check_by_piece, refuse_errors
+from .checking.tasks import MAX_PRED, Taker
+from .findings import Findings
+from .ground_truth import GroundTruth, read_ground_truth
 from .metrics import Rule, first_right_ranks, hits_of_ranks, is_hit, moment_iou, recalls
+from .submission import TASKS, TaskPredictions
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,18 @@ class Outcomes:
     @classmethod
     def of(cls, aligned: Aligned, task: str, rule: Rule, max_pred: int = MAX_PRED) -> Outcomes:
         """The outcomes of one of a submission's tasks, of the first `max_pred` predictions of each query."""
-        rows, video_idx, spans = aligned.rows(task, max_pred), aligned.video_idx, aligned.truth.spans
+        return cls.of_rows(task, aligned.rows(task, max_pred), aligned.video_idx, aligned.truth.spans, rule)
+
+    @classmethod
+    def of_rows(
+        cls,
+        task: str,
+        rows: npt.NDArray[np.float64],
+        video_idx: npt.NDArray[np.float64],
+        spans: npt.NDArray[np.float64],
+        rule: Rule,
+    ) -> Outcomes:
+        """The outcomes of any queries; for the arguments see `metrics.first_right_ranks`. K is at least 1."""
         ranks = first_right_ranks(task, rows, video_idx, spans, rule)
         if task == "VR":
             return cls(task, ranks, ranks[""], np.full(len(rows), np.nan, dtype=np.float32))
@@ -70,3 +86,80 @@ class Outcomes:
 def all_outcomes(aligned: Aligned, rule: Rule, max_pred: int = MAX_PRED) -> dict[str, Outcomes]:
     """{task: its outcomes}, of all tasks that a submission has; see `Outcomes.of`."""
     return {task: Outcomes.of(aligned, task, rule, max_pred) for task in aligned.predictions}
+
+
+def read_outcomes(
+    path: str, annotations: Annotations, rule: Rule, max_pred: int = MAX_PRED, n_windows: int = 0, first: bool = True
+) -> CollectedOutcomes:
+    """The outcomes of a submission's tasks, whose file need not fit into memory.
+
+    Args:
+        path: the file; what is wrong with it is printed, and errors raise `BadInput`.
+        annotations: of its queries, with answers.
+        rule: what counts as right.
+        max_pred: predictions of a query that are looked at.
+        n_windows: how many windows of SVMR are kept.
+        first: whether what is to be said of the annotations is said.
+    """
+    asked = annotations.asked
+    collected = CollectedOutcomes(asked.truth, rule, max_pred, n_windows) if asked.truth else None
+    new_taker = collected.new_taker if collected else None
+    findings = check_by_piece(path, annotations, rule=rule if first else None, new_taker=new_taker)
+    refuse_errors(findings, path)
+    if collected is None:
+        findings = Findings()
+        read_ground_truth(annotations.rows, findings)
+        raise cannot_evaluate(findings)
+    return collected
+
+
+@dataclass
+class CollectedOutcomes:
+    """The outcomes of a submission's tasks, filled in while it is read: of each row no more is kept.
+
+    Attributes:
+        truth: the annotated queries.
+        rule, max_pred: as in `Outcomes.of`.
+        n_windows: how many predictions of each query are kept in `windows`.
+        windows: {task: (Nq, n_windows, 3)}, for SVMR; see `windows_in_video`.
+    """
+
+    truth: GroundTruth
+    rule: Rule
+    max_pred: int = MAX_PRED
+    n_windows: int = 0
+    windows: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._place = {desc_id: number for number, desc_id in enumerate(self.truth.desc_ids)}
+        self._by_task: dict[str, Outcomes] = {}
+
+    def new_taker(self, task: str, video2idx: Mapping[str, int]) -> Taker:
+        """What takes the predictions of a task; the task is begun anew."""
+        n, width = len(self.truth.desc_ids), min(self.n_windows, self.max_pred)
+        names = [""] if task == "VR" else [f"{iou_thd}-" for iou_thd in self.rule.iou_thds]
+        outcomes = Outcomes(
+            task, {name: np.zeros(n, np.int64) for name in names}, np.zeros(n, np.int64), np.zeros(n, np.float32)
+        )
+        self._by_task[task] = outcomes
+        if task == "SVMR" and width:
+            self.windows[task] = np.full((n, width, 3), np.nan)
+        video_idx = np.array([video2idx.get(name, np.nan) for name in self.truth.vid_names], dtype=np.float64)
+        return lambda predictions: self._take(outcomes, video_idx, predictions)
+
+    def _take(self, outcomes: Outcomes, video_idx: npt.NDArray[np.float64], predictions: TaskPredictions) -> None:
+        place = np.array([self._place.get(desc_id, -1) for desc_id in predictions.desc_ids], dtype=np.int64)
+        asked = place >= 0
+        place, longest = place[asked], int(predictions.counts.max(initial=1))
+        rows, video_idx = predictions.first(min(self.max_pred, longest))[asked], video_idx[place]
+        new = Outcomes.of_rows(outcomes.task, rows, video_idx, self.truth.spans[place], self.rule)
+        for name, ranks in new.ranks.items():
+            outcomes.ranks[name][place] = ranks
+        outcomes.video_rank[place], outcomes.first_iou[place] = new.video_rank, new.first_iou
+        if outcomes.task in self.windows:
+            windows = windows_in_video(rows, video_idx, self.n_windows)
+            self.windows[outcomes.task][place, : windows.shape[1]] = windows
+
+    def by_task(self) -> dict[str, Outcomes]:
+        """{task: its outcomes}, of all tasks that the submission has."""
+        return {task: self._by_task[task] for task in TASKS if task in self._by_task}

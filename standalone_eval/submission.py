@@ -20,6 +20,11 @@ MOMENT_TASKS = ("VCMR", "SVMR")
 TASKS = (*MOMENT_TASKS, "VR")
 ROW_FORM = "[video_idx, st, ed, score]"
 ROW_LENGTH = 4
+ROW_KINDS = _MALFORMED, _UNUSABLE, _UNKNOWN_VIDEO = (  # what may be wrong with a row, in the order of messages
+    f"row is not {ROW_FORM}, four numbers",
+    "NaN, infinite or too large a number",
+    "video_idx is not in video2idx",
+)
 _LARGEST_INDEX = 2**53  # integers up to here are exact in float64
 
 
@@ -48,15 +53,19 @@ class TaskPredictions:
         """N arrays (n, 4), the rows of each query."""
         return np.split(self.rows, self.starts[1:])
 
-    def padded(self, desc_ids: Sequence[int], max_pred: int) -> npt.NDArray[np.float64]:
-        """(Nq, max_pred, 4) float64: each query's first rows, then NaN; `desc_ids` are the same in another order."""
-        place = {desc_id: i for i, desc_id in enumerate(desc_ids)}
-        query = np.repeat(np.array([place[desc_id] for desc_id in self.desc_ids], dtype=np.int64), self.counts)
+    def first(self, n: int) -> npt.NDArray[np.float64]:
+        """(N, n, 4) float64: the first n rows of each query, NaN after its last one."""
+        query = np.repeat(np.arange(len(self.counts)), self.counts)
         rank = np.arange(len(self.rows)) - np.repeat(self.starts, self.counts)
-        out = np.full((len(desc_ids), max_pred, ROW_LENGTH), np.nan)
-        counted = rank < max_pred
+        out = np.full((len(self.counts), n, ROW_LENGTH), np.nan)
+        counted = rank < n
         out[query[counted], rank[counted]] = self.rows[counted]
         return out
+
+    def padded(self, desc_ids: Sequence[int], n: int) -> npt.NDArray[np.float64]:
+        """(N, n, 4) float64: what `first` has, in the order of `desc_ids`, which are the same."""
+        place = {desc_id: i for i, desc_id in enumerate(self.desc_ids)}
+        return self.first(n)[np.array([place[desc_id] for desc_id in desc_ids], dtype=np.int64)]
 
     def places(self, mask: npt.NDArray[np.bool_]) -> Iterator[str]:
         """Say for each row marked in `mask` (R,) where it stands and what it holds."""
@@ -67,7 +76,7 @@ class TaskPredictions:
             yield f"{self.names[query]}, row {index - starts[query] + 1}: [{values}]"
 
 
-def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, int] | None:
+def read_video2idx(submission: Mapping[str, Any], findings: Findings) -> dict[str, int] | None:
     """The submission's {vid_name: video_idx}, or None when it cannot be used."""
     video2idx = submission.get("video2idx")
     if not isinstance(video2idx, dict) or not video2idx:
@@ -88,25 +97,42 @@ def read_video2idx(submission: dict[str, Any], findings: Findings) -> dict[str, 
     return good
 
 
+def known_videos(video2idx: Mapping[str, int] | None) -> npt.NDArray[np.float64] | None:
+    """(V,) the numbers of videos, sorted and each once, by which `read_predictions` checks; None where there are none.
+
+    `video2idx` is what `read_video2idx` returns.
+    """
+    return None if video2idx is None else np.unique(np.fromiter(video2idx.values(), dtype=np.float64))
+
+
 def read_predictions(
-    task: str, entries: Any, video2idx: Mapping[str, int] | None, findings: Findings
+    task: str, entries: Any, known: npt.NDArray[np.float64] | None, findings: Findings, n_before: int = 0
 ) -> TaskPredictions:
-    """One task's list of {"desc_id", "desc", "predictions"} as arrays; without `video2idx`, video_idx is not checked.
+    """One task's list of {"desc_id", "desc", "predictions"} as arrays.
 
     Every defect is noted. What is malformed is left out of the result (entries) or NaN in it (rows).
+
+    Args:
+        task: what messages begin with.
+        entries: the list, or a part of it.
+        known: `known_videos`; None leaves video_idx unchecked.
+        findings: what was found wrong so far.
+        n_before: entries of the list before this part.
     """
-    desc_ids, names, lists = _read_entries(task, entries, findings)
+    desc_ids, names, lists = _read_entries(task, entries, findings, n_before)
     counts = np.array([len(rows) for rows in lists], dtype=np.int64)
     values = _well_formed(list(chain.from_iterable(lists)))
     malformed = np.zeros(int(counts.sum()), dtype=bool)
     if values is None:
         values, malformed = _checked_rows(task, names, lists, findings)
     predictions = TaskPredictions(task, desc_ids, names, counts, values)
-    _check_values(predictions, malformed, video2idx, findings)
+    _check_values(predictions, malformed, known, findings)
     return predictions
 
 
-def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int], list[str], list[Sequence[Any]]]:
+def _read_entries(
+    task: str, entries: Any, findings: Findings, n_before: int
+) -> tuple[list[int], list[str], list[Sequence[Any]]]:
     """The well-formed entries' ids, names and lists of predictions."""
     desc_ids: list[int] = []
     names: list[str] = []
@@ -114,7 +140,7 @@ def _read_entries(task: str, entries: Any, findings: Findings) -> tuple[list[int
     if not isinstance(entries, list):
         findings.error(f"{task}: is not a list of entries, one a query", [f"found {shorten(entries)}"])
         return desc_ids, names, lists
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(entries, start=n_before + 1):
         if not isinstance(entry, dict):
             findings.error(f"{task}: entry is not an object", [f"entry {number}: {shorten(entry)}"])
             continue
@@ -162,14 +188,14 @@ def _checked_rows(
             values.append(row if well else (np.nan,) * ROW_LENGTH)
             if not well:
                 place = f"{name}, row {number}: {shorten(row)}"
-                findings.error(f"{task}: row is not {ROW_FORM}, four numbers", [place])
+                findings.error(f"{task}: {_MALFORMED}", [place])
     return np.array(values, dtype=np.float64).reshape(-1, ROW_LENGTH), np.array(malformed, dtype=bool)
 
 
 def _check_values(
     predictions: TaskPredictions,
     malformed: npt.NDArray[np.bool_],
-    video2idx: Mapping[str, int] | None,
+    known: npt.NDArray[np.float64] | None,
     findings: Findings,
 ) -> None:
     """Note NaN, infinite and unusably large numbers, and videos that are not in video2idx."""
@@ -178,10 +204,10 @@ def _check_values(
         times = rows[:, 1:3].astype(np.float32)  # evaluation is in float32
     usable = np.isfinite(rows).all(axis=1) & np.isfinite(times).all(axis=1)
     bad = ~usable & ~malformed
-    findings.error(f"{task}: NaN, infinite or too large a number", predictions.places(bad), int(bad.sum()))
-    if video2idx is not None:
-        unknown = usable & ~_is_member(rows[:, 0], np.unique(np.fromiter(video2idx.values(), dtype=np.float64)))
-        findings.error(f"{task}: video_idx is not in video2idx", predictions.places(unknown), int(unknown.sum()))
+    findings.error(f"{task}: {_UNUSABLE}", predictions.places(bad), int(bad.sum()))
+    if known is not None:
+        unknown = usable & ~_is_member(rows[:, 0], known)
+        findings.error(f"{task}: {_UNKNOWN_VIDEO}", predictions.places(unknown), int(unknown.sum()))
 
 
 def _is_member(values: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

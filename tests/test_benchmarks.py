@@ -25,6 +25,7 @@ from tests.benchmarks import (
     bench_encoding,
     bench_evaluation,
     bench_extraction,
+    bench_large_evaluation,
     bench_models,
     bench_ranked_training,
     bench_retrieval,
@@ -162,6 +163,11 @@ def test_evaluation_agrees_with_the_plain_one(figures):
     argv = ["--queries", "30", "--videos", "8", "--plain_queries", "20", "--rows", "40", "--repeats", "1"]
     content = figures(bench_evaluation.main, argv)
     assert {"write", "NMS", "read", "evaluate"} < set(notes(content))
+
+
+def test_evaluation_of_a_large_file_agrees_with_that_of_the_loaded_one(figures):
+    content = figures(bench_large_evaluation.main, ["--queries", "30", "--videos", "8", "--rows", "40"])
+    assert "own memory" in notes(content)["evaluate 30 queries"]
 
 
 def test_val_inference_is_measured_stage_by_stage(figures, tmp_path):

@@ -82,15 +82,15 @@ _FORM_OF_KEYS = (  # what an object with these keys is, the first that fits
     ({"timestamps", "sentences"}, ACTIVITYNET),
 )
 _CHARADES_LINE = re.compile(r"\S+\s+[\d.]+\s+[\d.]+\s*##")
-_LOOKED_AT = 5  # rows, or values of an object, that say which form it is
+LOOKED_AT = 5  # rows, or values of an object, that say which form it is
 
 
 def form_of(content: Any) -> Form | None:
     """The form of a parsed JSON document, or of a list of rows; None where it is none that is known."""
     if isinstance(content, list) and len(content) == 1:  # a document in one line, read as lines
         (content,) = content
-    values = list(islice(content.values(), _LOOKED_AT)) if isinstance(content, dict) else []
-    rows = content[:_LOOKED_AT] if isinstance(content, list) else [content, *values]
+    values = list(islice(content.values(), LOOKED_AT)) if isinstance(content, dict) else []
+    rows = content[:LOOKED_AT] if isinstance(content, list) else [content, *values]
     for row in rows:
         if isinstance(row, dict):
             for keys, form in _FORM_OF_KEYS:
@@ -101,7 +101,7 @@ def form_of(content: Any) -> Form | None:
 
 def _are_durations(videos: Any) -> bool:
     """Whether it is `{vid_name: [seconds, video_idx]}`, as far as is looked at."""
-    entries = list(islice(videos.values(), _LOOKED_AT)) if isinstance(videos, dict) else []
+    entries = list(islice(videos.values(), LOOKED_AT)) if isinstance(videos, dict) else []
     return bool(entries) and all(isinstance(entry, list) and [type(x) for x in entry[1:]] == [int] for entry in entries)
 
 

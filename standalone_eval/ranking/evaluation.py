@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check import read_submission, refuse_errors
-from ..files.forms import PREDICTIONS, RANKED, form_of_text
-from ..files.reading import parse_json, read_json, read_text, refuse_others
+from ..files.forms import PREDICTIONS, RANKED
+from ..files.reading import form_of_file, parse_json, read_json, read_text, refuse_others
 from ..findings import Findings, shorten
 from .ndcg import IOU_THDS, KS, RankedTruth, ndcg_of_queries
 from .truth import read_ranked_truth
@@ -91,8 +91,7 @@ def align_ranking(
 
 def ranked_truth(path: str) -> Any:
     """The document of graded moments in a file, None where it holds something else."""
-    text = read_text(path)
-    return parse_json(text, path) if form_of_text(text) is RANKED else None
+    return parse_json(read_text(path), path) if form_of_file(path) is RANKED else None
 
 
 def ranking_of_file(path: str, ground_truth: Any, all_queries: bool = False) -> RankedAnswers:

@@ -20,11 +20,13 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
-from standalone_eval.check import Annotations, check_file, check_files
+from standalone_eval.check import Annotations, check_by_piece, check_file, check_files
 from standalone_eval.eval import eval_retrieval, metrics_table
+from standalone_eval.files import pieces
 from standalone_eval.files.command import BadInput
 from standalone_eval.files.writing import write_json
 from standalone_eval.findings import Findings
@@ -118,7 +120,12 @@ def _write_metrics(submission: Any, rows: list[dict], findings: Findings, folder
 
 
 def _evaluate(folder: Path) -> None:
-    _write_metrics(*check_files(str(folder / "submission"), str(folder / "truth")), folder)
+    submission, rows, findings = check_files(str(folder / "submission"), str(folder / "truth"))
+    with mock.patch.object(pieces, "PIECE", 100):
+        annotations = Annotations.read(str(folder / "truth"), converting=False)
+        by_piece = check_by_piece(str(folder / "submission"), annotations)
+    assert by_piece.lines() == findings.lines()
+    _write_metrics(submission, rows, findings, folder)
     kept = checked_member("val", str(folder / "submission"), str(folder / "truth"))
     write_zip({"val": kept}, str(folder / "out.zip"))
     with zipfile.ZipFile(folder / "out.zip") as archive:
