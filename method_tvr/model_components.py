@@ -368,8 +368,6 @@ def mean_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
     """Fresh weights: Linear and Embedding normal(0, std), biases 0, LayerNorm 1/0, Conv1d torch's default law."""
-    if any(weight.is_meta for weight in module.parameters()):  # shapes alone: drawing nothing takes ten times as long
-        return
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, 0.0, std, generator=generator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from method_tvr import xml_model
@@ -11,6 +10,7 @@ from method_tvr.model import ModelConfig
 from method_tvr.options.models import RELOCLNET, XML, ZERO_SHOT
 from method_tvr.xml_model import XMLConfig
 from method_tvr.zero_shot_model import ZeroShotConfig
+from utils.basic_utils import recorded
 
 CONFIGS: dict[str, type[ModelConfig]] = {RELOCLNET: ModelConfig, XML: XMLConfig, ZERO_SHOT: ZeroShotConfig}
 LATER = {"all_negatives": False}  # left out of files where it is so, which are what they were before there was one
@@ -34,4 +34,4 @@ def name_of(config: ModelConfig) -> str:
 
 def model_cfg_of(config: ModelConfig) -> dict[str, Any]:
     """The `model_cfg` of a config, without its name."""
-    return {name: value for name, value in asdict(config).items() if name not in LATER or value != LATER[name]}
+    return recorded(config, LATER)

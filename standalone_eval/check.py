@@ -163,13 +163,11 @@ class Annotations:
         """
         findings, placed = Findings(max_lines), placed_rows(path)
         rows = [row for _, row in islice(placed, LOOKED_AT)]
-        form = form_of(rows)
-        if converting and form is MOMENT_DETR:
+        if converting and form_of(rows) is MOMENT_DETR:
             return cls(path, own_annotations(read_lines(path), findings), findings, ANY, converting)
-        rows = [_some(row, kept) for row in chain(rows, (row for _, row in placed))]
-        if form not in (None, ANNOTATIONS):
-            raise BadInput(f"{path}: {form}")
-        return cls(path, rows, findings, AGREE, converting)
+        all_rows = [_some(row, kept) for row in chain(rows, (row for _, row in placed))]
+        refuse_others(rows, ANNOTATIONS, path)
+        return cls(path, all_rows, findings, AGREE, converting)
 
     @cached_property
     def asked(self) -> Asked:

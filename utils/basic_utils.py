@@ -10,16 +10,20 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import orjson
 
 from standalone_eval.files.parts import make_ordinary, part_file
 from standalone_eval.files.terminal import escaped_output, printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 from standalone_eval.files.writing import why_not_output
 
 T = TypeVar("T")
@@ -41,6 +45,14 @@ def needed(package: str, what: str, install: str) -> Any:
         return import_module(package)
     except ImportError as err:
         raise InputError(f"{what}: needs {package} ({err}): {install}") from err
+
+
+def recorded(settings: Any, later: Mapping[str, Any]) -> dict[str, Any]:
+    """What files hold of a dataclass: {field: value}, without fields that have the value they have in `later`.
+
+    Those are newer than the form of the files, which so are what they were before there were such fields.
+    """
+    return {name: value for name, value in asdict(settings).items() if name not in later or value != later[name]}
 
 
 class Closing:
@@ -269,7 +281,7 @@ def note_once(text: str) -> None:
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def _bar(*args: Any, **options: Any) -> Any:
+def _bar(*args: Any, **options: Any) -> tqdm[Any]:
     """A progress bar, see `tqdm`, which is imported for terminals alone: that takes as long as all else here."""
     from tqdm import tqdm
 
@@ -304,7 +316,7 @@ class Meter:
     def __init__(self, desc: str, total: float, unit: str, every_s: float = 15.0) -> None:
         self._desc, self._total, self._unit, self._every_s = printable(desc), total, unit, every_s
         self._start = self._last = time.monotonic()
-        self._bar: Any = None
+        self._bar: tqdm[None] | None = None
 
     def reach(self, done: float) -> None:
         """Say that `done` of the total is done."""

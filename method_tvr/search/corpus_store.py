@@ -20,7 +20,7 @@ import re
 import reprlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from method_tvr.dataset.clip_times import AVERAGE, CUT, WINDOWS
 from method_tvr.model import ModelConfig
 from method_tvr.search.corpus import row_norms
 from method_tvr.search.windows import Windows
-from utils.basic_utils import InputError, first_few
+from utils.basic_utils import InputError, first_few, recorded
 from utils.storage.array_file import ArrayFile, open_array
 from utils.storage.whole_folder import read_sealed, seal, write_sealed
 
@@ -109,7 +109,7 @@ class CorpusRecipe:
 
     def content(self) -> dict[str, Any]:
         """What is written of it: without what was not written before there were windows, and vectors of two roles."""
-        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
+        return recorded(self, LATER)
 
     def same_model(self, wanted: CorpusRecipe) -> bool:
         """Whether the model is the one that is `wanted`."""

@@ -280,6 +280,24 @@ def benchmark_parser(description: str | None, repeats: int = 5) -> argparse.Argu
     return parser
 
 
+def generator_parser(description: str | None, share_of: str) -> argparse.ArgumentParser:
+    """A command line with the options that all generators of corpora have; `share_of` is what --share is a part of."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", required=True, type=Path, metavar="FOLDER", help="folder to write into")
+    add("--share", type=float, default=1.0, help=f"fraction of the {share_of} (%(default)s)")
+    add("--seed", type=int, default=2018, help="seed of everything that is drawn (%(default)s)")
+    return parser
+
+
+def generator_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What was typed for a parser of `generator_parser`; an `InputError` where --share is no share."""
+    args = parser.parse_args(argv)
+    if not 0 < args.share <= 1:
+        raise InputError(f"--share {args.share}: must be above 0 and at most 1")
+    return args
+
+
 def start(name: str, what: str, args: argparse.Namespace) -> tuple[Report, Stopwatch]:
     """The report and the stopwatch that the options ask for."""
     device = choose_device(args.device)

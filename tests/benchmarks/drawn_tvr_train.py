@@ -12,7 +12,6 @@ How near all of it comes to val is printed.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -21,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.basic_utils import InputError, command_line, read_json, read_jsonl, write_json, write_jsonl
+from tests.benchmarks.common import generator_options, generator_parser
+from utils.basic_utils import command_line, read_json, read_jsonl, write_json, write_jsonl
 from utils.dataset_files import durations_path, release_path
 
 PREFIX = "tvr"
@@ -142,14 +142,9 @@ def _percentiles(values: np.ndarray) -> str:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the generator."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = generator_parser(__doc__, "training videos")
     parser.add_argument("--tvr", required=True, type=Path, metavar="DIR", help="TVR's val annotations and durations")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write into")
-    parser.add_argument("--share", type=float, default=1.0, help="fraction of the training videos (%(default)s)")
-    parser.add_argument("--seed", type=int, default=2018, help="seed of everything that is drawn (%(default)s)")
-    args = parser.parse_args(argv)
-    if not 0 < args.share <= 1:
-        raise InputError(f"--share {args.share}: must be above 0 and at most 1")
+    args = generator_options(parser, argv)
     val = list(read_jsonl(release_path(args.tvr, PREFIX, "val")))
     table = read_json(durations_path(args.tvr, PREFIX))
     names = sorted(table["train"])

@@ -8,7 +8,6 @@ about 5 GB, and as much again twice over once training has packed them. Contents
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from method_tvr.dset_configs import DATASETS, DatasetConfig
-from tests.benchmarks.common import AnswersDiffer
+from tests.benchmarks.common import AnswersDiffer, generator_options, generator_parser
 from tests.benchmarks.drawn_captions import write_captions
 from utils.annotations import anet_cap, convert
-from utils.basic_utils import InputError, command_line, progress, read_json, read_jsonl
+from utils.basic_utils import command_line, progress, read_json, read_jsonl
 from utils.dataset_files import manifest_path
 from utils.feature_files.feature_file import new_feature_file
 
@@ -87,10 +86,7 @@ def _drawn(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the generator."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write into")
-    parser.add_argument("--share", type=float, default=1.0, help="fraction of the videos and queries (%(default)s)")
-    parser.add_argument("--seed", type=int, default=2018, help="seed of everything that is drawn (%(default)s)")
+    parser = generator_parser(__doc__, "videos and queries")
     parser.add_argument(
         "--splits",
         nargs="+",
@@ -98,9 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=list(anet_cap.FILES.values()),
         help="splits whose queries get features (train val)",
     )
-    args = parser.parse_args(argv)
-    if not 0 < args.share <= 1:
-        raise InputError(f"--share {args.share}: must be above 0 and at most 1")
+    args = generator_options(parser, argv)
     write_annotations(args.out, args.share, args.seed)
     write_features(args.out, args.splits, args.seed)
 

@@ -8,7 +8,6 @@ split; val is always whole: 2,179 videos, 10,895 queries.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from utils.basic_utils import InputError, command_line, progress, write_json
+from tests.benchmarks.common import generator_options, generator_parser
+from utils.basic_utils import command_line, progress, write_json
 from utils.dataset_files import durations_path, release_path
 from utils.feature_files.feature_file import new_feature_file
 from utils.mini_corpus.files import query_feature_path, sub_feature_path, video_feature_path
@@ -114,13 +114,7 @@ def _drawn(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the generator."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write into")
-    parser.add_argument("--share", type=float, default=1.0, help="fraction of the training videos (%(default)s)")
-    parser.add_argument("--seed", type=int, default=2018, help="seed of everything that is drawn (%(default)s)")
-    args = parser.parse_args(argv)
-    if not 0 < args.share <= 1:
-        raise InputError(f"--share {args.share}: must be above 0 and at most 1")
+    args = generator_options(generator_parser(__doc__, "training videos"), argv)
     write_annotations(args.out, args.share, np.random.default_rng(args.seed))
 
 
