@@ -8,9 +8,10 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
 # A small model on a small corpus: two cores must be done in five minutes. TVR itself wants the defaults. A run of so few
-# steps learns where moments begin and end only if the span loss weighs more than in the paper (0.01).
+# steps learns where moments begin and end only if the span loss weighs more than in the paper (0.01), and would learn
+# anything by luck alone if it were not for the recipe, which bears a higher rate.
 # Padding is trimmed, because it takes more than half of the time.
-settings=(--hidden_size 128 --n_heads 2 --bsz 64 --lr 1e-3 --lw_st_ed 0.1 --trim_padding --num_workers 0)
+settings=(--hidden_size 128 --n_heads 2 --bsz 64 --recipe steady --lr 2e-3 --lw_st_ed 0.1 --trim_padding --num_workers 0)
 nms_thd=0.5
 # Threads that spin while they wait make a machine that is not all ours several times slower.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
@@ -34,9 +35,9 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-dset_name=mini n_epoch=20 # with one modality an epoch takes less than half the time, and eight are not enough
+dset_name=mini n_epoch=10 # with one modality an epoch takes less than half the time
 case "$ctx_mode" in
-  *video*sub* | *sub*video*) n_epoch=8 ;;
+  *video*sub* | *sub*video*) n_epoch=4 ;;
   *video*) dset_name=mini_video ;;
 esac
 settings+=(--n_epoch "$n_epoch")

@@ -5,10 +5,10 @@
     python tests/benchmarks/luck.py --seeds 2018 2019 --epochs 8 --json LUCK.jsonl -- --recipe steady
     python tests/benchmarks/luck.py --table LUCK.jsonl --picture LUCK.png
 
-Runs have the quickstart's settings, on the mini corpus; options after `--` are added. A schedule of `--n_epoch` 8 is
-cut short after `--epochs`. What is counted is VCMR R@1 at IoU 0.5 of all val queries, of those with even numbers, and
-of those with odd ones, so that settings can be chosen on one half and reported on the other. Each run adds a line to
-the file.
+Runs are of a model as small as the quickstart's, without its recipe, on the mini corpus; options after `--` are added.
+A schedule of `--n_epoch` 8 is cut short after `--epochs`. What is counted is VCMR R@1 at IoU 0.5 of all val queries, of
+those with even numbers, and of those with odd ones, so that settings can be chosen on one half and reported on the
+other. Each run adds a line to the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from utils.basic_utils import InputError, command_line, progress, read_json, rea
 from utils.model_utils import named_generator, named_seed, seed_everything
 from utils.tables import aligned
 
-QUICKSTART = shlex.split(
+SMALL_RUN = shlex.split(
     "--dset_name mini --ctx_mode video_sub_tef --exp_id luck --hidden_size 128 --n_heads 2 --bsz 64 --lr 1e-3 "
     "--lw_st_ed 0.1 --trim_padding --num_workers 0 --n_epoch 8 --device -1 --max_es_cnt -1"
 )
@@ -99,7 +99,7 @@ def run(seeds: Mapping[str, int], epochs: int, options: Sequence[str]) -> list[l
         return metrics
 
     with tempfile.TemporaryDirectory() as folder, drawn_by(seeds):
-        opt = parse_train_options([*QUICKSTART, *options])
+        opt = parse_train_options([*SMALL_RUN, *options])
         ensure_dataset(opt)
         opt.results_dir = f"{folder}/run"
         with Trainer(opt) as trainer, mock.patch.object(train, "evaluate_split", evaluated):
