@@ -28,7 +28,7 @@ import torch
 from easydict import EasyDict
 
 from method_tvr.ask.export import Export
-from method_tvr.ask.moments import Moment, answer_json, moments_table, shortened, show_any_language
+from method_tvr.ask.moments import Answer, answer_json, moments_table, shortened, show_any_language
 from method_tvr.ask.searcher import MomentSearcher
 from method_tvr.ask.text_models import open_text_model
 from method_tvr.config import parse_inference_options
@@ -44,7 +44,7 @@ from utils.text_feature.decode_text import read_text
 
 def run_asking(
     opt: EasyDict, ranks: Ranks = ALONE, device: torch.device | None = None
-) -> tuple[MomentSearcher, list[list[Moment]]]:
+) -> tuple[MomentSearcher, list[Answer]]:
     """Answer new sentences over the videos of a split, with options of `parse_inference_options`.
 
     Of several processes the main one encodes the sentences. `device` is where this one computes, by default where the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,26 @@ class Moment:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def answer_json(asked: str, moments: Sequence[Moment], key: str = QUERY) -> dict[str, Any]:
-    """What was asked, of the kind that `key` says, and its moments, for a JSON object."""
-    return {key: asked, "moments": [moment.as_json() for moment in moments]}
+class Answer(list[Moment]):
+    """The moments that were found for what was asked, best first.
+
+    Attributes:
+        proved: whether it is certain that an exact search finds the same; None where no index stood between.
+    """
+
+    def __init__(self, moments: Iterable[Moment] = (), proved: bool | None = None) -> None:
+        super().__init__(moments)
+        self.proved = proved
+
+    def first(self, n: int) -> Answer:
+        """The best `n`, or fewer."""
+        return Answer(self[:n], self.proved)
+
+
+def answer_json(asked: str, answer: Answer, key: str = QUERY) -> dict[str, Any]:
+    """What was asked, of the kind that `key` says, and its answer, for a JSON object."""
+    proved = {} if answer.proved is None else {"proved": answer.proved}
+    return {key: asked, **proved, "moments": [moment.as_json() for moment in answer]}
 
 
 def shares_of_best(scores: Sequence[float]) -> list[float | None]:

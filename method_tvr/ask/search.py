@@ -30,7 +30,7 @@ from method_tvr.ask.export import Export
 from method_tvr.ask.moments import (
     QUERY,
     QUERY_IMAGE,
-    Moment,
+    Answer,
     answer_json,
     moments_table,
     shortened,
@@ -62,13 +62,13 @@ class Form:
         """The form that options name: what people see has no overlapping moments unless they ask for them."""
         return cls(opt.json, opt.scores, None if opt.json else shown_nms_thd(opt))
 
-    def show(self, asked: Sequence[str], found: Sequence[Sequence[Moment]], key: str = QUERY) -> None:
+    def show(self, asked: Sequence[str], found: Sequence[Answer], key: str = QUERY) -> None:
         """Print answers to sentences, or to pictures of these names: `key` is `QUERY_IMAGE` then."""
-        for one, moments in zip(asked, found, strict=True):
+        for one, answer in zip(asked, found, strict=True):
             if self.as_json:
-                print(orjson.dumps(answer_json(one, moments, key)).decode())
+                print(orjson.dumps(answer_json(one, answer, key)).decode())
             else:
-                print(f"\n{shortened(one)}\n{moments_table(moments, self.with_scores)}")
+                print(f"\n{shortened(one)}\n{moments_table(answer, self.with_scores)}")
 
 
 class Prompt:

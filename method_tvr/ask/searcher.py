@@ -24,7 +24,7 @@ from easydict import EasyDict
 
 from method_tvr.ask.encode_corpus import add_videos
 from method_tvr.ask.indexes import open_index
-from method_tvr.ask.moments import Moment, shortened
+from method_tvr.ask.moments import Answer, Moment, shortened
 from method_tvr.ask.picture_models import NOT_COMPARED, PictureModel, open_picture_model
 from method_tvr.ask.questions import QuestionError, check_asked
 from method_tvr.ask.text_models import TextModel, open_text_model
@@ -40,7 +40,7 @@ from method_tvr.search.answering import Answerer, SpanCurves, open_answerer
 from method_tvr.search.encoding import encode_token_features
 from method_tvr.search.index.recall import IndexRecall, index_recall
 from method_tvr.search.predictions import COLUMNS, PARTS, RankedRows
-from method_tvr.search.records import EncodedQueries, Proofs
+from method_tvr.search.records import UNPROVED, EncodedQueries, Proofs
 from method_tvr.trained.trained_model import TrainedModel, encoded_before, open_model, search_settings
 from utils.basic_utils import InputError, StrPath, first_few
 from utils.feature_files.feature_file import FeatureFile
@@ -128,7 +128,7 @@ class MomentSearcher:
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
-    ) -> list[Moment]: ...
+    ) -> Answer: ...
 
     @overload
     def search(
@@ -138,7 +138,7 @@ class MomentSearcher:
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
-    ) -> list[list[Moment]]: ...
+    ) -> list[Answer]: ...
 
     def search(
         self,
@@ -147,7 +147,7 @@ class MomentSearcher:
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
-    ) -> list[Moment] | list[list[Moment]]:
+    ) -> Answer | list[Answer]:
         """The best moments for a sentence, or for each of several, best first.
 
         Args:
@@ -172,7 +172,7 @@ class MomentSearcher:
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
-    ) -> list[list[Moment]]:
+    ) -> list[Answer]:
         """The best moments for each of some pictures or clips: what is seen is compared with them. See `search`.
 
         Raises:
@@ -205,7 +205,7 @@ class MomentSearcher:
         video: str | None,
         show: str | None,
         nms_thd: float | None,
-    ) -> list[list[Moment]]:
+    ) -> list[Answer]:
         allowed = self._allowed(video, show)
         if not n_queries:
             return []
@@ -243,7 +243,7 @@ class MomentSearcher:
         allowed: np.ndarray | None = None,
         with_parts: bool = False,
         nms_thd: float | None = None,
-    ) -> list[list[Moment]]:
+    ) -> list[Answer]:
         """The best moments for each encoded query: at most `top_k`, and without NMS as many as the answerer keeps.
 
         For `allowed` see `Answerer.search`, for `nms_thd` `search`. Only a process that searches alone knows what
@@ -252,15 +252,17 @@ class MomentSearcher:
         thd, searcher = self._nms_thd if nms_thd is None else nms_thd, self.answerer.searcher
         # once, however many rows it takes
         given = None if searcher.index is None else searcher.shortlist(queries, allowed)
+        proved: list[bool | None] = [None if given is None else False] * len(queries)
         if given is not None and given.looks is not None:
             self.proofs = (self.proofs or Proofs()).and_those(Proofs.of(given.looks))
+            proved = (given.looks != UNPROVED).tolist()
 
         def rows_of(answerer: Answerer) -> RankedRows:
             answers = answerer.search(queries, allowed, with_parts, given)
             return RankedRows.concatenate([moments for moments, _ in answers])
 
         best = rows_of(self.answerer).best(top_k) if thd == OFF else _distinct(rows_of, self.answerer, thd, top_k)
-        return [self._moments(best, number, queries, with_parts) for number in range(len(queries))]
+        return [Answer(self._moments(best, row, queries, with_parts), known) for row, known in enumerate(proved)]
 
     def _moments(self, rows: RankedRows, number: int, queries: EncodedQueries, with_parts: bool) -> list[Moment]:
         match: dict[float, dict[str, float]] = {}

@@ -62,6 +62,9 @@ class Found(BaseModel):
 
     query: str = Field("", description="the sentence", examples=["Nora opens the drawer."])
     query_image: str = Field("", description="in place of `query`: the picture's name", examples=["9f86d081884c"])
+    proved: bool = Field(
+        False, description="of servers with an index alone: whether it is certain that an exact search finds the same"
+    )
     moments: list[Moment] = Field(description="best first; fewer than `top_k` where there are no more")
 
 

@@ -211,11 +211,11 @@ def _add_search(app: FastAPI, service: Service) -> None:
             raise HTTPException(404, "show: no video's name begins with it and an underscore: see GET /api/videos")
         asked = service.what_is_asked(question.sentence or None, question.picture)
         where = question.top_k, question.video, question.show
-        moments = await service.batched.search_async(asked, *where, timeout=service.limits.timeout)
+        found = await service.batched.search_async(asked, *where, timeout=service.limits.timeout)
         if question.picture is None:
-            answer = answer_json(question.sentence, moments)
+            answer = answer_json(question.sentence, found)
         else:
-            answer = answer_json(question.picture, moments, QUERY_IMAGE)
+            answer = answer_json(question.picture, found, QUERY_IMAGE)
         return Response(orjson.dumps(answer), media_type="application/json")
 
 

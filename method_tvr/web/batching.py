@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from method_tvr.ask.moments import Moment
+from method_tvr.ask.moments import Answer
 from method_tvr.ask.questions import check_asked
 from method_tvr.ask.searcher import MomentSearcher
 
@@ -29,7 +29,7 @@ class _Request:
     video: str | None
     show: str | None
     nms_thd: float | None
-    answer: Future[list[Moment]] = field(default_factory=Future)
+    answer: Future[Answer] = field(default_factory=Future)
 
 
 class BatchedSearcher:
@@ -59,7 +59,7 @@ class BatchedSearcher:
         show: str | None = None,
         timeout: float | None = None,
         nms_thd: float | None = None,
-    ) -> list[Moment]:
+    ) -> Answer:
         """The best moments for what is asked, as the searcher finds them; waits `timeout` seconds at most.
 
         Raises:
@@ -72,7 +72,7 @@ class BatchedSearcher:
 
     async def search_async(
         self, asked: Asked, top_k: int, video: str | None, show: str | None, timeout: float
-    ) -> list[Moment]:
+    ) -> Answer:
         """`search`, for callers that must not block a thread."""
         answer = self.submit(asked, top_k, video, show)
         awaited = asyncio.wrap_future(answer)
@@ -101,7 +101,7 @@ class BatchedSearcher:
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
-    ) -> Future[list[Moment]]:
+    ) -> Future[Answer]:
         """Have a sentence or picture searched for: what will be found. Cancelled in time, it is not searched for.
 
         Raises:
@@ -122,7 +122,7 @@ class BatchedSearcher:
         return request.answer
 
     @staticmethod
-    def _result(answer: Future[list[Moment]] | asyncio.Future[list[Moment]]) -> list[Moment]:
+    def _result(answer: Future[Answer] | asyncio.Future[Answer]) -> Answer:
         """What was found; a request without an answer by now is given up."""
         if not answer.done():
             answer.cancel()
@@ -161,8 +161,8 @@ class BatchedSearcher:
                 for request in group:
                     self._answer([request])
         else:
-            for request, moments in zip(group, found, strict=True):
-                request.answer.set_result(moments[: request.top_k])
+            for request, answer in zip(group, found, strict=True):
+                request.answer.set_result(answer.first(request.top_k))
 
 
 def _ending() -> Busy:

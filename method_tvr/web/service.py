@@ -11,7 +11,7 @@ from typing import Any
 
 from easydict import EasyDict
 
-from method_tvr.ask.moments import Moment
+from method_tvr.ask.moments import Answer
 from method_tvr.ask.questions import QuestionError
 from method_tvr.ask.searcher import MomentSearcher, open_searcher, shown_nms_thd
 from method_tvr.dataset.annotations import Video
@@ -80,7 +80,7 @@ class Service:
             raise QuestionError("sentence: field required, or picture in its place, not both")
         return self.pictures.features(picture) if sentence is None and picture is not None else str(sentence)
 
-    def search(self, asked: Asked, top_k: int, video: str | None, show: str | None) -> list[Moment]:
+    def search(self, asked: Asked, top_k: int, video: str | None, show: str | None) -> Answer:
         """The best moments to show for what is asked, within the limits.
 
         Raises `Busy`, or a `QuestionError` if the sentence has a fault.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.ask.moments import Moment
+from method_tvr.ask.moments import Answer, Moment
 from method_tvr.ask.questions import QuestionError, check_asked
 from method_tvr.dataset.annotations import Video
 from method_tvr.search.answering import SpanCurves
@@ -23,10 +23,10 @@ VIDEOS = [
 NO_WORDS, BROKEN = "…", "break"
 
 
-def moments_for(sentence: str, top_k: int, video: str | None = None, show: str | None = None) -> list[Moment]:
+def moments_for(sentence: str, top_k: int, video: str | None = None, show: str | None = None) -> Answer:
     """What `StubSearcher` finds: moments that tell what was asked."""
     name = f"{sentence} in {video or show}"
-    return [Moment(name, rank, rank + 1.5, 9.0 - rank, {"video": 0.25}, 0.5, 0.75) for rank in range(top_k)]
+    return Answer(Moment(name, rank, rank + 1.5, 9.0 - rank, {"video": 0.25}, 0.5, 0.75) for rank in range(top_k))
 
 
 @dataclass
@@ -35,6 +35,7 @@ class StubSearcher:
 
     Attributes:
         compares_pictures: then a file of digits is a picture, and n_encoded counts those that were looked at.
+        proved: of all answers.
         calls, nms_thds: what each search was asked.
         gate: searches wait until it is set.
         entered: set when a search has begun.
@@ -42,6 +43,7 @@ class StubSearcher:
 
     videos: list[Video] = field(default_factory=lambda: list(VIDEOS))
     compares_pictures: bool = False
+    proved: bool | None = None
     n_encoded: int = 0
     calls: list[tuple[list[str], int, str | None, str | None]] = field(default_factory=list)
     nms_thds: list[float | None] = field(default_factory=list)
@@ -58,7 +60,7 @@ class StubSearcher:
         video: str | None = None,
         show: str | None = None,
         nms_thd: float | None = None,
-    ) -> list[list[Moment]]:
+    ) -> list[Answer]:
         self.nms_thds.append(nms_thd)
         self.calls.append((list(sentences), top_k, video, show))
         self.entered.set()
@@ -67,9 +69,9 @@ class StubSearcher:
             raise QuestionError(f"{NO_WORDS!r} has no words that can be looked for: ask something else")
         if BROKEN in sentences:
             raise RuntimeError("/secret/place: the corpus is gone")
-        return [moments_for(sentence, top_k, video, show) for sentence in sentences]
+        return [Answer(moments_for(sentence, top_k, video, show), self.proved) for sentence in sentences]
 
-    def search_pictures(self, pictures: list[np.ndarray], *where: Any) -> list[list[Moment]]:
+    def search_pictures(self, pictures: list[np.ndarray], *where: Any) -> list[Answer]:
         return self.search([f"picture {int(rows[0, 0])}" for rows in pictures], *where)
 
     def of_picture(self, content: bytes) -> np.ndarray:

@@ -153,6 +153,7 @@ def test_an_index_over_a_small_corpus_gives_the_same_answers_and_says_what_it_mi
     assert found.code == 0, found.err
     answers = [json.loads(line) for line in found.out.splitlines()]
     assert [answer["query"] for answer in answers] == SENTENCES
+    assert [answer["proved"] for answer in answers] == [index != "milvus"] * 3
     for answer, moments in zip(answers, searcher.search(SENTENCES, top_k=4), strict=True):
         assert [m["vid_name"] for m in answer["moments"]] == [m.vid_name for m in moments]
         assert answer["moments"][0].keys() == {"vid_name", "start", "end", "score", "match", "p_start", "p_end"}
@@ -168,12 +169,13 @@ def test_a_search_by_faiss_says_how_many_answers_are_proved_and_proves_them_when
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     few = ["--index", "faiss", "--index_kind", "ivf", "--probes", "1", "--candidate_clips", "3"]
     few += ["--candidate_videos", "2", "--max_vcmr_video", "2"]
-    found = run_main(search.main, options(folder, *SENTENCES, *few))
+    found = run_main(search.main, options(folder, *SENTENCES, *few, "--json"))
+    assert found.out.count('"proved":false,"moments":') == 3
     assert found.err.endswith("note: 0 of 3 answers are proved complete; --prove looks further until all are\n")
     proved = run_main(search.main, options(folder, *SENTENCES, *few, "--prove", "--json", "--top_k", "4"))
     assert proved.err.endswith("note: 3 of 3 answers are proved complete, 3 of them by looking further\n")
     exact = run_main(search.main, options(folder, *SENTENCES, "--max_vcmr_video", "2", "--json", "--top_k", "4"))
-    assert proved.out == exact.out
+    assert proved.out == exact.out.replace('"moments":', '"proved":true,"moments":')
     everything = run_main(search.main, options(folder, SENTENCES[0], "--index", "faiss", "--index_kind", "flat"))
     assert everything.err.endswith("note: 1 of 1 answers are proved complete\n")
     eval_path = ("--eval_path", str(tiny_corpus.annotations("val")))

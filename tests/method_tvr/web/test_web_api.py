@@ -64,6 +64,13 @@ def test_a_sentence_gets_the_moments_that_the_searcher_finds(client):
     assert client.post("/api/search", json={"sentence": "Omar"}).json() == found("Omar", 10)
 
 
+@pytest.mark.parametrize("proved", [False, True])
+def test_a_server_with_an_index_says_whether_an_answer_is_proved(proved):
+    with client_of(StubSearcher(proved=proved)) as client:
+        answer = client.post("/api/search", json={"sentence": "Omar laughs.", "top_k": 3}).json()
+    assert answer == {**found("Omar laughs.", 3), "proved": proved}
+
+
 def test_a_search_can_be_kept_to_a_video_or_a_show(client):
     asked = {"sentence": "Omar", "top_k": 1}
     assert client.post("/api/search", json={**asked, "video": NAME}).json() == found("Omar", 1, video=NAME)
