@@ -43,8 +43,9 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.drawn_captions import TRAIN, write_captions
 from tests.benchmarks.ranking import check_same_ranking
+from tests.support.forked_server import forked_server
 from tests.support.runs.tiny_corpus import Corpus
-from tests.support.server_process import ServerProcess, serving
+from tests.support.server_process import ServerProcess
 from utils.mini_tvr import TINY, generate
 
 Main = Callable[[Sequence[str]], None]
@@ -273,11 +274,12 @@ def test_lines_through_some_sizes_foretell_others(tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def server(small_model: Path) -> Iterator[ServerProcess]:
+def server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server of the tiny model, until one of the benchmarks ends it."""
     pytest.importorskip("gradio", reason="gradio is not installed (method_tvr/web/requirements.txt)")
     pytest.importorskip("fastapi_offline", reason="fastapi-offline is not installed (method_tvr/web/requirements.txt)")
-    with serving(small_model, "--device", -1, "--max_rate", 0) as started:
+    printed = tmp_path_factory.mktemp("printed")
+    with forked_server(printed, small_model, "--device", -1, "--max_rate", 0) as started:
         yield started
 
 

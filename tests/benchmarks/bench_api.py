@@ -101,16 +101,16 @@ def ask_together(
     begin = time.perf_counter()
     first = np.linspace(0, len(sentences), n_users, endpoint=False).astype(int)
     users = [User(server.port, sentences, int(place), begin + seconds) for place in first]
-    memory = [memory_gib(server.process.pid)]
+    memory = [memory_gib(server.pid)]
     for user in users:
         user.start()
     while time.perf_counter() - begin + MEMORY_EVERY_S <= seconds:
         time.sleep(MEMORY_EVERY_S)
-        memory.append(memory_gib(server.process.pid))
+        memory.append(memory_gib(server.pid))
     for user in users:
         user.join()
     took = time.perf_counter() - begin
-    return users, took, [*memory, memory_gib(server.process.pid)]
+    return users, took, [*memory, memory_gib(server.pid)]
 
 
 def compare(alone: dict[str, Moments], users: Sequence[User]) -> str:

@@ -164,9 +164,9 @@ async def hour(
 
 def state(server: ServerProcess) -> dict[str, float]:
     """The server's memory in GiB, open files and threads."""
-    folder = Path(f"/proc/{server.process.pid}")
+    folder = Path(f"/proc/{server.pid}")
     files, threads = (len(list((folder / name).iterdir())) for name in ("fd", "task"))
-    return {"GiB": round(memory_gib(server.process.pid), 3), "files": files, "threads": threads}
+    return {"GiB": round(memory_gib(server.pid), 3), "files": files, "threads": threads}
 
 
 def measure(server: ServerProcess, n_requests: int, n_people: int, duration: float) -> tuple[list[float], str]:

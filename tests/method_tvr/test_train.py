@@ -151,7 +151,7 @@ def test_tensorboard_has_the_curves(finished):
 
 
 def test_one_seed_gives_one_model_and_another_seed_another(options):
-    first, again, other = (run(options(seed=seed, lr=0.01)) for seed in (1, 1, 2))
+    first, again, other = (run(options(seed=seed, lr=0.01, eval_path=None)) for seed in (1, 1, 2))
     assert same(state_of(first), state_of(again))
     assert losses_of(first) == losses_of(again)
     assert not same(state_of(first), state_of(other))
@@ -164,7 +164,7 @@ def test_workers_change_nothing(options):
 
 def test_reading_from_disk_changes_nothing(options):
     modes = ("disk", "ram", "device")
-    disk, ram, device = (state_of(run(options(feature_cache=mode))) for mode in modes)
+    disk, ram, device = (state_of(run(options(feature_cache=mode, eval_path=None))) for mode in modes)
     assert same(disk, ram)
     assert same(disk, device)
 

@@ -10,6 +10,7 @@ PRELOADED = [
     "faiss",
     "pytest",
     "method_tvr.train",
+    "method_tvr.web.app",  # if what it needs is installed
     "tests.support.runs.tiny_corpus",
     "tests.fuzz.hostile_annotations",
     "tests.fuzz.hostile_corpus",

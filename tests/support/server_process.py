@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from utils.basic_utils import PROJECT_ROOT
 
@@ -25,24 +24,27 @@ class ServerProcess:
     """A running server.
 
     Attributes:
+        pid: of its process.
+        wait: its exit code, when it ends within so many seconds; else None or an exception.
+        log: what it writes to stderr.
         greeting: what it printed when it was ready.
         port: that it listens at, on this machine.
     """
 
-    process: subprocess.Popen[str]
-    log: IO[str]
+    pid: int
+    wait: Callable[[float], int | None]
+    log: Path
     greeting: str
     port: int
 
     def said(self) -> str:
         """All that it wrote to stderr."""
-        self.log.seek(0)
-        return self.log.read()
+        return self.log.read_text(encoding="utf-8")
 
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """Its exit code after a signal."""
-        self.process.send_signal(how)
-        return self.process.wait(LIMIT_S)
+        os.kill(self.pid, how)
+        return self.wait(LIMIT_S)
 
 
 @contextmanager
@@ -55,32 +57,33 @@ def serving(model_dir: str | Path, *options: object) -> Iterator[ServerProcess]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     script = PROJECT_ROOT / "method_tvr" / "scripts" / "serve.sh"
     command = ["bash", str(script), str(model_dir), "--port", "0", *map(str, options)]
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, "PATH": path},
-            preexec_fn=_heed_interrupts,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            greeting = ""
-            for line in process.stdout:
-                greeting += line
-                if found := ADDRESS.search(line):
-                    yield ServerProcess(process, log, greeting, int(found[1]))
-                    break
-            else:
-                log.seek(0)
-                raise RuntimeError(f"the server did not start:\n{log.read()}")
-        finally:
-            process.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with (
+            log.open("w", encoding="utf-8") as written,
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=written,
+                text=True,
+                env={**os.environ, "PATH": path},
+                preexec_fn=heed_interrupts,
+            ) as process,
+        ):
+            assert process.stdout is not None
+            try:
+                greeting = ""
+                for line in process.stdout:
+                    greeting += line
+                    if found := ADDRESS.search(line):
+                        yield ServerProcess(process.pid, process.wait, log, greeting, int(found[1]))
+                        break
+                else:
+                    raise RuntimeError(f"the server did not start:\n{log.read_text(encoding='utf-8')}")
+            finally:
+                process.kill()
 
 
-def _heed_interrupts() -> None:
+def heed_interrupts() -> None:
     """What a shell starts in the background, such as a run of these tests, passes on that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

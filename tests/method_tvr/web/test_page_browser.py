@@ -18,7 +18,8 @@ import pytest
 from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
 from tests.support.browser import Watched, browser_or_skip
-from tests.support.server_process import ServerProcess, serving
+from tests.support.forked_server import forked_server
+from tests.support.server_process import ServerProcess
 from tests.support.video_files import write_video
 from tests.support.web_stubs import REASON
 
@@ -67,7 +68,9 @@ def shown(
     filmed = queries[0]["vid_name"]
     (root / "videos" / "show").mkdir(parents=True)
     write_video(root / "videos" / "show" / f"{filmed}.mp4", n_frames=120, rate=2)
-    with serving(folder, *given, "--videos", root / "videos", "--subtitles", subtitles) as server:
+    with forked_server(
+        root / "printed", folder, *given, "--videos", root / "videos", "--subtitles", subtitles
+    ) as server:
         yield Shown(server, queries, json.loads(metrics.read_text()), filmed)
         left_open = open_page(browser, server)
         begin = time.monotonic()

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.support.browser import Watched, browser_or_skip
+from tests.support.forked_server import forked_server
 from tests.support.scenes import NAMES, make_corpus, make_model, scene
-from tests.support.server_process import ServerProcess, serving
+from tests.support.server_process import ServerProcess
 from tests.support.web_stubs import REASON
 
 pytest.importorskip("fastapi_offline", reason=REASON)
@@ -38,7 +39,8 @@ def server(root: Path) -> Iterator[ServerProcess]:
     damaged.write_bytes(b"no video any more")
     for number in range(2):
         Image.fromarray(scene(number, 1)).save(root / f"{NAMES[number]}.png")
-    with serving(folder, "--device", "-1", "--videos", root / "videos", "--text_model", root / "model") as server:
+    given = ["--device", "-1", "--videos", root / "videos", "--text_model", root / "model"]
+    with forked_server(root / "printed", folder, *given) as server:
         yield server
         assert "Traceback" not in server.said()
 
