@@ -166,8 +166,9 @@ def test_evaluation_agrees_with_the_plain_one(figures):
     assert {"write", "NMS", "read", "evaluate"} < set(notes(content))
 
 
-def test_evaluation_of_a_large_file_agrees_with_that_of_the_loaded_one(figures):
-    content = figures(bench_large_evaluation.main, ["--queries", "30", "--videos", "8", "--rows", "40"])
+def test_evaluation_of_a_large_file_agrees_with_that_of_the_loaded_one(figures, tmp_path):
+    sizes = ["--queries", "30", "--videos", "8", "--rows", "40"]
+    content = figures(bench_large_evaluation.main, [*sizes, "--folder", str(tmp_path / "new")])
     assert "own memory" in notes(content)["evaluate 30 queries"]
 
 

@@ -26,7 +26,7 @@ from method_tvr.search.records import SearchSettings
 from method_tvr.search.retrieval import Searcher
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.benchmarks.bench_retrieval import KERNEL, MODALITIES, Answers, answer_all, encoded_queries, identified
-from tests.benchmarks.common import Report, Stopwatch, benchmark_parser, start
+from tests.benchmarks.common import Report, Stopwatch, benchmark_parser, made_folder, start
 from tests.benchmarks.floors import retrieval_macs
 from tests.benchmarks.peak_memory import PeakMemory
 from tests.benchmarks.ranking import check_same_ranking
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__doc__, repeats=1)
     add = parser.add_argument_group("sizes").add_argument
     add("n_videos", type=int, nargs="*", default=list(SIZES), help="corpus sizes")
-    add("--folder", help="where corpora are written meanwhile (default: the system's folder for temporary files)")
+    add("--folder", type=made_folder, help="where corpora are for a while (default: the system's folder for such)")
     add("--queries", type=int, default=256, help="queries answered")
     add("--retrieval_bsz", type=int, default=SearchSettings.query_block, help="queries answered at a time")
     add("--retrieval_dtype", choices=[*STORED_DTYPES], default="fp16", help="what rows are kept in")

@@ -16,7 +16,7 @@ from pathlib import Path
 from method_tvr.search.predictions import MAX_PREDICTIONS
 from standalone_eval.eval import eval_retrieval
 from tests.benchmarks.bench_evaluation import TASKS, check_equal
-from tests.benchmarks.common import benchmark_parser, start
+from tests.benchmarks.common import benchmark_parser, made_folder, start
 from tests.benchmarks.generated_predictions import write_large
 from utils.basic_utils import command_line, read_json, read_jsonl
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, help="tasks of each")
     add("--videos", type=int, default=2179, help="videos of the split")
     add("--rows", type=int, default=MAX_PREDICTIONS, help="predictions a query and task")
-    add("--folder", help="where the files lie for a while (default: the system's folder for such)")
+    add("--folder", type=made_folder, help="where the files lie for a while (default: the system's folder for such)")
     add("--checked", type=int, default=20_000, help="up to so many queries the file is loaded as well, and compared")
     args = parser.parse_args(argv)
 

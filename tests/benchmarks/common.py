@@ -280,6 +280,12 @@ def benchmark_parser(description: str | None, repeats: int = 5) -> argparse.Argu
     return parser
 
 
+def made_folder(path: str) -> str:
+    """A folder for files of a while, as an option's type: made if it is not there."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def generator_parser(description: str | None, share_of: str) -> argparse.ArgumentParser:
     """A command line with the options that all generators of corpora have; `share_of` is what --share is a part of."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
