@@ -21,10 +21,10 @@ import orjson
 
 from standalone_eval.files.parts import make_ordinary, part_file
 from standalone_eval.files.terminal import escaped_output, printable
+from standalone_eval.files.writing import why_not_output
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-from standalone_eval.files.writing import why_not_output
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Closing")

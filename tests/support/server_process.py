@@ -57,31 +57,29 @@ def serving(model_dir: str | Path, *options: object) -> Iterator[ServerProcess]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     script = PROJECT_ROOT / "method_tvr" / "scripts" / "serve.sh"
     command = ["bash", str(script), str(model_dir), "--port", "0", *map(str, options)]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        with (
-            log.open("w", encoding="utf-8") as written,
-            subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=written,
-                text=True,
-                env={**os.environ, "PATH": path},
-                preexec_fn=heed_interrupts,
-            ) as process,
-        ):
-            assert process.stdout is not None
-            try:
-                greeting = ""
-                for line in process.stdout:
-                    greeting += line
-                    if found := ADDRESS.search(line):
-                        yield ServerProcess(process.pid, process.wait, log, greeting, int(found[1]))
-                        break
-                else:
-                    raise RuntimeError(f"the server did not start:\n{log.read_text(encoding='utf-8')}")
-            finally:
-                process.kill()
+    with (
+        tempfile.NamedTemporaryFile("w") as log,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PATH": path},
+            preexec_fn=heed_interrupts,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            greeting = ""
+            for line in process.stdout:
+                greeting += line
+                if found := ADDRESS.search(line):
+                    yield ServerProcess(process.pid, process.wait, Path(log.name), greeting, int(found[1]))
+                    break
+            else:
+                raise RuntimeError(f"the server did not start:\n{Path(log.name).read_text(encoding='utf-8')}")
+        finally:
+            process.kill()
 
 
 def heed_interrupts() -> None:
