@@ -19,6 +19,8 @@ from tests.support.versions import version_lines
 settings.register_profile("tests", deadline=None, max_examples=25)  # a busy machine is no fault
 settings.load_profile("tests")
 
+os.fsync = lambda fd: None  # nothing here cuts the power, and waiting for the disk takes seconds
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: starts processes or trains (set by tests/support/slow.py)")

@@ -9,7 +9,9 @@ import io
 import os
 import reprlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -134,8 +136,7 @@ def checked_checkpoint(content: Any, path: str | os.PathLike[str], n_bytes: int)
         config = config_of(model_cfg)
         if not all(_is_plain(name, value) for name, value in vars(config).items()):
             raise TypeError("its model_cfg holds something other than numbers and names")
-        with torch.device("meta"), _NothingDrawn():  # shapes alone, no weights
-            expected = {name: tensor.shape for name, tensor in config.build().state_dict().items()}
+        expected = _shapes(config, repr(config))
         found = {str(name): tensor.shape for name, tensor in state.items()}
         if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > n_bytes:
             raise ValueError("its weights are more than the file can hold")
@@ -157,6 +158,13 @@ def checked_checkpoint(content: Any, path: str | os.PathLike[str], n_bytes: int)
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InputError(f"{path}: weights do not fit its model_cfg: {odd[0]} and {len(odd) - 1} more differ")
     return Checkpoint(state, config, epoch, made_by, content.get("training"), records)
+
+
+@lru_cache(maxsize=8)  # a run reads checkpoints of one model again and again
+def _shapes(config: ModelConfig, text: str) -> Mapping[str, torch.Size]:
+    """{name: shape} of a model's weights. With the text of its config, because 384.0 equals 384 and is no size."""
+    with torch.device("meta"), _NothingDrawn():
+        return {name: tensor.shape for name, tensor in config.build().state_dict().items()}
 
 
 class _NothingDrawn(TorchFunctionMode):

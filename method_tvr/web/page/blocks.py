@@ -33,9 +33,9 @@ class VisitorBlocks(gr.Blocks):
                 raise _refusal(f"{block.label or 'an input'}: cannot be that")
         return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
 
-    def queue(self, *args: Any, **kwargs: Any) -> VisitorBlocks:
-        super().queue(*args, **kwargs)
-        self._queue = VisitorQueue(self, self._queue)
+    def queue(self, max_size: int | None = None, default_concurrency_limit: Any = "not_set") -> VisitorBlocks:
+        """As Gradio's, but for its own queue, and for an app of its own that `mount_gradio_app` would replace."""
+        self._queue = VisitorQueue(self, max_size, default_concurrency_limit)
         return self
 
     def knows_session(self, name: str) -> bool:
@@ -110,11 +110,10 @@ class VisitorQueue(Queue):
     MAX_UNREAD_S = 60.0
     MAX_SESSIONS = 2000
 
-    def __init__(self, blocks: gr.Blocks, made: Queue) -> None:
-        """A queue in place of the one that Gradio has made for its blocks."""
+    def __init__(self, blocks: gr.Blocks, max_size: int | None, default_concurrency_limit: Any) -> None:
         super().__init__(
-            made.live_updates, made.max_thread_count, made.update_intervals, made.max_size, blocks,
-            made.default_concurrency_limit,
+            live_updates=True, concurrency_count=blocks.max_threads, update_intervals=1, max_size=max_size,
+            blocks=blocks, default_concurrency_limit=default_concurrency_limit,
         )  # fmt: skip
         self.pending_messages_per_session: Any = _Sessions()
         self.ANALYTICS_MAX_EVENTS = 1  # of which every failed event would make a table

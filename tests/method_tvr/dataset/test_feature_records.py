@@ -1,6 +1,5 @@
 """A model remembers what its features were made with, and other features are refused; unknown ones are only noted."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,14 +33,6 @@ TRAINED_ON = {
     "query": MADE["desc_bert_path"],
 }
 SHORT = {"exp_id": "r", "n_epoch": 1, "bsz": 64, "data_ratio": 0.5, "eval_tasks_at_training": ["VR"], "stop_task": "VR"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_power_cuts():
-    """No waiting for the disk: nothing here cuts the power."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
 
 
 @pytest.fixture(scope="module")

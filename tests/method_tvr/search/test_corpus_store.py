@@ -40,12 +40,6 @@ from utils.basic_utils import PROJECT_ROOT, InputError
 from utils.storage.whole_folder import write_sealed
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk takes most of these tests' time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def in_memory(numbers: Sequence[int]) -> EncodedCorpus:
     return EncodedCorpus([encoded(number) for number in numbers], [N_CLIPS[number] for number in numbers])
 

@@ -18,11 +18,6 @@ from utils.basic_utils import InputError
 from utils.storage.whole_folder import write_sealed
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """All videos in two parts."""

@@ -35,14 +35,6 @@ RUN = {  # two epochs of four steps
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_power_cuts():
-    """No waiting for the disk: nothing here cuts the power."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
-
-
 FIVE_STEPS, SEVEN_STEPS = Moment(BertAdam, "step", 5), Moment(BertAdam, "step", 7)
 IN_STEPS = [Moment(BertAdam, "step", 0), Moment(BertAdam, "step", 3, done=True), Moment(BertAdam, "step", 6)]
 SEVERAL = Moment(BertAdam, "step", 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A results folder with a good state."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     model = small_model()
     optimizer = BertAdam(model.parameters(), lr=0.1, warmup=0.1, t_total=10)
     negatives, chance = torch.Generator().get_state(), [RandomStates.take(CPU)]
