@@ -33,7 +33,7 @@ from utils.text_feature.preprocess_subtitles import _by_name_without_language, r
 from utils.text_feature.subtitle_files import clean_text, read_subtitles
 
 LEAST_S = 0.001  # a text that takes less is made longer, up to LONGEST characters
-SHORTEST, LONGEST = 1 << 10, 1 << 16
+SHORTEST, LONGEST = 1 << 10, 1 << 14
 MOST = 8  # times as long may four times the text take; a quadratic one takes 16
 PIECES = (
     *("<", ">", "<v", "<v ", "<v.a", "<i", "<br", "<br ", "</", "{\\", "{", "}", "&", "&#", "&#1", "&a", "(", "[", "]"),
