@@ -1,7 +1,7 @@
 """How much a result owes to luck: recall after each epoch, for several seeds of all chance or of one source of it.
 
     python tests/benchmarks/luck.py --seeds 2018 2019 2020 --epochs 4 --json LUCK.jsonl
-    python tests/benchmarks/luck.py --vary dropout --seeds 2018 2019 2020 --epochs 4 --json LUCK.jsonl
+    python tests/benchmarks/luck.py --vary kernels dropout --seeds 2018 2019 2020 --epochs 4 --json LUCK.jsonl
     python tests/benchmarks/luck.py --seeds 2018 2019 --epochs 8 --json LUCK.jsonl -- --recipe steady
     python tests/benchmarks/luck.py --table LUCK.jsonl --picture LUCK.png
 
@@ -19,6 +19,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -159,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--vary", choices=(ALL, *SOURCES), default=ALL, help="what the seeds are of; the rest is drawn by the first")
+    add("--vary", choices=(ALL, *SOURCES), nargs="+", default=[ALL], help="what the seeds are of, one set of runs "
+        "after another; the rest is drawn by the first of them")  # fmt: skip
     add("--seeds", type=int, nargs="+", default=[2018], help="one run for each")
     add("--epochs", type=int, default=4, help="of each run (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="add a line for each run to this file")
@@ -175,12 +177,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.epochs < 1:
         raise InputError(f"--epochs {args.epochs}: at least 1")
-    lines = []
-    for seed in progress(args.seeds, "runs"):
-        varied = SOURCES if args.vary == ALL else (args.vary,)
+    lines: list[dict[str, Any]] = []
+    done: dict[tuple[int, ...], list[list[float]]] = {}  # by seeds: that of the first is one run for all sources
+    for vary, seed in progress(list(product(args.vary, args.seeds)), "runs"):
+        varied = SOURCES if vary == ALL else (vary,)
         seeds = dict.fromkeys(SOURCES, args.seeds[0]) | dict.fromkeys(varied, seed)
-        found = run(seeds, args.epochs, args.options)
-        lines.append({"vary": args.vary, "options": args.options, "seed": seed, "recalls": found})
+        chance = tuple(seeds.values())
+        if chance not in done:
+            done[chance] = run(seeds, args.epochs, args.options)
+        lines.append({"vary": vary, "options": args.options, "seed": seed, "recalls": done[chance]})
         if args.json is not None:
             with args.json.open("ab") as file:
                 file.write(orjson.dumps(lines[-1]) + b"\n")

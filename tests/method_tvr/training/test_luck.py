@@ -51,3 +51,16 @@ def test_a_run_is_written_down_by_epoch_and_halves(tiny_corpus, tmp_path, capsys
     assert header.split()[-4:] == ["epoch", "0", "epoch", "1"]
     assert "±" in row
     assert (tmp_path / "luck.png").stat().st_size > 1000
+
+
+def test_the_run_of_the_first_seed_is_made_once_for_all_sources(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(luck, "run", lambda seeds, *_: made.append(dict(seeds)) or [[0.0, 0.0, 0.0]])
+    path = tmp_path / "luck.jsonl"
+    luck.main(["--vary", "kernels", "dropout", "--seeds", "1", "2", "--json", str(path)])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["vary"], line["seed"]) for line in lines] == [
+        ("kernels", 1), ("kernels", 2), ("dropout", 1), ("dropout", 2)
+    ]  # fmt: skip
+    as_usual = dict.fromkeys(luck.SOURCES, 1)
+    assert made == [as_usual, as_usual | {"kernels": 2}, as_usual | {"dropout": 2}]
