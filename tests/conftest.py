@@ -1,5 +1,6 @@
 """What all tests have in common: what they say about themselves, their threads, and which of them are slow."""
 
+import gc
 import os
 import signal
 
@@ -40,3 +41,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         long_files = {item.path for item in slow}
         items.sort(key=lambda item: item.path not in long_files)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of each collection of garbage: it is a million objects, and stays."""
+    gc.freeze()

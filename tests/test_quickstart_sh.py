@@ -14,7 +14,7 @@ SMALL = ("--hidden_size", "8", "--n_heads", "2", "--n_epoch", "1", "--max_vcmr_v
 
 def test_the_quickstart_leaves_a_model_predictions_a_table_and_a_picture(tmp_path):
     project = tmp_path / "a project"
-    ignored = shutil.ignore_patterns("__pycache__", "results")
+    ignored = shutil.ignore_patterns("results")
     for folder in ("method_tvr", "utils", "standalone_eval"):
         shutil.copytree(PROJECT_ROOT / folder, project / folder, ignore=ignored)
     for name in ("setup.sh", "requirements.txt", "constraints.txt"):

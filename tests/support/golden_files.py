@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -24,12 +24,12 @@ def read_text(name: str) -> str:
 
 def load_json(name: str) -> Any:
     """The JSON document in tests/golden/`name`.xz, e.g. `load_json("eval/metrics.json")`."""
-    return json.loads(read_text(name))
+    return orjson.loads(read_bytes(name))
 
 
 def load_jsonl(name: str) -> list[dict[str, Any]]:
     """The rows in tests/golden/`name`.xz, one JSON object a line."""
-    return [json.loads(line) for line in read_text(name).splitlines()]
+    return [orjson.loads(line) for line in read_bytes(name).splitlines()]
 
 
 def load_npz(name: str) -> dict[str, np.ndarray]:

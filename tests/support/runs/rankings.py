@@ -1,9 +1,9 @@
 """When two prediction files say the same."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
+import orjson
 
 SAME_SCORE, TIE = 1e-4, 1e-5
 Row = Sequence[float]
@@ -34,4 +34,4 @@ def assert_same_file(found: dict, expected: dict) -> None:
 
 
 def load(path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return orjson.loads(path.read_bytes())
