@@ -36,6 +36,7 @@ from utils.storage.whole_folder import file_digest, lock, lock_file, npy_header,
 CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows changes
 BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time
 MAX_THREADS = 4
+LARGE_BYTES = 1 << 30  # of a cache, from which on it is said what it takes
 PART_PREFIX = ".part-"
 REMEDY = "run again, and its features are packed anew"
 
@@ -274,6 +275,9 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
     needed, free = int(np.prod(shape)) * dtype.itemsize, shutil.disk_usage(part).free
     if needed > free:
         raise OSError(f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+    if needed >= LARGE_BYTES:
+        half = "" if dtype == np.float16 else ", half of it with --cache_dtype float16"
+        print(f"note: {file.path}: packed, its features take {needed / 2**30:.1f} GiB of disk{half}", file=sys.stderr)
     with open(part / "rows.npy", "wb") as out:
         out.write(npy_header(shape, recipe["dtype"]))
         out.flush()

@@ -273,6 +273,15 @@ def test_a_full_disk_is_noticed_before_anything_is_packed(path, capsys, monkeypa
     assert folders(cache_root(path)) == []
 
 
+@pytest.mark.parametrize(("dtype", "said"), [("float32", "--cache_dtype float16"), ("float16", "GiB of disk\n")])
+def test_a_large_cache_says_what_it_takes_and_what_would_take_less(path, dtype, said, capsys, monkeypatch):
+    pack(path, dtype=dtype, cache_dir=path.parent / "small")
+    assert "GiB" not in capsys.readouterr().err
+    monkeypatch.setattr(feature_cache, "LARGE_BYTES", 1)
+    pack(path, dtype=dtype)
+    assert said in capsys.readouterr().err
+
+
 def test_caches_can_lie_elsewhere(path, tmp_path):
     elsewhere = tmp_path / "caches"
     check(pack(path, cache_dir=elsewhere), path)
