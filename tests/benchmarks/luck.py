@@ -46,6 +46,7 @@ KERNELS, WEIGHTS, ORDER, NEGATIVES, DROPOUT = SOURCES = ("kernels", "weights", "
 SOURCE_OF_NAME = {"initialisation": WEIGHTS, "shuffle": ORDER, "negatives": NEGATIVES}  # of a named generator
 ALL = "all"
 HALVES = ("all", "even", "odd")
+PANELS_A_ROW = 3
 
 
 @contextmanager
@@ -142,16 +143,22 @@ def _sets(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
 def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A panel for each set of runs, with a line for each run."""
     sets = _sets(lines)
-    figure = Figure(figsize=(3.2 * len(sets), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
-    for panel, (name, runs) in zip(panels, sets.items(), strict=True):
+    n_columns = min(len(sets), PANELS_A_ROW)
+    n_rows = -(-len(sets) // n_columns)
+    figure = Figure(figsize=(3.2 * n_columns, 2.6 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    for panel in panels.flat[len(sets) :]:
+        panel.remove()
+    for panel, (name, runs) in zip(panels.flat, sets.items(), strict=False):
         for line in runs:
             values = [of_epoch[0] for of_epoch in line["recalls"]]
             panel.plot(range(len(values)), values, marker="o", markersize=3)
         panel.set_title(name, fontsize=8, wrap=True)
-        panel.set_xlabel("epoch")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("VCMR R@1, IoU 0.5 (%)")
+    for panel in panels[-1]:
+        panel.set_xlabel("epoch")
+    for panel in panels[:, 0]:
+        panel.set_ylabel("VCMR R@1, IoU 0.5 (%)")
     figure.savefig(path, dpi=110)
 
 
