@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import tempfile
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -153,7 +154,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         for line in runs:
             values = [of_epoch[0] for of_epoch in line["recalls"]]
             panel.plot(range(len(values)), values, marker="o", markersize=3)
-        panel.set_title(name, fontsize=8, wrap=True)
+        panel.set_title(textwrap.shorten(name, 90, placeholder=" …"), fontsize=8, wrap=True)
         panel.grid(alpha=0.3)
     for panel in panels[-1]:
         panel.set_xlabel("epoch")
