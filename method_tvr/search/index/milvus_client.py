@@ -20,7 +20,8 @@ ANSWER_S = 60.0  # for one answer
 AGAIN_S = 1.0
 # service unavailable; collection not loaded, or only in part, or recovering; channel not available
 AWAY_CODES = frozenset({2, 101, 103, 106, 503})
-AWAY_STATES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+SILENT = "DEADLINE_EXCEEDED"
+AWAY_STATES = frozenset({"UNAVAILABLE", SILENT})
 AWAY_WORDS = ("empty grpc client", "node not match")  # of a server whose parts do not reach each other yet
 REFUSED_STATES = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 REFUSED_WORDS = ("auth check failure", "permission deny", "privilege")  # where there is no state
@@ -60,11 +61,10 @@ class Milvus:
         """
         with self._naming_faults():
             while True:
-                asked_at = time.monotonic()
                 try:
                     answer = getattr(self._client, method)(*args, timeout=answer_s, **options)
                 except _errors() as err:
-                    if self.is_local or not _is_away(err) or not self._waits(err, asked_at):
+                    if self.is_local or not _is_away(err) or not self._waits(err):
                         raise
                     method = again or method
                     time.sleep(AGAIN_S)
@@ -72,12 +72,13 @@ class Milvus:
                     self._away_since = 0.0
                     return answer
 
-    def _waits(self, err: BaseException, asked_at: float) -> bool:
+    def _waits(self, err: BaseException) -> bool:
         """Whether there is patience left; threads that ask at once have it together."""
         with self._lock:
             if not self._away_since:
-                self._away_since = asked_at
-                note = f"note: --index milvus: {self.uri} is away ({_said(err)}): trying for {PATIENCE_S:.0f} s"
+                self._away_since = time.monotonic()
+                what = "has not answered in time" if _is_silent(err) else "is away"
+                note = f"note: --index milvus: {self.uri} {what} ({_said(err)}): trying for {PATIENCE_S:.0f} s"
                 print(note, file=sys.stderr, flush=True)
             return time.monotonic() - self._away_since < PATIENCE_S
 
@@ -97,6 +98,11 @@ class Milvus:
             )
         if self.is_local:
             return "is there room, does no other process have the file open, and does its name end in .db?"
+        if _is_silent(err):
+            return (
+                "is it busy? After a build a node merges what it was sent and indexes it anew, for minutes of each "
+                "million of clips: ask again later"
+            )
         if _is_away(err):
             return "is --index_uri the address of a running Milvus, and is it up?"
         return "is there room, and is --index_uri the address of a running Milvus, or a local file that ends in .db?"
@@ -127,6 +133,10 @@ def _is_away(err: BaseException) -> bool:
         return False
     known = getattr(err, "code", None) in AWAY_CODES or _state(err) in AWAY_STATES
     return known or any(words in str(err) for words in AWAY_WORDS)
+
+
+def _is_silent(err: BaseException) -> bool:
+    return _state(err) == SILENT or "deadline exceeded" in str(err).lower()
 
 
 def _refusal(err: BaseException) -> BaseException | None:

@@ -19,7 +19,7 @@ from method_tvr.search.records import NO_ENTRY
 from utils.basic_utils import InputError
 
 MOST_HITS = 16_384  # of one search, as Milvus allows
-HITS_AT_A_TIME = 1 << 20  # of the queries of one search, about 20 MB
+HITS_AT_A_TIME = 1 << 17  # of the queries of one search: seconds for a node of two cores, which has other work as well
 LONGEST_LIST = 32_768  # of nearest clips while a graph is followed, as Milvus allows
 
 

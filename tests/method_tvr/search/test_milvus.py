@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +83,22 @@ def test_a_server_that_comes_back_is_asked_again_and_that_is_said(connected, awa
     assert milvus.ask("search") == "found"
     assert client.called == ["list_collections", "search", "search", "search"]
     assert capfd.readouterr().err.count(f"note: --index milvus: {SERVER} is away") == 1
+
+
+BUSY = pymilvus.MilvusException(2, "Stream removed (Deadline Exceeded)")
+
+
+def test_a_server_that_is_busy_is_asked_again_however_long_its_silence_was(connected, capfd, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(milvus_client, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: None))
+    milvus, client = connected(BUSY, "found")
+    silent = client.__getattr__("search")
+    client.search = lambda *args, **options: now.__setitem__(0, now[0] + 60) or silent(*args, **options)
+    assert milvus.ask("search") == "found"
+    assert f"{SERVER} has not answered in time" in capfd.readouterr().err
+    client.to_come = [BUSY]
+    with pytest.raises(InputError, match=r"is it busy.*ask again later"):
+        milvus.ask("search")
 
 
 def test_what_may_have_been_sent_without_an_answer_is_not_sent_twice(connected):
