@@ -86,7 +86,7 @@ class Basis:
 
     def coordinates(self, vectors: np.ndarray) -> Floats:
         """(n, D) of vectors (n, D)."""
-        return vectors.astype(np.float64) @ self.directions
+        return vectors.astype(np.float64, copy=False) @ self.directions
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class Scales:
 
 def coded(numbers: Floats, lengths: Floats) -> tuple[npt.NDArray[np.int8], Scales]:
     """The rows (R, W) of the clips of a part, from their first coordinates (R, B) and lengths (R, S) of the others."""
-    tops = np.concatenate([np.abs(numbers).max(axis=0), lengths.max(axis=0)])
+    largest = np.maximum(numbers.max(axis=0), -numbers.min(axis=0))  # without a copy of them all
+    tops = np.concatenate([largest, lengths.max(axis=0)])
     steps = tops / LARGEST * ROUNDED_UP
     t, units = np.split(steps, [numbers.shape[1]])
     rows = np.empty((len(numbers), len(steps)), np.int8)

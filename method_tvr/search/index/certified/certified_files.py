@@ -28,7 +28,7 @@ FORMAT_VERSION = 3
 DESCRIPTION = "index.json"
 BASES = "bases.npy"
 SAMPLED_ROWS = 20_000  # by which a basis is found
-ROWS_AT_A_TIME = 1 << 14
+ROWS_AT_A_TIME = 1 << 12
 ROW_BYTES = (64, 128)  # of a clip and modality at each level
 MAX_OPEN = 128  # parts that are open at a time, each with a file for each level
 HELD_BYTES = 1 << 29  # up to which an index is held in memory
@@ -130,15 +130,17 @@ def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray)
     rng = np.random.default_rng(SEED)
     counts = [int(part.n_rows.sum()) for part in store.parts]
     share = min(1.0, SAMPLED_ROWS / sum(counts))
-    sampled = [
-        _unit(store.opened(number), row, 1)
-        for number, n_rows in enumerate(progress(counts, "looking for directions"))
-        for row in np.sort(rng.choice(n_rows, max(1, round(share * n_rows)), replace=False)).tolist()
-    ]
+    chosen = [np.sort(rng.choice(n, max(1, round(share * n)), replace=False)) for n in counts]
+    # in one array: thousands of small ones would leave their memory with the process
+    sampled, place = np.empty((recipe.n_modalities, sum(map(len, chosen)), recipe.size)), 0
+    for number, of_part in enumerate(progress(chosen, "looking for directions")):
+        for row in of_part.tolist():
+            sampled[:, place] = _unit(store.opened(number), row, 1, slice(recipe.n_modalities))[:, 0]
+            place += 1
     bases = []
     for m in range(recipe.n_modalities):
         asked = queries[:, m] if len(queries) else np.empty((0, recipe.size))
-        bases.append(Basis.of(np.concatenate([unit[m] for unit in sampled]), asked).directions)
+        bases.append(Basis.of(sampled[m], asked).directions)
     return np.stack(bases)
 
 
