@@ -100,8 +100,8 @@ class Milvus:
             return "is there room, does no other process have the file open, and does its name end in .db?"
         if _is_silent(err):
             return (
-                "is it busy? After a build a node merges what it was sent and indexes it anew, for minutes of each "
-                "million of clips: ask again later"
+                "is it busy? After a build a node merges what it was sent and indexes it anew, which takes minutes: "
+                "ask again later"
             )
         if _is_away(err):
             return "is --index_uri the address of a running Milvus, and is it up?"

@@ -34,7 +34,7 @@ class VisitorBlocks(gr.Blocks):
         return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
 
     def queue(self, max_size: int | None = None, default_concurrency_limit: Any = "not_set") -> VisitorBlocks:
-        """As Gradio's, but for its own queue, and for an app of its own that `mount_gradio_app` would replace."""
+        """As Gradio's, with a queue of our own, and without making an app: `mount_gradio_app` makes another."""
         self._queue = VisitorQueue(self, max_size, default_concurrency_limit)
         return self
 
