@@ -130,13 +130,15 @@ def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray)
     rng = np.random.default_rng(SEED)
     counts = [int(part.n_rows.sum()) for part in store.parts]
     share = min(1.0, SAMPLED_ROWS / sum(counts))
-    chosen = [np.sort(rng.choice(n, max(1, round(share * n)), replace=False)) for n in counts]
+    chosen = [
+        (number, row)
+        for number, n_rows in enumerate(counts)
+        for row in np.sort(rng.choice(n_rows, max(1, round(share * n_rows)), replace=False)).tolist()
+    ]
     # in one array: thousands of small ones would leave their memory with the process
-    sampled, place = np.empty((recipe.n_modalities, sum(map(len, chosen)), recipe.size)), 0
-    for number, of_part in enumerate(progress(chosen, "looking for directions")):
-        for row in of_part.tolist():
-            sampled[:, place] = _unit(store.opened(number), row, 1, slice(recipe.n_modalities))[:, 0]
-            place += 1
+    sampled = np.empty((recipe.n_modalities, len(chosen), recipe.size))
+    for place, (number, row) in enumerate(progress(chosen, "looking for directions")):
+        sampled[:, place] = _unit(store.opened(number), row, 1, slice(recipe.n_modalities))[:, 0]
     bases = []
     for m in range(recipe.n_modalities):
         asked = queries[:, m] if len(queries) else np.empty((0, recipe.size))
