@@ -43,13 +43,11 @@ class CandidateSettings:
 
 
 class SearchIndex(ABC):
-    """What a search goes through a corpus by, instead of scoring all of it.
+    """What a search goes through a corpus by, instead of scoring all of it."""
 
-    Attributes:
-        most_at_once: more queries at once are better answered by scoring all; None: never.
-    """
-
-    most_at_once: int | None = None
+    def is_worth_it(self, n_queries: int, keep: int) -> bool:
+        """Whether the best `keep` entries of so many queries at once are found sooner by it than by scoring all."""
+        return True
 
     def said(self) -> str:
         """What there is to say of its searches so far, but for their answers."""

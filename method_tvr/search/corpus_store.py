@@ -183,6 +183,12 @@ class OpenPart(NamedTuple):
         for number, of_vector in enumerate(out):
             self.norms.read_into(of_vector, number, first)
 
+    def read_stretches(self, rows: np.ndarray, norms: np.ndarray, stretches: Sequence[slice]) -> None:
+        """Fill (n, V, D) and (V, n) with stretches of the rows, one after another, and their norms."""
+        self.rows.read_stretches(rows, stretches)
+        for number, of_vector in enumerate(norms):
+            self.norms.read_stretches(of_vector, stretches, number)
+
 
 class CorpusStore:
     """The parts of an encoded corpus in a folder, in the order in which they were made, and what it was made with.

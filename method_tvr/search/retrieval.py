@@ -120,8 +120,8 @@ class Searcher:
 
         At best these are `queries_per_pass` queries: memory grows with their number.
         """
-        if self.index is not None and len(queries) <= (self.index.most_at_once or len(queries)):
-            keep = self.settings.max_vcmr_video
+        keep = self.settings.max_vcmr_video
+        if self.index is not None and self.index.is_worth_it(len(queries), keep):
             return self.index.find(self.corpus, queries.for_videos, keep, allowed, self._video_of_entry)
         found, of_videos = self._best_entries(queries, allowed)
         if self._shard is not None:

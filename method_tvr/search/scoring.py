@@ -7,6 +7,7 @@ with a large product before the host has asked for a second one, and idle whenev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +75,54 @@ def scores_of_entries(corpus: Corpus, entries: np.ndarray, video_queries: torch.
     return scores
 
 
+def scores_of_pairs(
+    corpus: Corpus, entries: np.ndarray, asked: np.ndarray, video_queries: torch.Tensor
+) -> torch.Tensor:
+    """(P,) scores of entries (P,), each for the query (Nq, M, D) that `asked` (P,) has for it: as of several at once.
+
+    On a CPU, and bit by bit; see `scores_of_entries`. Clips are multiplied with the queries that ask for their entry,
+    and with few others: those of entries that are asked for seldom make up one product.
+    """
+    columns = [of_modality.contiguous() for of_modality in video_queries.to(corpus.dtype).unbind(1)]
+    order = np.argsort(entries, kind="stable")
+    entries, asked = entries[order], asked[order]
+    found = np.empty((len(columns), len(entries)), np.float32)
+    for products in _products_of_pairs(entries):
+        here, place = np.unique(entries[products[0].start : products[-1].stop], return_inverse=True)
+        corpus.expect(here)
+        rows, norms = corpus.clips_of(here)
+        ends = np.cumsum(corpus.n_clips[here])
+        starts = ends - corpus.n_clips[here]
+        for pairs in products:
+            own = place[pairs.start - products[0].start : pairs.stop - products[0].start]
+            first, end = int(starts[own[0]]), int(ends[own[-1]])
+            more = min(first - (first - end) // ROWS_A_STEP * ROWS_A_STEP, len(rows))  # to a whole step, if there are
+            numbers = F.pad(torch.from_numpy(asked[pairs]), (0, -len(own) % COLUMNS_A_STEP))
+            for m, queries in enumerate(columns):
+                cosine = products_alike(rows[first:more, m], queries.index_select(0, numbers))[: end - first]
+                cosine.div_(norms[m, first:end].unsqueeze(1))
+                best = np.maximum.reduceat(cosine.numpy(), starts[own[0] : own[-1] + 1] - first, axis=0)
+                found[m, pairs] = best[own - own[0], np.arange(len(own))]
+    scores = torch.empty(len(entries))
+    scores[torch.from_numpy(order)] = torch.from_numpy(found).mean(dim=0)
+    return scores
+
+
+def _products_of_pairs(entries: np.ndarray) -> Iterator[list[slice]]:
+    """Stretches of pairs with entries in order, for each product one, all pairs of an entry in it; some at a time."""
+    begins = np.flatnonzero(np.append(True, entries[1:] != entries[:-1]))
+    products, n, first = [], 0, 0
+    for begin, end in pairwise([*begins.tolist(), len(entries)]):
+        if begin > first and end - first > COLUMNS_A_STEP:
+            products.append(slice(first, begin))
+            first = begin
+            if n >= ENTRIES_AT_A_TIME:
+                yield products
+                products, n = [], 0
+        n += 1
+    yield [*products, slice(first, len(entries))]
+
+
 def scores_as_among(corpus: Corpus, entries: np.ndarray, query: torch.Tensor, n_queries: int) -> torch.Tensor:
     """(n, 1) scores of some entries (n,), bit by bit those that a query (1, M, D) gets in a search of so many at once.
 
@@ -113,7 +162,8 @@ def products_alike(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     are none, rows and queries are filled up to whole steps. A query alone is multiplied otherwise, which is faster.
     """
     n_rows, n_queries = len(rows), len(queries)
-    columns = queries.t() if n_queries == 1 else F.pad(queries, (0, 0, 0, -n_queries % COLUMNS_A_STEP)).t()
+    more = -n_queries % COLUMNS_A_STEP if n_queries > 1 else 0
+    columns = F.pad(queries, (0, 0, 0, more)).t() if more else queries.t()
     whole = n_rows - n_rows % ROWS_A_STEP
     if whole == n_rows:
         return (rows @ columns)[:, :n_queries]

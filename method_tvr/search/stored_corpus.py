@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -94,13 +94,14 @@ class StoredCorpus(Corpus):
 
     def clips_of(self, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of rows and norms; see `Corpus.clips_of`."""
-        firsts = self._first_row[entries]
-        stretches = [slice(int(a), int(a + n)) for a, n in zip(firsts, self.n_clips[entries], strict=True)]
-        n_rows = int(self.n_clips[entries].sum())
-        rows, norms = self._room(n_rows), self._norms_room(n_rows)
-        at = 0
-        for part, stretch in zip(self._part[entries], stretches, strict=True):
-            at = _read(self._store.opened(int(part)), stretch, rows, norms, at)
+        first, n_clips, part = self._first_row[entries], self.n_clips[entries], self._part[entries]
+        stretches = list(map(slice, first.tolist(), (first + n_clips).tolist()))
+        ends = np.cumsum(n_clips)
+        rows, norms = self._room(int(ends[-1])), self._norms_room(int(ends[-1]))
+        edges = [0, *(np.flatnonzero(part[1:] != part[:-1]) + 1).tolist(), len(part)]
+        for a, b in pairwise(edges):  # entries of one part
+            own = slice(int(ends[a] - n_clips[a]), int(ends[b - 1]))
+            self._store.opened(int(part[a])).read_stretches(rows[own], norms[:, own], stretches[a:b])
         return self._tensor(rows), torch.from_numpy(norms).to(self.device)
 
     def blocks(self, max_rows: int) -> Iterator[Block]:

@@ -18,7 +18,7 @@ from method_tvr.search.corpus import LEAST_NORM
 from method_tvr.search.corpus_store import CorpusStore
 from method_tvr.search.corpus_writer import adding_to
 from method_tvr.search.index.certified import bounds as bounds_module
-from method_tvr.search.index.certified import certified_files, certified_index
+from method_tvr.search.index.certified import certified_files, certified_index, upper_bounds
 from method_tvr.search.index.certified.bounds import (
     FINER,
     Asked,
@@ -32,10 +32,11 @@ from method_tvr.search.index.certified.bounds import (
     weights,
 )
 from method_tvr.search.index.certified.certified_files import DESCRIPTION, open_certified_index
-from method_tvr.search.index.certified.certified_index import CertifiedIndex, blocks_of
+from method_tvr.search.index.certified.certified_index import CertifiedIndex
+from method_tvr.search.index.certified.upper_bounds import GAP, MANY, blocks_of
 from method_tvr.search.records import EncodedQueries, SearchSettings
 from method_tvr.search.retrieval import Searcher
-from method_tvr.search.scoring import products_alike, scores_of_entries
+from method_tvr.search.scoring import products_alike, scores_of_entries, scores_of_pairs
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.support.search.encoded_corpora import CPU, MODALITIES, RECIPE, a_video
 from utils.basic_utils import InputError
@@ -197,8 +198,8 @@ def assert_identical(
 def test_answers_are_the_exact_ones(tmp_path, queries, dtype, held, monkeypatch):
     monkeypatch.setattr(certified_index, "SCORED_AT_A_TIME", 3)
     monkeypatch.setattr(certified_index, "PROMISING", 1)
-    monkeypatch.setattr(certified_index, "ROWS_AT_A_TIME", 64)
-    monkeypatch.setattr(certified_index, "GAP", 0)
+    monkeypatch.setattr(upper_bounds, "ROWS_AT_A_TIME", 64)
+    monkeypatch.setattr(upper_bounds, "GAP", 0)
     monkeypatch.setattr(certified_files, "HELD_BYTES", held)
     monkeypatch.setattr(certified_files, "ROW_BYTES", (64, 92))
     corpus, index = opened(written(tmp_path / "corpus", range(60), dtype))
@@ -239,21 +240,81 @@ def test_blocks_have_the_rows_of_each_entry(shapes, most):
     ]
     for block in blocks:
         rows = np.concatenate([np.arange(stretch.start, stretch.stop) for stretch in block.stretches])
-        assert len(rows) <= most + certified_index.GAP * len(first) + 30
+        assert len(rows) <= most + GAP * len(first) + 30
         for entry, (begin, end) in zip(
             range(block.entries.start - 7, block.entries.stop - 7), block.edges.reshape(-1, 2), strict=True
         ):
             assert rows[begin:end].tolist() == list(range(first[entry], first[entry] + n_clips[entry]))
 
 
-def test_many_at_once_are_searched_exactly_and_said_to_be_proved(tmp_path, queries):
+@pytest.fixture(scope="module")
+def many_queries() -> EncodedQueries:
+    """More than are looked for one by one; the first are clips."""
+    generator = torch.Generator().manual_seed(4)
+    video = torch.cat([torch.stack([rows_of(4)[0], rows_of(21)[1]]), torch.randn(15, 2, D, generator=generator)])
+    assert len(video) > 2 * MANY
+    return EncodedQueries(F.normalize(video, dim=-1), torch.randn(17, 2, D, generator=generator))
+
+
+@pytest.mark.parametrize(("dtype", "held"), [("float32", 1 << 20), ("float16", 0)])
+def test_many_queries_look_at_videos_together(tmp_path, many_queries, dtype, held, monkeypatch):
+    monkeypatch.setattr(certified_index, "A_PASS_OF_MANY", 2)  # as if the corpus were large
+    monkeypatch.setattr(certified_index, "PROMISING", 1)
+    monkeypatch.setattr(upper_bounds, "NUMBERS_AT_A_TIME", 1)
+    monkeypatch.setattr(upper_bounds, "GAP", 0)
+    monkeypatch.setattr(certified_files, "HELD_BYTES", held)
+    corpus, index = opened(written(tmp_path / "corpus", range(60), dtype))
+    scored = []
+    monkeypatch.setattr(
+        certified_index, "scores_of_pairs", lambda *args: scored.append(len(args[1])) or scores_of_pairs(*args)
+    )
+    index.find(corpus, many_queries.for_videos, 5)
+    assert 17 * 5 <= sum(scored) < 0.5 * 17 * 60  # the others are left out
+    assert index.work.scored == sum(scored)
+    allowed = np.arange(60) % 3 > 0
+    assert_identical(corpus, index, many_queries, allowed)
+    assert_identical(corpus, index, many_queries, allowed, np.arange(60) // 4)
+
+
+def test_where_little_can_be_left_out_one_pass_serves_many_queries(tmp_path, many_queries, monkeypatch):
+    monkeypatch.setattr(certified_index, "A_PASS_OF_MANY", 12)
+    monkeypatch.setattr(certified_index, "PROMISING", 1)
+    monkeypatch.setattr(certified_files, "ROW_BYTES", (16, 32))
+    corpus, index = opened(written(tmp_path / "corpus", range(60)))
+    passes = []
+    monkeypatch.setattr(
+        StoredCorpus, "blocks", lambda self, n, kept=StoredCorpus.blocks: passes.append(n) or kept(self, n)
+    )
+    index.find(corpus, many_queries.for_videos, 5)
+    assert len(passes) == 1
+    assert_identical(corpus, index, many_queries)
+    assert_identical(corpus, index, many_queries, of=np.arange(60) // 4)
+
+
+@given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 16)), min_size=1, max_size=120))
+def test_scores_of_pairs_are_those_of_all(searched, pairs):
+    corpus, queries, of_all = searched
+    entries, asked = np.array(pairs).T
+    assert torch.equal(scores_of_pairs(corpus, entries, asked, queries), of_all[entries, asked])
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, many_queries) -> tuple[StoredCorpus, torch.Tensor, torch.Tensor]:
+    """A corpus, queries, and the scores (Nv, Nq) of all."""
+    corpus, _ = opened(written(tmp_path_factory.mktemp("searched") / "corpus", range(30), "float16"))
+    return corpus, many_queries.for_videos, scores_of_entries(corpus, np.arange(30), many_queries.for_videos)
+
+
+def test_several_in_a_small_corpus_are_searched_exactly_and_said_to_be_proved(tmp_path, many_queries, monkeypatch):
     corpus, index = opened(written(tmp_path / "corpus", range(30)))
-    index.most_at_once = len(queries) - 1
     searcher = Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, index=index)
-    assert searcher.shortlist(queries).looks.tolist() == [1] * len(queries)
+    assert searcher.shortlist(many_queries).looks.tolist() == [1] * len(many_queries)
     assert index.said() == "that many at once were searched exactly, by one pass over the corpus"
-    assert searcher.shortlist(queries[:1]).looks.tolist() == [1]
+    assert searcher.shortlist(many_queries[:1]).looks.tolist() == [1]
     assert "a query reads" in index.said()
+    assert not index.is_worth_it(MANY, 5)
+    monkeypatch.setattr(certified_index, "A_PASS_OF_MANY", 2)  # as if it were larger
+    assert index.is_worth_it(MANY, 5)
 
 
 def test_equal_videos_come_in_the_order_of_their_numbers(tmp_path, queries):

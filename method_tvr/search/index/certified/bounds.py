@@ -178,7 +178,7 @@ def products(rows: torch.Tensor, of: Weights) -> torch.Tensor:
     if len(of.step) == found.shape[1]:
         return found
     first, second = found.chunk(2, dim=1)
-    return torch.add(second, first, alpha=FINER)
+    return second.add_(first, alpha=FINER)
 
 
 def _multiply(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
