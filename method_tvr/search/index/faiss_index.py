@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from method_tvr.search.candidates import (
-    INSTALL,
     CandidateIndex,
     CandidateSettings,
     Nearest,
@@ -31,9 +30,10 @@ from method_tvr.search.candidates import (
 from method_tvr.search.corpus import Corpus
 from method_tvr.search.index.certified.bounds import slack
 from method_tvr.search.index.faiss_cells import Cells, Measured
+from method_tvr.search.index.faiss_package import import_faiss
 from method_tvr.search.records import NO_ENTRY
 from standalone_eval.files.parts import part_folder
-from utils.basic_utils import InputError, first_line, needed, progress, read_bytes
+from utils.basic_utils import InputError, first_line, progress, read_bytes
 from utils.storage.array_file import open_regular
 from utils.storage.own_folder import refuse_unless_own
 from utils.storage.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
@@ -156,11 +156,6 @@ def _search_cells(
     above = np.stack([cells.above(of_query) for of_query in products])
     np.put_along_axis(above, looked_into, -np.inf, axis=1)
     return cosines, entries, above.max(axis=1)
-
-
-def import_faiss() -> Any:
-    """The faiss package."""
-    return needed("faiss", "--index faiss", INSTALL)
 
 
 def open_faiss_index(

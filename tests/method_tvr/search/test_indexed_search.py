@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from method_tvr.model_components import conv_predictors
 from method_tvr.options.values import FAISS_KINDS, PROVING_KINDS
 from method_tvr.search.candidates import CandidateIndex, CandidateSettings, clip_vectors, nearest_entries
-from method_tvr.search.index import faiss_index
+from method_tvr.search.index import faiss_index, faiss_package
 from method_tvr.search.index.faiss_index import DESCRIPTION, FaissRecipe, open_faiss_index, two_level_centres
 from method_tvr.search.index.milvus_index import open_milvus_index
 from method_tvr.search.index.recall import index_recall
@@ -285,3 +287,19 @@ def test_a_milvus_that_cannot_be_reached_is_named(case):
     pytest.importorskip("pymilvus", reason="pymilvus is not installed (index_requirements.txt)")
     with pytest.raises(InputError, match=r"http://127.0.0.1:9: .*is --index_uri the address of a running Milvus"):
         open_milvus_index("http://127.0.0.1:9", None, "ivf", "a" * 64, case.corpus, 2, ALL_CLIPS)
+
+
+@pytest.mark.parametrize(
+    ("capability", "told", "core"),
+    [("AVX512", None, "SkylakeX"), ("AVX2", None, "Haswell"), ("DEFAULT", None, None), ("AVX2", "Zen", "Zen")],
+)
+def test_faiss_multiplies_as_the_processor_can(monkeypatch, capability, told, core):
+    """While it is imported: what is started later is told nothing."""
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    monkeypatch.delenv(faiss_package.CORE, raising=False)
+    if told:
+        monkeypatch.setenv(faiss_package.CORE, told)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(faiss_package, "needed", lambda *_: os.environ.get(faiss_package.CORE))
+    assert faiss_package.import_faiss() == core
+    assert os.environ.get(faiss_package.CORE) == told
