@@ -278,6 +278,9 @@ def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Prepar
     if needed >= LARGE_BYTES:
         half = "" if dtype == np.float16 else ", half of it with --cache_dtype float16"
         print(f"note: {file.path}: packed, its features take {needed / 2**30:.1f} GiB of disk{half}", file=sys.stderr)
+        there = sum(path.stat().st_size for path in part.parent.glob("[!.]*/rows.npy"))
+        if there:
+            print(f"note: {part.parent}: {there / 2**30:.1f} GiB of other options or files lie there", file=sys.stderr)
     with open(part / "rows.npy", "wb") as out:
         out.write(npy_header(shape, recipe["dtype"]))
         out.flush()

@@ -282,6 +282,14 @@ def test_a_large_cache_says_what_it_takes_and_what_would_take_less(path, dtype, 
     assert said in capsys.readouterr().err
 
 
+def test_a_large_cache_says_what_lies_beside_it(path, capsys, monkeypatch):
+    monkeypatch.setattr(feature_cache, "LARGE_BYTES", 1)
+    pack(path)
+    assert "lie there" not in capsys.readouterr().err
+    pack(path, dtype="float16")
+    assert f"{cache_root(path)}: 0.0 GiB of other options or files lie there" in capsys.readouterr().err
+
+
 def test_caches_can_lie_elsewhere(path, tmp_path):
     elsewhere = tmp_path / "caches"
     check(pack(path, cache_dir=elsewhere), path)
