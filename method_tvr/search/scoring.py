@@ -76,16 +76,16 @@ def scores_of_entries(corpus: Corpus, entries: np.ndarray, video_queries: torch.
 
 
 def scores_of_pairs(
-    corpus: Corpus, entries: np.ndarray, asked: np.ndarray, video_queries: torch.Tensor
+    corpus: Corpus, entries: np.ndarray, query_of_pair: np.ndarray, video_queries: torch.Tensor
 ) -> torch.Tensor:
-    """(P,) scores of entries (P,), each for the query (Nq, M, D) that `asked` (P,) has for it: as of several at once.
+    """(P,) scores of entries (P,), each for one of several queries (Nq, M, D), whose numbers are `query_of_pair` (P,).
 
-    On a CPU, and bit by bit; see `scores_of_entries`. Clips are multiplied with the queries that ask for their entry,
-    and with few others: those of entries that are asked for seldom make up one product.
+    On a CPU, bit by bit those of a search; see `scores_of_entries`. Clips are multiplied with the queries that ask for
+    their entry, and with few others: where few ask, several entries make up one product.
     """
     columns = [of_modality.contiguous() for of_modality in video_queries.to(corpus.dtype).unbind(1)]
     order = np.argsort(entries, kind="stable")
-    entries, asked = entries[order], asked[order]
+    entries, asked = entries[order], query_of_pair[order]
     found = np.empty((len(columns), len(entries)), np.float32)
     for products in _products_of_pairs(entries):
         here, place = np.unique(entries[products[0].start : products[-1].stop], return_inverse=True)
