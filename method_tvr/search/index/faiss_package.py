@@ -12,10 +12,7 @@ from method_tvr.search.candidates import INSTALL
 from utils.basic_utils import needed
 
 CORE = "OPENBLAS_CORETYPE"
-CORES = {
-    "AVX512": "SkylakeX",
-    "AVX2": "Haswell",
-}  # torch's name for what a processor has: OpenBLAS' for one that has it
+CORES = {"AVX512": "SkylakeX", "AVX2": "Haswell"}  # what a processor has: the name of one that has it
 
 
 def import_faiss() -> Any:

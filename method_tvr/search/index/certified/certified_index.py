@@ -7,8 +7,8 @@ Videos that cannot reach it are left out. Of those that may, the second level is
 scored exactly, too: so the answer is that of an exact search. Where little can be left out, one pass over the corpus
 scores the rest, and the search takes longer than one without an index.
 
-Of many queries at once, any video is promising for some. They go to the second level without the first, and what they
-ask of a video is computed together.
+Of many queries at once, any video is promising for some. So these go to the second level without the first, and what
+they ask of a video is computed together.
 """
 
 from __future__ import annotations
@@ -230,19 +230,18 @@ class CertifiedIndex(SearchIndex):
 
     def _bounds(self, asked: Sequence[Floats], entries: np.ndarray, level: int) -> npt.NDArray[np.float32]:
         """See `UpperBounds.of`."""
-        before = self._above.bytes_read
-        found = self._above.of(asked, entries, level)
-        self.work.index_bytes += self._above.bytes_read - before
+        found, n_bytes = self._above.of(asked, entries, level)
+        self.work.index_bytes += n_bytes
         return found
 
 
 def _scored_by_a_pass(corpus: Corpus, entries: np.ndarray, queries: torch.Tensor) -> torch.Tensor:
     """(n, Nq) scores of entries (n,)."""
-    place, found = np.full(len(corpus), -1), torch.empty((len(entries), len(queries)))
-    place[entries] = np.arange(len(entries))
-    asked, way = place >= 0, way_on(corpus.device)
+    place, found = torch.full((len(corpus),), -1), torch.empty((len(entries), len(queries)))
+    place[torch.from_numpy(entries)] = torch.arange(len(entries))
+    asked, way = (place >= 0).numpy(), way_on(corpus.device)
     for _, some, scores in scores_by_a_pass(corpus, [queries.to(corpus.dtype)], corpus.block_rows, way, asked):
-        found[torch.from_numpy(place)[some]] = scores
+        found[place[some]] = scores
     return found
 
 

@@ -103,7 +103,6 @@ class UpperBounds:
 
     Attributes:
         in_order: (Nv,) all entries in the order in which they lie.
-        bytes_read: of levels' rows, so far.
     """
 
     def __init__(
@@ -116,17 +115,17 @@ class UpperBounds:
     ) -> None:
         self._layouts, self._level = layouts, level
         self._part, self._first, self._n_clips = part, first_row, n_clips
-        self.in_order, self.bytes_read = np.lexsort((first_row, part)), 0
+        self.in_order = np.lexsort((first_row, part))
         self._whole: tuple[int, list[PartBlocks]] = (0, [])  # blocks of that many rows, of all entries
         self._rooms = [np.empty(0, np.int8) for _ in range(AHEAD + 1)]
 
-    def of(self, queries: Sequence[Floats], entries: np.ndarray, level: int) -> npt.NDArray[np.float32]:
-        """(Nq, n) what scores of entries (n,), in the order in which they lie, are not above.
+    def of(self, queries: Sequence[Floats], entries: np.ndarray, level: int) -> tuple[npt.NDArray[np.float32], int]:
+        """(Nq, n) what scores of entries (n,), in the order in which they lie, are not above; and bytes that were read.
 
         Queries are given by their coordinates (Nq, D) in each modality.
         """
         n, layout = len(queries[0]), self._layouts[level]
-        found = np.zeros((n, len(entries)), np.float32)
+        found, n_bytes = np.zeros((n, len(entries)), np.float32), 0
         if n >= MANY:  # to whole steps of a product
             queries = [np.pad(coordinates, ((0, -n % COLUMNS_A_STEP), (0, 0))) for coordinates in queries]
         asked = [Asked.of(coordinates, layout) for coordinates in queries]
@@ -144,14 +143,14 @@ class UpperBounds:
                     yield from (Wanted(there.rows, number, block, own) for number, own in enumerate(together))
 
         for (_, _, block, of), rows in self._read_ahead(wanted()):
-            self.bytes_read += rows.nbytes
+            n_bytes += rows.nbytes
             if n >= MANY:
                 order, above = _above_of_many(rows, block, of)
                 found[:, block.entries.start + order] += above[:n].numpy()
             else:
                 above_of_few = _best(rows, block, of[0]) * of[0].step + of[0].constant
                 found[:, block.entries] += above_of_few.reshape(len(above_of_few), -1, n).sum(axis=1).T
-        return np.divide(found, len(queries), out=found)
+        return np.divide(found, len(queries), out=found), n_bytes
 
     def _blocks(self, entries: np.ndarray, most: int) -> list[PartBlocks]:
         """Entries, in the order in which they lie, part by part; those of all are kept for the next query."""
