@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Iterable
@@ -20,7 +21,15 @@ def warmup_linear(p: float, warmup: float) -> float:
     return p / warmup if p < warmup else max((p - 1.0) / (warmup - 1.0), 0.0)
 
 
-class BertAdam(Optimizer):
+class _UncompiledOptimizer(Optimizer):
+    """torch's, but that no method imports torch's compiler to be left out of it: over a second of each start."""
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+
+
+class BertAdam(_UncompiledOptimizer):
     """Adam with decoupled weight decay and each tensor's gradient clipped on its own.
 
     Args:

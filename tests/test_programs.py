@@ -92,16 +92,21 @@ def test_no_program_imports_what_takes_seconds_before_it_has_read_its_command_li
     assert (ended.stdout, ended.returncode) == ("none of them\n", 0), ended.stderr
 
 
-def test_a_search_and_a_model_that_is_read_need_neither_a_compiler_nor_models_of_language(tmp_path):
+def test_a_search_a_model_and_its_optimiser_need_neither_a_compiler_nor_models_of_language(tmp_path):
     code = f"""
 import sys
 import method_tvr.ask.search
+from method_tvr.optimization import BertAdam
 from method_tvr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.runs.small_models import small_model
 
-path = {str(tmp_path / "model.ckpt")!r}
-save_checkpoint(path, small_model(), 3)
+path, model = {str(tmp_path / "model.ckpt")!r}, small_model()
+save_checkpoint(path, model, 3)
 load_checkpoint(path)
+optimizer = BertAdam(model.parameters(), lr=0.1, warmup=0.5, t_total=2)
+optimizer.zero_grad()
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
 print(sorted({{"torch._dynamo", *{HEAVY!r}}} & sys.modules.keys()))
 """
     command = [sys.executable, "-c", code]

@@ -6,7 +6,6 @@ import multiprocessing
 from multiprocessing.context import ForkServerContext
 
 PRELOADED = [
-    "torch._dynamo",  # which an optimiser's first step imports
     "faiss",
     "pytest",
     "method_tvr.train",

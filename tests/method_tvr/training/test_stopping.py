@@ -92,8 +92,8 @@ def test_a_signal_that_is_taken_notice_of_leaves_time_to_finish(tmp_path):
 
 
 def computing(_: stopping.StopSignals) -> None:
-    threading.Timer(SETTLED_S, say, ("waiting",)).start()
-    say("begun")
+    for word, after_s in (("begun", SETTLED_S), ("waiting", 2 * SETTLED_S)):
+        threading.Timer(after_s, say, (word,)).start()
     stay_in_c()
 
 
