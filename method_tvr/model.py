@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_tvr.contrastive import LossSettings, frame_cl, of_pairs, ranking_losses, span_loss, video_cl
+from method_tvr.dataset.video_groups import ByModality, EncodedVideos, encoded_together, lengthened, with_padding
 from method_tvr.dset_configs import MODALITIES
 from method_tvr.model_components import (
     BertAttention,
@@ -26,10 +27,9 @@ from method_tvr.model_components import (
     TrainablePositionalEncoding,
     computing_in,
     conv_predictors,
-    encoded_together,
+    first_clips,
     hide,
     init_weights,
-    lengthened,
     mean_of,
     own_products,
     pool_clips,
@@ -38,7 +38,6 @@ from utils.ranks import ALONE, Ranks
 
 MASKED = -1e10  # score of a clip or token that does not exist
 EPS = 1e-12  # added to the length of a vector in a cosine, which may be 0
-ByModality = dict[str, torch.Tensor]
 # of a batch: what the losses need beside scores; the last two only where items are pairs
 LABELS = ("ctx_mask", "st_ed_indices", "match_labels", "item_weights", "query_ids")
 
@@ -95,16 +94,6 @@ class ContextEncoding(NamedTuple):
 
     h2: torch.Tensor  # (n, L, D), for FrameCL and VideoCL
     h3: torch.Tensor  # (n, L, D), for retrieval and localisation
-
-
-class EncodedVideos(NamedTuple):
-    """Videos of a batch that were encoded together; encodings are {modality: (n, L, D)} in float32."""
-
-    rows: slice | torch.Tensor  # which videos of the batch; a tensor is on the CPU
-    mask: torch.Tensor  # (n, L), 1 on clips that exist; L is at most that of the batch
-    for_videos: ByModality  # what videos are retrieved by: h3
-    for_spans: ByModality  # what moments are localised by: h3
-    h2: ByModality  # what FrameCL and VideoCL contrast
 
 
 class ReLoCLNet(nn.Module):
@@ -201,20 +190,26 @@ class ReLoCLNet(nn.Module):
     def encode_context(
         self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> dict[str, ContextEncoding]:
-        """Encode the clips of videos, each modality attending to the other where there are two.
+        """Encode clips of videos, each modality attending to the other where there are two.
 
         Args:
-            ctx_feats: {modality: (N, L, Dm)} clip features, tef included.
+            ctx_feats: {modality: (N, n, Dm)} features, tef included, of the first n clips; all others are as the last.
             ctx_mask: (N, L), 1 on clips that exist; modalities share their clips.
+
+        Returns encodings of the first n clips.
         """
-        hidden = hide(ctx_mask, self.dtype).unsqueeze(1)
+        n_clips = ctx_feats[self.modalities[0]].shape[1]
+        own = ctx_mask[:, :n_clips]
         if len(self.modalities) > 1:
             # A padded clip is no clip to hide others from: it attends to all, as in the reference, whose boundary
             # scores see padded clips through the convolutions.
-            visible = torch.maximum(ctx_mask.unsqueeze(1), 1 - ctx_mask.unsqueeze(2))  # (N, L queries, L keys)
+            visible = torch.maximum(ctx_mask.unsqueeze(1), 1 - own.unsqueeze(2))  # (N, n queries, L keys)
             crossing = hide(visible, self.dtype)
+        else:
+            ctx_mask = own  # nobody sees more
+        hidden = hide(ctx_mask, self.dtype).unsqueeze(1)
         h1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
-        encoded = {}
+        encoded, hidden = {}, hidden[..., :n_clips]
         for m in self.modalities:
             crossed = self._cross(m, h1, crossing) if len(self.modalities) > 1 else h1[m]
             h2 = self.part(m, "encoder2")(crossed, hidden)
@@ -227,16 +222,18 @@ class ReLoCLNet(nn.Module):
         With `trim_padding`, zeros stand in the place of padding. On the CPU a group's videos are then of like length
         and next to nothing of their padding is encoded; on a GPU they are one group, as long as the batch is. Clips
         that exist come out the same. Those at the end of a video then see a similarity of 0 past it, where the
-        reference's see that of padding, which depends on how far the batch is padded.
+        reference's see that of padding, which depends on how far the batch is padded. Without it, evaluation on the
+        CPU encodes as much of the padding as they see.
 
-        The batch has `{modality}_feat` (N, L, Dm), `ctx_mask` (N, L), and on the CPU `ctx_lengths` (N,), as
-        `StartEndDataset` makes them.
+        The batch has `{modality}_feat` (N, L, Dm), 0 in padding, and `ctx_mask` (N, L).
         """
         mask = batch["ctx_mask"]
         encoded = []
-        for rows, length in encoded_together(batch, trim_padding):
+        reach = 0 if trim_padding else None if self.training else max(1, self.config.conv_kernel_size // 2)
+        for rows, length in encoded_together(mask, reach):
             group_mask = mask[rows, :length]
-            context = self.encode_context({m: batch[f"{m}_feat"][rows, :length] for m in self.modalities}, group_mask)
+            feats = {m: batch[f"{m}_feat"][rows, :length] for m in self.modalities}
+            context = self.encode_context(feats, group_mask if trim_padding else mask[rows])
             h2, h3 = ({m: encoding[i].float() for m, encoding in context.items()} for i in (0, 1))
             if trim_padding:
                 h3 = {m: h * group_mask.unsqueeze(2) for m, h in h3.items()}
@@ -248,13 +245,15 @@ class ReLoCLNet(nn.Module):
         return EncodedVideos(rows, mask, for_videos=h3, for_spans=h3, h2=h2)
 
     def _encode_input(self, modality: str, feat: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        return self.part(modality, "encoder1")(self.ctx_pos_embed(self.part(modality, "input_proj")(feat)), hidden)
+        clips = with_padding(self.part(modality, "input_proj")(feat), hidden.shape[2])  # (N, L, D)
+        return self.part(modality, "encoder1")(self.ctx_pos_embed(clips), hidden)
 
     def _cross(self, modality: str, h1: Mapping[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
-        """Let one of two modalities attend to the other: (N, L, D)."""
+        """Let clips of one of two modalities, as many as `hidden` (N, n, L) is of, attend to the other: (N, n, D)."""
+        own = first_clips(h1[modality], hidden.shape[1])
         side = next(h1[other] for other in self.modalities if other != modality)
-        cross = self.part(modality, "cross_att")(h1[modality], side, hidden)
-        return self.part(modality, "cross_layernorm")(cross + h1[modality])
+        cross = self.part(modality, "cross_att")(own, side, hidden)
+        return self.part(modality, "cross_layernorm")(cross + own)
 
     # ---------------------------------------------------------------- scores
 

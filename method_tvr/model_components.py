@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,9 +14,6 @@ from torch.autograd.function import once_differentiable
 
 ALIGNED = 8  # numbers of 16 bits a row of a matrix must be a multiple of, for a GPU's fast products
 HALF = (torch.bfloat16, torch.float16)
-# Videos of a batch that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the
-# next one reads it. On a GPU all of them: it must not wait for its host.
-CPU_GROUP = 16
 
 
 def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
@@ -356,9 +353,9 @@ def convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
     return matrix
 
 
-def lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
-    """Rows (n, L) with `beyond` more columns of a value: (n, L + beyond)."""
-    return F.pad(rows, (0, beyond), value=value) if beyond else rows
+def first_clips(clips: torch.Tensor, n: int) -> torch.Tensor:
+    """(N, n, D) of clips (N, L, D): of all of them no slice, through which gradients would add up in another order."""
+    return clips if n == clips.shape[1] else clips[:, :n]
 
 
 def mean_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -378,17 +375,3 @@ def init_weights(module: nn.Module, std: float, generator: torch.Generator) -> N
             nn.init.kaiming_uniform_(part.weight, a=5**0.5, generator=generator)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
-
-
-def encoded_together(
-    batch: Mapping[str, torch.Tensor], trim_padding: bool
-) -> Iterator[tuple[slice | torch.Tensor, int]]:
-    """The rows of each group of videos, and the number of clips that they are encoded at."""
-    n, padded = batch["ctx_mask"].shape
-    if batch["ctx_mask"].device.type != "cpu":
-        yield slice(0, n), padded
-    elif trim_padding:
-        lengths = batch["ctx_lengths"]
-        yield from ((rows, int(lengths[rows].max())) for rows in lengths.argsort().split(CPU_GROUP))
-    else:
-        yield from ((slice(first, min(first + CPU_GROUP, n)), padded) for first in range(0, n, CPU_GROUP))

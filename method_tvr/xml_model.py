@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from method_tvr.model import MASKED, ByModality, EncodedVideos, ModelConfig, ReLoCLNet
+from method_tvr.dataset.video_groups import ByModality, EncodedVideos
+from method_tvr.model import MASKED, ModelConfig, ReLoCLNet
 from method_tvr.model_components import (
     BertAttention,
     LinearLayer,
     TrainablePositionalEncoding,
+    first_clips,
     hide,
     mean_of,
     own_products,
@@ -121,16 +123,20 @@ class XML(ReLoCLNet):
         self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
     ) -> dict[str, XMLEncoding]:
         """Encode the clips of videos; with `cross_att` each modality attends to the other between f1 and f2."""
-        hidden = hide(ctx_mask, self.dtype).unsqueeze(1)
+        own = ctx_mask[:, : ctx_feats[self.modalities[0]].shape[1]]  # (N, n), see `ReLoCLNet.encode_context`
+        keys = ctx_mask if self.config.cross_att else own
+        hidden = hide(keys, self.dtype).unsqueeze(1)
         f1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
         if not self.config.cross_att:
             return {m: XMLEncoding(f1[m], self._through(f1[m], m, hidden, 2, 3)) for m in self.modalities}
         # a padded clip is hidden from, and hides, all others alike, so that it attends to all, with rounded scores
-        both = ctx_mask.unsqueeze(2) * ctx_mask.unsqueeze(1)  # (N, L queries, L keys)
+        both = own.unsqueeze(2) * keys.unsqueeze(1)  # (N, n queries, L keys)
         crossing = hide(both, self.dtype, HIDDEN)
-        return {
-            m: XMLEncoding(f1[m], self._through(self._cross(m, f1, crossing), m, hidden, 2)) for m in self.modalities
-        }
+        n_clips, encoded = own.shape[1], {}
+        for m in self.modalities:
+            f2 = self._through(self._cross(m, f1, crossing), m, hidden[..., :n_clips], 2)
+            encoded[m] = XMLEncoding(first_clips(f1[m], n_clips), f2)
+        return encoded
 
     def _through(self, clips: torch.Tensor, modality: str, hidden: torch.Tensor, *numbers: int) -> torch.Tensor:
         """Clips (N, L, D) through the encoders of a modality with these numbers."""

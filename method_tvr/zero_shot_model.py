@@ -28,7 +28,8 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from method_tvr.model import ByModality, EncodedVideos, ModelConfig, ReLoCLNet
+from method_tvr.dataset.video_groups import ByModality, EncodedVideos
+from method_tvr.model import ModelConfig, ReLoCLNet
 from method_tvr.model_components import SpanPredictor
 
 SPARE = 8  # numbers, which keeps rows as wide as matrix products like them

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import method_tvr.model as model_module
 import method_tvr.search.scoring as scoring_module
-from method_tvr import inference, model_components, train
+from method_tvr import inference, train
 from method_tvr.ask import encode_corpus, search
 from method_tvr.config import OPTIONS
+from method_tvr.dataset import video_groups
 from method_tvr.model import ReLoCLNet
 from method_tvr.model_components import attention, conv_predictors, hide, keep_mask, keep_scale
 from method_tvr.options.row import INFERENCE, TRAIN, options_of
@@ -24,6 +26,7 @@ from method_tvr.search.retrieval import Searcher
 from method_tvr.trained import trained_model
 from method_tvr.training import launch
 from method_tvr.web import serve
+from method_tvr.xml_model import XMLConfig
 from tests.support.runs.small_models import SMALL, small_batch, small_model
 
 PROGRAMS = (train, inference, encode_corpus, search, serve)
@@ -112,12 +115,43 @@ def test_trimming_changes_no_clip_that_exists_and_leaves_zeros_past_them(batch):
             assert (trimmed[name][~exists] == 0).all()
 
 
+ONE_MODALITY = replace(SMALL, ctx_mode="video_tef")
+XML = XMLConfig(**{**vars(SMALL), "ctx_mode": "video_sub"})
+
+
+@pytest.mark.parametrize("config", [SMALL, ONE_MODALITY, XML, replace(XML, cross_att=False)])
+def test_evaluation_encodes_of_the_padding_what_scores_see_as_beside_all_of_it(config):
+    config = replace(config, max_ctx_l=70)
+    batch = small_batch(50, config=config)
+    exists = batch["ctx_mask"].unsqueeze(2)
+    batch |= {f"{m}_feat": batch[f"{m}_feat"] * exists for m in config.modalities}
+    model = config.build(torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        context = model.encode_context({m: batch[f"{m}_feat"] for m in model.modalities}, batch["ctx_mask"])
+        groups = model.encode_videos(batch)
+    h2, h3 = ({m: encoding[i] for m, encoding in context.items()} for i in (0, 1))
+    whole = model.as_used(slice(None), batch["ctx_mask"], h2, h3)
+    lengths = [group.mask.shape[1] for group in groups]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < config.max_ctx_l
+    kernel = config.conv_kernel_size
+    seen_of_all = F.max_pool1d(batch["ctx_mask"], kernel, stride=1, padding=kernel // 2).bool()
+    for group in groups:
+        seen, n_clips = seen_of_all[group.rows], group.mask.shape[1]
+        assert not seen[:, n_clips:].any()
+        seen = seen[:, :n_clips]
+        for of_group, of_all in ((group.for_videos, whole.for_videos), (group.for_spans, whole.for_spans)):
+            for m in model.modalities:
+                expected = of_all[m][group.rows, :n_clips]
+                torch.testing.assert_close(of_group[m][seen], expected[seen], atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("trim_padding", [False, True])
 @pytest.mark.parametrize("group", [1, 2, 100])
 def test_losses_and_gradients_do_not_depend_on_how_videos_are_grouped(batch, monkeypatch, group, trim_padding):
     results = []
     for size in (4, group):
-        monkeypatch.setattr(model_components, "CPU_GROUP", size)
+        monkeypatch.setattr(video_groups, "CPU_GROUP", size)
         results.append(losses_and_gradients(batch, NO_DROPOUT, trim_padding))
     assert_same_training(*results)
 
