@@ -26,7 +26,7 @@ from method_tvr.search.records import (
     SearchSettings,
     Shortlist,
 )
-from method_tvr.search.scoring import BestEntries, concatenated, scores_by_a_pass, way_on
+from method_tvr.search.scoring import BestEntries, as_among, concatenated, scores_by_a_pass, way_on
 from method_tvr.search.sharding import Shard, videos_of_shard
 from method_tvr.search.spans.best_spans import SUMS, best_spans
 from method_tvr.search.spans.whole_spans import best_through, relative_to_best
@@ -144,9 +144,10 @@ class Searcher:
             n_videos = len(np.unique(self._videos if allowed is None else self._videos[allowed]))
             of_each = [BestEntries(keep, self._video_of_entry, n_videos) for _ in blocks]
         max_rows = self.settings.clip_block or self.corpus.block_rows
-        for number, entries, scores in scores_by_a_pass(self.corpus, blocks, max_rows, self._way, allowed):
+        alike = [as_among(block, len(queries)) if len(block) == 1 else block for block in blocks]
+        for number, entries, scores in scores_by_a_pass(self.corpus, alike, max_rows, self._way, allowed):
             for kept in (best, of_each) if of_each else (best,):
-                kept[number].add(entries, scores)
+                kept[number].add(entries, scores[:, : len(blocks[number])])
         return concatenated(best), concatenated(of_each) if of_each else None
 
     @torch.inference_mode()

@@ -174,11 +174,11 @@ def queries() -> EncodedQueries:
 
 
 def assert_identical(
-    corpus: StoredCorpus, index: CertifiedIndex, queries: EncodedQueries, allowed=None, of=None
+    corpus: StoredCorpus, index: CertifiedIndex, queries: EncodedQueries, allowed=None, of=None, settings=SETTINGS
 ) -> None:
     """Of one query, and of several."""
     searchers = [
-        Searcher(corpus, conv_predictors(*KERNELS), SETTINGS, video_of_entry=of, index=each) for each in (index, None)
+        Searcher(corpus, conv_predictors(*KERNELS), settings, video_of_entry=of, index=each) for each in (index, None)
     ]
     together, exact_together = (searcher.find(queries, allowed) for searcher in searchers)
     for name in ("entries", "entry_scores", "videos", "video_scores"):
@@ -329,9 +329,34 @@ def test_a_part_of_the_corpus_is_searched_alone(tmp_path, queries):
     assert_identical(corpus, index, queries)
 
 
-def test_the_best_of_each_video_are_found_where_entries_are_parts_of_videos(tmp_path, queries):
+@pytest.mark.parametrize("parts", [4, 20, 60])  # of a video: with 20 there are fewer videos than are kept
+def test_the_best_of_each_video_are_found_where_entries_are_parts_of_videos(
+    tmp_path, queries, many_queries, parts, monkeypatch
+):
+    monkeypatch.setattr(certified_index, "SCORED_AT_A_TIME", 1)
+    monkeypatch.setattr(certified_index, "PROMISING", 1)
     corpus, index = opened(written(tmp_path / "corpus", range(60)))
-    assert_identical(corpus, index, queries, of=np.arange(60) // 4)
+    of = np.arange(60) // parts
+    assert_identical(corpus, index, queries, of=of)
+    allowed = np.arange(60) % 3 > 0
+    assert_identical(corpus, index, queries, allowed, of)
+    monkeypatch.setattr(certified_index, "A_PASS_OF_MANY", 2)  # as if the corpus were large
+    assert_identical(corpus, index, many_queries, allowed, of)
+
+
+@pytest.mark.parametrize("query_block", [1, 8])
+def test_a_query_that_a_block_leaves_over_is_answered_as_the_others(tmp_path, many_queries, query_block, monkeypatch):
+    monkeypatch.setattr(certified_index, "A_PASS_OF_MANY", 2)
+    corpus, index = opened(written(tmp_path / "corpus", range(60)))
+    settings = replace(SETTINGS, query_block=query_block)
+    assert len(many_queries) % 8 == 1
+    assert_identical(corpus, index, many_queries, settings=settings)
+    assert_identical(corpus, index, many_queries[:3], settings=settings)
+    found = [
+        Searcher(corpus, conv_predictors(*KERNELS), each).find(many_queries).entry_scores
+        for each in (settings, SETTINGS)
+    ]
+    assert torch.equal(*found)
 
 
 def test_scores_of_some_are_those_of_all(tmp_path, queries):

@@ -67,12 +67,12 @@ class _Scored:
         video_of_entry: torch.Tensor | None,
     ) -> None:
         self._corpus, self._query, self._n_queries = corpus, query, n_queries
-        self._best = BestEntries(keep)
-        n_videos, self._of_videos = len(usable), self._best
+        self._best = self._of_videos = BestEntries(keep)
+        self._kept = [(self._best, min(keep, len(usable)))]  # and how many the answer has
         if video_of_entry is not None:
             n_videos = len(video_of_entry[torch.from_numpy(usable)].unique())
             self._of_videos = BestEntries(keep, video_of_entry, n_videos)
-        self._keep = min(keep, n_videos)
+            self._kept.append((self._of_videos, min(keep, n_videos)))
         self.needed = -np.inf  # the score that the answer needs at least, as far as is known
         self.n_entries = self.n_clips = 0
 
@@ -84,11 +84,12 @@ class _Scored:
         """Of entries (n,) that have been scored (n, 1) elsewhere."""
         self.n_entries += len(entries)
         self.n_clips += int(self._corpus.n_clips[entries].sum())
-        for best in {id(self._best): self._best, id(self._of_videos): self._of_videos}.values():
+        for best, _ in self._kept:
             best.add(torch.from_numpy(entries), scores)
-        of_videos = self._of_videos.result()[1][0]
-        if len(of_videos) >= self._keep:
-            self.needed = float(of_videos[self._keep - 1])
+        found = [(best.result()[1][0], n) for best, n in self._kept]
+        # of both: where there are fewer videos than are kept, entries go on below the worst of the videos
+        if all(len(of_best) >= n for of_best, n in found):
+            self.needed = min(float(of_best[n - 1]) for of_best, n in found)
 
     def add_by_a_pass(self, entries: np.ndarray) -> None:
         """The same for so many that one pass over the corpus is faster."""
