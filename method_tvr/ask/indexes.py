@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from easydict import EasyDict
@@ -30,6 +32,12 @@ def corpus_seal(store: CorpusStore, videos: Sequence[Video]) -> str:
     return digest.hexdigest()
 
 
+def _beside(store: CorpusStore, suffix: str) -> Path:
+    """What belongs to an encoded corpus lies beside it, under its name with a suffix, whatever folder is current."""
+    folder = Path(os.path.abspath(store.folder))
+    return folder.with_name(folder.name + suffix)
+
+
 def open_index(
     opt: EasyDict,
     store: CorpusStore,
@@ -46,9 +54,7 @@ def open_index(
     if opt.index == CERTIFIED:
         if not isinstance(corpus, StoredCorpus) or corpus.device.type != "cpu":
             raise InputError(f"--index {CERTIFIED}: runs on the CPU: give --device -1")
-        return open_certified_index(
-            store.folder.with_name(f"{store.folder.name}_certified"), store, corpus, sample_queries
-        )
+        return open_certified_index(_beside(store, "_certified"), store, corpus, sample_queries)
     if opt.prove and corpus.device.type != "cpu":
         raise InputError("--prove: runs on the CPU: give --device -1")
     settings = CandidateSettings(opt.candidate_clips, opt.candidate_videos, opt.probes, opt.prove)
@@ -58,9 +64,9 @@ def open_index(
         from method_tvr.search.index.faiss_index import FaissRecipe, open_faiss_index  # here, because few need it
 
         recipe = FaissRecipe(kind, seal, opt.pq_bytes)
-        folder = store.folder.with_name(f"{store.folder.name}_{kind}_index")
+        folder = _beside(store, f"_{kind}_index")
         return open_faiss_index(folder, recipe, corpus, n_modalities, settings, opt.trust_index)
     from method_tvr.search.index.milvus_index import open_milvus_index
 
-    uri = opt.index_uri or str(store.folder.with_name(f"{store.folder.name}_milvus.db"))
+    uri = opt.index_uri or str(_beside(store, "_milvus.db"))
     return open_milvus_index(uri, opt.index_token, kind, seal, corpus, n_modalities, settings)

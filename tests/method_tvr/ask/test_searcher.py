@@ -50,6 +50,14 @@ def test_moments_are_those_of_inference_asked_in_words(searcher, trained, tmp_pa
         assert [m.score for m in moments] == pytest.approx([m["score"] for m in expected], rel=1e-4)
 
 
+def test_an_index_lies_beside_its_corpus_whatever_folder_is_current(trained, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    monkeypatch.chdir(folder / "encoded_val")
+    for corpus in (".", "../encoded_val"):
+        MomentSearcher.open(folder, device=-1, encoded_corpus=corpus, index="certified").search(SENTENCES[0])
+        shutil.rmtree(folder / "encoded_val_certified")
+
+
 def test_the_parts_of_a_score_make_the_score(searcher):
     for moment in searcher.search(SENTENCES[0], top_k=20):
         assert list(moment.match) == ["video", "sub"]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -398,6 +403,55 @@ def test_a_folder_that_is_no_index_stays(tmp_path):
     with pytest.raises(InputError, match="index: is no certified index"):
         opened(folder)
     assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_not_of_the_index_stays_in_its_folder(tmp_path, queries):
+    folder, own = written(tmp_path / "corpus", range(10)), tmp_path / "index" / "mine"
+    opened(folder)
+    own.mkdir()
+    (own / "notes.txt").write_text("mine")
+    (tmp_path / "index" / "part-99999").symlink_to(own)
+    assert_identical(*opened(folder), queries)
+    assert (own / "notes.txt").read_text() == "mine"
+
+
+def test_who_opens_an_index_waits_for_another_process_that_builds_it(tmp_path, queries, capsys):
+    folder = written(tmp_path / "corpus", range(10))
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(opened, folder)
+        time.sleep(0.3)
+        assert not waiting.done()
+        assert not (tmp_path / "index").exists()
+        os.close(handle)
+        assert_identical(*waiting.result(), queries)
+    assert "waiting for another process that opens or builds" in capsys.readouterr().err
+
+
+def test_an_index_that_another_process_writes_anew_is_not_read_as_it_was(tmp_path, queries, monkeypatch):
+    monkeypatch.setattr(certified_files, "HELD_BYTES", 0)
+    folder = written(tmp_path / "corpus", range(60))
+    corpus, index = opened(folder)
+    shutil.rmtree(tmp_path / "index")
+    others = np.random.default_rng(0).standard_normal((50, 2, D))
+    open_certified_index(tmp_path / "index", CorpusStore(folder), corpus, lambda: others)
+    with pytest.raises(InputError, match=r"written the index anew since it was opened: start again"):
+        index.find(corpus, queries.for_videos, 5)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "make room"), (errno.EROFS, "allow it"), (errno.ENOTDIR, "remove the folder index")],
+)
+def test_what_keeps_an_index_from_being_opened_is_said_with_what_to_do(tmp_path, monkeypatch, number, advice):
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    folder = written(tmp_path / "corpus", range(10))
+    monkeypatch.setattr(certified_files, "write_sealed", fail)
+    with pytest.raises(InputError, match=rf"index: .*{os.strerror(number)}.*{advice}"):
+        opened(folder)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,12 @@ the corpus are so in the index, which reads the corpus' new parts alone.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +26,7 @@ from method_tvr.search.stored_corpus import StoredCorpus
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, progress
 from utils.storage.array_file import ArrayFile, open_array
-from utils.storage.whole_folder import file_digest, put_in_place, read_sealed, write_sealed
+from utils.storage.whole_folder import file_digest, lock, put_in_place, read_sealed, write_sealed
 
 FORMAT_VERSION = 3
 DESCRIPTION = "index.json"
@@ -33,6 +37,9 @@ ROW_BYTES = (64, 128)  # of a clip and modality at each level
 MAX_OPEN = 128  # parts that are open at a time, each with a file for each level
 HELD_BYTES = 1 << 29  # up to which an index is held in memory
 SEED = 2018
+PART = re.compile(r"part-\d+")  # a part's name, that of the corpus' part
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+KEPT_OUT = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -70,18 +77,40 @@ def open_certified_index(
     """
     recipe = CertifiedRecipe(recipe_seal(store.recipe), len(store.recipe.modalities), store.recipe.hidden_size)
     try:
-        bases, of_bases = _bases(folder, recipe, store, sample_queries)
-        kept = {part.folder.name for part in store.parts}
-        for path in folder.iterdir():
-            if path.is_dir() and not path.name.startswith(".") and path.name not in kept:
-                shutil.rmtree(path)
-        for number, part in enumerate(progress(store.parts, "certified index")):
-            _write_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
+        with _alone(store.folder, folder):
+            bases, of_bases = _bases(folder, recipe, store, sample_queries)
+            kept = {part.folder.name for part in store.parts}
+            for path in folder.iterdir():
+                if PART.fullmatch(path.name) and path.name not in kept and path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+            for number, part in enumerate(progress(store.parts, "certified index")):
+                _write_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
+            parts = _Parts(folder, recipe, store.parts, of_bases)
+            parts.check()
     except OSError as err:
-        raise InputError(f"{folder}: no index can be written there ({err.strerror or err}): make room") from err
-    parts = _Parts(folder, recipe, store.parts)
-    parts.check()
+        raise InputError(f"{folder}: {_advice(err, folder)}") from err
     return CertifiedIndex(bases, recipe.layouts, parts.level, *corpus.places, corpus.n_clips, corpus.row_bytes)
+
+
+@contextmanager
+def _alone(corpus: Path, folder: Path) -> Iterator[None]:
+    """Keep other processes from an index while one brings it up to date; it is the corpus that is locked."""
+    handle = os.open(corpus, os.O_RDONLY)
+    try:
+        lock(handle, folder, f"waiting for another process that opens or builds {folder}")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _advice(err: OSError, folder: Path) -> str:
+    """Why an index cannot be opened, and what to do."""
+    why = err.strerror or err
+    if err.errno in FULL:
+        return f"no index can be written there ({why}): make room"
+    if err.errno in KEPT_OUT:
+        return f"no index can be written there ({why}): allow it, or move the encoded corpus to where it is allowed"
+    return f"cannot be read ({why}): {_remedy(folder)}"
 
 
 def _remedy(folder: Path) -> str:
@@ -155,6 +184,11 @@ def _unit(opened: OpenPart, first: int, n: int, vectors: slice = slice(None)) ->
     return unit
 
 
+def _made_of(part: Part, of_bases: str) -> dict[str, Any]:
+    """What a part of an index depends on."""
+    return {"rows": part.files[ROWS]["sha256"], "bases": of_bases}
+
+
 def _write_part(
     folder: Path,
     part: Part,
@@ -165,8 +199,8 @@ def _write_part(
 ) -> None:
     """Write what is kept of a part's rows, unless it is there."""
     said = read_sealed(folder / DESCRIPTION, _remedy(folder.parent)) if (folder / DESCRIPTION).is_file() else {}
-    wanted = {"rows": part.files[ROWS]["sha256"], "bases": of_bases}
-    if {name: said.get(name) for name in wanted} == wanted:
+    wanted = _made_of(part, of_bases)
+    if said.items() >= wanted.items():
         return
     n_rows, layouts = int(part.n_rows.sum()), recipe.layouts
     rows = [np.empty(shape, np.int8) for shape in recipe.shapes(n_rows)]
@@ -207,8 +241,8 @@ def _coordinates(
 class _Parts:
     """The parts of an index, as they are read."""
 
-    def __init__(self, folder: Path, recipe: CertifiedRecipe, parts: Sequence[Part]) -> None:
-        self._folder, self._recipe, self._parts = folder, recipe, parts
+    def __init__(self, folder: Path, recipe: CertifiedRecipe, parts: Sequence[Part], of_bases: str) -> None:
+        self._folder, self._recipe, self._parts, self._of_bases = folder, recipe, parts, of_bases
         self._remedy = _remedy(folder)
         self._opened = lru_cache(MAX_OPEN)(self._open)
         row_bytes = sum(layout.row_bytes for layout in recipe.layouts) * recipe.n_modalities
@@ -235,11 +269,17 @@ class _Parts:
                 self._held.append(_levels(said, [rows[:] for rows in files]))
 
     def _description(self, part: Part) -> dict[str, Any]:
-        return read_sealed(self._folder / part.folder.name / DESCRIPTION, self._remedy)
+        """What a part says of itself; an `InputError` if it was made of other rows, or with other bases."""
+        path = self._folder / part.folder.name / DESCRIPTION
+        said = read_sealed(path, self._remedy)
+        if not said.items() >= _made_of(part, self._of_bases).items():
+            raise InputError(f"{path}: another process has written the index anew since it was opened: start again")
+        return said
 
     def _open(self, number: int) -> list[Level]:
         part = self._parts[number]
-        return _levels(self._description(part), self._files(part))
+        files = self._files(part)
+        return _levels(self._description(part), files)
 
     def _files(self, part: Part) -> list[ArrayFile]:
         folder, shapes = self._folder / part.folder.name, self._recipe.shapes(int(part.n_rows.sum()))
