@@ -86,10 +86,11 @@ class Reach:
         return min(n_clips, self.max_ctx_l) if self.cut or (self.times.is_auto and not self.windows) else n_clips
 
     def before_averaging(self, n_clips: int, duration: float) -> int:
-        """At least how many clips a video of some seconds had that has `n_clips` in an encoded corpus."""
+        """How many clips a video of some seconds had that has `n_clips` in an encoded corpus."""
         if isinstance(self.clip_length, str) or self.windows or n_clips < self.max_ctx_l:
             return n_clips
-        return max(n_clips, math.floor(duration / self.clip_length))
+        lasted = duration / self.clip_length
+        return math.ceil(lasted) if math.floor(lasted) > n_clips else n_clips  # a part of one may have been none
 
 
 @dataclass(frozen=True)

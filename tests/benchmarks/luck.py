@@ -103,6 +103,8 @@ def run(seeds: Mapping[str, int], epochs: int, options: Sequence[str]) -> list[l
 
     with tempfile.TemporaryDirectory() as folder, drawn_by(seeds):
         opt = parse_train_options([*SMALL_RUN, *options])
+        if epochs > opt.n_epoch:
+            raise InputError(f"--epochs {epochs}: the schedule ends after {opt.n_epoch}: give -- --n_epoch {epochs}")
         ensure_dataset(opt)
         opt.results_dir = f"{folder}/run"
         with Trainer(opt) as trainer, mock.patch.object(train, "evaluate_split", evaluated):

@@ -53,6 +53,12 @@ def test_a_run_is_written_down_by_epoch_and_halves(tiny_corpus, tmp_path, capsys
     assert (tmp_path / "luck.png").stat().st_size > 1000
 
 
+def test_more_epochs_than_the_schedule_has_are_refused(tiny_corpus, capsys):
+    with pytest.raises(SystemExit):
+        luck.main(["--epochs", "3", "--", *tiny_corpus.options(n_epoch=2)])
+    assert "--epochs 3: the schedule ends after 2: give -- --n_epoch 3" in capsys.readouterr().err
+
+
 def test_the_run_of_the_first_seed_is_made_once_for_all_sources(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(luck, "run", lambda seeds, *_: made.append(dict(seeds)) or [[0.0, 0.0, 0.0]])
