@@ -17,3 +17,11 @@ need() { # PACKAGE...: what the python here must have
   python -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "$@" 2>/dev/null ||
     fail "the python here lacks the project's packages: source setup.sh first, in $root"
 }
+
+help_of() { # PROGRAM ARGUMENT...: asked for --help, say how the script is called, and what the program takes
+  case "${2:-}" in -h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exec python "$root/$1" --help
+    ;;
+  esac
+}

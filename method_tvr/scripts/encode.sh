@@ -8,6 +8,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need torch h5py
+help_of method_tvr/ask/encode_corpus.py "$@"
 
 [ $# -ge 3 ] || fail "usage: encode.sh MODEL_DIR SPLIT_NAME CORPUS_DIR [options]"
 model_dir="$1" split_name="$2" corpus_dir="$3"

@@ -9,6 +9,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need torch h5py
+help_of method_tvr/inference.py "$@"
 
 [ $# -ge 2 ] || fail "usage: inference.sh MODEL_DIR SPLIT_NAME [options]"
 model_dir="$1" split_name="$2"

@@ -8,6 +8,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need torch h5py
+help_of method_tvr/ask/search.py "$@"
 
 [ $# -ge 1 ] || fail "usage: search.sh MODEL_DIR [SENTENCE ...] [options]"
 model_dir="$1"

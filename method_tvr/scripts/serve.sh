@@ -9,6 +9,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need torch h5py
+help_of method_tvr/web/serve.py "$@"
 
 [ $# -ge 1 ] || fail "usage: serve.sh MODEL_DIR [--videos DIR] [options]"
 model_dir="$1"

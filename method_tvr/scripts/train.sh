@@ -16,6 +16,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need torch h5py
+help_of method_tvr/train.py "$@"
 
 if [ "${1:-}" = --resume ]; then
   exec python "$root/method_tvr/train.py" --results_root "$root/method_tvr/results" "$@"

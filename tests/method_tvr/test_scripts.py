@@ -112,6 +112,16 @@ def test_scripts_say_how_they_are_used(script, tmp_path):
     assert finished.stderr.startswith("error: usage: ")
 
 
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [("train", "--lr "), ("inference", "--eval_id"), ("encode", "--model_dir"), ("search", "--top_k")],
+)
+def test_scripts_say_what_their_programs_take(script, option, tmp_path):
+    finished = bash(SCRIPTS / f"{script}.sh", "--help", cwd=tmp_path)
+    assert f"bash method_tvr/scripts/{script}.sh" in finished.stdout
+    assert option in finished.stdout
+
+
 def test_a_results_folder_that_was_moved_still_works(results, tiny_corpus, home, run_main, monkeypatch):
     moved = Path(shutil.copytree(results, home / "moved"))
     monkeypatch.chdir(home)
