@@ -18,11 +18,12 @@ for option in "$@"; do
 done
 
 model_dir="$(dirname "$submission")"
-options=()
+options=() meant="TVR's, as $submission lies in no results folder"
 if [ -f "$model_dir/opt.json" ] && [ "$own_gt_path" = no ]; then
   need h5py
   words="$(python "$root/method_tvr/report/evaluation_options.py" "$model_dir" "$split_name")"
   while IFS= read -r word; do options+=("$word"); done <<<"$words"
+  meant="as $model_dir/opt.json says, from the current folder on"
 elif [ "$own_gt_path" = no ]; then # else the one given comes with the other options
   case "$split_name" in
     train | val) options=(--gt_path "$root/data/tvr_${split_name}_release.jsonl") ;;
@@ -34,5 +35,9 @@ elif [ "$own_gt_path" = no ]; then # else the one given comes with the other opt
   esac
 fi
 
+if [ "$own_gt_path" = no ]; then
+  gt_path="${options[${#options[@]} - 1]}"
+  [ -e "$gt_path" ] || fail "$gt_path: annotations of $split_name are not there ($meant): name them with --gt_path PATH"
+fi
 exec python "$root/standalone_eval/eval.py" --submission_path "$submission" --save_path "$save_path" \
   ${options[@]+"${options[@]}"} "$@"

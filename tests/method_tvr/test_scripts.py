@@ -122,6 +122,18 @@ def test_scripts_say_what_their_programs_take(script, option, tmp_path):
     assert option in finished.stdout
 
 
+def test_annotations_that_are_not_there_are_asked_for(results, home):
+    (predictions,) = results.glob("best_*_VR.json")
+    alone = Path(shutil.copytree(results, home / "alone"))
+    saved = json.loads((alone / "opt.json").read_text())
+    (alone / "opt.json").write_text(json.dumps({**saved, "eval_path": "elsewhere/val.jsonl"}))
+    elsewhere = shutil.copy(predictions, home / "predictions.json")
+    for path, why in ((elsewhere, "TVR's, as"), (alone / predictions.name, "opt.json says")):
+        finished = bash(SCRIPTS / "eval.sh", "val", path, home / "metrics.json", cwd=home, code=2)
+        assert why in finished.stderr
+        assert "name them with --gt_path PATH" in finished.stderr
+
+
 def test_a_results_folder_that_was_moved_still_works(results, tiny_corpus, home, run_main, monkeypatch):
     moved = Path(shutil.copytree(results, home / "moved"))
     monkeypatch.chdir(home)
