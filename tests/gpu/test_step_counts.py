@@ -44,7 +44,7 @@ COUNTED = """
         opt.results_dir = f"{folder}/{{number}}"
         with Trainer(opt) as trainer:
             trainer._save = lambda: None
-            for _ in range(2):  # until each size of batch has its graph
+            for _ in range(1 if "off" in argv else 2):  # until each size of batch has its graph
                 trainer._train_epoch()
                 trainer.place.step = 0
             counter = Counter()
