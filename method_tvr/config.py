@@ -89,11 +89,11 @@ OPTIONS: Table = (
         Option("settings", None, "json of options, as utils/extract_features.sh writes it; what is typed wins",
                inference=UNSHARED, metavar="FILE"),
         Option("recipe", None, "options by one name; steady: learns from the first epoch whatever the seed "
-               "(--span_init edge --all_negatives --bias_correction)", choices=sorted(RECIPES)),
+               "(--span_init edge --all_negatives --bias_correction; wants a larger --lr)", choices=sorted(RECIPES)),
         Option("lr", 1e-4, "peak learning rate", NOT_NEGATIVE),
         Option("lr_warmup_proportion", 0.01, "share of all steps over which lr grows", NOT_NEGATIVE),
         Option("wd", 0.01, "weight decay", NOT_NEGATIVE),
-        Option("bias_correction", False, "Adam's, which the published optimiser lacks: first steps are shorter"),
+        Option("bias_correction", False, "Adam's, which the published optimiser lacks; it wants a larger --lr"),
         Option("n_epoch", 100, "most epochs", ABOVE_0),
         Option("max_es_cnt", 10, "stop after more than this many epochs without a better one, -1: never",
                NOT_NEGATIVE_OR_OFF),
