@@ -261,9 +261,9 @@ def test_no_event_takes_anything_but_plain_values(page, monkeypatch, capfd, valu
     events = inputs_of_events(page)
     assert len(events) >= 9
     for event, inputs in events:
-        places = [place for place, one in enumerate(inputs) if one["type"] != "state"]
-        for place in places if isinstance(value, dict) else places[-1:]:
-            component = inputs[place]
+        for place, component in enumerate(inputs):
+            if component["type"] == "state":
+                continue
             data = [one["props"].get("value") for one in inputs]
             data[place] = value
             body = {"data": data, "fn_index": event, "session_hash": "stranger"}
