@@ -20,7 +20,7 @@ import orjson
 from method_tvr.training.saved_run import has_state
 from standalone_eval.ranking.ndcg import NDCG
 from utils.basic_utils import NO_ROOM, PROJECT_ROOT, Closing, InputError, named_when_full, sync, whole_file, write_json
-from utils.storage.whole_folder import lock
+from utils.storage.whole_folder import locked_folder
 
 LOSS_LOG, METRICS_LOG, CURVES = "train.log.txt", "eval.log.txt", "tensorboard_log"
 NOT_FINITE = "not_finite.json"
@@ -32,13 +32,9 @@ HOLD_S = 10.0  # a killed run's loading processes hold its folder for some secon
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keep other processes out of a results folder for the time of the block; an InputError says if one has it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        busy = InputError(f"{folder}: another process is training in it: wait until it ends, or stop it")
-        lock(handle, folder, busy, no_locks="do not resume it twice", patience_s=HOLD_S)
+    busy = InputError(f"{folder}: another process is training in it: wait until it ends, or stop it")
+    with locked_folder(folder, busy, no_locks="do not resume it twice", patience_s=HOLD_S):
         yield
-    finally:
-        os.close(handle)
 
 
 def _told_at_next_write(args: threading.ExceptHookArgs) -> None:

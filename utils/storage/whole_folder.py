@@ -72,6 +72,19 @@ def lock(
             return False
 
 
+@contextmanager
+def locked_folder(
+    folder: Path, busy: InputError | str, no_locks: str | None = None, patience_s: float = 0.0
+) -> Iterator[None]:
+    """`lock` a folder for the time of the block; no file is left for it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle, folder, busy, no_locks, patience_s)
+        yield
+    finally:
+        os.close(handle)
+
+
 def put_in_place(part: Path, folder: Path, gives_way: Callable[[], bool] | None = None, mode: int = 0o777) -> None:
     """Give a finished folder of files, of `part_folder`, its name beside it, once they would survive a power cut.
 

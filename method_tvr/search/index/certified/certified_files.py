@@ -7,11 +7,8 @@ the corpus are so in the index, which reads the corpus' new parts alone.
 from __future__ import annotations
 
 import errno
-import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from method_tvr.search.corpus_store import ROWS, CorpusStore, OpenPart, Part, recipe_seal
+from method_tvr.search.corpus_store import ROWS, CorpusStore, OpenPart, Part, part_folders, recipe_seal
 from method_tvr.search.index.certified.bounds import Basis, Floats, Layout, Scales, coded
 from method_tvr.search.index.certified.certified_index import CertifiedIndex, Level
 from method_tvr.search.stored_corpus import StoredCorpus
 from standalone_eval.files.parts import part_folder
-from utils.basic_utils import InputError, progress
+from utils.basic_utils import NO_ROOM, InputError, progress
 from utils.storage.array_file import ArrayFile, open_array
-from utils.storage.whole_folder import file_digest, lock, put_in_place, read_sealed, write_sealed
+from utils.storage.whole_folder import file_digest, locked_folder, put_in_place, read_sealed, write_sealed
 
 FORMAT_VERSION = 3
 DESCRIPTION = "index.json"
@@ -37,8 +34,6 @@ ROW_BYTES = (64, 128)  # of a clip and modality at each level
 MAX_OPEN = 128  # parts that are open at a time, each with a file for each level
 HELD_BYTES = 1 << 29  # up to which an index is held in memory
 SEED = 2018
-PART = re.compile(r"part-\d+")  # a part's name, that of the corpus' part
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT_OUT = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -77,11 +72,11 @@ def open_certified_index(
     """
     recipe = CertifiedRecipe(recipe_seal(store.recipe), len(store.recipe.modalities), store.recipe.hidden_size)
     try:
-        with _alone(store.folder, folder):
+        with locked_folder(store.folder, f"waiting for another process that opens or builds {folder}"):
             bases, of_bases = _bases(folder, recipe, store, sample_queries)
             kept = {part.folder.name for part in store.parts}
-            for path in folder.iterdir():
-                if PART.fullmatch(path.name) and path.name not in kept and path.is_dir() and not path.is_symlink():
+            for path in part_folders(folder):
+                if path.name not in kept and path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
             for number, part in enumerate(progress(store.parts, "certified index")):
                 _write_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
@@ -92,21 +87,10 @@ def open_certified_index(
     return CertifiedIndex(bases, recipe.layouts, parts.level, *corpus.places, corpus.n_clips, corpus.row_bytes)
 
 
-@contextmanager
-def _alone(corpus: Path, folder: Path) -> Iterator[None]:
-    """Keep other processes from an index while one brings it up to date; it is the corpus that is locked."""
-    handle = os.open(corpus, os.O_RDONLY)
-    try:
-        lock(handle, folder, f"waiting for another process that opens or builds {folder}")
-        yield
-    finally:
-        os.close(handle)
-
-
 def _advice(err: OSError, folder: Path) -> str:
     """Why an index cannot be opened, and what to do."""
     why = err.strerror or err
-    if err.errno in FULL:
+    if err.errno in NO_ROOM:
         return f"no index can be written there ({why}): make room"
     if err.errno in KEPT_OUT:
         return f"no index can be written there ({why}): allow it, or move the encoded corpus to where it is allowed"

@@ -67,12 +67,10 @@ class _Scored:
         video_of_entry: torch.Tensor | None,
     ) -> None:
         self._corpus, self._query, self._n_queries = corpus, query, n_queries
-        self._best = self._of_videos = BestEntries(keep)
-        self._kept = [(self._best, min(keep, len(usable)))]  # and how many the answer has
+        self._kept = [(BestEntries(keep), min(keep, len(usable)))]  # and how many the answer has
         if video_of_entry is not None:
             n_videos = len(video_of_entry[torch.from_numpy(usable)].unique())
-            self._of_videos = BestEntries(keep, video_of_entry, n_videos)
-            self._kept.append((self._of_videos, min(keep, n_videos)))
+            self._kept.append((BestEntries(keep, video_of_entry, n_videos), min(keep, n_videos)))
         self.needed = -np.inf  # the score that the answer needs at least, as far as is known
         self.n_entries = self.n_clips = 0
 
@@ -97,7 +95,8 @@ class _Scored:
 
     def result(self) -> tuple[torch.Tensor, ...]:
         """Columns of a `Shortlist`."""
-        return *self._best.result(), *self._of_videos.result()
+        (entries, _), (videos, _) = self._kept[0], self._kept[-1]
+        return *entries.result(), *videos.result()
 
 
 class CertifiedIndex(SearchIndex):
