@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gradio as gr
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.routing import Mount
 
 from method_tvr.web.api import create_app, wrong_fields
+from method_tvr.web.page.gradio_package import gr
 from method_tvr.web.page.page import STYLES, build_page, theme
 from method_tvr.web.service import Service
 

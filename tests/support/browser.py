@@ -27,12 +27,19 @@ def browser_or_skip() -> Iterator[Any]:
         started.close()
 
 
+@contextmanager
+def visitor_or_skip() -> Iterator[Any]:
+    """Somebody with such a browser, who opens pages that find in its cache what those before them asked for."""
+    with browser_or_skip() as started:
+        yield started.new_context(viewport={"width": 1280, "height": 900})
+
+
 class Watched:
     """A page of a browser, and all that went on behind it.
 
     Args:
-        started: the browser.
-        **context: of a new page, such as `color_scheme` or `viewport`.
+        started: the browser, or one visitor's share of it.
+        **context: of a new page of a browser, such as `color_scheme` or `viewport`.
 
     Attributes:
         page: Playwright's.

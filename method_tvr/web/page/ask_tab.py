@@ -6,13 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import gradio as gr
-
 from method_tvr.ask.moments import Moment
 from method_tvr.ask.questions import QuestionError
 from method_tvr.web.answers import LOST
 from method_tvr.web.batching import Asked, Busy
 from method_tvr.web.page.chooser import Chooser, choosable, number_of
+from method_tvr.web.page.gradio_package import gr
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import message, render
 from method_tvr.web.pictures.asked import PATH as PICTURES

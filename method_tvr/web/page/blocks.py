@@ -8,10 +8,9 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-import gradio as gr
 from fastapi import HTTPException
-from gradio.queueing import Queue
-from gradio.utils import run_coro_in_background
+
+from method_tvr.web.page.gradio_package import Queue, gr, run_coro_in_background
 
 LONGEST = 100  # characters of a session's name, which the browser chooses, and of a text that comes with an event
 MOST_OF_EVENT = 10  # such texts and numbers

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
+from method_tvr.web.page.gradio_package import gr
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import message
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import gradio as gr
 import numpy as np
 
 from method_tvr.ask.moments import Moment
@@ -13,6 +12,7 @@ from method_tvr.ask.questions import QuestionError
 from method_tvr.search.answering import SpanCurves
 from method_tvr.web.outcomes.split_outcomes import ANY, NamedMoment, SplitOutcomes, Wanted
 from method_tvr.web.page.chooser import FORGOTTEN, KEPT_S, Chooser, choosable, number_of
+from method_tvr.web.page.gradio_package import gr
 from method_tvr.web.page.moment_view import MomentView, ShownMoment
 from method_tvr.web.page.rendering import render
 from method_tvr.web.service import Service

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gradio as gr
-
 from method_tvr.web.page.ask_tab import AskTab
 from method_tvr.web.page.blocks import VisitorBlocks
+from method_tvr.web.page.gradio_package import gr
 from method_tvr.web.page.moment_view import MomentView
 from method_tvr.web.page.outcomes_tab import OutcomesTab
 from method_tvr.web.page.rendering import message, render

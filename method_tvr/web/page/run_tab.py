@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import gradio as gr
 import matplotlib
 from matplotlib.figure import Figure
 
 from method_tvr.report.plots import Curve, draw_curves, read_curves
 from method_tvr.trained.published_model import load_model
 from method_tvr.web.outcomes.split_outcomes import SplitOutcomes
+from method_tvr.web.page.gradio_package import gr
 from method_tvr.web.page.rendering import message, render
 from utils.basic_utils import InputError
 

@@ -17,7 +17,7 @@ import pytest
 
 from method_tvr.config import parse_inference_options
 from method_tvr.inference import run_inference
-from tests.support.browser import Watched, browser_or_skip
+from tests.support.browser import Watched, visitor_or_skip
 from tests.support.forked_server import forked_server
 from tests.support.server_process import ServerProcess
 from tests.support.video_files import write_video
@@ -50,7 +50,7 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def shown(
-    browser: Any, tiny_model: Path, tiny_corpus: Any, tmp_path_factory: pytest.TempPathFactory
+    visitor: Any, tiny_model: Path, tiny_corpus: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shown]:
     """Served until Ctrl-C, while somebody has the page open."""
     root = tmp_path_factory.mktemp("page")
@@ -72,7 +72,7 @@ def shown(
         root / "printed", folder, *given, "--videos", root / "videos", "--subtitles", subtitles
     ) as server:
         yield Shown(server, queries, json.loads(metrics.read_text()), filmed)
-        left_open = open_page(browser, server)
+        left_open = open_page(visitor, server)
         begin = time.monotonic()
         assert server.end(signal.SIGINT) == 130
         assert time.monotonic() - begin < ENDS_S
@@ -82,13 +82,13 @@ def shown(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browser_or_skip() as started:
-        yield started
+def visitor() -> Iterator[Any]:
+    with visitor_or_skip() as somebody:
+        yield somebody
 
 
-def open_page(browser: Any, server: ServerProcess) -> Watched:
-    watched = Watched(browser, viewport={"width": 1280, "height": 900})
+def open_page(visitor: Any, server: ServerProcess) -> Watched:
+    watched = Watched(visitor)
     watched.page.set_default_timeout(30_000)
     watched.page.goto(f"http://127.0.0.1:{server.port}/")
     watched.page.wait_for_selector("#sentence textarea")
@@ -96,9 +96,9 @@ def open_page(browser: Any, server: ServerProcess) -> Watched:
 
 
 @pytest.fixture
-def watched(browser: Any, shown: Shown) -> Iterator[Watched]:
-    """The page, opened by someone new; what it asked for and complained of is looked at afterwards."""
-    watched = open_page(browser, shown.server)
+def watched(visitor: Any, shown: Shown) -> Iterator[Watched]:
+    """The page, opened anew; what it asked for and complained of is looked at afterwards."""
+    watched = open_page(visitor, shown.server)
     yield watched
     assert watched.hosts <= {f"127.0.0.1:{shown.server.port}", ""}
     assert watched.complaints == []

@@ -11,11 +11,10 @@ from tests.support.web_stubs import REASON
 
 pytest.importorskip("gradio", reason=REASON)
 
-import gradio as gr
-
 from method_tvr.report.plots import Curve
 from method_tvr.web.outcomes.query_outcomes import QueryOutcomes
 from method_tvr.web.page import run_tab
+from method_tvr.web.page.gradio_package import gr
 from standalone_eval.aligned import align
 from standalone_eval.metrics import Rule
 

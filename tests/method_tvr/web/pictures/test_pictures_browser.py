@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.browser import Watched, browser_or_skip
+from tests.support.browser import Watched, visitor_or_skip
 from tests.support.forked_server import forked_server
 from tests.support.scenes import NAMES, make_corpus, make_model, scene
 from tests.support.server_process import ServerProcess
@@ -46,14 +46,14 @@ def server(root: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browser_or_skip() as started:
-        yield started
+def visitor() -> Iterator[Any]:
+    with visitor_or_skip() as somebody:
+        yield somebody
 
 
 @pytest.fixture
-def watched(browser: Any, server: ServerProcess) -> Iterator[Watched]:
-    watched = Watched(browser, viewport={"width": 1280, "height": 900})
+def watched(visitor: Any, server: ServerProcess) -> Iterator[Watched]:
+    watched = Watched(visitor)
     watched.page.set_default_timeout(30_000)
     watched.page.goto(f"http://127.0.0.1:{server.port}/")
     watched.page.wait_for_selector("#ask-picture .drop")
