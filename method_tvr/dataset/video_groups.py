@@ -11,8 +11,8 @@ import torch.nn.functional as F
 # Videos that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the next one
 # reads it. On a GPU all of them: it must not wait for its host.
 CPU_GROUP = 16
-# Numbers of clips that evaluation encodes are multiples of it: what AVX-512 computes is then, to the last bit, what it
-# is beside all clips that the reference pads to.
+# Numbers of clips and of tokens that evaluation encodes are multiples of it: what AVX-512 computes is then, to the last
+# bit, what it is beside all of the reference's padding.
 WHOLE = 16
 
 ByModality = dict[str, torch.Tensor]

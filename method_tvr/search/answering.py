@@ -118,8 +118,8 @@ class Answerer:
 
     def search_in(self, queries: EncodedQueries, vid_names: Sequence[str]) -> RankedRows:
         """Moments (SVMR) of each of Nq queries in the video that `vid_names` (Nq,) has for it."""
-        n_entries = np.array([len(self._entries_of[name]) for name in vid_names])
-        order, parts = np.argsort(n_entries, kind="stable"), []
+        first, n_entries = np.array([(own[0], len(own)) for own in map(self._entries_of.__getitem__, vid_names)]).T
+        order, parts = np.lexsort((first, n_entries)), []  # queries about one video are multiplied with it together
         for block in progress(list(self._blocks(n_entries[order])), "answering queries in their own videos"):
             numbers, several = order[block], n_entries[order[block.start]] > 1
             own = np.array([self._entries_of[vid_names[number]] for number in numbers])

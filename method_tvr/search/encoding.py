@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from method_tvr.dataset.loading import Batch
+from method_tvr.dataset.video_groups import WHOLE
 from method_tvr.model import ReLoCLNet
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries
@@ -58,8 +59,30 @@ def encode_corpus(
 @torch.inference_mode()
 def encode_queries(model: ReLoCLNet, batch: dict[str, torch.Tensor]) -> EncodedQueries:
     """Encode a batch of queries as a corpus is searched with them."""
-    query = model.encode_query(batch["query_feat"], batch["query_mask"])
-    return EncodedQueries.build(query, model.span_queries(query), model.modalities)
+    feat, mask = batch["query_feat"], batch["query_mask"]
+    groups = list(_of_like_length(mask))
+    parts = []
+    for rows, n_tokens in groups:
+        query = model.encode_query(feat[rows, :n_tokens], mask[rows, :n_tokens])
+        parts.append(EncodedQueries.build(query, model.span_queries(query), model.modalities))
+    if len(parts) == 1:
+        return parts[0]
+    return EncodedQueries.concatenate(parts)[torch.cat([rows for rows, _ in groups]).argsort()]
+
+
+def _of_like_length(mask: torch.Tensor) -> Iterator[tuple[torch.Tensor, int]]:
+    """Rows of queries that are encoded together, and how many of their tokens, of a batch with a mask (N, Lq) of these.
+
+    On a CPU padding costs what tokens cost, so there is no more of it than `WHOLE` asks for.
+    """
+    n, longest = mask.shape
+    if mask.device.type != "cpu":
+        yield torch.arange(n, device=mask.device), longest
+        return
+    lengths = mask.sum(dim=1).long()
+    whole = (lengths + -lengths % WHOLE).clamp(min=1, max=longest)
+    for n_tokens in whole.unique().tolist():
+        yield torch.nonzero(whole == n_tokens).squeeze(1), n_tokens
 
 
 @torch.inference_mode()

@@ -125,6 +125,9 @@ class RankedVideos:
     entry: np.ndarray  # (Nq, V) int64
     score: np.ndarray  # (Nq, V) float32, exp(q2c_alpha * s)
 
+    def __getitem__(self, rows: slice) -> RankedVideos:
+        return RankedVideos(self.entry[rows], self.score[rows])
+
 
 @dataclass
 class Moments:
@@ -136,3 +139,6 @@ class Moments:
     score: np.ndarray  # float32, exp(q2c_alpha * the entry's score) * p_start * p_end
     p_start: np.ndarray  # float32, probability that a moment starts there, if it is in this entry
     p_end: np.ndarray
+
+    def __getitem__(self, rows: slice) -> Moments:
+        return Moments(*(column[rows] for column in vars(self).values()))

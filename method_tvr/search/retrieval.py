@@ -82,8 +82,10 @@ class Searcher:
         for several in self._passes(len(queries)):
             of_pass = queries[several]
             found = self.find(of_pass, allowed) if given is None else given[several]
-            for block in self.query_blocks(len(of_pass)):
-                yield self._moments_in(of_pass[block], found[block], given is not None)
+            for some in _slices(len(of_pass), self._way.blocks_at_once * self.settings.query_block):
+                moments, videos = self._moments_in(of_pass[some], found[some], given is not None)
+                for block in self.query_blocks(len(moments.entry)):
+                    yield moments[block], videos[block]
 
     def shortlist(self, queries: EncodedQueries, allowed: np.ndarray | None = None) -> Shortlist:
         """What `search` finds moments in, of any number of queries."""
@@ -186,9 +188,24 @@ class Searcher:
         video_weights: torch.Tensor | None = None,
         one_video: bool = False,
     ) -> tuple[torch.Tensor, ...]:
-        """The columns of `Moments`, on the device."""
-        n_clips = self._n_clips[entries]
-        logits = self._span_logits(queries, entries, n_clips)
+        """The columns of `Moments`, on the device, of any number of queries."""
+        n_clips, similarities = self._n_clips[entries], self._similarities(queries, entries)
+        found = []
+        for block in self.query_blocks(len(queries)):
+            weights = None if video_weights is None else video_weights[block]
+            logits = self._span_logits([one[block] for one in similarities], n_clips[block])
+            found.append(self._best_of_block(logits, entries[block], n_clips[block], weights, one_video))
+        return found[0] if len(found) == 1 else tuple(map(torch.cat, zip(*found, strict=True)))
+
+    def _best_of_block(
+        self,
+        logits: torch.Tensor,
+        entries: torch.Tensor,
+        n_clips: torch.Tensor,
+        video_weights: torch.Tensor | None,
+        one_video: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        """See `_best_moments`."""
         if self._by_sums:
             starts, ends = relative_to_best(logits, one_video)
             p_st, p_ed = best_through(starts, ends)
@@ -217,7 +234,7 @@ class Searcher:
         that scores spans as a whole, see `SpanPredictor`, they are those of `best_through`.
         """
         n_clips = self._n_clips[entries]
-        p_st, p_ed = self._curves(self._span_logits(queries, entries, n_clips), one_video)
+        p_st, p_ed = self._curves(self._span_logits(self._similarities(queries, entries), n_clips), one_video)
         return p_st, p_ed, n_clips
 
     def _curves(self, logits: torch.Tensor, one_video: bool) -> tuple[torch.Tensor, ...]:
@@ -229,22 +246,29 @@ class Searcher:
             return of_video.view(len(logits), 2, -1, logits.shape[3]).unbind(dim=1)
         return logits.softmax(dim=-1).unbind(dim=2)
 
-    def _span_logits(self, queries: EncodedQueries, entries: torch.Tensor, n_clips: torch.Tensor) -> torch.Tensor:
-        """(Nq, V, 2, L) start and end logits of queries with the clips of entries (Nq, V), -inf past them."""
+    def _similarities(self, queries: EncodedQueries, entries: torch.Tensor) -> list[torch.Tensor]:
+        """(Nq, V, L) similarity with the clips of entries (Nq, V) for each predictor, 0 past an entry's rows."""
         n_modalities = queries.for_spans.shape[1]
         span_queries = (queries.for_spans / n_modalities).to(self.corpus.dtype)  # (Nq, M, D): products add up to a mean
         first, each = self.corpus.n_vectors - n_modalities, n_modalities // len(self._predictors)
-        logits = []
-        for number, predictor in enumerate(self._predictors):
+        found = []
+        for number in range(len(self._predictors)):
             # the modalities of a predictor, whose vectors are a row's last
             own = slice(number * each, (number + 1) * each)
             vectors = slice(first + own.start, first + own.stop)
-            # (Nq * V, L) similarity with the rows of each query's entries, 0 past them
             similarity = self._way.clip_similarity(self.corpus, span_queries[:, own], entries, vectors)
-            logits.append(predictor(similarity, n_clips.flatten()))
+            found.append(similarity.unflatten(0, entries.shape))
+        return found
+
+    def _span_logits(self, similarities: Sequence[torch.Tensor], n_clips: torch.Tensor) -> torch.Tensor:
+        """(Nq, V, 2, L) start and end logits, -inf past the clips of entries, of which they have (Nq, V)."""
+        logits = [
+            predictor(similarity.flatten(0, 1), n_clips.flatten())
+            for predictor, similarity in zip(self._predictors, similarities, strict=True)
+        ]
         together = logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0)  # (Nq * V, 2, L)
         missing = torch.arange(together.shape[2], device=together.device) >= n_clips.reshape(-1, 1, 1)
-        return together.masked_fill_(missing, -torch.inf).view(*entries.shape, 2, -1)
+        return together.masked_fill_(missing, -torch.inf).view(*n_clips.shape, 2, -1)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

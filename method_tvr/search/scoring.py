@@ -39,6 +39,9 @@ class Way(NamedTuple):
     vectors count -> (Nq * V, L) products with the rows of each entry, 0 past them; L at least as many as the longest of
     them has."""
 
+    blocks_at_once: int
+    """Blocks of queries whose `clip_similarity` is computed together."""
+
 
 def video_scores(video_queries: torch.Tensor, block: Block, way: Way) -> torch.Tensor:
     """(n, Nq) score of each of the block's entries, in the order of its runs, for each query (Nq, M, D)."""
@@ -210,22 +213,22 @@ def _padded_together(runs: Runs, most: int) -> Iterator[tuple[slice, int]]:
 def similarity_video_by_video(
     corpus: Corpus, span_queries: torch.Tensor, entries: torch.Tensor, vectors: slice
 ) -> torch.Tensor:
-    """See `Way.clip_similarity`; each video's rows meet all queries that look at it in one matrix product."""
-    flat = entries.numpy().ravel()
-    query_of_pair = np.repeat(np.arange(len(entries)), entries.shape[1])
+    """See `Way.clip_similarity`; each video's rows meet all queries that look at it in one matrix product.
+
+    The more queries there are, the fewer times a video's rows are read, which takes longer than multiplying them.
+    """
+    flat, queries = entries.numpy().ravel(), span_queries.flatten(1)  # (Nq, S * D)
     by_entry = np.argsort(flat, kind="stable")
     present, firsts = np.unique(flat[by_entry], return_index=True)
     lasts = np.append(firsts[1:], len(flat))
 
-    gathered = span_queries.flatten(1)[torch.from_numpy(query_of_pair[by_entry])]  # (Nq * V, S * D)
-    longest = int(corpus.n_rows[present].max())
-    similarity = torch.zeros((len(flat), longest))
+    pairs, query_of_pair = torch.from_numpy(by_entry), torch.from_numpy(by_entry // entries.shape[1])
+    similarity = torch.zeros((len(flat), int(corpus.n_rows[present].max())))
     for entry, first, last in zip(present.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
         rows = corpus.rows_of(entry)[:, vectors].flatten(1)  # (R, S * D)
-        similarity[first:last, : len(rows)] = gathered[first:last] @ rows.t()
-    in_order = torch.empty_like(similarity)
-    in_order[torch.from_numpy(by_entry)] = similarity
-    return in_order
+        products = queries[query_of_pair[first:last]] @ rows.t()
+        similarity[:, : len(rows)].index_copy_(0, pairs[first:last], products.float())
+    return similarity
 
 
 def similarity_at_once(
@@ -253,8 +256,8 @@ def similarity_at_once(
     return torch.cat(found).flatten(0, 1)
 
 
-ON_CPU = Way(products_alike, pooled_run_by_run, similarity_video_by_video)
-ON_GPU = Way(products_at_once, pooled_at_once, similarity_at_once)
+ON_CPU = Way(products_alike, pooled_run_by_run, similarity_video_by_video, 4)
+ON_GPU = Way(products_at_once, pooled_at_once, similarity_at_once, 1)
 
 
 def way_on(device: torch.device) -> Way:

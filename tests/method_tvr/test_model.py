@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from method_tvr.model import LossSettings, ModelConfig, ReLoCLNet
+from method_tvr.search.encoding import encode_queries
+from method_tvr.search.records import EncodedQueries
 from tests.support.runs.small_models import SMALL, golden_settings, small_batch, small_model
 from utils.model_utils import count_parameters, named_generator
 
@@ -59,6 +61,21 @@ def test_outputs_agree_with_the_reference(model_io, outputs, name):
         difference = difference[model_io["in/video_mask"].astype(bool)]
     if "logits" not in name:
         assert difference.max() < AT_VALID_CLIPS
+
+
+@pytest.mark.parametrize("longest", [9, 16, 17, 30])
+def test_queries_are_encoded_without_padding_as_beside_it(golden_checkpoint, longest):
+    model, generator = golden_checkpoint.build_model(), torch.Generator().manual_seed(longest)
+    lengths = torch.randint(1, longest + 1, (40,), generator=generator)
+    lengths[7] = longest
+    mask = (torch.arange(longest) < lengths.unsqueeze(1)).float()
+    feat = torch.randn(40, longest, model.config.query_input_size, generator=generator) * mask.unsqueeze(2)
+    with torch.no_grad():
+        query = model.encode_query(feat, mask)
+        expected = EncodedQueries.build(query, model.span_queries(query), model.modalities)
+    found = encode_queries(model, {"query_feat": feat, "query_mask": mask})
+    for name, value in vars(expected).items():
+        np.testing.assert_allclose(getattr(found, name), value, rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("trim_padding", [False, True])
