@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from method_tvr.dataset.annotations import Query, Video, load_videos, outside_split
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
+from method_tvr.dataset.feature_cache import NoRoomError
 from method_tvr.dataset.feature_records import seconds_of_a_row
 from method_tvr.dataset.feature_store import FeatureStore
 from method_tvr.dataset.ranked_pairs import load_asked_queries, load_training_queries
@@ -104,14 +106,20 @@ class Inputs:
         }
         if self.feature_cache == "disk" or not with_context:
             return FeatureStore(**described)
-        return CachedStore(
-            **described,
-            dtype=self.cache_dtype,
-            cache_dir=self.feature_cache_dir,
-            device=device if self.feature_cache == "device" else None,
-            few_sizes=on_gpu,
-            may_hold=device if on_gpu and self.feature_cache == "auto" else None,
-        )
+        try:
+            return CachedStore(
+                **described,
+                dtype=self.cache_dtype,
+                cache_dir=self.feature_cache_dir,
+                device=device if self.feature_cache == "device" else None,
+                few_sizes=on_gpu,
+                may_hold=device if on_gpu and self.feature_cache == "auto" else None,
+            )
+        except NoRoomError as err:
+            if self.feature_cache != "auto":
+                raise
+            print(f"note: {err}, as is done now: features are read item by item", file=sys.stderr)
+            return FeatureStore(**described)
 
     def train_queries(self, features: FeatureStore) -> list[Query]:
         """Training queries, all with a moment and with features; an `InputError` names file, line and key."""

@@ -29,7 +29,7 @@ from method_tvr.dataset.feature_store import Preparation
 from standalone_eval.files.parts import part_folder
 from utils.basic_utils import InputError, progress, read_bytes
 from utils.feature_files.feature_file import FeatureError, FeatureFile, expands_too_much, file_identity
-from utils.model_utils import available_cpus
+from utils.model_utils import available_cpus, available_memory
 from utils.storage.array_file import open_array
 from utils.storage.whole_folder import file_digest, lock, lock_file, npy_header, put_in_place, remove_left_over
 
@@ -40,7 +40,13 @@ LARGE_BYTES = 1 << 30  # of a cache, from which on it is said what it takes
 PART_PREFIX = ".part-"
 REMEDY = "run again, and its features are packed anew"
 
+MEMORY_SHARE = 0.5  # of what is free, the most that rows without a cache may take
+
 Sink = Callable[[int, np.ndarray], None]  # takes rows and the number of the first
+
+
+class NoRoomError(InputError):
+    """Packed features find room neither on disk nor in memory."""
 
 
 def packed_rows(
@@ -49,7 +55,7 @@ def packed_rows(
     """All usable features of a file, from its cache, which is built when there is none that fits.
 
     Keys whose array is not as it should be (NaN, another width …) are left out: reading them from the file says why.
-    When no cache can be written, the rows are packed into this process's memory, said aloud.
+    When no cache can be written, the rows are packed into this process's memory, said aloud, if there is room for them.
 
     Args:
         width: feature size D.
@@ -59,6 +65,7 @@ def packed_rows(
 
     Raises:
         InputError: the file cannot be read, has no usable key, or its values do not fit the dtype.
+        NoRoomError: no cache can be written, and the rows would take too much of the memory that is free.
     """
     prepared = {"width": width, "preparation": asdict(preparation), "dtype": dtype}
     recipe = {"format": CACHE_FORMAT, "source": _source(file.stamp), **prepared}
@@ -69,12 +76,17 @@ def packed_rows(
     try:
         return _build_folder(file, recipe, preparation, folder)
     except OSError as err:
-        print(
-            f"note: {folder}: no feature cache can be kept there ({err.strerror or err}): packing {file.path.name} "
-            "into this process's memory instead; give --feature_cache_dir a folder with room, or --feature_cache disk",
-            file=sys.stderr,
-        )
-    layout = _Layout.of(file, width, preparation)
+        kept = f"{folder}: no feature cache can be kept there ({err.strerror or err})"
+    layout, place = _Layout.of(file, width, preparation), "give --feature_cache_dir a folder with room"
+    takes, free = layout.n_rows * width * np.dtype(dtype).itemsize, available_memory()
+    if takes > free * MEMORY_SHARE:
+        sizes = f"{takes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        kept += f", and packed {file.path.name} would fill the memory ({sizes})"
+        raise NoRoomError(f"{kept}: {place}, or --feature_cache disk")
+    print(
+        f"note: {kept}: packing {file.path.name} into this process's memory instead; {place}, or --feature_cache disk",
+        file=sys.stderr,
+    )
     rows = np.empty((layout.n_rows, width), dtype)
 
     def keep(start: int, block: np.ndarray) -> None:

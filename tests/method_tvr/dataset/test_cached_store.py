@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from method_tvr.config import parse_train_options
+from method_tvr.dataset import feature_cache
 from method_tvr.dataset.annotations import Entry, load_queries, load_videos
 from method_tvr.dataset.cached_store import CachedStore
 from method_tvr.dataset.clip_times import ClipTimes
@@ -132,6 +133,18 @@ def test_a_device_without_room_is_named(tiny_corpus, monkeypatch):
     monkeypatch.setattr("torch.zeros", full)
     with pytest.raises(InputError, match=r"GiB of features do not fit on cpu: .*float16"):
         packed.query_batch([queries[0].desc_id])
+
+
+def test_without_room_anywhere_features_are_read_from_their_files(own_corpus, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 3}))
+    monkeypatch.setattr(feature_cache, "available_memory", lambda: 7.0)
+    options = own_corpus.options(exp_id="x", feature_cache="auto", feature_cache_dir=own_corpus.root / "caches")
+    store = settings_of(Inputs, parse_train_options(options)).open_features(CPU)
+    assert type(store) is FeatureStore
+    assert "--feature_cache disk, as is done now: features are read item by item\n" in capsys.readouterr().err
+    inputs = settings_of(Inputs, parse_train_options([*options, "--feature_cache", "ram"]))
+    with pytest.raises(InputError, match="would fill the memory"):
+        inputs.open_features(CPU)
 
 
 @pytest.mark.parametrize("mode", ["ram", "device"])

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from method_tvr.dataset import feature_cache
-from method_tvr.dataset.feature_cache import cache_root, packed_rows
+from method_tvr.dataset.feature_cache import NoRoomError, cache_root, packed_rows
 from method_tvr.dataset.feature_rows import FeatureRows
 from method_tvr.dataset.feature_store import Preparation
 from utils.basic_utils import InputError
@@ -27,13 +27,14 @@ from utils.storage.array_file import ArrayFile
 CLIPS = Preparation(max_rows=10, average=True, normalize=True)
 TOKENS = Preparation(max_rows=4, average=False, normalize=False)
 WIDTH = 5
+N_ROWS = (3, 25, 1, 10, 11, 128)  # of the keys
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     with new_feature_file(tmp_path / "video.h5") as features:
-        for number, n_rows in enumerate((3, 25, 1, 10, 11, 128)):
+        for number, n_rows in enumerate(N_ROWS):
             features.put(f"v{number}", rng.normal(size=(n_rows, WIDTH)).astype(np.float32))
             features.put(f"v{number}-mask", np.ones(n_rows, dtype=np.float32))
     return tmp_path / "video.h5"
@@ -271,6 +272,18 @@ def test_a_full_disk_is_noticed_before_anything_is_packed(path, capsys, monkeypa
     check(pack(path), path)
     assert "are free" in capsys.readouterr().err
     assert folders(cache_root(path)) == []
+
+
+def test_rows_are_packed_in_memory_only_where_they_leave_some_of_it(path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 3}))
+    takes = sum(min(n_rows, CLIPS.max_rows) for n_rows in N_ROWS) * WIDTH * 4
+    monkeypatch.setattr(feature_cache, "available_memory", lambda: 2 * takes)
+    check(pack(path), path)
+    monkeypatch.setattr(feature_cache, "available_memory", lambda: 2 * takes - 1)
+    with pytest.raises(
+        NoRoomError, match=r"would fill the memory \(.* GiB are free\): give --feature_cache_dir a folder"
+    ):
+        pack(path)
 
 
 @pytest.mark.parametrize(("dtype", "said"), [("float32", "--cache_dtype float16"), ("float16", "GiB of disk\n")])
