@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import shutil
 import time
@@ -199,8 +200,16 @@ def assert_identical(
                 np.testing.assert_array_equal(getattr(ours, name), column)
 
 
+@pytest.fixture(autouse=True)
+def few_directions(monkeypatch) -> None:
+    """Rows of few bytes, though queries lie in all directions."""
+    monkeypatch.setattr(certified_files, "LOST", math.inf)
+
+
+@pytest.mark.parametrize("lost", [math.inf, 0.01])
 @pytest.mark.parametrize(("dtype", "held"), [("float32", 1 << 20), ("float16", 0)])
-def test_answers_are_the_exact_ones(tmp_path, queries, dtype, held, monkeypatch):
+def test_answers_are_the_exact_ones(tmp_path, queries, dtype, held, lost, monkeypatch):
+    monkeypatch.setattr(certified_files, "LOST", lost)
     monkeypatch.setattr(certified_index, "SCORED_AT_A_TIME", 3)
     monkeypatch.setattr(certified_index, "PROMISING", 1)
     monkeypatch.setattr(upper_bounds, "ROWS_AT_A_TIME", 64)
@@ -216,6 +225,22 @@ def test_answers_are_the_exact_ones(tmp_path, queries, dtype, held, monkeypatch)
     few = np.zeros(60, bool)
     few[[3, 40]] = True
     assert_identical(corpus, index, queries, few)
+
+
+@pytest.mark.parametrize(("n_directions", "n_known", "widths"), [(8, 40, [16, 32]), (96, 40, [96]), (8, 0, [96])])
+def test_rows_have_all_numbers_where_queries_may_lie_in_all_directions(
+    tmp_path, n_directions, n_known, widths, monkeypatch
+):
+    monkeypatch.setattr(certified_files, "ROW_BYTES", (16, 32))
+    monkeypatch.setattr(certified_files, "LOST", 0.01)
+    rng = np.random.default_rng(0)
+    known = rng.standard_normal((n_known, 2, n_directions)) @ rng.standard_normal((n_directions, D))
+    folder = written(tmp_path / "corpus", range(10))
+    store = CorpusStore(folder)
+    corpus = StoredCorpus(store, sorted(store.where), CPU)
+    open_certified_index(tmp_path / "index", store, corpus, lambda: known)
+    kept = [np.load(path, mmap_mode="r") for path in sorted((tmp_path / "index/part-00000").glob("*.npy"))]
+    assert [rows.shape[0] * rows.shape[2] for rows in kept] == [2 * width for width in widths]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -7,6 +7,7 @@ the corpus are so in the index, which reads the corpus' new parts alone.
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,14 +26,17 @@ from utils.basic_utils import NO_ROOM, InputError, progress
 from utils.storage.array_file import ArrayFile, open_array
 from utils.storage.whole_folder import file_digest, locked_folder, put_in_place, read_sealed, write_sealed
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 DESCRIPTION = "index.json"
 BASES = "bases.npy"
 SAMPLED_ROWS = 20_000  # by which a basis is found
 ROWS_AT_A_TIME = 1 << 12
-ROW_BYTES = (64, 128)  # of a clip and modality at each level
+ROW_BYTES = (64, 128)  # of a clip and modality at each level, where queries lie in so few directions
+LOST = 0.01  # of the queries' power, the most that may lie in others; else rows have all numbers, at both levels
+MOST_ROW_BYTES = 512  # see `products`
+LEAST_POWER = 1e-30
 MAX_OPEN = 128  # parts that are open at a time, each with a file for each level
-HELD_BYTES = 1 << 29  # up to which an index is held in memory
+HELD_BYTES = 1 << 30  # up to which an index is held in memory
 SEED = 2018
 KEPT_OUT = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -45,15 +49,29 @@ class CertifiedRecipe:
     n_modalities: int
     size: int  # D
 
+
+@dataclass(frozen=True)
+class Form:
+    """What the rows of an index say, and how they lie in files."""
+
+    bases: list[Basis]  # of each modality
+    of_bases: str  # their digest
+    row_bytes: Sequence[int]  # of a clip and modality at each level
+
     @property
     def layouts(self) -> list[Layout]:
         """Of each level."""
-        return [Layout.of(n, self.size) for n in ROW_BYTES]
+        return [Layout.of(n, len(self.bases[0].directions)) for n in self.row_bytes]
+
+    @property
+    def kept(self) -> list[Layout]:
+        """Of each file of a part: one for each level, or one for all if they say the same."""
+        return list(dict.fromkeys(self.layouts))
 
     def shapes(self, n_rows: int) -> list[tuple[int, int, int]]:
-        """Of the rows of a part at each level, see `Level`."""
-        first, *others = (layout.row_bytes for layout in self.layouts)
-        m = self.n_modalities
+        """Of the rows of a part in each file, see `Level`."""
+        first, *others = (layout.row_bytes for layout in self.kept)
+        m = len(self.bases)
         return [(m, n_rows, first), *((1, n_rows, m * row_bytes) for row_bytes in others)]
 
 
@@ -73,18 +91,18 @@ def open_certified_index(
     recipe = CertifiedRecipe(recipe_seal(store.recipe), len(store.recipe.modalities), store.recipe.hidden_size)
     try:
         with locked_folder(store.folder, f"waiting for another process that opens or builds {folder}"):
-            bases, of_bases = _bases(folder, recipe, store, sample_queries)
+            form = _form(folder, recipe, store, sample_queries)
             kept = {part.folder.name for part in store.parts}
             for path in part_folders(folder):
                 if path.name not in kept and path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
             for number, part in enumerate(progress(store.parts, "certified index")):
-                _write_part(folder / part.folder.name, part, partial(store.opened, number), recipe, bases, of_bases)
-            parts = _Parts(folder, recipe, store.parts, of_bases)
+                _write_part(folder / part.folder.name, part, partial(store.opened, number), form)
+            parts = _Parts(folder, form, store.parts)
             parts.check()
     except OSError as err:
         raise InputError(f"{folder}: {_advice(err, folder)}") from err
-    return CertifiedIndex(bases, recipe.layouts, parts.level, *corpus.places, corpus.n_clips, corpus.row_bytes)
+    return CertifiedIndex(form.bases, form.layouts, parts.level, *corpus.places, corpus.n_clips, corpus.row_bytes)
 
 
 def _advice(err: OSError, folder: Path) -> str:
@@ -101,41 +119,44 @@ def _remedy(folder: Path) -> str:
     return f"remove the folder {folder.name}, and it is built again"
 
 
-def _described(recipe: CertifiedRecipe) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "layouts": [list(map(list, of.stretches)) for of in recipe.layouts],
-        **asdict(recipe),
-    }
-
-
-def _bases(
-    folder: Path, recipe: CertifiedRecipe, store: CorpusStore, sample_queries: Callable[[], np.ndarray]
-) -> tuple[list[Basis], str]:
-    """Those of an index, which is begun where there is none, or one of another recipe; and their digest."""
+def _form(folder: Path, recipe: CertifiedRecipe, store: CorpusStore, sample_queries: Callable[[], np.ndarray]) -> Form:
+    """That of an index, which is begun where there is none, or one of another recipe."""
     path, remedy = folder / BASES, _remedy(folder)
-    shape, wanted = (recipe.n_modalities, recipe.size, recipe.size), _described(recipe)
+    shape, wanted = (
+        (recipe.n_modalities, recipe.size, recipe.size),
+        {"format_version": FORMAT_VERSION, **asdict(recipe)},
+    )
     said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
-    digest = said.pop("bases", None)
-    if said == wanted:
+    if said.items() >= wanted.items():
         array = open_array(path, shape, "float64", remedy)
-        if array is None or array.digest() != digest:
+        if array is None or array.digest() != said["bases"]:
             raise InputError(f"{path}: is damaged: {remedy}")
         table = array[:]
     else:
         if not said and folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder}: is no certified index, which would be written there: move it")
-        table = _new_bases(recipe, store, sample_queries())
+        queries = sample_queries()
+        table = _new_bases(recipe, store, queries)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with part_folder(folder.parent, f".{folder.name}-") as unfinished:
             np.save(unfinished / BASES, table)
-            digest = file_digest(unfinished / BASES)
-            write_sealed(unfinished / DESCRIPTION, {**wanted, "bases": digest})
+            said = {**wanted, "bases": file_digest(unfinished / BASES), "row_bytes": _row_bytes(table, queries)}
+            write_sealed(unfinished / DESCRIPTION, said)
             put_in_place(unfinished, folder, gives_way=lambda: True)
-    found = list(map(Basis, table))
-    if not all(basis.is_orthonormal for basis in found):
+    form = Form(list(map(Basis, table)), said["bases"], said["row_bytes"])
+    if not all(basis.is_orthonormal for basis in form.bases):
         raise InputError(f"{path}: is damaged: {remedy}")
-    return found, str(digest)
+    return form
+
+
+def _row_bytes(table: np.ndarray, queries: np.ndarray) -> list[int]:
+    """Of each level, for queries (n, M, D) in bases (M, D, D): few where they are known to lie in few directions."""
+    size, lost = table.shape[1], [0.0 if len(queries) else math.inf]
+    n_kept = Layout.of(ROW_BYTES[-1], size).n_directions
+    for asked, directions in zip(queries.swapaxes(0, 1), table, strict=True):
+        products, others = asked.T @ asked, directions[:, n_kept:]
+        lost.append(float(np.sum(products @ others * others) / max(np.trace(products), LEAST_POWER)))
+    return list(ROW_BYTES) if max(lost) <= LOST else [min(size, MOST_ROW_BYTES)] * len(ROW_BYTES)
 
 
 def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray) -> np.ndarray:
@@ -173,23 +194,16 @@ def _made_of(part: Part, of_bases: str) -> dict[str, Any]:
     return {"rows": part.files[ROWS]["sha256"], "bases": of_bases}
 
 
-def _write_part(
-    folder: Path,
-    part: Part,
-    opened: Callable[[], OpenPart],
-    recipe: CertifiedRecipe,
-    bases: list[Basis],
-    of_bases: str,
-) -> None:
+def _write_part(folder: Path, part: Part, opened: Callable[[], OpenPart], form: Form) -> None:
     """Write what is kept of a part's rows, unless it is there."""
     said = read_sealed(folder / DESCRIPTION, _remedy(folder.parent)) if (folder / DESCRIPTION).is_file() else {}
-    wanted = _made_of(part, of_bases)
+    wanted = _made_of(part, form.of_bases)
     if said.items() >= wanted.items():
         return
-    n_rows, layouts = int(part.n_rows.sum()), recipe.layouts
-    rows = [np.empty(shape, np.int8) for shape in recipe.shapes(n_rows)]
+    n_rows, layouts = int(part.n_rows.sum()), form.kept
+    rows = [np.empty(shape, np.int8) for shape in form.shapes(n_rows)]
     scales: list[list[Scales]] = [[] for _ in layouts]
-    for m, basis in enumerate(bases):
+    for m, basis in enumerate(form.bases):
         for level, (numbers, lengths) in enumerate(_coordinates(opened(), m, n_rows, basis, layouts)):
             kept, found = coded(numbers, lengths)
             width = kept.shape[1]
@@ -225,17 +239,18 @@ def _coordinates(
 class _Parts:
     """The parts of an index, as they are read."""
 
-    def __init__(self, folder: Path, recipe: CertifiedRecipe, parts: Sequence[Part], of_bases: str) -> None:
-        self._folder, self._recipe, self._parts, self._of_bases = folder, recipe, parts, of_bases
+    def __init__(self, folder: Path, form: Form, parts: Sequence[Part]) -> None:
+        self._folder, self._form, self._parts = folder, form, parts
         self._remedy = _remedy(folder)
         self._opened = lru_cache(MAX_OPEN)(self._open)
-        row_bytes = sum(layout.row_bytes for layout in recipe.layouts) * recipe.n_modalities
-        self._holds = row_bytes * sum(int(part.n_rows.sum()) for part in parts) <= HELD_BYTES
+        n_bytes = sum(int(np.prod(shape)) for part in parts for shape in form.shapes(int(part.n_rows.sum())))
+        self._holds = n_bytes <= HELD_BYTES
         self._held: list[list[Level]] = []
 
     def level(self, number: int, level: int) -> Level:
         """A level of a part; an `InputError` if it is damaged."""
-        return (self._held[number] if self._holds else self._opened(number))[level]
+        kept = self._held[number] if self._holds else self._opened(number)
+        return kept[min(level, len(kept) - 1)]
 
     def check(self) -> None:
         """Compare all files with their digests, once; what is held in memory is read then."""
@@ -256,7 +271,7 @@ class _Parts:
         """What a part says of itself; an `InputError` if it was made of other rows, or with other bases."""
         path = self._folder / part.folder.name / DESCRIPTION
         said = read_sealed(path, self._remedy)
-        if not said.items() >= _made_of(part, self._of_bases).items():
+        if not said.items() >= _made_of(part, self._form.of_bases).items():
             raise InputError(f"{path}: another process has written the index anew since it was opened: start again")
         return said
 
@@ -266,7 +281,7 @@ class _Parts:
         return _levels(self._description(part), files)
 
     def _files(self, part: Part) -> list[ArrayFile]:
-        folder, shapes = self._folder / part.folder.name, self._recipe.shapes(int(part.n_rows.sum()))
+        folder, shapes = self._folder / part.folder.name, self._form.shapes(int(part.n_rows.sum()))
         return [self._rows(folder / _file(level), shape) for level, shape in enumerate(shapes)]
 
     def _rows(self, path: Path, shape: tuple[int, ...]) -> ArrayFile:
