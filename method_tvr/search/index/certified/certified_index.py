@@ -7,6 +7,9 @@ Videos that cannot reach it are left out. Of those that may, the second level is
 scored exactly, too: so the answer is that of an exact search. Where little can be left out, one pass over the corpus
 scores the rest, and the search takes longer than one without an index.
 
+The rows of the second level are longer; or, where all numbers are needed to leave anything out, they are those of the
+first, multiplied with more precise weights.
+
 Of many queries at once, any video is promising for some. So these go to the second level without the first, and what
 they ask of a video is computed together.
 """
