@@ -32,6 +32,8 @@ from method_tvr.search.spans.best_spans import SUMS, best_spans
 from method_tvr.search.spans.whole_spans import best_through, relative_to_best
 from utils.tensor_utils import to_device, to_host
 
+SIMILARITY_BYTES = 1 << 27  # of similarities of queries with clips, that are there at a time, but for those of a block
+
 
 class Searcher:
     """Answers queries over an encoded corpus.
@@ -82,7 +84,7 @@ class Searcher:
         for several in self._passes(len(queries)):
             of_pass = queries[several]
             found = self.find(of_pass, allowed) if given is None else given[several]
-            for some in _slices(len(of_pass), self._way.blocks_at_once * self.settings.query_block):
+            for some in self._looked_into_together(*found.entries.shape):
                 moments, videos = self._moments_in(of_pass[some], found[some], given is not None)
                 for block in self.query_blocks(len(moments.entry)):
                     yield moments[block], videos[block]
@@ -95,6 +97,14 @@ class Searcher:
         """Slices of whole blocks, of as many queries as are searched for in one pass over the corpus."""
         blocks = max(1, self.settings.queries_per_pass // self.settings.query_block)
         return _slices(n_queries, blocks * self.settings.query_block)
+
+    def _looked_into_together(self, n_queries: int, n_entries: int) -> Iterator[slice]:
+        """Slices of whole blocks of queries, each with so many entries, whose similarities are computed together."""
+        block = self.settings.query_block
+        if self._shard is not None:  # all processes take the same, whatever their videos' lengths
+            return _slices(n_queries, block)
+        of_block = block * n_entries * int(self.corpus.n_rows.max()) * torch.float32.itemsize
+        return _slices(n_queries, block * max(1, min(self._way.blocks_at_once, SIMILARITY_BYTES // of_block)))
 
     def query_blocks(self, n_queries: int) -> Iterator[slice]:
         """Slices of at most `query_block` queries."""

@@ -288,7 +288,9 @@ def build(folder: Path, recipe: FaissRecipe, corpus: Corpus, n_modalities: int) 
                 path.chmod(0o644 & path.stat().st_mode)  # or it would not be the user's own where umask is 002
             put_in_place(unfinished, folder, gives_way=lambda: True, mode=0o755)
     except (OSError, RuntimeError) as err:  # of faiss, the latter
-        raise InputError(f"{folder}: no index can be written there ({first_line(err)}): make room on the disk") from err
+        raise InputError(
+            f"{folder}: no index can be written there ({first_line(err)}): make room, or allow it"
+        ) from err
 
 
 def _filled(recipe: FaissRecipe, corpus: Corpus, modality: int) -> tuple[Any, Measured | None]:

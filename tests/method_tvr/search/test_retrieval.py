@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from method_tvr.search import retrieval
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import NO_ENTRY, Moments
+from method_tvr.search.scoring import ON_CPU
 from tests.support.search.cases import a_case, cases
 
 D = 4
@@ -94,6 +96,21 @@ def test_many_queries_are_answered_as_block_by_block_with_few_passes_over_the_co
             for name, values in vars(other).items():
                 np.testing.assert_allclose(getattr(part, name), values, rtol=1e-5)
     assert len(passes) == n_passes
+
+
+@pytest.mark.parametrize(("room", "n_times"), [(1 << 27, 2), (1, 5)])
+def test_videos_are_looked_into_for_four_blocks_of_queries_at_a_time_where_there_is_room(monkeypatch, room, n_times):
+    monkeypatch.setattr(retrieval, "SIMILARITY_BYTES", room)
+    case = a_case([3, 12, 11, 1, 3], n_queries=10, query_block=2, queries_per_pass=10)
+    searcher, asked = case.searcher(), []
+
+    def similarity(corpus, queries, *where):
+        asked.append(len(queries))
+        return ON_CPU.clip_similarity(corpus, queries, *where)
+
+    searcher._way = ON_CPU._replace(clip_similarity=similarity)
+    assert [len(moments.entry) for moments, _ in searcher.search(case.queries())] == [2] * 5
+    assert len(asked) == n_times
 
 
 def test_a_corpus_is_ragged_and_keeps_the_rows_that_boundary_clips_see():
