@@ -161,12 +161,17 @@ def available_cpus() -> int:
 
 
 def available_memory() -> float:
-    """Bytes of memory that the system can give without taking any from others; infinite where it does not say."""
-    with suppress(OSError), open("/proc/meminfo") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return math.inf
+    """Bytes of memory for this process: its share of what the system can give, taking none from others.
+
+    A container may have less, and a launcher's other processes on the machine want as much. Infinite where the system
+    does not say.
+    """
+    found = math.inf
+    with suppress(OSError, ValueError), open("/proc/meminfo") as lines:
+        found = min(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max") as limit:  # of some, "max"
+        found = min(found, int(limit.read()))
+    return found / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def seed_everything(seed: int) -> None:

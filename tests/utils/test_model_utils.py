@@ -13,6 +13,7 @@ from torch import nn
 from utils import extract_features, model_utils
 from utils.basic_utils import InputError
 from utils.model_utils import (
+    available_memory,
     choose_device,
     count_parameters,
     named_generator,
@@ -245,3 +246,10 @@ def test_only_trainable_parameters_are_counted():
     assert count_parameters(model) == 8
     model.bias.requires_grad_(False)
     assert count_parameters(model) == 6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says how much memory there is")
+def test_processes_of_a_launcher_share_the_memory(monkeypatch):
+    alone = available_memory()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert 0 < available_memory() < alone / 2

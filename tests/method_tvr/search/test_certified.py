@@ -46,6 +46,7 @@ from method_tvr.search.scoring import products_alike, scores_of_entries, scores_
 from method_tvr.search.stored_corpus import StoredCorpus
 from tests.support.search.encoded_corpora import CPU, MODALITIES, RECIPE, a_video
 from utils.basic_utils import InputError
+from utils.storage.whole_folder import read_sealed, write_sealed
 
 D = 96  # less than a row of the second level has room for
 SETTINGS = SearchSettings(max_vcmr_video=5, max_moments=20, max_pred_l=6)
@@ -454,11 +455,13 @@ def test_who_opens_an_index_waits_for_another_process_that_builds_it(tmp_path, q
     assert "waiting for another process that opens or builds" in capsys.readouterr().err
 
 
-def test_an_index_that_another_process_writes_anew_is_not_read_as_it_was(tmp_path, queries, monkeypatch):
+@pytest.mark.parametrize("lost", [math.inf, -1.0])
+def test_an_index_that_another_process_writes_anew_is_not_read_as_it_was(tmp_path, queries, lost, monkeypatch):
     monkeypatch.setattr(certified_files, "HELD_BYTES", 0)
     folder = written(tmp_path / "corpus", range(60))
     corpus, index = opened(folder)
     shutil.rmtree(tmp_path / "index")
+    monkeypatch.setattr(certified_files, "LOST", lost)
     others = np.random.default_rng(0).standard_normal((50, 2, D))
     open_certified_index(tmp_path / "index", CorpusStore(folder), corpus, lambda: others)
     with pytest.raises(InputError, match=r"written the index anew since it was opened: start again"):
@@ -490,5 +493,24 @@ def test_a_damaged_file_is_refused_with_what_to_do(tmp_path, name, cut):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x40
     path.write_bytes(data[:-3] if cut else data)
+    with pytest.raises(InputError, match=r"is damaged: remove the folder index, and it is built again"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "wrong"),
+    [
+        ("", "bases", None),
+        *[("", "row_bytes", wrong) for wrong in (None, "x", 64, [], ["64", "128"], [64], [[64], [128]], [-3, -3])],
+        *[("part-00000", "sha256", wrong) for wrong in (None, "x", [], {})],
+        *[("part-00000", "scales", wrong) for wrong in (None, "x", [], [[]], [[{"steps": "x"}]], [[1], [2]])],
+    ],
+)
+def test_a_description_that_says_something_else_is_refused_with_what_to_do(tmp_path, of, name, wrong):
+    folder = written(tmp_path / "corpus", range(10))
+    opened(folder)
+    path = tmp_path / "index" / of / DESCRIPTION
+    said = {key: value for key, value in read_sealed(path, "").items() if key != name}
+    write_sealed(path, said if wrong is None else {**said, name: wrong})
     with pytest.raises(InputError, match=r"is damaged: remove the folder index, and it is built again"):
         opened(folder)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,15 @@ class Scales:
     steps: Floats
     rounding: float
     longest: float
+
+    def written(self) -> dict[str, Any]:
+        """The same in plain types, for `read`."""
+        return {**asdict(self), "steps": self.steps.tolist()}
+
+    @classmethod
+    def read(cls, steps: Sequence[float], rounding: float, longest: float) -> Scales:
+        """What `written` gave; a TypeError or ValueError if it did not give that."""
+        return cls(np.array(steps, np.float64), float(rounding), float(longest))
 
 
 def coded(numbers: Floats, lengths: Floats) -> tuple[npt.NDArray[np.int8], Scales]:

@@ -56,7 +56,7 @@ class Form:
 
     bases: list[Basis]  # of each modality
     of_bases: str  # their digest
-    row_bytes: Sequence[int]  # of a clip and modality at each level
+    row_bytes: list[int]  # of a clip and modality at each level
 
     @property
     def layouts(self) -> list[Layout]:
@@ -129,7 +129,7 @@ def _form(folder: Path, recipe: CertifiedRecipe, store: CorpusStore, sample_quer
     said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
     if said.items() >= wanted.items():
         array = open_array(path, shape, "float64", remedy)
-        if array is None or array.digest() != said["bases"]:
+        if array is None or array.digest() != said.get("bases") or not _are_row_bytes(said.get("row_bytes")):
             raise InputError(f"{path}: is damaged: {remedy}")
         table = array[:]
     else:
@@ -149,6 +149,10 @@ def _form(folder: Path, recipe: CertifiedRecipe, store: CorpusStore, sample_quer
     return form
 
 
+def _are_row_bytes(said: Any) -> bool:
+    return isinstance(said, list) and len(said) == len(ROW_BYTES) and all(type(n) is int and n > 0 for n in said)
+
+
 def _row_bytes(table: np.ndarray, queries: np.ndarray) -> list[int]:
     """Of each level, for queries (n, M, D) in bases (M, D, D): few where they are known to lie in few directions."""
     size, lost = table.shape[1], [0.0 if len(queries) else math.inf]
@@ -156,7 +160,7 @@ def _row_bytes(table: np.ndarray, queries: np.ndarray) -> list[int]:
     for asked, directions in zip(queries.swapaxes(0, 1), table, strict=True):
         products, others = asked.T @ asked, directions[:, n_kept:]
         lost.append(float(np.sum(products @ others * others) / max(np.trace(products), LEAST_POWER)))
-    return list(ROW_BYTES) if max(lost) <= LOST else [min(size, MOST_ROW_BYTES)] * len(ROW_BYTES)
+    return list(ROW_BYTES) if all(share <= LOST for share in lost) else [min(size, MOST_ROW_BYTES)] * len(ROW_BYTES)
 
 
 def _new_bases(recipe: CertifiedRecipe, store: CorpusStore, queries: np.ndarray) -> np.ndarray:
@@ -189,15 +193,15 @@ def _unit(opened: OpenPart, first: int, n: int, vectors: slice = slice(None)) ->
     return unit
 
 
-def _made_of(part: Part, of_bases: str) -> dict[str, Any]:
+def _made_of(part: Part, form: Form) -> dict[str, Any]:
     """What a part of an index depends on."""
-    return {"rows": part.files[ROWS]["sha256"], "bases": of_bases}
+    return {"rows": part.files[ROWS]["sha256"], "bases": form.of_bases, "row_bytes": form.row_bytes}
 
 
 def _write_part(folder: Path, part: Part, opened: Callable[[], OpenPart], form: Form) -> None:
     """Write what is kept of a part's rows, unless it is there."""
     said = read_sealed(folder / DESCRIPTION, _remedy(folder.parent)) if (folder / DESCRIPTION).is_file() else {}
-    wanted = _made_of(part, form.of_bases)
+    wanted = _made_of(part, form)
     if said.items() >= wanted.items():
         return
     n_rows, layouts = int(part.n_rows.sum()), form.kept
@@ -214,8 +218,8 @@ def _write_part(folder: Path, part: Part, opened: Callable[[], OpenPart], form: 
         for level, of_level in enumerate(rows):
             np.save(unfinished / _file(level), of_level)
             digests[_file(level)] = file_digest(unfinished / _file(level))
-        as_lists = [[{**asdict(of), "steps": of.steps.tolist()} for of in of_level] for of_level in scales]
-        write_sealed(unfinished / DESCRIPTION, {**wanted, "sha256": digests, "scales": as_lists})
+        written = [[of.written() for of in of_level] for of_level in scales]
+        write_sealed(unfinished / DESCRIPTION, {**wanted, "sha256": digests, "scales": written})
         put_in_place(unfinished, folder, gives_way=lambda: True)
 
 
@@ -255,30 +259,39 @@ class _Parts:
     def check(self) -> None:
         """Compare all files with their digests, once; what is held in memory is read then."""
         for part in progress(self._parts, "checking the certified index"):
-            said = self._description(part)
+            digests, scales = self._description(part)
             files = self._files(part)
-            for rows in files:
+            for rows, digest in zip(files, digests, strict=True):
                 try:
-                    intact = rows.digest() == said["sha256"].get(rows.path.name)
+                    intact = rows.digest() == digest
                 except OSError as err:
                     raise InputError(f"{rows.path}: cannot be read ({err.strerror or err}): {self._remedy}") from err
                 if not intact:
                     raise InputError(f"{rows.path}: is damaged: {self._remedy}")
             if self._holds:
-                self._held.append(_levels(said, [rows[:] for rows in files]))
+                self._held.append([Level(*one) for one in zip(scales, (rows[:] for rows in files), strict=True)])
 
-    def _description(self, part: Part) -> dict[str, Any]:
-        """What a part says of itself; an `InputError` if it was made of other rows, or with other bases."""
+    def _description(self, part: Part) -> tuple[list[str], list[list[Scales]]]:
+        """The digest of each of a part's files, and the scales of its rows in each modality, as it says itself.
+
+        Raises:
+            InputError: it was made of other rows or with other bases, or is damaged.
+        """
         path = self._folder / part.folder.name / DESCRIPTION
         said = read_sealed(path, self._remedy)
-        if not said.items() >= _made_of(part, self._form.of_bases).items():
+        if not said.items() >= _made_of(part, self._form).items():
             raise InputError(f"{path}: another process has written the index anew since it was opened: start again")
-        return said
+        try:
+            scales = [[Scales.read(**of) for of in of_level] for of_level in said["scales"]]
+            files = [_file(level) for level, _ in enumerate(zip(scales, self._form.kept, strict=True))]
+            return [said["sha256"][name] for name in files], scales
+        except (LookupError, TypeError, ValueError) as err:
+            raise InputError(f"{path}: is damaged: {self._remedy}") from err
 
     def _open(self, number: int) -> list[Level]:
         part = self._parts[number]
-        files = self._files(part)
-        return _levels(self._description(part), files)
+        _, scales = self._description(part)  # before the files: another process may have written others
+        return [Level(*one) for one in zip(scales, self._files(part), strict=True)]
 
     def _files(self, part: Part) -> list[ArrayFile]:
         folder, shapes = self._folder / part.folder.name, self._form.shapes(int(part.n_rows.sum()))
@@ -292,12 +305,6 @@ class _Parts:
         if array is None:
             raise InputError(f"{path}: is damaged: {self._remedy}")
         return array
-
-
-def _levels(said: dict[str, Any], rows: Sequence[ArrayFile | np.ndarray]) -> list[Level]:
-    """Those of a part, by what it says of itself."""
-    scales = [[Scales(**{**of, "steps": np.array(of["steps"])}) for of in of_level] for of_level in said["scales"]]
-    return list(map(Level, scales, rows))
 
 
 def _file(level: int) -> str:
