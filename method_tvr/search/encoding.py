@@ -58,31 +58,26 @@ def encode_corpus(
 
 @torch.inference_mode()
 def encode_queries(model: ReLoCLNet, batch: dict[str, torch.Tensor]) -> EncodedQueries:
-    """Encode a batch of queries as a corpus is searched with them."""
-    feat, mask = batch["query_feat"], batch["query_mask"]
-    groups = list(_of_like_length(mask))
-    parts = []
-    for rows, n_tokens in groups:
-        query = model.encode_query(feat[rows, :n_tokens], mask[rows, :n_tokens])
-        parts.append(EncodedQueries.build(query, model.span_queries(query), model.modalities))
-    if len(parts) == 1:
-        return parts[0]
-    return EncodedQueries.concatenate(parts)[torch.cat([rows for rows, _ in groups]).argsort()]
+    """Encode a batch of queries as a corpus is searched with them.
 
-
-def _of_like_length(mask: torch.Tensor) -> Iterator[tuple[torch.Tensor, int]]:
-    """Rows of queries that are encoded together, and how many of their tokens, of a batch with a mask (N, Lq) of these.
-
-    On a CPU padding costs what tokens cost, so there is no more of it than `WHOLE` asks for.
+    On a CPU padding costs what tokens cost, so those of like length are encoded together, with as little of it as
+    `WHOLE` asks for.
     """
-    n, longest = mask.shape
+    feat, mask = batch["query_feat"], batch["query_mask"]
     if mask.device.type != "cpu":
-        yield torch.arange(n, device=mask.device), longest
-        return
+        return _encoded(model, feat, mask)
     lengths = mask.sum(dim=1).long()
-    whole = (lengths + -lengths % WHOLE).clamp(min=1, max=longest)
-    for n_tokens in whole.unique().tolist():
-        yield torch.nonzero(whole == n_tokens).squeeze(1), n_tokens
+    whole = (lengths + -lengths % WHOLE).clamp(min=1, max=mask.shape[1])
+    n_tokens, counts = whole.unique(return_counts=True)
+    order = whole.argsort(stable=True)
+    groups = zip(order.split(counts.tolist()), n_tokens.tolist(), strict=True)
+    parts = [_encoded(model, feat[rows, :n], mask[rows, :n]) for rows, n in groups]
+    return EncodedQueries.concatenate(parts)[order.argsort()]
+
+
+def _encoded(model: ReLoCLNet, feat: torch.Tensor, mask: torch.Tensor) -> EncodedQueries:
+    query = model.encode_query(feat, mask)
+    return EncodedQueries.build(query, model.span_queries(query), model.modalities)
 
 
 @torch.inference_mode()

@@ -122,10 +122,8 @@ def _remedy(folder: Path) -> str:
 def _form(folder: Path, recipe: CertifiedRecipe, store: CorpusStore, sample_queries: Callable[[], np.ndarray]) -> Form:
     """That of an index, which is begun where there is none, or one of another recipe."""
     path, remedy = folder / BASES, _remedy(folder)
-    shape, wanted = (
-        (recipe.n_modalities, recipe.size, recipe.size),
-        {"format_version": FORMAT_VERSION, **asdict(recipe)},
-    )
+    shape = (recipe.n_modalities, recipe.size, recipe.size)
+    wanted = {"format_version": FORMAT_VERSION, **asdict(recipe)}
     said = read_sealed(folder / DESCRIPTION, remedy) if (folder / DESCRIPTION).is_file() else {}
     if said.items() >= wanted.items():
         array = open_array(path, shape, "float64", remedy)
@@ -275,7 +273,7 @@ class _Parts:
         """The digest of each of a part's files, and the scales of its rows in each modality, as it says itself.
 
         Raises:
-            InputError: it was made of other rows or with other bases, or is damaged.
+            InputError: it was made of other rows or in another form, or is damaged.
         """
         path = self._folder / part.folder.name / DESCRIPTION
         said = read_sealed(path, self._remedy)
