@@ -37,10 +37,9 @@ CACHE_FORMAT = 1  # to be raised when the layout or the preparation of rows chan
 BLOCK_BYTES = 1 << 25  # of rows that a building thread holds at a time
 MAX_THREADS = 4
 LARGE_BYTES = 1 << 30  # of a cache, from which on it is said what it takes
+MEMORY_SHARE = 0.5  # of what is free, the most that rows without a cache may take
 PART_PREFIX = ".part-"
 REMEDY = "run again, and its features are packed anew"
-
-MEMORY_SHARE = 0.5  # of what is free, the most that rows without a cache may take
 
 Sink = Callable[[int, np.ndarray], None]  # takes rows and the number of the first
 
@@ -78,7 +77,7 @@ def packed_rows(
     except OSError as err:
         kept = f"{folder}: no feature cache can be kept there ({err.strerror or err})"
     layout, place = _Layout.of(file, width, preparation), "give --feature_cache_dir a folder with room"
-    takes, free = layout.n_rows * width * np.dtype(dtype).itemsize, available_memory()
+    takes, free = layout.n_bytes(dtype), available_memory()
     if takes > free * MEMORY_SHARE:
         sizes = f"{takes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
         kept += f", and packed {file.path.name} would fill the memory ({sizes})"
@@ -188,7 +187,7 @@ class _Layout:
             raise InputError(f"{file.path}: holds no feature array (rows, {width}): is this the right file?")
         counts = np.array(list(n_rows.values()), dtype=np.int64)
         layout = cls(list(n_rows), counts, np.minimum(counts, preparation.max_rows), width)
-        if expands_too_much(layout.n_rows * width * 4, file.path.stat().st_size):
+        if expands_too_much(layout.n_bytes("float32"), file.path.stat().st_size):
             raise InputError(f"{file.path}: its arrays claim far more than the file can hold: generate it again")
         return layout
 
@@ -199,6 +198,10 @@ class _Layout:
     @property
     def n_rows(self) -> int:
         return int(self.lengths.sum())
+
+    def n_bytes(self, dtype: str) -> int:
+        """Of all rows in a number type."""
+        return self.n_rows * self.width * np.dtype(dtype).itemsize
 
     def blocks(self) -> list[range]:
         """Runs of keys whose rows together fill about a block."""
@@ -284,7 +287,7 @@ def _reason(folder: Path, recipe: dict[str, Any], file: FeatureFile) -> str:
 def _write_folder(file: FeatureFile, recipe: dict[str, Any], preparation: Preparation, part: Path) -> None:
     layout = _Layout.of(file, recipe["width"], preparation)
     shape, dtype = (layout.n_rows, layout.width), np.dtype(recipe["dtype"])
-    needed, free = int(np.prod(shape)) * dtype.itemsize, shutil.disk_usage(part).free
+    needed, free = layout.n_bytes(recipe["dtype"]), shutil.disk_usage(part).free
     if needed > free:
         raise OSError(f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
     if needed >= LARGE_BYTES:

@@ -101,7 +101,7 @@ class Searcher:
     def _looked_into_together(self, n_queries: int, n_entries: int) -> Iterator[slice]:
         """Slices of whole blocks of queries, each with so many entries, whose similarities are computed together."""
         block = self.settings.query_block
-        if self._shard is not None:  # all processes take the same, whatever their videos' lengths
+        if n_queries <= block or self._shard is not None:  # processes take the same, whatever their videos' lengths
             return _slices(n_queries, block)
         of_block = block * n_entries * int(self.corpus.n_rows.max()) * torch.float32.itemsize
         return _slices(n_queries, block * max(1, min(self._way.blocks_at_once, SIMILARITY_BYTES // of_block)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest import mock
+from typing import Any
 
 
 @contextmanager
@@ -17,13 +17,16 @@ def _without_stubs() -> Iterator[None]:
     """Let Gradio's classes have no source file for as long as it is imported."""
     getfile = inspect.getfile
 
-    def getfile_of_others(described: object) -> str:
+    def getfile_of_others(described: Any) -> str:
         if isinstance(described, type) and described.__module__.startswith("gradio."):
             raise OSError("no source file, and so no stub")
-        return getfile(described)  # type: ignore[arg-type]
+        return getfile(described)
 
-    with mock.patch.object(inspect, "getfile", getfile_of_others):
+    inspect.getfile = getfile_of_others  # type: ignore[assignment]
+    try:
         yield
+    finally:
+        inspect.getfile = getfile
 
 
 with _without_stubs():
