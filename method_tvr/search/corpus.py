@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -110,6 +110,13 @@ class Block(NamedTuple):
     runs: Runs  # the rows of each counted within these
 
 
+class UnreadBlock(NamedTuple):
+    """A `Block` before it is read, by any thread: what is in it, and what reads it."""
+
+    runs: Runs
+    read: Callable[[], Block]
+
+
 class Corpus(ABC):
     """Encoded videos as a `Searcher` reads them, wherever they are kept.
 
@@ -148,11 +155,16 @@ class Corpus(ABC):
         """Say that the clips of some entries will be asked for: what is on disk may be read ahead of that."""
 
     @abstractmethod
-    def blocks(self, max_rows: int) -> Iterator[Block]:
-        """The whole corpus, some entries at a time, each to be used before the next is asked for.
+    def unread_blocks(self, max_rows: int) -> Iterator[UnreadBlock]:
+        """The whole corpus, some entries at a time; what a thread reads is to be used before it reads more.
 
         A block has at most `max_rows`, unless it is but one entry.
         """
+
+    def blocks(self, max_rows: int) -> Iterator[Block]:
+        """The same, read one after another, each to be used before the next is asked for."""
+        for unread in self.unread_blocks(max_rows):
+            yield unread.read()
 
 
 def row_norms(rows: torch.Tensor) -> torch.Tensor:

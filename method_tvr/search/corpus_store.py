@@ -18,6 +18,7 @@ import math
 import os
 import re
 import reprlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -211,6 +212,7 @@ class CorpusStore:
                     )
                 if self.where[name] != (number, place):
                     raise InputError(f"{part.folder}: has video {name} twice: {_remedy(part.folder)}")
+        self._opening = threading.Lock()
         self._open: OrderedDict[int, OpenPart] = OrderedDict()  # the longest unused first
         self._whole: set[int] = set()  # parts whose files have been compared with their digests
 
@@ -244,14 +246,15 @@ class CorpusStore:
         return [int(self.parts[part].n_clips[place]) for part, place in where]
 
     def opened(self, number: int) -> OpenPart:
-        """The files of a part, which are compared with their digests the first time."""
-        if number in self._open:
-            self._open.move_to_end(number)
-        else:
-            self._open[number] = self._opened(number)
-            if len(self._open) > MAX_OPEN:
-                self._open.popitem(last=False)
-        return self._open[number]
+        """The files of a part, which are compared with their digests the first time; by any thread."""
+        with self._opening:
+            if number in self._open:
+                self._open.move_to_end(number)
+            else:
+                self._open[number] = self._opened(number)
+                if len(self._open) > MAX_OPEN:
+                    self._open.popitem(last=False)
+            return self._open[number]
 
     def _opened(self, number: int) -> OpenPart:
         part, recipe = self.parts[number], self.recipe

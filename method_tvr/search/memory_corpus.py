@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import torch
 
-from method_tvr.search.corpus import Block, ByLength, Corpus, row_norms
+from method_tvr.search.corpus import Block, ByLength, Corpus, Runs, UnreadBlock, row_norms
 from utils.tensor_utils import to_device
 
 DEVICE_BLOCK_ROWS = 1 << 18  # on a GPU: 0.8 GB of float32 rows in TVR's size, and 0.3 GB of scores for 256 queries
@@ -79,8 +80,11 @@ class EncodedCorpus(Corpus):
         rows = torch.cat([self.rows[s] for s in stretches]).to(self.dtype)
         return rows, torch.cat([self._norms[:, s] for s in stretches], dim=1)
 
-    def blocks(self, max_rows: int) -> Iterator[Block]:
+    def unread_blocks(self, max_rows: int) -> Iterator[UnreadBlock]:
         bounds = self._by_length.bounds
         for positions, runs in self._by_length.blocks(max_rows):
             rows = slice(int(bounds[positions.start]), int(bounds[positions.stop]))
-            yield Block(self.rows[rows].to(self.dtype), self._norms[:, rows], runs)
+            yield UnreadBlock(runs, partial(self._block, rows, runs))
+
+    def _block(self, rows: slice, runs: Runs) -> Block:
+        return Block(self.rows[rows].to(self.dtype), self._norms[:, rows], runs)

@@ -6,9 +6,9 @@ with a large product before the host has asked for a second one, and idle whenev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 from method_tvr.model import MASKED
 from method_tvr.model_components import pool_clips
-from method_tvr.search.corpus import Block, Corpus, Run, Runs
+from method_tvr.search.corpus import Block, Corpus, Run, Runs, UnreadBlock
+from utils.cores import on_each_core
 from utils.tensor_utils import to_device
 
 ROWS_A_STEP, COLUMNS_A_STEP = 64, 16  # a multiple of what a CPU's matrix product takes at a time
@@ -41,6 +42,9 @@ class Way(NamedTuple):
 
     blocks_at_once: int
     """Blocks of queries whose `clip_similarity` is computed together."""
+
+    each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+    """What is computed of pieces, in their order."""
 
 
 def video_scores(video_queries: torch.Tensor, block: Block, way: Way) -> torch.Tensor:
@@ -146,16 +150,20 @@ def scores_by_a_pass(
 
     `allowed` (Nv,) bool: entries that are asked for; None: all.
     """
-    for block in corpus.blocks(max_rows):
-        entries = block.runs.on(corpus.device).entries
+
+    def scored(unread: UnreadBlock) -> list[tuple[torch.Tensor, torch.Tensor]]:
         chosen: slice | torch.Tensor = slice(None)
         if allowed is not None:
-            inside = np.flatnonzero(allowed[block.runs.entries])
+            inside = np.flatnonzero(allowed[unread.runs.entries])
             if not len(inside):
-                continue
+                return []
             chosen = to_device(inside, corpus.device)
-        for number, of_these in enumerate(queries):
-            yield number, entries[chosen], video_scores(of_these, block, way)[chosen]
+        block, entries = unread.read(), unread.runs.on(corpus.device).entries[chosen]
+        return [(entries, video_scores(of_these, block, way)[chosen]) for of_these in queries]
+
+    for of_block in way.each(scored, corpus.unread_blocks(max_rows)):
+        for number, found in enumerate(of_block):
+            yield number, *found
 
 
 def products_alike(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
@@ -256,8 +264,8 @@ def similarity_at_once(
     return torch.cat(found).flatten(0, 1)
 
 
-ON_CPU = Way(products_alike, pooled_run_by_run, similarity_video_by_video, 4)
-ON_GPU = Way(products_at_once, pooled_at_once, similarity_at_once, 1)
+ON_CPU = Way(products_alike, pooled_run_by_run, similarity_video_by_video, 4, on_each_core)
+ON_GPU = Way(products_at_once, pooled_at_once, similarity_at_once, 1, map)
 
 
 def way_on(device: torch.device) -> Way:

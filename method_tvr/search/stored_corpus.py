@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, pairwise
 
 import numpy as np
 import torch
 
-from method_tvr.search.corpus import Block, ByLength, Corpus
+from method_tvr.search.corpus import Block, ByLength, Corpus, Runs, UnreadBlock
 from method_tvr.search.corpus_store import CorpusStore, OpenPart
 from method_tvr.search.memory_corpus import EncodedCorpus
 from utils.basic_utils import progress
 from utils.tensor_utils import to_device
 
 SEARCH_BYTES = 4 << 30  # of a GPU's memory that a search works with, besides the corpus
-BLOCK_ROWS = 1 << 11  # on a CPU: what was read is scored while the caches have it
 GPU_BLOCK_ROWS = 1 << 15  # 50 MB of TVR's rows in float16: a copy of them takes longer than to ask for it
 
 
@@ -32,7 +33,8 @@ class StoredCorpus(Corpus):
     def __init__(self, store: CorpusStore, vid_names: Sequence[str], device: torch.device) -> None:
         self.dtype, self.device = torch.float32, device
         self.n_vectors = store.recipe.n_vectors
-        self.block_rows = BLOCK_ROWS if device.type == "cpu" else GPU_BLOCK_ROWS
+        if device.type != "cpu":
+            self.block_rows = GPU_BLOCK_ROWS
         self._store, self._kept = store, getattr(torch, store.recipe.dtype)
         where = np.array([store.where[name] for name in vid_names], dtype=np.int64).reshape(-1, 2)
         self._part, place, window = _entries(where, store)
@@ -104,28 +106,31 @@ class StoredCorpus(Corpus):
             self._store.opened(int(part[a])).read_stretches(rows[own], norms[:, own], stretches[a:b])
         return self._tensor(rows), torch.from_numpy(norms).to(self.device)
 
-    def blocks(self, max_rows: int) -> Iterator[Block]:
-        """The whole corpus, part by part; see `Corpus.blocks`."""
+    def unread_blocks(self, max_rows: int) -> Iterator[UnreadBlock]:
+        """The whole corpus, part by part; see `Corpus.unread_blocks`."""
         by_part = {part: by_length.blocks(max_rows) for part, by_length in self._by_length.items()}
         for _, runs in chain.from_iterable(by_part.values()):
             runs.on(self.device)  # what stays is made first: memory between what stays is not given back
-        parts = progress(by_part.items(), "reading the encoded corpus", total=len(by_part))
-        # both are used again: fresh memory costs more than reading into it
-        room, converted = self._room(0), torch.empty(0, dtype=self.dtype)
-        converts = self.device.type == "cpu" and self._kept != self.dtype
-        for part, blocks in parts:
+        rooms = threading.local()
+        for part, blocks in progress(by_part.items(), "reading the encoded corpus", total=len(by_part)):
             opened, by_length = self._store.opened(part), self._by_length[part]
             for positions, runs in blocks:
-                n_rows = runs[-1].rows.stop
-                if len(room) < n_rows:
-                    room = self._room(n_rows)
-                    converted = torch.empty(room.shape if converts else 0, dtype=self.dtype)
-                norms, at = self._norms_room(n_rows), 0
-                for stretch in self._stretches(by_length.order[positions]):
-                    at = _read(opened, stretch, room, norms, at)
-                read = room[:n_rows]
-                rows = converted[:n_rows].copy_(torch.from_numpy(read)) if converts else self._tensor(read)
-                yield Block(rows, self._tensor(norms), runs)
+                stretches = self._stretches(by_length.order[positions])
+                yield UnreadBlock(runs, partial(self._read_block, opened, stretches, runs, rooms))
+
+    def _read_block(self, part: OpenPart, stretches: Sequence[slice], runs: Runs, rooms: threading.local) -> Block:
+        n_rows = runs[-1].rows.stop
+        room = getattr(rooms, "room", None)  # is used again: fresh memory costs more than reading into it
+        if room is None or len(room) < n_rows:
+            room = rooms.room = self._room(n_rows)
+            converts = self.device.type == "cpu" and self._kept != self.dtype
+            rooms.converted = torch.empty(room.shape if converts else 0, dtype=self.dtype)
+        read, norms, at = room[:n_rows], self._norms_room(n_rows), 0
+        for stretch in stretches:
+            at = _read(part, stretch, read, norms, at)
+        converted = rooms.converted[:n_rows]
+        rows = converted.copy_(torch.from_numpy(read)) if len(converted) else self._tensor(read)
+        return Block(rows, self._tensor(norms), runs)
 
     def _room(self, n_rows: int) -> np.ndarray:
         """For (R, V, D) rows as they are kept."""

@@ -1,13 +1,12 @@
 """What the scores of videos are not above, by the bytes that a level keeps of their clips; see `bounds`.
 
-Rows are read block by block, on disk ahead of their use, and what is computed of a block stays in the caches.
+Rows are read block by block, each by one core, and what is computed of a block stays in its caches.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +26,11 @@ from method_tvr.search.index.certified.bounds import (
     weights,
 )
 from method_tvr.search.scoring import COLUMNS_A_STEP, pooled_run_by_run
+from utils.cores import on_each_core
 from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
 NUMBERS_AT_A_TIME = 1 << 20  # of bounds, for several queries
-AHEAD = 2  # blocks that are read from disk meanwhile, each by a thread
 GAP = 32  # rows that are read along rather than left out
 MANY = 8  # queries, whose products are large enough to be computed of one length after another
 
@@ -117,7 +116,6 @@ class UpperBounds:
         self._part, self._first, self._n_clips = part, first_row, n_clips
         self.in_order = np.lexsort((first_row, part))
         self._whole: tuple[int, list[PartBlocks]] = (0, [])  # blocks of that many rows, of all entries
-        self._rooms = [np.empty(0, np.int8) for _ in range(AHEAD + 1)]
 
     def of(self, queries: Sequence[Floats], entries: np.ndarray, level: int) -> tuple[npt.NDArray[np.float32], int]:
         """(Nq, n) what scores of entries (n,), in the order in which they lie, are not above; and bytes that were read.
@@ -142,14 +140,19 @@ class UpperBounds:
                 for block in blocks:
                     yield from (Wanted(there.rows, number, block, own) for number, own in enumerate(together))
 
-        for (_, _, block, of), rows in self._read_ahead(wanted()):
-            n_bytes += rows.nbytes
+        rooms = threading.local()
+
+        def above(this: Wanted) -> tuple[int, np.ndarray | slice, np.ndarray]:
+            rows = _read(this, rooms)
             if n >= MANY:
-                order, above = _above_of_many(rows, block, of)
-                found[:, block.entries.start + order] += above[:n].numpy()
-            else:
-                above_of_few = _best(rows, block, of[0]) * of[0].step + of[0].constant
-                found[:, block.entries] += above_of_few.reshape(len(above_of_few), -1, n).sum(axis=1).T
+                order, of_many = _above_of_many(rows, this.block, this.of)
+                return rows.nbytes, this.block.entries.start + order, of_many[:n].numpy()
+            of_few = _best(rows, this.block, this.of[0]) * this.of[0].step + this.of[0].constant
+            return rows.nbytes, this.block.entries, of_few.reshape(len(of_few), -1, n).sum(axis=1).T
+
+        for read, places, of_block in on_each_core(above, wanted()):
+            n_bytes += read
+            found[:, places] += of_block
         return np.divide(found, len(queries), out=found), n_bytes
 
     def _blocks(self, entries: np.ndarray, most: int) -> list[PartBlocks]:
@@ -165,34 +168,21 @@ class UpperBounds:
             self._whole = most, found
         return found
 
-    def _read_ahead(self, wanted: Iterator[Wanted]) -> Iterator[tuple[Wanted, np.ndarray]]:
-        """The rows of blocks, until the next are asked for; on disk, some are read while another is computed with."""
-        waiting = deque[tuple[Wanted, Future[np.ndarray]]]()
-        with ThreadPoolExecutor(AHEAD) as pool:
-            for number, this in enumerate(wanted):
-                if isinstance(this.kept, np.ndarray):
-                    yield this, self._read(this, 0)
-                    continue
-                waiting.append((this, pool.submit(self._read, this, number % len(self._rooms))))
-                if len(waiting) > AHEAD:
-                    before, read = waiting.popleft()
-                    yield before, read.result()
-            for before, read in waiting:
-                yield before, read.result()
 
-    def _read(self, wanted: Wanted, room: int) -> np.ndarray:
-        """(n, W) int8 rows of a block, one stretch after another, until the room is used again."""
-        kept, number, block, _ = wanted
-        if isinstance(kept, np.ndarray) and len(block.stretches) == 1:
-            return np.asarray(kept[number, block.stretches[0]])
-        n, width = sum(stretch.stop - stretch.start for stretch in block.stretches), kept.shape[2]
-        if len(self._rooms[room]) < n * width:
-            self._rooms[room] = np.empty(n * width, np.int8)
-        found = self._rooms[room][: n * width].reshape(n, width)
-        if isinstance(kept, np.ndarray):
-            return np.concatenate([kept[number, stretch] for stretch in block.stretches], out=found)
-        kept.read_stretches(found, block.stretches, number)
-        return found
+def _read(wanted: Wanted, rooms: threading.local) -> np.ndarray:
+    """(n, W) int8 rows of a block, one stretch after another, until the thread reads the next."""
+    kept, number, block, _ = wanted
+    if isinstance(kept, np.ndarray) and len(block.stretches) == 1:
+        return np.asarray(kept[number, block.stretches[0]])
+    n, width = sum(stretch.stop - stretch.start for stretch in block.stretches), kept.shape[2]
+    room = getattr(rooms, "room", None)
+    if room is None or len(room) < n * width:
+        room = rooms.room = np.empty(n * width, np.int8)
+    found = room[: n * width].reshape(n, width)
+    if isinstance(kept, np.ndarray):
+        return np.concatenate([kept[number, stretch] for stretch in block.stretches], out=found)
+    kept.read_stretches(found, block.stretches, number)
+    return found
 
 
 def _best(rows: np.ndarray, block: Block, of: Weights) -> npt.NDArray[np.int32]:
