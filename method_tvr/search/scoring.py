@@ -67,18 +67,20 @@ def scores_of_entries(corpus: Corpus, entries: np.ndarray, video_queries: torch.
     queries = video_queries.to(corpus.dtype)
     n_clips = corpus.n_clips[entries]
     order = np.argsort(n_clips, kind="stable")  # those of one length are pooled together
-    scores = torch.empty((len(entries), len(queries)), device=corpus.device)
-    for first in range(0, len(order), ENTRIES_AT_A_TIME):
-        places = order[first : first + ENTRIES_AT_A_TIME]
+    scores, way = torch.empty((len(entries), len(queries)), device=corpus.device), way_on(corpus.device)
+
+    def score(places: np.ndarray) -> None:
         rows, norms = corpus.clips_of(entries[places])
         lengths, counts = np.unique(n_clips[places], return_counts=True)
         ends = np.cumsum(lengths * counts).tolist()
         stretches = map(slice, [0, *ends[:-1]], ends)
         of_length = np.split(entries[places], np.cumsum(counts)[:-1])
         runs = Runs(map(Run, of_length, lengths.tolist(), stretches))
-        scores[to_device(places, corpus.device)] = video_scores(
-            queries, Block(rows, norms, runs), way_on(corpus.device)
-        )
+        scores[to_device(places, corpus.device)] = video_scores(queries, Block(rows, norms, runs), way)
+
+    at_a_time = (order[first : first + ENTRIES_AT_A_TIME] for first in range(0, len(order), ENTRIES_AT_A_TIME))
+    for _ in way.each(score, at_a_time):
+        pass
     return scores
 
 
