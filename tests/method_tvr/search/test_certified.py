@@ -146,7 +146,9 @@ def test_where_little_can_be_left_out_one_pass_scores_the_rest(tmp_path, queries
     corpus, index = opened(written(tmp_path / "corpus", range(60), dtype))
     passes = []
     monkeypatch.setattr(
-        StoredCorpus, "blocks", lambda self, n, kept=StoredCorpus.blocks: passes.append(n) or kept(self, n)
+        StoredCorpus,
+        "unread_blocks",
+        lambda self, n, own=StoredCorpus.unread_blocks: passes.append(n) or own(self, n),
     )
     index.find(corpus, queries.for_videos[:1], 5)
     assert len(passes) == 1
@@ -208,7 +210,9 @@ def test_where_little_can_be_left_out_one_pass_serves_many_queries(tmp_path, man
     corpus, index = opened(written(tmp_path / "corpus", range(60)))
     passes = []
     monkeypatch.setattr(
-        StoredCorpus, "blocks", lambda self, n, kept=StoredCorpus.blocks: passes.append(n) or kept(self, n)
+        StoredCorpus,
+        "unread_blocks",
+        lambda self, n, own=StoredCorpus.unread_blocks: passes.append(n) or own(self, n),
     )
     index.find(corpus, many_queries.for_videos, 5)
     assert len(passes) == 1
@@ -239,6 +243,8 @@ def test_several_in_a_small_corpus_are_searched_exactly_and_said_to_be_proved(tm
     assert "a query reads" in index.said()
     assert not index.is_worth_it(MANY, 5)
     monkeypatch.setattr(certified_index, "A_PASS_OF_MANY", 2)  # as if it were larger
+    assert not index.is_worth_it(MANY, 5)  # but rows are too long for its few clips
+    monkeypatch.setattr(certified_index, "CLIPS_A_BYTE", 0.1)
     assert index.is_worth_it(MANY, 5)
 
 

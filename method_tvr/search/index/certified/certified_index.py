@@ -39,7 +39,8 @@ from method_tvr.search.scoring import (
 
 PROMISING = 3  # times as many videos as are kept are looked at closely before any is left out
 SCORED_AT_A_TIME = 64  # videos, after which it is known better what the answer needs
-FEW, CLIPS_A_QUERY = 4, 60_000  # an exact search serves many by one pass: more than 22 of 1.1 million clips
+FEW, CLIPS_A_QUERY = 4, 100_000  # an exact search serves many by one pass: more than 15 of 1.1 million clips
+CLIPS_A_BYTE = 150  # or, where they look together, more than 58 with rows of 128 bytes, and 19 with rows of 384
 A_PASS = 8  # as soon as more than a share of 1/8 of all entries is left, a pass over the corpus is faster
 A_PASS_OF_MANY = 50  # and as soon as more than 1/50 is for many queries, which a pass serves together
 WORTH_IT = 0.8  # of the corpus' bytes, beyond which an exact search is faster
@@ -125,12 +126,15 @@ class CertifiedIndex(SearchIndex):
         row_bytes: int,
     ) -> None:
         self._bases, self._n_clips, self._row_bytes = bases, n_clips, row_bytes
+        self._longest_row = layouts[-1].row_bytes  # of a modality
         self._above = UpperBounds(layouts, level, part, first_row, n_clips)
         self.work = Work()
 
     def is_worth_it(self, n_queries: int, keep: int) -> bool:
-        few = FEW + int(self._n_clips.sum()) // CLIPS_A_QUERY
-        return n_queries <= few or self._looks_together(n_queries, keep, len(self._n_clips))
+        n_clips = int(self._n_clips.sum())
+        if self._looks_together(n_queries, keep, len(self._n_clips)):
+            return n_queries <= n_clips // (CLIPS_A_BYTE * self._longest_row)
+        return n_queries <= FEW + n_clips // CLIPS_A_QUERY
 
     @staticmethod
     def _looks_together(n_queries: int, keep: int, n_entries: int) -> bool:
