@@ -7,8 +7,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,51 +26,86 @@ def on_each_core(work: Callable[[Piece], Found], pieces: Iterable[Piece]) -> Ite
     Pieces are asked for here, by the thread that asks for what was found. Where operations are small, reading and
     Python count, and all of that is shared, too.
     """
-    n = torch.get_num_threads()
-    if n == 1:
+    n, cores = _cores()
+    if cores is None:
         yield from map(work, pieces)
         return
-    pool, inference = _pool(n), torch.is_inference_mode_enabled()
+    inference, gradients, process = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), os.getpid()
 
     def of_piece(piece: Piece) -> Found:
-        with torch.inference_mode(inference):
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return work(piece)
 
     waiting = deque[Future[Found]]()
     try:
         for piece in pieces:
-            waiting.append(pool.submit(of_piece, piece))
+            waiting.append(cores.ask(functools.partial(of_piece, piece)))
             if len(waiting) > WAITING * n:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for future in waiting:
-            future.cancel()
+        if os.getpid() == process:  # and not one forked meanwhile, which has no such threads
+            wait([future for future in waiting if not future.cancel()])  # nothing goes on when this has ended
 
 
-def _pool(n: int) -> ThreadPoolExecutor:
-    """Threads of one core each; they stay, as starting them takes longer than many a search."""
-    with _STARTING:
-        return _started(n)
+class _Cores:
+    """Threads of one core each. They stay, as starting them takes longer than many a search.
 
+    Those of `concurrent.futures` take nothing more once the main thread has ended, while others may go on.
+    """
 
-@functools.cache
-def _started(n: int) -> ThreadPoolExecutor:
-    pool, all_there = ThreadPoolExecutor(n, "core"), threading.Barrier(n)
+    def __init__(self, n: int) -> None:
+        self._asked: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        there = threading.Semaphore(0)
+        try:
+            for _ in range(n):
+                threading.Thread(target=self._work, args=(there,), name="core", daemon=True).start()
+                there.acquire()
+        finally:
+            torch.set_num_threads(n)
 
-    def start(_: int) -> None:
+    def ask(self, call: Callable[[], Found]) -> Future[Found]:
+        """What `call` returns or raises, as soon as one of the threads has come to it."""
+        future = Future[Found]()
+        self._asked.put((future, call))
+        return future
+
+    def _work(self, there: threading.Semaphore) -> None:
         torch.get_num_threads()  # the first time it sets what is the number elsewhere
         torch.set_num_threads(1)  # of this thread, and of those that have not computed yet
-        all_there.wait()
-
-    try:
-        list(pool.map(start, range(n)))
-    finally:
-        all_there.abort()  # had one not come, the others would wait for it
-        torch.set_num_threads(n)
-    return pool
+        there.release()
+        while True:
+            _answer(*self._asked.get())
 
 
-if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
-    os.register_at_fork(after_in_child=_started.cache_clear)
+def _answer(future: Future[Found], call: Callable[[], Found]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(call())
+        except BaseException as err:  # it is raised where the result is asked for
+            future.set_exception(err)
+
+
+def _cores() -> tuple[int, _Cores | None]:
+    """How many threads PyTorch uses, and as many of one core each; None where one is enough, or they cannot be had."""
+    with _STARTING:
+        n = torch.get_num_threads()
+        if n > 1:
+            with suppress(RuntimeError):  # no thread can be started when the interpreter is about to end, for one
+                return n, _started(n)
+        return n, None
+
+
+_started = functools.cache(_Cores)
+
+
+def _forget() -> None:
+    """A forked process has none of the threads, nor who may be starting them."""
+    global _STARTING
+    _STARTING = threading.Lock()
+    _started.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

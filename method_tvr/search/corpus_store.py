@@ -18,9 +18,9 @@ import math
 import os
 import re
 import reprlib
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -212,7 +212,6 @@ class CorpusStore:
                     )
                 if self.where[name] != (number, place):
                     raise InputError(f"{part.folder}: has video {name} twice: {_remedy(part.folder)}")
-        self._opening = threading.Lock()
         self._open: OrderedDict[int, OpenPart] = OrderedDict()  # the longest unused first
         self._whole: set[int] = set()  # parts whose files have been compared with their digests
 
@@ -247,14 +246,14 @@ class CorpusStore:
 
     def opened(self, number: int) -> OpenPart:
         """The files of a part, which are compared with their digests the first time; by any thread."""
-        with self._opening:
-            if number in self._open:
-                self._open.move_to_end(number)
-            else:
-                self._open[number] = self._opened(number)
-                if len(self._open) > MAX_OPEN:
-                    self._open.popitem(last=False)
-            return self._open[number]
+        found = self._open.pop(number, None)
+        if found is None:
+            found = self._opened(number)
+        self._open[number] = found  # as the last
+        while len(self._open) > MAX_OPEN:
+            with suppress(KeyError):  # another thread was sooner
+                self._open.popitem(last=False)
+        return found
 
     def _opened(self, number: int) -> OpenPart:
         part, recipe = self.parts[number], self.recipe

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from utils import cores
 from utils.cores import WAITING, on_each_core
 
 
@@ -56,11 +60,13 @@ def test_what_a_piece_raises_ends_it(n):
     assert list(on_each_core(abs, [-1])) == [1]
 
 
-@pytest.mark.parametrize("inference", [True, False])
-def test_inference_mode_is_that_of_who_asks(n, inference):
-    with torch.inference_mode(inference):
-        (found,) = on_each_core(torch.ones, [1])
-    assert found.is_inference() == inference
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_gradients_are_kept_as_who_asks_has_them(n, mode):
+    weight = torch.ones(1, requires_grad=True)
+    with mode():
+        wanted = weight * 2
+        (found,) = on_each_core(lambda number: weight * number, [2])
+    assert (found.is_inference(), found.requires_grad) == (wanted.is_inference(), wanted.requires_grad)
 
 
 def test_several_threads_may_ask(n):
@@ -73,12 +79,54 @@ def test_several_threads_may_ask(n):
     assert sums == [sum(range(1000))] * 4
 
 
+def test_a_thread_that_goes_on_when_the_main_one_has_ended_still_gets_what_it_asks_for():
+    """Whether it has asked before or not."""
+    program = """
+import threading, torch
+from utils.cores import on_each_core
+torch.set_num_threads(2)
+def work():
+    threading.main_thread().join()
+    print(sum(on_each_core(abs, range(10))))
+{}
+threading.Thread(target=work).start()
+"""
+    for before in ("", "list(on_each_core(abs, range(10)))"):
+        done = subprocess.run([sys.executable, "-c", program.format(before)], capture_output=True, text=True)
+        assert (done.stdout, done.stderr, done.returncode) == ("45\n", "", 0)
+
+
+def test_what_is_under_way_has_ended_when_the_rest_is_not_asked_for(n):
+    under_way: list[int] = []
+
+    def work(piece: int) -> int:
+        under_way.append(piece)
+        time.sleep(0.05 if piece else 0)
+        under_way.remove(piece)
+        return piece
+
+    found = on_each_core(work, range(100))
+    next(found)
+    found.close()
+    assert not under_way
+
+
+def test_where_no_thread_can_be_started_pieces_are_worked_on_here(monkeypatch):
+    def refuse(_: int) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(cores, "_started", refuse)
+    assert set(on_each_core(lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(n):
-    assert sum(on_each_core(abs, range(10))) == 45
+    begun = on_each_core(abs, range(100))
+    next(begun)
     child = os.fork()
     if not child:
+        begun.close()
         os._exit(sum(on_each_core(abs, range(10))))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 45
 
