@@ -61,7 +61,7 @@ def scores_of_entries(corpus: Corpus, entries: np.ndarray, video_queries: torch.
     """(n, Nq) scores of some entries (n,), for queries (Nq, M, D): on a CPU, bit by bit those of a search of them all.
 
     So they are there because `products_alike` does not let a product depend on what else is computed with it, but for
-    whether the query is alone.
+    whether the query is alone; and because one core computes each, however many there are.
     """
     corpus.expect(entries)
     queries = video_queries.to(corpus.dtype)
@@ -96,7 +96,8 @@ def scores_of_pairs(
     order = np.argsort(entries, kind="stable")
     entries, asked = entries[order], query_of_pair[order]
     found = np.empty((len(columns), len(entries)), np.float32)
-    for products in _products_of_pairs(entries):
+
+    def score(products: list[slice]) -> None:
         here, place = np.unique(entries[products[0].start : products[-1].stop], return_inverse=True)
         corpus.expect(here)
         rows, norms = corpus.clips_of(here)
@@ -112,6 +113,9 @@ def scores_of_pairs(
                 cosine.div_(norms[m, first:end].unsqueeze(1))
                 best = np.maximum.reduceat(cosine.numpy(), starts[own[0] : own[-1] + 1] - first, axis=0)
                 found[m, pairs] = best[own - own[0], np.arange(len(own))]
+
+    for _ in on_each_core(score, _products_of_pairs(entries)):
+        pass
     scores = torch.empty(len(entries))
     scores[torch.from_numpy(order)] = torch.from_numpy(found).mean(dim=0)
     return scores
