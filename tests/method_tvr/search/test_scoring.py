@@ -174,3 +174,23 @@ def test_on_a_cpu_a_corpus_stays_on_disk_and_nothing_is_said(tmp_path: Path, cap
     store = CorpusStore(write(tmp_path / "corpus", range(8)))
     assert isinstance(open_corpus(store, list(store.where), CPU), StoredCorpus)
     assert not capsys.readouterr().err
+
+
+def test_scores_are_the_same_with_any_number_of_threads_and_whatever_asks_for_them():
+    generator, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    n_clips = np.random.default_rng(0).integers(1, 60, 40)
+    corpus = EncodedCorpus([torch.randn(int(n), 2, 384, generator=generator) for n in n_clips], n_clips)
+    queries = torch.nn.functional.normalize(torch.randn(9, 2, 384, generator=generator), dim=-1)
+    entries, asked = np.divmod(np.arange(40 * 9), 9)
+    found = []
+    try:
+        for n in (1, 2, 8):
+            torch.set_num_threads(n)
+            scores = torch.empty(40, 9)
+            for _, some, of_some in scoring.scores_by_a_pass(corpus, [queries], 300, ON_CPU):
+                scores[some] = of_some
+            of_pairs = scoring.scores_of_pairs(corpus, entries, asked, queries).view(40, 9)
+            found += [scores, scoring.scores_of_entries(corpus, np.arange(40), queries), of_pairs]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(scores, found[0]) for scores in found)
