@@ -24,7 +24,8 @@ def on_each_core(work: Callable[[Piece], Found], pieces: Iterable[Piece]) -> Ite
     """`work` of each piece, in their order; as many pieces at a time as PyTorch uses threads, each by one of them.
 
     Pieces are asked for here, by the thread that asks for what was found. Where operations are small, reading and
-    Python count, and all of that is shared, too.
+    Python count, and all of that is shared, too. There is nothing to gain where pieces are few, or take less than some
+    milliseconds, in between operations that PyTorch's own threads share: those go on waiting for the next, on a core.
     """
     n, cores = _cores()
     if cores is None:
