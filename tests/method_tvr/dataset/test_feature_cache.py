@@ -387,7 +387,7 @@ def test_the_run_that_comes_second_takes_what_the_first_made(path, monkeypatch, 
 
 def test_packing_holds_a_few_blocks_only(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "BLOCK_BYTES", 1 << 16)
-    n_keys, shape = 200, (16, 256)  # 3.1 MiB
+    n_keys, shape = 400, (16, 256)  # 6.3 MiB
     with new_feature_file(tmp_path / "big.h5") as features:
         for number in range(n_keys):
             features.put(str(number), np.full(shape, number, dtype=np.float32))
