@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 
 Piece = TypeVar("Piece")
 Found = TypeVar("Found")
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 WAITING = 2  # pieces a core that are asked for ahead
 _STARTING = threading.Lock()
 
@@ -48,6 +50,24 @@ def on_each_core(work: Callable[[Piece], Found], pieces: Iterable[Piece]) -> Ite
     finally:
         if os.getpid() == process:  # and not one forked meanwhile, which has no such threads
             wait([future for future in waiting if not future.cancel()])  # nothing goes on when this has ended
+
+
+class Room(threading.local, Generic[Array]):
+    """Memory that each thread uses again and again: fresh memory costs more than filling it.
+
+    Args:
+        empty: what makes an array of so many rows.
+    """
+
+    def __init__(self, empty: Callable[[int], Array]) -> None:
+        self._empty: Callable[[int], Array] = empty
+        self._rows: Array = empty(0)
+
+    def of(self, n_rows: int) -> Array:
+        """An array of so many rows, until the thread asks for the next; they hold anything."""
+        if len(self._rows) < n_rows:
+            self._rows = self._empty(n_rows)
+        return self._rows[:n_rows]
 
 
 class _Cores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
@@ -15,6 +14,7 @@ from method_tvr.search.corpus import Block, ByLength, Corpus, Runs, UnreadBlock
 from method_tvr.search.corpus_store import CorpusStore, OpenPart
 from method_tvr.search.memory_corpus import EncodedCorpus
 from utils.basic_utils import progress
+from utils.cores import Room
 from utils.tensor_utils import to_device
 
 SEARCH_BYTES = 4 << 30  # of a GPU's memory that a search works with, besides the corpus
@@ -111,25 +111,28 @@ class StoredCorpus(Corpus):
         by_part = {part: by_length.blocks(max_rows) for part, by_length in self._by_length.items()}
         for _, runs in chain.from_iterable(by_part.values()):
             runs.on(self.device)  # what stays is made first: memory between what stays is not given back
-        rooms = threading.local()
+        shape = (self.n_vectors, self._store.recipe.hidden_size)
+        rooms = Room(self._room), Room(lambda n: torch.empty((n, *shape), dtype=self.dtype))
         for part, blocks in progress(by_part.items(), "reading the encoded corpus", total=len(by_part)):
             opened, by_length = self._store.opened(part), self._by_length[part]
             for positions, runs in blocks:
                 stretches = self._stretches(by_length.order[positions])
                 yield UnreadBlock(runs, partial(self._read_block, opened, stretches, runs, rooms))
 
-    def _read_block(self, part: OpenPart, stretches: Sequence[slice], runs: Runs, rooms: threading.local) -> Block:
-        n_rows = runs[-1].rows.stop
-        room = getattr(rooms, "room", None)  # is used again: fresh memory costs more than reading into it
-        if room is None or len(room) < n_rows:
-            room = rooms.room = self._room(n_rows)
-            converts = self.device.type == "cpu" and self._kept != self.dtype
-            rooms.converted = torch.empty(room.shape if converts else 0, dtype=self.dtype)
-        read, norms, at = room[:n_rows], self._norms_room(n_rows), 0
+    def _read_block(
+        self,
+        part: OpenPart,
+        stretches: Sequence[slice],
+        runs: Runs,
+        rooms: tuple[Room[np.ndarray], Room[torch.Tensor]],
+    ) -> Block:
+        """`rooms`: for rows as they are kept, and converted."""
+        n_rows, at = runs[-1].rows.stop, 0
+        read, norms = rooms[0].of(n_rows), self._norms_room(n_rows)
         for stretch in stretches:
             at = _read(part, stretch, read, norms, at)
-        converted = rooms.converted[:n_rows]
-        rows = converted.copy_(torch.from_numpy(read)) if len(converted) else self._tensor(read)
+        converts = self.device.type == "cpu" and self._kept != self.dtype
+        rows = rooms[1].of(n_rows).copy_(torch.from_numpy(read)) if converts else self._tensor(read)
         return Block(rows, self._tensor(norms), runs)
 
     def _room(self, n_rows: int) -> np.ndarray:

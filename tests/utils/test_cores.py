@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
 from utils import cores
-from utils.cores import WAITING, on_each_core
+from utils.cores import WAITING, Room, on_each_core
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -129,6 +130,15 @@ def test_a_forked_process_has_threads_of_its_own(n):
         begun.close()
         os._exit(sum(on_each_core(abs, range(10))))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 45
+
+
+def test_a_room_is_used_again_by_its_thread_alone_and_grows():
+    room = Room(np.empty)
+    first = room.of(3)
+    assert [len(first), len(room.of(2)), len(room.of(5))] == [3, 2, 5]
+    large = room.of(4)
+    assert np.shares_memory(large, room.of(2))
+    assert not np.shares_memory(large, in_a_new_thread(lambda: room.of(4)))
 
 
 def in_a_new_thread(work):

@@ -5,7 +5,6 @@ Rows are read block by block, each by one core, and what is computed of a block 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from method_tvr.search.index.certified.bounds import (
     weights,
 )
 from method_tvr.search.scoring import COLUMNS_A_STEP, pooled_run_by_run
-from utils.cores import on_each_core
+from utils.cores import Room, on_each_core
 from utils.storage.array_file import ArrayFile
 
 ROWS_AT_A_TIME = 1 << 16  # whose bounds are computed at a time: they stay in the caches
@@ -140,10 +139,10 @@ class UpperBounds:
                 for block in blocks:
                     yield from (Wanted(there.rows, number, block, own) for number, own in enumerate(together))
 
-        rooms = threading.local()
+        room: Room[np.ndarray] = Room(lambda n: np.empty(n, np.int8))
 
         def above(this: Wanted) -> tuple[int, np.ndarray | slice, np.ndarray]:
-            rows = _read(this, rooms)
+            rows = _read(this, room)
             if n >= MANY:
                 order, of_many = _above_of_many(rows, this.block, this.of)
                 return rows.nbytes, this.block.entries.start + order, of_many[:n].numpy()
@@ -169,16 +168,13 @@ class UpperBounds:
         return found
 
 
-def _read(wanted: Wanted, rooms: threading.local) -> np.ndarray:
+def _read(wanted: Wanted, room: Room[np.ndarray]) -> np.ndarray:
     """(n, W) int8 rows of a block, one stretch after another, until the thread reads the next."""
     kept, number, block, _ = wanted
     if isinstance(kept, np.ndarray) and len(block.stretches) == 1:
         return np.asarray(kept[number, block.stretches[0]])
     n, width = sum(stretch.stop - stretch.start for stretch in block.stretches), kept.shape[2]
-    room = getattr(rooms, "room", None)
-    if room is None or len(room) < n * width:
-        room = rooms.room = np.empty(n * width, np.int8)
-    found = room[: n * width].reshape(n, width)
+    found = room.of(n * width).reshape(n, width)
     if isinstance(kept, np.ndarray):
         return np.concatenate([kept[number, stretch] for stretch in block.stretches], out=found)
     kept.read_stretches(found, block.stretches, number)
