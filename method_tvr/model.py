@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_tvr.contrastive import LossSettings, frame_cl, of_pairs, ranking_losses, span_loss, video_cl
-from method_tvr.dataset.video_groups import ByModality, EncodedVideos, encoded_together, lengthened, with_padding
+from method_tvr.dataset.video_groups import ByModality, EncodedVideos, encoded_together, seen_clips
 from method_tvr.dset_configs import MODALITIES
+from method_tvr.layers.attention import hide
+from method_tvr.layers.seen import LayerNorm, Seen, padded_again, seen_of
 from method_tvr.model_components import (
     BertAttention,
     BertSelfAttention,
@@ -28,11 +30,12 @@ from method_tvr.model_components import (
     computing_in,
     conv_predictors,
     first_clips,
-    hide,
     init_weights,
+    lengthened,
     mean_of,
     own_products,
     pool_clips,
+    with_padding,
 )
 from utils.ranks import ALONE, Ranks
 
@@ -130,7 +133,7 @@ class ReLoCLNet(nn.Module):
             self.add_module(f"{m}_encoder{i}", BertAttention(hidden, heads, drop))
         if cross:
             self.add_module(f"{m}_cross_att", BertSelfAttention(hidden, heads, drop))
-            self.add_module(f"{m}_cross_layernorm", nn.LayerNorm(hidden))
+            self.add_module(f"{m}_cross_layernorm", LayerNorm(hidden))
         self.add_module(f"{m}_query_linear", nn.Linear(hidden, hidden))
 
     def add_predictors(self, name: str) -> None:
@@ -188,15 +191,16 @@ class ReLoCLNet(nn.Module):
         return dict(zip(self.modalities, modular.unbind(dim=1), strict=True))
 
     def encode_context(
-        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor, seen: Seen | None = None
     ) -> dict[str, ContextEncoding]:
         """Encode clips of videos, each modality attending to the other where there are two.
 
         Args:
             ctx_feats: {modality: (N, n, Dm)} features, tef included, of the first n clips; all others are as the last.
             ctx_mask: (N, L), 1 on clips that exist; modalities share their clips.
+            seen: which clips scores see; by default all.
 
-        Returns encodings of the first n clips.
+        Returns encodings of the first n clips, 0 where they are not seen.
         """
         n_clips = ctx_feats[self.modalities[0]].shape[1]
         own = ctx_mask[:, :n_clips]
@@ -208,32 +212,34 @@ class ReLoCLNet(nn.Module):
         else:
             ctx_mask = own  # nobody sees more
         hidden = hide(ctx_mask, self.dtype).unsqueeze(1)
-        h1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
+        first = seen if len(self.modalities) == 1 else None  # the other modality sees all of h1
+        h1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden, first) for m in self.modalities}
         encoded, hidden = {}, hidden[..., :n_clips]
         for m in self.modalities:
-            crossed = self._cross(m, h1, crossing) if len(self.modalities) > 1 else h1[m]
-            h2 = self.part(m, "encoder2")(crossed, hidden)
-            encoded[m] = ContextEncoding(h2, self.part(m, "encoder3")(h2, hidden))
+            crossed = self._cross(m, h1, crossing, seen) if len(self.modalities) > 1 else h1[m]
+            h2 = self.part(m, "encoder2")(crossed, hidden, seen)
+            h3 = self.part(m, "encoder3")(h2, hidden, seen)
+            encoded[m] = ContextEncoding(padded_again(h2, seen), padded_again(h3, seen))
         return encoded
 
     def encode_videos(self, batch: Mapping[str, torch.Tensor], trim_padding: bool = False) -> list[EncodedVideos]:
         """Encode the videos of a batch group by group: what comes out is that of `encode_context`.
 
         With `trim_padding`, zeros stand in the place of padding. On the CPU a group's videos are then of like length
-        and next to nothing of their padding is encoded; on a GPU they are one group, as long as the batch is. Clips
-        that exist come out the same. Those at the end of a video then see a similarity of 0 past it, where the
-        reference's see that of padding, which depends on how far the batch is padded. Without it, evaluation on the
-        CPU encodes as much of the padding as they see.
+        and next to no padding is encoded; on a GPU they are one group, as long as the batch is. Clips that exist come
+        out the same. Those at the end of a video then see a similarity of 0 past it, where the reference's see that of
+        padding, which depends on how far the batch is padded. Without it the CPU encodes as much padding as they see.
 
         The batch has `{modality}_feat` (N, L, Dm), 0 in padding, and `ctx_mask` (N, L).
         """
-        mask = batch["ctx_mask"]
-        encoded = []
-        reach = 0 if trim_padding else None if self.training else max(1, self.config.conv_kernel_size // 2)
-        for rows, length in encoded_together(mask, reach):
+        mask, encoded = batch["ctx_mask"], []
+        reach = max(1, self.config.conv_kernel_size // 2)  # clips past the end that scores see
+        dropping = self.training and not trim_padding and self.config.drop > 0
+        for rows, length in encoded_together(mask, 0 if trim_padding else None if self.training else reach):
             group_mask = mask[rows, :length]
             feats = {m: batch[f"{m}_feat"][rows, :length] for m in self.modalities}
-            context = self.encode_context(feats, group_mask if trim_padding else mask[rows])
+            seen = seen_clips(mask[rows], reach) if dropping else None
+            context = self.encode_context(feats, group_mask if trim_padding else mask[rows], seen)
             h2, h3 = ({m: encoding[i].float() for m, encoding in context.items()} for i in (0, 1))
             if trim_padding:
                 h3 = {m: h * group_mask.unsqueeze(2) for m, h in h3.items()}
@@ -244,22 +250,21 @@ class ReLoCLNet(nn.Module):
         """What each encoding is for."""
         return EncodedVideos(rows, mask, for_videos=h3, for_spans=h3, h2=h2)
 
-    def _encode_input(self, modality: str, feat: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        clips = with_padding(self.part(modality, "input_proj")(feat), hidden.shape[2])  # (N, L, D)
-        return self.part(modality, "encoder1")(self.ctx_pos_embed(clips), hidden)
+    def _encode_input(self, modality: str, feat: torch.Tensor, hidden: torch.Tensor, seen: Seen | None) -> torch.Tensor:
+        clips = self.part(modality, "input_proj")(seen_of(feat, seen), seen)
+        clips = clips if seen else with_padding(clips, hidden.shape[2])  # (N, L, D)
+        return self.part(modality, "encoder1")(self.ctx_pos_embed(clips, seen), hidden, seen)
 
-    def _cross(self, modality: str, h1: Mapping[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+    def _cross(self, modality: str, h1: ByModality, hidden: torch.Tensor, seen: Seen | None) -> torch.Tensor:
         """Let clips of one of two modalities, as many as `hidden` (N, n, L) is of, attend to the other: (N, n, D)."""
         own = first_clips(h1[modality], hidden.shape[1])
         side = next(h1[other] for other in self.modalities if other != modality)
-        cross = self.part(modality, "cross_att")(own, side, hidden)
-        return self.part(modality, "cross_layernorm")(cross + own)
+        cross = self.part(modality, "cross_att")(seen_of(own, seen), side, hidden, seen)
+        return self.part(modality, "cross_layernorm")(cross + seen_of(own, seen), seen)
 
     # ---------------------------------------------------------------- scores
 
-    def video_scores(
-        self, query: Mapping[str, torch.Tensor], h3: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def video_scores(self, query: ByModality, h3: ByModality, ctx_mask: torch.Tensor) -> torch.Tensor:
         """Score of every query with every video: best cosine over clips, averaged over modalities.
 
         {modality: (Nq, D)}, {modality: (Nv, L, D)} and (Nv, L) -> (Nq, Nv) `q2ctx_scores`.
@@ -270,18 +275,14 @@ class ReLoCLNet(nn.Module):
         cosine = self._similarity_of_all(unit, h3, ctx_mask) / norms.unsqueeze(1)  # (M, Nq, Nv, L)
         return pool_clips(cosine).mean(dim=0)
 
-    def video_cl_scores(
-        self, query: Mapping[str, torch.Tensor], h2: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def video_cl_scores(self, query: ByModality, h2: ByModality, ctx_mask: torch.Tensor) -> torch.Tensor:
         """(Nq, Nv) scores that VideoCL contrasts: as `video_scores` but on h2 and without normalisation."""
         return self._similarity_of_all([query[m] for m in self.modalities], h2, ctx_mask).amax(dim=-1).mean(dim=0)
 
-    def _similarity_of_all(
-        self, query: Iterable[torch.Tensor], clips: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def _similarity_of_all(self, query: Iterable[torch.Tensor], clips: ByModality, mask: torch.Tensor) -> torch.Tensor:
         """(M, Nq, Nv, L) products of queries, (Nq, D) a modality, with clips, `MASKED` where there is no clip."""
         products = [torch.einsum("qd,vld->qvl", q, clips[m]) for q, m in zip(query, self.modalities, strict=True)]
-        return torch.stack(products).masked_fill(ctx_mask == 0, MASKED)
+        return torch.stack(products).masked_fill(mask == 0, MASKED)
 
     def span_queries(self, query: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """{modality: (N, D)}: the queries in the form that clips are compared with for localisation."""

@@ -6,116 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-ALIGNED = 8  # numbers of 16 bits a row of a matrix must be a multiple of, for a GPU's fast products
+from method_tvr.layers.attention import ALIGNED, attention
+from method_tvr.layers.dropout import Dropout
+from method_tvr.layers.seen import LayerNorm, Linear, Seen, seen_of
+
 HALF = (torch.bfloat16, torch.float16)
-
-
-def keep_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
-    """Random mask on the CPU: 0 with probability `p` (to 1/65536), 1 elsewhere.
-
-    torch's own CPU dropout draws a float per element, which takes longer than the matrix products around it. Here each
-    64-bit number of a fast generator, seeded by torch's, gives four draws.
-    """
-    n = shape.numel()
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    draws = torch.from_numpy(np.random.SFC64(seed).random_raw((n + 3) // 4).view(np.int16))[:n]
-    return torch.ge(draws.view(shape), _dropped_levels(p) - 32768, out=torch.empty(shape, dtype=dtype))
-
-
-def _dropped_levels(p: float) -> int:
-    return round(p * 65536)  # of the 65536 values of 16 bits
-
-
-def keep_scale(p: float) -> float:
-    """What kept elements are multiplied by, for the probability that `keep_mask` really has."""
-    return 65536 / (65536 - _dropped_levels(p))
-
-
-class Dropout(nn.Dropout):
-    """Dropout with cheap random numbers on the CPU."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.p == 0 or x.device.type != "cpu":
-            return super().forward(x)
-        return x * keep_mask(x.shape, self.p, x.dtype).mul_(keep_scale(self.p))
-
-
-def hide(visible: torch.Tensor, dtype: torch.dtype = torch.float32, elsewhere: float = -torch.inf) -> torch.Tensor:
-    """What is added to attention scores (of `dtype`) so that only keys get weight where `visible` (…, L) is 1 or True.
-
-    0 there, `elsewhere` where not. Made once for all layers that look at the same keys: on a GPU each would turn its
-    mask into this.
-    """
-    length = visible.shape[-1]
-    # in rows of a length that GPU's kernels take as they are; and log(1) is 0, log(0) is -inf, in one kernel
-    hidden = torch.empty((*visible.shape[:-1], length + -length % ALIGNED), dtype=dtype, device=visible.device)
-    out = hidden[..., :length]
-    return torch.log(visible, out=out) if elsewhere == -torch.inf else torch.mul(1 - visible, elsewhere, out=out)
-
-
-def attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor, dropout_p: float
-) -> torch.Tensor:
-    """softmax(query key' / sqrt(d) + hidden) value, with dropout on the weights.
-
-    torch's fused kernels are used wherever there are any. On the CPU there are none with dropout.
-
-    Args:
-        query: (N, nh, Lq, d); key, value: (N, nh, Lk, d).
-        hidden: (N, 1, 1 or Lq, Lk), see `hide`.
-        dropout_p: probability of dropping a weight; 0 in evaluation.
-    """
-    if dropout_p == 0 or query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=hidden, dropout_p=dropout_p)
-    attended: torch.Tensor = _DropoutAttention.apply(query, key, value, hidden, dropout_p)
-    return attended
-
-
-class _DropoutAttention(torch.autograd.Function):
-    """Attention with dropout in as few passes over the (Lq, Lk) weights as plain operations can do it.
-
-    Autograd would copy the weights for each mask, forward and backward; torch's own function falls back to just that.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor, dropout_p: float
-    ) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
-            scale = query.shape[-1] ** -0.5
-            q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (N * nh, L, d)
-            scores = _bmm(q, k.transpose(1, 2), scale).view(*query.shape[:3], -1)  # (N, nh, Lq, Lk)
-            weights = scores.add_(hidden).softmax(dim=-1)
-            keep = keep_mask(weights.shape, dropout_p, weights.dtype)
-            attended = _bmm((weights * keep).flatten(0, 1), v, keep_scale(dropout_p))
-        ctx.save_for_backward(q, k, v, weights, keep)
-        ctx.scale, ctx.keep_scale = scale, keep_scale(dropout_p)
-        return attended.view(query.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, weights, keep = ctx.saved_tensors
-        grad = grads[0].flatten(0, 1)
-        grad_v = _bmm((weights * keep).flatten(0, 1).transpose(1, 2), grad, ctx.keep_scale)
-        grad_weights = _bmm(grad, v.transpose(1, 2), ctx.keep_scale).view(weights.shape).mul_(keep)
-        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).flatten(0, 1)
-        grad_q = _bmm(grad_scores, k, ctx.scale)
-        grad_k = _bmm(grad_scores.transpose(1, 2), q, ctx.scale)
-        shape = grads[0].shape[:2]
-        return (*(x.unflatten(0, shape) for x in (grad_q, grad_k, grad_v)), None, None)
-
-
-def _bmm(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """scale * (a @ b) in one pass over the result."""
-    out = a.new_empty((len(a), a.shape[1], b.shape[2]))
-    return torch.baddbmm(out, a, b, beta=0, alpha=scale)
 
 
 class _OwnProducts(torch.autograd.Function):
@@ -149,18 +49,18 @@ class LinearLayer(nn.Module):
 
     def __init__(self, in_size: int, out_size: int, dropout: float) -> None:
         super().__init__()
-        self.LayerNorm = nn.LayerNorm(in_size)
-        self.net = nn.Sequential(Dropout(dropout), nn.Linear(in_size, out_size))
+        self.LayerNorm = LayerNorm(in_size)
+        self.net = nn.Sequential(Dropout(dropout), Linear(in_size, out_size))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, seen: Seen | None = None) -> torch.Tensor:
         dropout, linear = self.net
-        assert isinstance(linear, nn.Linear)
-        x = dropout(self.LayerNorm(x))
-        weight: torch.Tensor = linear.weight
+        assert isinstance(linear, Linear)
+        x = dropout(self.LayerNorm(x, seen), seen)
         missing = -x.shape[-1] % ALIGNED
         if missing and x.dtype in HALF and x.is_cuda:  # 3074 and 770 with tef: zeros change nothing but the speed
-            x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, missing))
-        return F.relu(F.linear(x, weight, linear.bias))  # (N, L, out_size)
+            x, weight = F.pad(x, (0, missing)), F.pad(linear.weight, (0, missing))
+            return F.relu(F.linear(x, weight, linear.bias))
+        return F.relu(linear(x, seen))  # (N, L, out_size)
 
 
 class TrainablePositionalEncoding(nn.Module):
@@ -169,14 +69,16 @@ class TrainablePositionalEncoding(nn.Module):
     def __init__(self, max_position_embeddings: int, hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.position_embeddings = nn.Embedding(max_position_embeddings, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size)
+        self.LayerNorm = LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        positions = self.position_embeddings.weight
-        if x.shape[1] < len(positions):  # the way back of a slice is a copy
-            positions = positions[: x.shape[1]]  # (L, D)
-        return self.dropout(self.LayerNorm(x + positions))  # (N, L, D)
+    def forward(self, x: torch.Tensor, seen: Seen | None = None) -> torch.Tensor:
+        positions, length = self.position_embeddings.weight, seen.length if seen else x.shape[1]
+        if length < len(positions):  # the way back of a slice is a copy
+            positions = positions[:length]  # (L, D)
+        if seen:
+            positions = seen_of(positions.expand(seen.n_videos, -1, -1), seen)
+        return self.dropout(self.LayerNorm(x + positions, seen), seen)  # (N, L, D)
 
 
 class BertSelfAttention(nn.Module):
@@ -191,36 +93,28 @@ class BertSelfAttention(nn.Module):
             raise ValueError(f"hidden_size {hidden_size} is not a multiple of n_heads {n_heads}")
         self.n_heads = n_heads
         self.dropout = dropout
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
 
-    def forward(self, query: torch.Tensor, key_value: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, query: torch.Tensor, key_value: torch.Tensor, hidden: torch.Tensor, seen: Seen | None = None
+    ) -> torch.Tensor:
         """Attend from `query` (N, Lq, D) to `key_value` (N, Lk, D): (N, Lq, D), heads concatenated.
 
         `hidden` (N, 1 or Lq, Lk) hides keys from a query, see `hide`.
         """
         if key_value is query:
-            q, k, v = _side_by_side(query, self.query, self.key, self.value)
+            q, k, v = _side_by_side(query, seen, self.query, self.key, self.value)
         else:
-            q, (k, v) = self.query(query), _side_by_side(key_value, self.key, self.value)
-        attended = attention(
-            self._split_heads(q),  # (N, nh, Lq, D/nh)
-            self._split_heads(k),
-            self._split_heads(v),
-            hidden.unsqueeze(1),  # (N, 1, 1 or Lq, Lk)
-            self.dropout if self.training else 0.0,
-        )
-        return attended.transpose(1, 2).flatten(2)
-
-    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            q, (k, v) = self.query(query, seen), _side_by_side(key_value, None, self.key, self.value)
+        return attention(q, k, v, hidden, self.n_heads, self.dropout if self.training else 0.0, seen)
 
 
-def _side_by_side(x: torch.Tensor, *layers: nn.Linear) -> Sequence[torch.Tensor]:
+def _side_by_side(x: torch.Tensor, seen: Seen | None, *layers: Linear) -> Sequence[torch.Tensor]:
     """What several layers of one size make of x. On a GPU by one product: it is as fast as each of them would be."""
     if not x.is_cuda:
-        return [layer(x) for layer in layers]
+        return [layer(x, seen) for layer in layers]
     weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
     return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
 
@@ -230,12 +124,12 @@ class BertSelfOutput(nn.Module):
 
     def __init__(self, hidden_size: int, dropout: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size)
+        self.dense = Linear(hidden_size, hidden_size)
+        self.LayerNorm = LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+    def forward(self, x: torch.Tensor, residual: torch.Tensor, seen: Seen | None = None) -> torch.Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x, seen), seen) + residual, seen)
 
 
 class BertAttention(nn.Module):
@@ -246,9 +140,9 @@ class BertAttention(nn.Module):
         self.self = BertSelfAttention(hidden_size, n_heads, dropout)
         self.output = BertSelfOutput(hidden_size, dropout)
 
-    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor, seen: Seen | None = None) -> torch.Tensor:
         """Self-attention over x (N, L, D); hidden (N, 1, L) hides padded keys, see `hide`, but no queries."""
-        return self.output(self.self(x, x, hidden), x)
+        return self.output(self.self(x, x, hidden, seen), x, seen)
 
 
 class _Copies(torch.autograd.Function):
@@ -356,6 +250,17 @@ def convolution_matrix(kernel: torch.Tensor, length: int) -> torch.Tensor:
 def first_clips(clips: torch.Tensor, n: int) -> torch.Tensor:
     """(N, n, D) of clips (N, L, D): of all of them no slice, through which gradients would add up in another order."""
     return clips if n == clips.shape[1] else clips[:, :n]
+
+
+def with_padding(clips: torch.Tensor, length: int) -> torch.Tensor:
+    """(N, length, D) of clips (N, n, D), of which the last, if n is less, is of padding, like all that follow."""
+    beyond = length - clips.shape[1]
+    return torch.cat([clips, clips[:, -1:].expand(-1, beyond, -1)], dim=1) if beyond else clips
+
+
+def lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
+    """Seen (n, L) with `beyond` more columns of a value: (n, L + beyond)."""
+    return F.pad(rows, (0, beyond), value=value) if beyond else rows
 
 
 def mean_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

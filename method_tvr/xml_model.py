@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_tvr.dataset.video_groups import ByModality, EncodedVideos
+from method_tvr.layers.attention import hide
+from method_tvr.layers.seen import Seen, padded_again
 from method_tvr.model import MASKED, ModelConfig, ReLoCLNet
 from method_tvr.model_components import (
     BertAttention,
     LinearLayer,
     TrainablePositionalEncoding,
     first_clips,
-    hide,
     mean_of,
     own_products,
 )
@@ -112,7 +113,7 @@ class XML(ReLoCLNet):
         encoded: torch.Tensor = self.query_encoder(tokens, hide(query_mask, self.dtype).unsqueeze(1))
         return encoded
 
-    def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> ByModality:
+    def encode_query(self, query_feat: torch.Tensor, query_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Modular queries as in ReLoCLNet, or with `no_modular` the same maximum over tokens for each modality."""
         if not self.config.no_modular:
             return super().encode_query(query_feat, query_mask)
@@ -120,28 +121,32 @@ class XML(ReLoCLNet):
         return dict.fromkeys(self.modalities, tokens.amax(dim=1))
 
     def encode_context(  # type: ignore[override]
-        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor
+        self, ctx_feats: Mapping[str, torch.Tensor], ctx_mask: torch.Tensor, seen: Seen | None = None
     ) -> dict[str, XMLEncoding]:
         """Encode the clips of videos; with `cross_att` each modality attends to the other between f1 and f2."""
         own = ctx_mask[:, : ctx_feats[self.modalities[0]].shape[1]]  # (N, n), see `ReLoCLNet.encode_context`
         keys = ctx_mask if self.config.cross_att else own
         hidden = hide(keys, self.dtype).unsqueeze(1)
-        f1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden) for m in self.modalities}
+        first = None if self.config.cross_att else seen  # the other modality looks at all of f1
+        f1 = {m: self._encode_input(m, ctx_feats[m].to(self.dtype), hidden, first) for m in self.modalities}
         if not self.config.cross_att:
-            return {m: XMLEncoding(f1[m], self._through(f1[m], m, hidden, 2, 3)) for m in self.modalities}
+            of_both = {m: (f1[m], self._through(f1[m], m, hidden, seen, 2, 3)) for m in self.modalities}
+            return {m: XMLEncoding(*(padded_again(f, seen) for f in fs)) for m, fs in of_both.items()}
         # a padded clip is hidden from, and hides, all others alike, so that it attends to all, with rounded scores
         both = own.unsqueeze(2) * keys.unsqueeze(1)  # (N, n queries, L keys)
         crossing = hide(both, self.dtype, HIDDEN)
         n_clips, encoded = own.shape[1], {}
         for m in self.modalities:
-            f2 = self._through(self._cross(m, f1, crossing), m, hidden[..., :n_clips], 2)
-            encoded[m] = XMLEncoding(first_clips(f1[m], n_clips), f2)
+            f2 = self._through(self._cross(m, f1, crossing, seen), m, hidden[..., :n_clips], seen, 2)
+            encoded[m] = XMLEncoding(first_clips(f1[m], n_clips), padded_again(f2, seen))
         return encoded
 
-    def _through(self, clips: torch.Tensor, modality: str, hidden: torch.Tensor, *numbers: int) -> torch.Tensor:
-        """Clips (N, L, D) through the encoders of a modality with these numbers."""
+    def _through(
+        self, clips: torch.Tensor, modality: str, hidden: torch.Tensor, seen: Seen | None, *numbers: int
+    ) -> torch.Tensor:
+        """Clips (N, L, D), or those that are seen, through the encoders of a modality with these numbers."""
         for number in numbers:
-            clips = self.part(modality, f"encoder{number}")(clips, hidden)
+            clips = self.part(modality, f"encoder{number}")(clips, hidden, seen)
         return clips
 
     def as_used(self, rows: slice | torch.Tensor, mask: torch.Tensor, f1: ByModality, f2: ByModality) -> EncodedVideos:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+
+from method_tvr.layers.seen import Seen
 
 # Videos that are encoded together on the CPU: so few that what a layer wrote is still in the caches when the next one
 # reads it. On a GPU all of them: it must not wait for its host.
@@ -14,8 +15,10 @@ CPU_GROUP = 16
 # Numbers of clips and of tokens that evaluation encodes are multiples of it: what AVX-512 computes is then, to the last
 # bit, what it is beside all of the reference's padding.
 WHOLE = 16
+# Share of a group's clips: training that looks at more of them computes all, and saves the copies.
+MOST = 0.75
 
-ByModality = dict[str, torch.Tensor]
+ByModality = Mapping[str, torch.Tensor]
 
 
 class EncodedVideos(NamedTuple):
@@ -46,12 +49,15 @@ def encoded_together(mask: torch.Tensor, reach: int | None) -> Iterator[tuple[sl
             yield rows, min(padded, n_clips + -n_clips % whole)
 
 
-def with_padding(clips: torch.Tensor, length: int) -> torch.Tensor:
-    """(N, length, D) of clips (N, n, D), of which the last, if n is less, is of padding, like all that follow."""
-    beyond = length - clips.shape[1]
-    return torch.cat([clips, clips[:, -1:].expand(-1, beyond, -1)], dim=1) if beyond else clips
+def seen_clips(mask: torch.Tensor, reach: int) -> Seen | None:
+    """The clips of videos with a mask (N, L) of them, and at least `reach` of each one's padding.
 
-
-def lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
-    """Rows (n, L) with `beyond` more columns of a value: (n, L + beyond)."""
-    return F.pad(rows, (0, beyond), value=value) if beyond else rows
+    None where that is most of it; on a GPU, which must not wait for its host; and within autocast, whose second number
+    type the layers of what is seen do not know.
+    """
+    if mask.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return None
+    length = mask.shape[1]
+    seen = (int(n) + reach for n in mask.sum(dim=1).tolist())
+    n_clips = [min(length, n + -n % WHOLE) for n in seen]
+    return Seen(n_clips, length) if sum(n_clips) < MOST * mask.numel() else None

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from method_tvr.model_components import BertSelfAttention, Dropout, TrainablePositionalEncoding, attention, hide
+from method_tvr.layers.attention import attention, hide
+from method_tvr.layers.dropout import Dropout
+from method_tvr.model_components import BertSelfAttention, TrainablePositionalEncoding
 
 
 def naive_attention(layer: BertSelfAttention, x: torch.Tensor, context: torch.Tensor, visible: torch.Tensor):
@@ -32,11 +34,11 @@ def test_self_attention_agrees_with_its_formula(n_heads):
 
 def test_attention_with_dropout_is_right_on_average():
     torch.manual_seed(0)
-    query, key, value = (torch.randn(1, 1, 5, 4) for _ in range(3))
-    visible = torch.tensor([True, True, True, True, False]).view(1, 1, 1, 5)
+    query, key, value = (torch.randn(1, 5, 4) for _ in range(3))
+    visible = torch.tensor([True, True, True, True, False]).view(1, 1, 5)
     hidden = hide(visible)
-    mean = torch.stack([attention(query, key, value, hidden, 0.3) for _ in range(4000)]).mean(dim=0)
-    torch.testing.assert_close(mean, attention(query, key, value, hidden, 0.0), atol=0.05, rtol=0)
+    mean = torch.stack([attention(query, key, value, hidden, 1, 0.3) for _ in range(4000)]).mean(dim=0)
+    torch.testing.assert_close(mean, attention(query, key, value, hidden, 1, 0.0), atol=0.05, rtol=0)
 
 
 def test_sizes_that_heads_do_not_divide_are_refused():

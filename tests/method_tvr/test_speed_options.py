@@ -17,8 +17,10 @@ from method_tvr import inference, train
 from method_tvr.ask import encode_corpus, search
 from method_tvr.config import OPTIONS
 from method_tvr.dataset import video_groups
+from method_tvr.layers.attention import attention, hide
+from method_tvr.layers.dropout import keep_scale, kept, random_draws
 from method_tvr.model import ReLoCLNet
-from method_tvr.model_components import attention, conv_predictors, hide, keep_mask, keep_scale
+from method_tvr.model_components import conv_predictors
 from method_tvr.options.row import INFERENCE, TRAIN, options_of
 from method_tvr.search.memory_corpus import EncodedCorpus
 from method_tvr.search.records import EncodedQueries, SearchSettings
@@ -224,16 +226,17 @@ def test_nothing_is_computed_for_losses_that_are_off(batch, monkeypatch, off, me
 @pytest.mark.parametrize("keys_only", [True, False])
 def test_attention_with_dropout_is_attention_whose_dropped_weights_are_zero(keys_only):
     torch.manual_seed(0)
-    q, k, v = (torch.randn(3, 6, 2, 4).transpose(1, 2).requires_grad_() for _ in range(3))
-    q = q[:, :, :5]
-    visible = torch.rand(3, 1, 1 if keys_only else 5, 6) < 0.7
+    q, k, v = (torch.randn(3, 6, 8, requires_grad=True) for _ in range(3))
+    q = q[:, :5]
+    visible = torch.rand(3, 1 if keys_only else 5, 6) < 0.7
     visible[..., 0] = True
     torch.manual_seed(1)
-    found = attention(q, k, v, hide(visible), 0.3)
+    found = attention(q, k, v, hide(visible), 2, 0.3)
     torch.manual_seed(1)
-    keep = keep_mask(torch.Size((3, 2, 5, 6)), 0.3, torch.float32)
-    weights = (q @ k.transpose(2, 3) / 2).masked_fill(~visible, -1e4).softmax(dim=-1)
-    expected = (weights * keep * keep_scale(0.3)) @ v
+    keep = kept(random_draws(torch.Size((3, 2, 5, 6))), 0.3, torch.float32)
+    of_heads = [x.unflatten(2, (2, 4)).transpose(1, 2) for x in (q, k, v)]
+    weights = (of_heads[0] @ of_heads[1].transpose(2, 3) / 2).masked_fill(~visible.unsqueeze(1), -1e4).softmax(dim=-1)
+    expected = ((weights * keep * keep_scale(0.3)) @ of_heads[2]).transpose(1, 2).flatten(2)
     torch.testing.assert_close(found, expected)
     towards = torch.randn_like(found)
     for ours, theirs in zip(*(torch.autograd.grad(x, (q, k, v), towards) for x in (found, expected)), strict=True):
@@ -241,8 +244,8 @@ def test_attention_with_dropout_is_attention_whose_dropped_weights_are_zero(keys
 
 
 def test_second_derivatives_of_attention_with_dropout_are_refused_rather_than_wrong():
-    q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
-    found = attention(q, k, v, torch.zeros(1, 1, 1, 3), 0.5)
+    q, k, v = (torch.randn(1, 3, 4, requires_grad=True) for _ in range(3))
+    found = attention(q, k, v, torch.zeros(1, 1, 3), 1, 0.5)
     (grad,) = torch.autograd.grad(found.square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
@@ -251,7 +254,7 @@ def test_second_derivatives_of_attention_with_dropout_are_refused_rather_than_wr
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_drops_as_often_as_asked_and_keeps_the_mean(p):
     torch.manual_seed(0)
-    dropped = keep_mask(torch.Size((1001, 999)), p, torch.float32) == 0
+    dropped = kept(random_draws(torch.Size((1001, 999))), p, torch.float32) == 0
     assert float(dropped.float().mean()) == pytest.approx(p, abs=0.002)
     assert keep_scale(p) == pytest.approx(1 / (1 - p), rel=1e-4)
     # neighbours share a 64-bit draw, and must not share their fate
@@ -269,9 +272,9 @@ def test_a_corpus_in_half_precision_finds_nearly_the_same(dtype):
     kernels = torch.randn(2, 3, generator=generator) * 0.1
     settings = SearchSettings(max_vcmr_video=10)
     scores = []
-    for kept in (torch.float32, dtype):
-        corpus = EncodedCorpus(rows, n_clips, kept)
-        assert corpus.rows.dtype == kept
+    for number_type in (torch.float32, dtype):
+        corpus = EncodedCorpus(rows, n_clips, number_type)
+        assert corpus.rows.dtype == number_type
         moments, videos = next(Searcher(corpus, conv_predictors(*kernels), settings).search(queries))
         assert moments.score.dtype == videos.score.dtype == "float32"
         scores.append(videos)
