@@ -259,7 +259,7 @@ def with_padding(clips: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def lengthened(rows: torch.Tensor, beyond: int, value: float) -> torch.Tensor:
-    """Seen (n, L) with `beyond` more columns of a value: (n, L + beyond)."""
+    """Rows (n, L) with `beyond` more columns of a value: (n, L + beyond)."""
     return F.pad(rows, (0, beyond), value=value) if beyond else rows
 
 
