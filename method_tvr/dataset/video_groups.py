@@ -58,6 +58,7 @@ def seen_clips(mask: torch.Tensor, reach: int) -> Seen | None:
     if mask.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return None
     length = mask.shape[1]
-    seen = (int(n) + reach for n in mask.sum(dim=1).tolist())
+    ends = (mask * torch.arange(1, length + 1)).amax(dim=1)
+    seen = (int(end) + reach for end in ends.tolist())
     n_clips = [min(length, n + -n % WHOLE) for n in seen]
     return Seen(n_clips, length) if sum(n_clips) < MOST * mask.numel() else None

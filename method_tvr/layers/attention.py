@@ -49,7 +49,7 @@ def attention(
 
     Returns what queries attend to, in their shape.
     """
-    if dropout_p == 0 or query.device.type != "cpu":
+    if seen is None and (dropout_p == 0 or query.device.type != "cpu"):
         q, k, v = (x.unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (query, key, value))  # (N, nh, L, d)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=hidden.unsqueeze(1), dropout_p=dropout_p)
         return attended.transpose(1, 2).flatten(2)
@@ -76,7 +76,8 @@ class _DropoutAttention(torch.autograd.Function):
         seen: Seen | None,
     ) -> torch.Tensor:
         lengths = (query.shape[1], key.shape[1]) if seen is None else (seen.length, seen.length)
-        draws = random_draws(torch.Size((len(hidden), n_heads, *lengths)))
+        drawn_for = torch.Size((len(hidden), n_heads, *lengths))
+        draws = random_draws(drawn_for) if dropout_p else torch.zeros(drawn_for, dtype=torch.int16)
         ctx.scale, ctx.keep_scale = (query.shape[-1] // n_heads) ** -0.5, keep_scale(dropout_p)
         ctx.n_heads, ctx.shapes, ctx.parts = n_heads, (query.shape, key.shape), [None] if seen is None else seen.parts
         attended, saved = torch.empty_like(query), []
@@ -102,8 +103,9 @@ class _DropoutAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         of_queries, of_keys = ctx.shapes
         found = [grads[0].new_empty(shape) for shape in (of_queries, of_keys, of_keys)]
+        saved = ctx.saved_tensors  # once: who keeps them elsewhere brings them back for each asking
         for i, part in enumerate(ctx.parts):
-            q, k, v, weights, keep = ctx.saved_tensors[5 * i : 5 * i + 5]
+            q, k, v, weights, keep = saved[5 * i : 5 * i + 5]
             grad = _heads(_of_part(grads[0], part), ctx.n_heads)
             grad_v = _bmm((weights * keep).flatten(0, 1).transpose(1, 2), grad, ctx.keep_scale)
             grad_weights = _of_pairs(grad, v, ctx.keep_scale).view(weights.shape).mul_(keep)

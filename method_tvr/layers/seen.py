@@ -5,7 +5,8 @@ they lie one after another, (R, …) instead of (N, L, …), and the layers here
 0, yet they count in the last bits of a weight's gradient: how a sum over rows is divided, among threads and within a
 matrix product, depends on their number. So that sum is still one over all clips, with zeros in place of what was not
 computed, and random numbers are drawn for all of them. What a model learns is then the same: to the last bit where
-AVX-512 computes it, for videos padded to 128 clips as for fewer (from 192 on products are divided by length, too).
+AVX-512 computes it, for videos padded to 128 clips as for fewer (from 192 on products are divided by length, too), by
+no more threads than attention has heads (more divide the products of a head). Elsewhere it is the same to rounding.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_all, grad_of_all = ctx.seen.for_sum(x, grads[0])
-        return grads[0] @ weight, grad_of_all.t() @ of_all, grad_of_all.sum(dim=0), None
+        grad_bias = grad_of_all.sum(dim=0) if ctx.needs_input_grad[2] else None
+        return grads[0] @ weight, grad_of_all.t() @ of_all, grad_bias, None
 
 
 class Linear(nn.Linear):

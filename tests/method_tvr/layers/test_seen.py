@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from method_tvr.dataset import video_groups
 from method_tvr.layers.seen import LayerNorm, Linear, Seen, padded_again, seen_of
@@ -94,6 +95,37 @@ def test_all_is_computed_where_most_of_it_is_seen_or_nothing_is_known_to_be_save
     assert clips_of_last_encoder(new_model(SIZES), batch, amp_dtype=torch.bfloat16) == everything
 
 
+def test_clips_after_a_hole_in_a_video_are_seen(monkeypatch):
+    batch = short_videos(SIZES)
+    batch["ctx_mask"][0, 3:6] = 0
+    of_seen = learnt(new_model(SIZES), batch)
+    monkeypatch.setattr(video_groups, "MOST", 0)
+    of_all = learnt(new_model(SIZES), batch)
+    torch.testing.assert_close(of_seen["loss_overall"], of_all["loss_overall"])
+
+
+@pytest.mark.parametrize("part", ["video_encoder2", "sub_cross_att"])
+def test_a_part_of_the_model_may_be_in_evaluation(part, monkeypatch):
+    batch, found = short_videos(SIZES), []
+    for most in (video_groups.MOST, 0):
+        monkeypatch.setattr(video_groups, "MOST", most)
+        model = new_model(SIZES)
+        model.get_submodule(part).eval()
+        found.append(learnt(model, batch)["loss_overall"])
+    torch.testing.assert_close(*found)
+
+
+def test_activations_may_be_computed_again():
+    batch, model = short_videos(SIZES), new_model(SIZES)
+
+    def loss() -> torch.Tensor:
+        return model(batch, generator=torch.Generator().manual_seed(2))[0]
+
+    checkpoint(loss, use_reentrant=False).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    assert model.get_parameter("video_encoder3.self.value.weight").grad is not None
+
+
 def test_seen_clips_lie_one_after_another_and_back_in_their_places():
     seen = Seen([3, 1, 3, 4], length=4)
     padded = torch.arange(32.0).view(4, 4, 2) + 1
@@ -109,7 +141,9 @@ def test_seen_clips_lie_one_after_another_and_back_in_their_places():
     assert seen_of(padded, None) is padded_again(padded, None) is padded
 
 
-@pytest.mark.parametrize("layer", [Linear(6, 4), LayerNorm(6)], ids=["linear", "norm"])
+@pytest.mark.parametrize(
+    "layer", [Linear(6, 4), Linear(6, 4, bias=False), LayerNorm(6)], ids=["linear", "without bias", "norm"]
+)
 def test_gradients_of_seen_clips_are_those_of_all_where_others_have_none(layer: nn.Module):
     torch.manual_seed(0)
     seen = Seen([2, 5, 1], length=5)
