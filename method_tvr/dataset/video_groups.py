@@ -43,7 +43,7 @@ def encoded_together(mask: torch.Tensor, reach: int | None) -> Iterator[tuple[sl
     elif reach is None:
         yield from ((slice(first, min(first + CPU_GROUP, n)), padded) for first in range(0, n, CPU_GROUP))
     else:
-        lengths, whole = mask.sum(dim=1).long(), WHOLE if reach else 1
+        lengths, whole = _ends(mask), WHOLE if reach else 1
         for rows in lengths.argsort().split(CPU_GROUP):
             n_clips = int(lengths[rows].max()) + reach
             yield rows, min(padded, n_clips + -n_clips % whole)
@@ -58,7 +58,11 @@ def seen_clips(mask: torch.Tensor, reach: int) -> Seen | None:
     if mask.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return None
     length = mask.shape[1]
-    ends = (mask * torch.arange(1, length + 1)).amax(dim=1)
-    seen = (int(end) + reach for end in ends.tolist())
+    seen = (end + reach for end in _ends(mask).tolist())
     n_clips = [min(length, n + -n % WHOLE) for n in seen]
     return Seen(n_clips, length) if sum(n_clips) < MOST * mask.numel() else None
+
+
+def _ends(mask: torch.Tensor) -> torch.Tensor:
+    """(N,) where videos with a mask (N, L) of their clips end."""
+    return (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).long()

@@ -11,13 +11,15 @@ no more threads than attention has heads (more divide the products of a head). E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
+
+Move = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Part(NamedTuple):
@@ -68,38 +70,28 @@ class Seen:
         return x.index_select(0, self._rows), self._zeros.index_copy_(0, self._places, grad)
 
 
-class _Of(torch.autograd.Function):
+class _Moved(torch.autograd.Function):
+    """What moves clips there, and their gradients back."""
+
     @staticmethod
-    def forward(ctx: Any, padded: torch.Tensor, seen: Seen) -> torch.Tensor:
-        ctx.seen = seen
-        return seen.of(padded)
+    def forward(ctx: Any, x: torch.Tensor, there: Move, back: Move) -> torch.Tensor:
+        ctx.back = back
+        return there(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.seen.padded(grads[0]), None
-
-
-class _Padded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, seen: Seen) -> torch.Tensor:
-        ctx.seen = seen
-        return seen.padded(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.seen.of(grads[0]), None
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.back(grads[0]), None, None
 
 
 def seen_of(padded: torch.Tensor, seen: Seen | None) -> torch.Tensor:
     """(N, L, …) -> (R, …), or all of it where there is no `seen`."""
-    return padded if seen is None else _Of.apply(padded, seen)
+    return padded if seen is None else _Moved.apply(padded, seen.of, seen.padded)
 
 
 def padded_again(x: torch.Tensor, seen: Seen | None) -> torch.Tensor:
     """(N, L, …) of what `seen_of` gave, with zeros elsewhere."""
-    return x if seen is None else _Padded.apply(x, seen)
+    return x if seen is None else _Moved.apply(x, seen.padded, seen.of)
 
 
 class _Linear(torch.autograd.Function):
@@ -139,9 +131,8 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        *of_rows, weight, bias = ctx.saved_tensors
+        x, mean, rstd, weight, bias = ctx.saved_tensors
         way_back, shape = torch.ops.aten.native_layer_norm_backward, weight.shape
-        x, mean, rstd = of_rows
         grad_x, _, _ = way_back(grads[0], x, shape, mean, rstd, weight, bias, [True, False, False])
         mean, rstd = (ctx.seen.padded(part).flatten(0, 1) for part in (mean, rstd))
         x, grad = ctx.seen.for_sum(x, grads[0])
